@@ -1,0 +1,61 @@
+# make repro            environment, then every stage that is not up to date
+# make test             environment, then lint and all tests
+# make profile P=name   put profiles/name.yaml into params.yaml (going back is served from DVC's cache)
+# make tidy             remove outs and lock entries that no stage declares any more
+# make readme           put the table and the graph of the last run into README.md
+# make benchmark        speed against peers on this machine
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DISK_GB := 8
+
+.PHONY: repro test profile tidy readme benchmark lint
+.DELETE_ON_ERROR:
+
+repro: $(VENV)/.run
+	@echo "Running dvc repro: every stage that is not up to date."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@echo "Done. Results: metrics/table.md and metrics/summary.json; what changed: $(BIN)/dvc metrics diff"
+
+test: $(VENV)/.test
+	@echo "Linting, then running all tests (warnings are errors)."
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
+
+profile: $(VENV)/.run
+	@test -n "$(P)" || { echo "Name a profile, e.g. make profile P=cifar10. There are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 2; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages.switch "profiles/$(P).yaml"
+
+tidy: $(VENV)/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages.tidy
+
+readme: $(VENV)/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages.readme
+
+benchmark: $(VENV)/.test
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks
+
+$(VENV)/.run: requirements.txt
+	@$(call install,requirements.txt)
+
+$(VENV)/.test: requirements.txt requirements-dev.txt
+	@$(call install,requirements-dev.txt)
+	@touch $(VENV)/.run
+
+# An environment of its own, so that nothing outside this folder changes. Each thing that can be
+# missing on a fresh machine is checked first and named in a sentence.
+define install
+command -v $(PYTHON) >/dev/null 2>&1 || { echo "No $(PYTHON) found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.11"; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.11"; exit 1; }; \
+if [ ! -x $(BIN)/python ]; then \
+  free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); \
+  [ "$$free" -ge $(DISK_GB) ] || { echo "Only $$free GB free here; the environment (PyTorch with its CUDA libraries) needs $(DISK_GB) GB. Free some space."; exit 1; }; \
+  echo "Making the environment in $(VENV) (about 6 GB; some minutes the first time)."; \
+  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make an environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }; \
+fi; \
+echo "Installing $(1) into $(VENV)."; \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(1) || { echo "Installing failed (pip's reason stands above). Check the network or proxy, or point pip to your registry with PIP_INDEX_URL, then run make again: it goes on."; exit 1; }; \
+touch $@
+endef

@@ -1,0 +1,17 @@
+"""The one exception for what a user can put right: a wrong key, value, file or machine."""
+
+
+class InputError(ValueError):
+    """Wrong input. The message is one sentence: what is wrong, where, and what to do.
+
+    Stage scripts print it without a traceback and exit with status 1 (see `stages.core.cli`).
+    Anything else that escapes a stage is a bug of ours and keeps its traceback.
+    """
+
+
+def known(name: str, kind: str, names) -> str:
+    """Return `name` if it is one of `names`; else raise InputError listing them."""
+    names = sorted(names)
+    if name not in names:
+        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
+    return name

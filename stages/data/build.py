@@ -1,0 +1,339 @@
+"""From a name to the tensors and metadata of a set file: find, read, cut, limit, convert."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core.errors import InputError
+from stages.core.seeding import numpy_stream
+from stages.data.catalogue import Entry
+from stages.data.corruptions import KINDS, corrupt
+from stages.data.fetch import Located, locate
+from stages.data.images import chain_text, convert
+from stages.data.readers import READERS, Pictures, digest, list_images, read_digits, tree
+from stages.data.splits import stratified_choice, stratified_cut
+from stages.data.synthetic import FONTS, LETTERS, NOISES, PHOTOS, letters, package_folder, photos
+
+DIGITS = tuple("0123456789")
+_BLOCK = 256
+SPLITS = ("train", "validation", "test")
+Splits = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the content of a set file besides its name.
+
+    size, channels: of every image. validation: share cut from ID train. count: images per split of a
+    synthetic set. limit: at most so many per split (0 = all). heldout: class names of `digits` that
+    become `digits_heldout`. test: share cut off where a set has no published test split.
+    """
+
+    size: int
+    channels: int
+    validation: float
+    count: int
+    limit: int
+    seed: int
+    heldout: tuple[str, ...]
+    test: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set before conversion: pictures per split, and what is recorded about where they come from."""
+
+    splits: Splits
+    source: dict[str, Any]
+    native: int = 0
+
+
+def build_set(
+    name: str,
+    entry: Entry | None,
+    settings: Settings,
+    *,
+    id_entry: Entry | None,
+    is_id: bool,
+    folder: Path | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return (tensors, metadata) of the set file of `name`.
+
+    `entry` is its catalogue record (None: `folder` holds its images), `id_entry` that of the ID set
+    (None: a folder of one's own; for `corruptions` `folder` is then the ID set's folder).
+    """
+    if folder is not None and (entry is None or entry.reader != "corruptions"):
+        entry = None  # the folder is the set, whatever the catalogue has under this name
+    if entry is not None and entry.reader == "corruptions":
+        if is_id:
+            raise InputError(f"set {name!r} is made from the ID set, so it cannot be the ID set")
+        arrays, classes, source = _corruptions(id_entry, settings, folder)
+    elif entry is not None and entry.reader in ("letters", "photos", *NOISES):
+        if is_id:
+            raise InputError(f"set {name!r} has only a test split, so it cannot be the ID set")
+        arrays, classes, source = _synthetic(entry, settings, id_entry)
+    else:
+        found = _source(name, entry, settings, is_id=is_id, folder=folder)
+        arrays, classes, source = _converted(name, found, settings)
+    return _tensors(arrays), _metadata(name, entry, settings, arrays, classes, source, is_id)
+
+
+Arrays = dict[str, dict[str, np.ndarray]]  # split -> images, labels and perhaps index
+
+
+def _tensors(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {f"{split}.{key}": array for split, parts in arrays.items() for key, array in parts.items()}
+
+
+def _metadata(
+    name: str,
+    entry: Entry | None,
+    settings: Settings,
+    arrays: Arrays,
+    classes: tuple[str, ...],
+    source: dict,
+    is_id: bool,
+) -> dict[str, Any]:
+    metadata = {
+        "name": name,
+        "size": settings.size,
+        "channels": settings.channels,
+        "classes": list(classes),
+        "splits": {split: len(parts["images"]) for split, parts in arrays.items()},
+        "resize": chain_text(settings.size, settings.channels),
+        "source": source,
+        "licence": entry.licence if entry else "that of the pictures in the folder",
+        "citation": entry.citation if entry else "",
+        "settings": {**asdict(settings), "heldout": list(settings.heldout)},
+    }
+    if is_id:
+        mean, std = _statistics(arrays["train"]["images"])
+        metadata |= {"mean": mean, "std": std}
+    return metadata
+
+
+def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel of uint8 [N, C, H, W], on the scale of [0, 1], from
+    the counts of the 256 levels: exact, and without a float copy of the images."""
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        counts = sum(
+            np.bincount(part[:, channel].ravel(), minlength=256) for part in np.array_split(images, 16)
+        )
+        share = counts / counts.sum()
+        mean.append(float(share @ levels))
+        std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
+    if min(std) == 0:
+        raise InputError(
+            "the ID set's training images are all of one grey level; nothing can be learnt from them"
+        )
+    return mean, std
+
+
+def _corruptions(
+    id_entry: Entry | None, settings: Settings, folder: Path | None
+) -> tuple[Arrays, tuple[str, ...], dict]:
+    """Corrupt ID train and ID validation images, each split from its own images only."""
+    if id_entry is None and folder is None:
+        raise InputError(
+            "set 'corruptions' is made from the ID set, which is a folder of your own: give corruptions "
+            "the same folder in params.yaml, e.g. corruptions: {role: tuning, folder: path/to/pictures}"
+        )
+    found = _source("the ID set", None if folder else id_entry, settings, is_id=True, folder=folder)
+    count = min(settings.count, settings.limit or settings.count)
+    arrays: Arrays = {}
+    for split in ("train", "validation"):
+        pictures, _ = found.splits[split]
+        images = convert(pictures.images, settings.size, settings.channels, f"ID {split}")
+        rng = numpy_stream(settings.seed, "corruptions", split)
+        corrupted, labels, index = corrupt(images, pictures.labels, count, rng)
+        arrays[split] = {"images": corrupted, "labels": labels, "index": index}
+    return arrays, tuple(KINDS), {"made from": "ID train and ID validation images", "id": found.source}
+
+
+def _synthetic(
+    entry: Entry, settings: Settings, id_entry: Entry | None
+) -> tuple[Arrays, tuple[str, ...], dict]:
+    """Draw a set that needs no download."""
+    count = min(settings.count, settings.limit or settings.count)
+    rng = numpy_stream(settings.seed, "synthetic", entry.reader)
+    shape = (count, settings.size, settings.channels)
+    source: dict[str, Any] = {"made by": entry.reader}
+    if entry.reader == "letters":
+        raster = min(settings.size, (id_entry.native if id_entry else 0) or settings.size)
+        (images, labels), classes = letters(*shape, raster, rng), tuple(LETTERS)
+        source |= {"fonts": list(FONTS), "raster": raster}
+    elif entry.reader == "photos":
+        (images, labels), classes = photos(*shape, rng), PHOTOS
+        folder = package_folder("sklearn", "datasets/images")
+        source["sha256"] = digest([folder / f"{name}.jpg" for name in PHOTOS], folder)
+    else:
+        blocks = [
+            min(_BLOCK, count - start) for start in range(0, count, _BLOCK)
+        ]  # floats of one block at a time
+        images = np.concatenate([NOISES[entry.reader](block, *shape[1:], rng) for block in blocks])
+        labels, classes = np.full(count, -1), ()
+    return {"test": {"images": images, "labels": labels.astype(np.int64)}}, classes, source
+
+
+def _converted(name: str, found: Source, settings: Settings) -> tuple[Arrays, tuple[str, ...], dict]:
+    """Pass every split through the chain."""
+    arrays: Arrays = {}
+    classes: tuple[str, ...] = ()
+    for split, (pictures, index) in found.splits.items():
+        images = convert(pictures.images, settings.size, settings.channels, f"{name} {split}")
+        arrays[split] = {"images": images, "labels": pictures.labels, "index": index}
+        classes = pictures.classes
+    return arrays, classes, found.source
+
+
+def _source(
+    name: str, entry: Entry | None, settings: Settings, *, is_id: bool, folder: Path | None
+) -> Source:
+    """Return the splits of a set: train, validation and test for the ID set, test for any other."""
+    if folder is not None:
+        published, source = _folder(name, folder, settings, is_id=is_id)
+    elif entry.reader.startswith("digits"):
+        published, source = _digits(entry, settings)
+    else:
+        published, source = _published(entry, is_id=is_id)
+    if not is_id:
+        return Source(_limited(name, {"test": published["test"]}, settings), source)
+    if "train" not in published:
+        raise InputError(
+            f"set {name!r} has only a test split, so it cannot be the ID set; name another in `id`"
+        )
+    splits = dict(published)
+    if len(splits["train"][0].classes) < 2:
+        raise InputError(
+            f"set {name!r} cannot be the ID set: it holds one class, and two classes are the least"
+        )
+    if "validation" not in splits:
+        pictures, index = splits["train"]
+        rest, part = stratified_cut(
+            pictures.labels, settings.validation, numpy_stream(settings.seed, "validation")
+        )
+        splits["train"] = (pictures.take(rest), index[rest])
+        splits["validation"] = (pictures.take(part), index[part])
+    splits = _limited(name, {split: splits[split] for split in SPLITS}, settings)
+    for split, least in (("train", len(splits["train"][0].classes)), ("validation", 2)):
+        if len(np.unique(splits[split][0].labels)) < least:
+            raise InputError(
+                f"set {name!r}: ID {split} holds images of fewer than {least} classes; "
+                "raise data.limit or data.validation, or add pictures"
+            )
+    return Source(splits, source)
+
+
+def _limited(name: str, splits: Splits, settings: Settings) -> Splits:
+    """Keep at most `limit` images of each split, every class in proportion."""
+    out: Splits = {}
+    for split, (pictures, index) in splits.items():
+        if settings.limit and len(index) > settings.limit:
+            rng = numpy_stream(settings.seed, "limit", split)
+            rows = stratified_choice(pictures.labels, settings.limit, rng)
+            pictures, index = pictures.take(rows), index[rows]
+        if not len(index):
+            raise InputError(
+                f"set {name!r}: split {split} is empty; raise its share (data.validation or digits.test)"
+            )
+        out[split] = (pictures, index)
+    return out
+
+
+def _digits(entry: Entry, settings: Settings) -> tuple[Splits, dict]:
+    """Scikit-learn's digits without the held-out classes, or (digits_heldout) those classes alone."""
+    file = package_folder("sklearn", "datasets/data") / "digits.csv.gz"
+    images, labels = read_digits(file)
+    fewest = 1 if entry.reader == "digits_heldout" else 0
+    if set(settings.heldout) - set(DIGITS) or not fewest <= len(set(settings.heldout)) <= 8:
+        raise InputError(
+            f"digits.heldout is {list(settings.heldout)}: name one to eight of {', '.join(DIGITS)}, "
+            "so that two or more classes remain"
+        )
+    wanted = [name for name in DIGITS if (name in settings.heldout) == (entry.reader == "digits_heldout")]
+    index = np.flatnonzero(np.isin(labels, [int(name) for name in wanted]))
+    position = np.array([wanted.index(name) if name in wanted else -1 for name in DIGITS])
+    pictures = Pictures(images[index], position[labels[index]].astype(np.int64), tuple(wanted))
+    source = {
+        "files": {file.name: {"sha256": digest([file], file.parent), "checked": "shipped with scikit-learn"}}
+    }
+    if entry.reader == "digits_heldout":
+        return {"test": (pictures, index)}, source
+    return _cut_test(pictures, index, settings), source
+
+
+def _cut_test(pictures: Pictures, index: np.ndarray, settings: Settings) -> Splits:
+    """Cut a stratified test share off a set without a published one."""
+    rest, part = stratified_cut(pictures.labels, settings.test, numpy_stream(settings.seed, "test"))
+    return {"train": (pictures.take(rest), index[rest]), "test": (pictures.take(part), index[part])}
+
+
+def _published(entry: Entry, *, is_id: bool) -> tuple[Splits, dict]:
+    """Fetch and read a published set: test only, or train and test for the ID set."""
+    if is_id and "train" not in entry.counts:
+        raise InputError(
+            f"set {entry.name!r} has only a test split, so it cannot be the ID set; name another in `id`"
+        )
+    splits = ("train", "test") if is_id else ("test",)
+    wanted = [file for file in entry.published if not file.split or file.split in splits]
+    located = {file.name: locate(entry, file) for file in wanted}
+    files = {name: found.path for name, found in located.items()}
+    read = {split: READERS[entry.reader](files, split, entry.options) for split in splits}
+    if not any(found.checked == "unpacked copy" for found in located.values()):
+        _counted(entry, read)
+    source = {"addresses": [file.sources[0] for file in wanted], "files": _provenance(located)}
+    return {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}, source
+
+
+def _counted(entry: Entry, read: Mapping[str, Pictures]) -> None:
+    """Compare with the published numbers of images (an unpacked copy may hold a part of a set)."""
+    for split, pictures in read.items():
+        if entry.counts.get(split, len(pictures.labels)) != len(pictures.labels):
+            raise InputError(
+                f"set {entry.name!r}: {len(pictures.labels)} {split} images found, "
+                f"published are {entry.counts[split]}; fetch it again"
+            )
+
+
+def _provenance(located: Mapping[str, Located]) -> dict[str, dict[str, str]]:
+    """Return the sha256 of every published file, or one over names and contents of its unpacked copy."""
+    out = {}
+    for name, found in located.items():
+        sha256 = found.sha256
+        if not sha256:
+            paths = sorted(path for path in found.path.rglob("*") if path.is_file())
+            sha256 = digest(paths, found.path)
+        out[name] = {"sha256": sha256, "checked": found.checked}
+    return out
+
+
+def _folder(name: str, folder: Path, settings: Settings, *, is_id: bool) -> tuple[Splits, dict]:
+    """Read a folder of one's own pictures. As ID set: one folder per class, or train/ and test/ (and
+    validation/) of such folders; without them the test share is cut off by seed."""
+    if not folder.is_dir():
+        raise InputError(
+            f"set {name!r}: folder {str(folder)!r} is not there; correct `sets.{name}.folder` in params.yaml"
+        )
+    inner = [split for split in SPLITS if (folder / split).is_dir()]
+    source = {"folder": folder.name, "sha256": digest(list_images(folder), folder)}
+    if "test" in inner and (not is_id or "train" in inner):
+        read = {split: tree({name: folder / split}, split, {}) for split in (inner if is_id else ["test"])}
+        if len({pictures.classes for pictures in read.values()}) > 1:
+            raise InputError(
+                f"{folder}: {', '.join(inner)} hold different class folders; they must be the same"
+            )
+        return {
+            split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()
+        }, source
+    pictures = tree({name: folder}, "test", {})
+    index = np.arange(len(pictures.labels))
+    if not is_id:
+        return {"test": (pictures, index)}, source
+    if not pictures.classes:
+        raise InputError(f"{folder}: an ID set needs one folder per class; this one is flat")
+    return _cut_test(pictures, index, settings), source

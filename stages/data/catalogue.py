@@ -1,0 +1,82 @@
+"""What is known about image sets: catalogue.yaml as typed records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.core.errors import InputError
+
+ROLES = ("id", "near", "far", "tuning", "auxiliary")
+_FILE = Path(__file__).with_name("catalogue.yaml")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One file as its publisher offers it.
+
+    `sources` are addresses in the order they are tried. `folders` are the places where a mirror may
+    keep the unpacked content instead; `split` says that only that split needs the file ("" = all).
+    `inside` is the folder within the archive that the reader is given.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    md5: str = ""
+    sha256: str = ""
+    size: int = 0
+    split: str = ""
+    inside: str = ""
+    folders: tuple[str, ...] = ()
+    mirror: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image set. `options` goes to the reader as it stands; `counts` are images per split."""
+
+    name: str
+    description: str
+    reader: str
+    licence: str
+    citation: str
+    counts: Mapping[str, int]
+    published: tuple[Published, ...]
+    options: Mapping[str, Any]
+    native: int  # side of the images as published, 0 where it varies
+
+
+def _published(values: Mapping[str, Any]) -> Published:
+    lists = {key: tuple(values[key]) for key in ("sources", "folders", "mirror") if key in values}
+    return Published(**{**values, **lists})
+
+
+def load_catalogue(path: Path = _FILE) -> dict[str, Entry]:
+    """Return name -> Entry for every set of the catalogue, in its order."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {
+        name: Entry(
+            name=name,
+            description=values["description"],
+            reader=values["reader"],
+            licence=values["licence"],
+            citation=values["citation"],
+            counts=values.get("counts", {}),
+            published=tuple(_published(file) for file in values.get("files", ())),
+            options=values.get("options", {}),
+            native=values.get("native", 0),
+        )
+        for name, values in content.items()
+    }
+
+
+def find_entry(name: str, catalogue: Mapping[str, Entry]) -> Entry:
+    """Return the record of set `name`; InputError names the known sets and the way to use a folder."""
+    if name not in catalogue:
+        raise InputError(
+            f"unknown set {name!r}; known: {', '.join(sorted(catalogue))}; for pictures of your own "
+            f"give it a folder: sets: {{{name}: {{role: far, folder: path/to/pictures}}}}"
+        )
+    return catalogue[name]

@@ -1,0 +1,39 @@
+"""What the catalogue knows, as a table to read."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from stages.data.catalogue import Entry
+from stages.data.fetch import cache_folder
+
+
+def whereabouts(entry: Entry) -> str:
+    """Return "built in", "mirror", "cache" or "to fetch" for a set."""
+    if not entry.published:
+        return "built in"
+    mirror = Path(os.environ.get("SSLOOD_DATA_MIRROR") or "/nonexistent")
+    needed = [file for file in entry.published if file.split in ("", "test")]
+    places = [
+        [mirror / place / file.name for place in (*file.mirror, "")] + [mirror / f for f in file.folders]
+        for file in needed
+    ]
+    if all(any(path.exists() for path in paths) for paths in places):
+        return "mirror"
+    kept = all((cache_folder() / entry.name / file.name).is_file() for file in needed)
+    return "cache" if kept else "to fetch"
+
+
+def listing(catalogue: Mapping[str, Entry]) -> str:
+    """Return one line per set: name, where its test files are, images, size of the download, licence."""
+    rows = [("set", "where", "images", "download", "licence")]
+    for entry in catalogue.values():
+        images = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items()) or "as asked"
+        size = sum(file.size for file in entry.published)
+        download = f"{size / 1e6:,.0f} MB" if size else ("unknown" if entry.published else "-")
+        rows.append((entry.name, whereabouts(entry), images, download, entry.licence))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
+        for row in rows
+    )

@@ -1,0 +1,162 @@
+"""Readers of published formats: files on disk to images, labels and class names.
+
+A reader takes the located files (published name -> file, or folder of the unpacked content) and the
+options of the catalogue, and returns the split asked for. Nothing is resized here.
+"""
+
+import gzip
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from stages.core.errors import InputError
+from stages.data.images import SUFFIXES, Images
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One split: images (uint8 [N, H, W(, 3)] or paths), labels int64 [N] (-1 unknown), class names."""
+
+    images: Images
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def take(self, rows: np.ndarray) -> "Pictures":
+        """Return the pictures at positions `rows`, in that order."""
+        images = self.images
+        chosen = images[rows] if isinstance(images, np.ndarray) else [images[row] for row in rows]
+        return Pictures(chosen, self.labels[rows], self.classes)
+
+
+def _matched(path: Path, md5: str) -> bytes:
+    """Return the bytes of `path` after comparing with the published md5."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; the set is incomplete, fetch or unpack it again")
+    content = path.read_bytes()
+    if hashlib.md5(content).hexdigest() != md5:
+        raise InputError(
+            f"{path}: its md5 is not the published {md5}; fetch or unpack it again (it was not opened)"
+        )
+    return content
+
+
+def cifar(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """CIFAR-10 and CIFAR-100, python version. Every pickle is matched with its published md5 first."""
+    (folder,) = files.values()
+    if not (folder / next(iter(options["meta"]))).is_file() and split == options.get("images_only"):
+        return tree({folder.name: folder}, split, {})
+    (meta,) = (pickle.loads(_matched(folder / name, md5)) for name, md5 in options["meta"].items())
+    images, labels = [], []
+    for name, md5 in options[split].items():
+        batch = pickle.loads(_matched(folder / name, md5), encoding="latin1")
+        images.append(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels.extend(batch[options["label_key"]])
+    return Pictures(np.concatenate(images), np.array(labels, np.int64), tuple(meta[options["names_key"]]))
+
+
+def idx(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """MNIST and its kin: gzipped idx files of images and labels."""
+    image_name, label_name = options[split]
+    images, labels = _idx(files[image_name], 3), _idx(files[label_name], 1).astype(np.int64)
+    classes = tuple(options["classes"])
+    if len(images) != len(labels) or labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
+        raise InputError(f"{files[label_name]}: labels do not fit {image_name} and {len(classes)} classes")
+    return Pictures(images, labels, classes)
+
+
+def _idx(path: Path, dimensions: int) -> np.ndarray:
+    """Return the uint8 array of one idx file, gzipped or not."""
+    try:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be unpacked ({error}); fetch it again") from None
+    start = 4 + 4 * dimensions
+    shape = tuple(np.frombuffer(content[4:start], ">u4")) if len(content) >= start else ()
+    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) - start != np.prod(shape, dtype=np.int64):
+        raise InputError(f"{path}: not a complete idx file of {dimensions} dimensions; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def svhn(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """SVHN, cropped digits: a Matlab file with X [32, 32, 3, N] and y [N, 1], where 10 means digit 0."""
+    path = files[options[split]]
+    try:
+        content = loadmat(path, variable_names=("X", "y"))
+        images, labels = content["X"], content["y"].reshape(-1).astype(np.int64) % 10
+    except (MatReadError, KeyError, ValueError, OSError, IndexError, TypeError, NotImplementedError) as error:
+        raise InputError(f"{path}: not a complete SVHN file ({error}); fetch it again") from None
+    return Pictures(images.transpose(3, 0, 1, 2), labels, tuple("0123456789"))
+
+
+def tiny_imagenet(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """Tiny ImageNet's validation images, in the order of val_annotations.txt."""
+    (folder,) = files.values()
+    table, names = folder / "val/val_annotations.txt", folder / "words.txt"
+    for path in (table, names, folder / "wnids.txt"):
+        if not path.is_file():
+            raise InputError(f"{path}: missing; Tiny ImageNet is incomplete, fetch or unpack it again")
+    wnids = sorted((folder / "wnids.txt").read_text().split())
+    words = dict(line.split("\t", 1) for line in names.read_text().splitlines() if "\t" in line)
+    rows = [line.split("\t")[:2] for line in table.read_text().splitlines() if line.strip()]
+    position = {wnid: index for index, wnid in enumerate(wnids)}
+    paths = [folder / "val/images" / name for name, _ in rows]
+    labels = np.array([position[wnid] for _, wnid in rows], np.int64)
+    return Pictures(paths, labels, tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids))
+
+
+def tree(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """A folder of images: one folder per class, or flat (labels -1). `flat: true` ignores inner folders."""
+    (folder,) = files.values()
+    paths = list_images(folder)
+    if not paths:
+        raise InputError(f"{folder}: no image in it; known endings: {', '.join(SUFFIXES)}")
+    names = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
+    classes = () if options.get("flat") or set(names) == {""} else tuple(sorted(set(names)))
+    if "" in classes:
+        loose = next(path for path, name in zip(paths, names, strict=True) if not name)
+        raise InputError(f"{loose}: stands beside class folders; use either one folder per class or none")
+    position = {name: index for index, name in enumerate(classes)}
+    return Pictures(paths, np.array([position.get(name, -1) for name in names], np.int64), classes)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return every image file below `folder` (no hidden ones), sorted by path."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(
+        path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def read_digits(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's digits: uint8 [1797, 8, 8] scaled from 0..16 to 0..255, labels int64 [1797]."""
+    with gzip.open(file, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    return images, table[:, -1].astype(np.int64)
+
+
+Reader = Callable[[Mapping[str, Path], str, Mapping[str, Any]], Pictures]
+READERS: dict[str, Reader] = {
+    "cifar": cifar,
+    "idx": idx,
+    "svhn": svhn,
+    "tiny_imagenet": tiny_imagenet,
+    "tree": tree,
+}
+
+
+def digest(paths: Sequence[Path], root: Path) -> str:
+    """Return one sha256 over the names below `root` and the contents of `paths`, in order."""
+    total = hashlib.sha256()
+    for path in paths:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()

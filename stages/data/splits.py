@@ -1,0 +1,32 @@
+"""Cuts by seed: stratified shares and subsets. All functions return sorted positions."""
+
+import numpy as np
+
+
+def quotas(counts: np.ndarray, total: int) -> np.ndarray:
+    """Share `total` over groups in proportion to `counts` (largest remainder), never above a count."""
+    exact = counts * (total / max(1, counts.sum()))
+    quota = np.floor(exact).astype(np.int64)
+    rest = int(total - quota.sum())
+    order = np.argsort(quota - exact, kind="stable")  # largest remainder first
+    quota[order[:rest]] += 1
+    return quota
+
+
+def stratified_choice(labels: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `total` positions of `labels` [N], each class in proportion to its frequency."""
+    classes, counts = np.unique(labels, return_counts=True)
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[:quota]
+        for label, quota in zip(classes, quotas(counts, min(total, len(labels))), strict=True)
+    ]
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+
+
+def stratified_cut(
+    labels: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut positions of `labels` [N] into (rest, part) with round(share * N) in part, class by class."""
+    part = stratified_choice(labels, round(share * len(labels)), rng)
+    rest = np.setdiff1d(np.arange(len(labels)), part)
+    return rest, part

@@ -1,0 +1,94 @@
+"""Fine-tune a classifier (or an encoder with a fresh head) so that auxiliary outliers get a high energy.
+
+Writes the model and the curves; the margins used stand in the model's metadata. A quickstart run takes
+seconds on two CPU cores.
+"""
+
+from pathlib import Path
+
+import click
+
+from stages.core.artefacts import read_metadata
+from stages.core.cli import StageCommand, read_section, strict
+from stages.data.augment import Recipe
+from stages.machine import machine
+from stages.models.build import seeded
+from stages.models.files import Model, check_fits, load_model, save_model
+from stages.models.heads import build_head
+from stages.training.energy import EnergyOptions, choose_margins, train_energy
+from stages.training.engine.checkpoint import Checkpoint, fingerprint
+from stages.training.engine.curves import save_curves
+from stages.training.supervised import describe, load_split, make_views
+
+
+@click.command(cls=StageCommand)
+@click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
+@click.option("--id_set", required=True, help="ID set file.")
+@click.option("--auxiliary", required=True, help="Set file whose train split holds the auxiliary outliers.")
+@click.option("--init_model", required=True, help="Model file to start from.")
+@click.option("--name", required=True, help="Name of the model, without the seed.")
+@click.option("--mode", required=True, type=click.Choice(["full", "head"]), help="What is trained.")
+@click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
+@click.option("--epochs", required=True, type=int)
+@click.option("--batch_size", required=True, type=int)
+@click.option("--auxiliary_batch_size", required=True, type=int)
+@click.option("--lr", required=True, type=float)
+@click.option("--final_lr", required=True, type=float)
+@click.option("--momentum", required=True, type=float)
+@click.option("--nesterov/--no-nesterov", required=True)
+@click.option("--weight_decay", required=True, type=float)
+@click.option("--weight", required=True, type=float, help="Weight of the energy term.")
+@click.option("--margins", required=True, help="auto (from the start model's energies) or fixed.")
+@click.option("--m_in", required=True, type=float, help="Used with fixed margins.")
+@click.option("--m_out", required=True, type=float, help="Used with fixed margins.")
+@click.option("--save_every", required=True, type=int, help="Epochs between checkpoints.")
+@click.option("--out", required=True, help="Model file to write.")
+@click.option("--out_curves", required=True, help="CSV of curves to write.")
+def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curves, **section):
+    options = strict(EnergyOptions, section, "energy")
+    views = strict(Recipe, read_section(recipe), recipe)
+    here = machine()
+    model, meta, fresh = _start(init_model, id_set, seed, here.device)
+    sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
+    outliers = load_split(auxiliary, "train", here.device)
+    check_fits(meta, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
+    seen = make_views(views, meta, seed, here.device)
+    common = {"options": options, "views": seen, "machine": here}
+    margins = choose_margins(model, sets[0], outliers, fresh_head=fresh, **common)
+    settings = describe(options, init=meta["name"], mode=mode, recipe=vars(views))
+    inputs = [Path(path) for path in (id_set, auxiliary, init_model)]
+    checkpoint = Checkpoint(
+        here.scratch,
+        f"energy-{name}-{seed}",
+        fingerprint({**settings, "seed": seed}, inputs, "stages.energy"),
+    )
+    bounds = {key: margins[key] for key in ("m_in", "m_out")}
+    curves = train_energy(
+        model, *sets, outliers, mode=mode, **bounds, seed=seed, checkpoint=checkpoint, **common
+    )
+    changed = {"name": name, "objective": "energy", "seed": seed, "projector": None}
+    head_classes = list(range(model.head.out_features))
+    final = {**meta, **changed, "head_classes": head_classes, "settings": {**settings, **margins}}
+    save_model(out, {"backbone": model.backbone, "head": model.head}, final)
+    save_curves(out_curves, curves)
+    checkpoint.delete()
+    last = curves[-1]
+    click.echo(
+        f"wrote {out}: ID validation accuracy {last['validation_accuracy']:.4f}, "
+        f"margins {bounds['m_in']:.3g} and {bounds['m_out']:.3g}"
+    )
+
+
+def _start(init_model, id_set, seed, device):
+    """Return (model with a head over all classes, metadata, whether that head is fresh)."""
+    start, meta = load_model(init_model)
+    check_fits(meta, read_metadata(id_set, kind="set"), init_model)
+    classes = list(range(len(meta["classes"])))
+    fresh = meta["head_classes"] != classes
+    with seeded(seed, "head"):
+        head = build_head(start.backbone.feature_dim, len(classes)) if fresh else start.head
+    return Model(start.backbone, head).to(device), meta, fresh
+
+
+if __name__ == "__main__":
+    main()

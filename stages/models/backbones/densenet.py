@@ -1,0 +1,56 @@
+"""DenseNet-BC: Huang et al. 2017, "Densely Connected Convolutional Networks"; compression 0.5."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class DenseLayer(nn.Module):
+    """bn-relu-conv1x1 to 4 growth channels, bn-relu-conv3x3 to `growth`, beside the input."""
+
+    def __init__(self, inputs: int, growth: int):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, 4 * growth, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(4 * growth)
+        self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv1(F.relu(self.bn1(x)))
+        return torch.cat((x, self.conv2(F.relu(self.bn2(out)))), 1)
+
+
+class Transition(nn.Module):
+    """bn-relu-conv1x1 to half the channels, then 2x2 mean pooling."""
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(inputs)
+        self.conv = nn.Conv2d(inputs, inputs // 2, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(self.conv(F.relu(self.bn(x))), 2)
+
+
+class DenseNet(nn.Module):
+    """3x3 stem of 2 growth, three dense blocks of (depth - 4) / 6 layers, a transition between blocks."""
+
+    def __init__(self, depth: int, growth: int, channels: int):
+        super().__init__()
+        layers = (depth - 4) // 6
+        width = 2 * growth
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        stages: list[nn.Module] = []
+        for block in range(3):
+            if block:
+                stages.append(Transition(width))
+                width //= 2
+            stages.append(nn.Sequential(*(DenseLayer(width + i * growth, growth) for i in range(layers))))
+            width += layers * growth
+        self.stages = nn.Sequential(*stages)
+        self.bn = nn.BatchNorm2d(width)
+        self.feature_dim = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images [N, C, H, W] -> features [N, feature_dim]."""
+        return F.relu(self.bn(self.stages(self.conv1(x)))).mean((2, 3))

@@ -1,0 +1,151 @@
+"""Gaussians that survive steep spectra: float64 moments, shrinkage, Cholesky, triangular solves.
+
+A covariance is never inverted. Squared distances are sums of squares, so none is negative.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+
+from stages.core.errors import InputError
+from stages.ood.outputs import chunks
+
+Covariance = Literal["ridge", "ledoit_wolf"]
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+def as_float64(rows: np.ndarray) -> np.ndarray:
+    """The transform that only widens."""
+    return np.asarray(rows, dtype=np.float64)
+
+
+@dataclass
+class Moments:
+    """Sums that can be streamed and merged: counts [G], means [G, D], scatter within groups [D, D].
+
+    The update is that of Chan, Golub and LeVeque (1983), which never subtracts large sums.
+    """
+
+    counts: np.ndarray
+    means: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def empty(cls, groups: int, width: int) -> Self:
+        return cls(np.zeros(groups, np.int64), np.zeros((groups, width)), np.zeros((width, width)))
+
+    def update(self, rows: np.ndarray, groups: np.ndarray | None = None) -> None:
+        """Add rows [n, D] of groups [n] (all of group 0 if not given)."""
+        rows = as_float64(rows)
+        groups = np.zeros(len(rows), np.int64) if groups is None else groups
+        member = np.zeros((len(self.counts), len(rows)))
+        member[groups, np.arange(len(rows))] = 1.0
+        counts = np.bincount(groups, minlength=len(self.counts))
+        means = member @ rows / np.maximum(counts, 1)[:, None]
+        centred = rows - means[groups]
+        self.merge(Moments(counts, means, centred.T @ centred))
+
+    def merge(self, other: "Moments") -> None:
+        """Add the moments of other images."""
+        counts = self.counts + other.counts
+        share = other.counts / np.maximum(counts, 1)
+        shift = other.means - self.means
+        self.scatter = self.scatter + other.scatter + (shift * (self.counts * share)[:, None]).T @ shift
+        self.means = self.means + shift * share[:, None]
+        self.counts = counts
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Biased covariance within groups: scatter over the number of images, [D, D]."""
+        return self.scatter / self.counts.sum()
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Means [G, D] that share one covariance, given by its lower Cholesky factor `root` [D, D]."""
+
+    means: np.ndarray
+    root: np.ndarray
+
+
+def fit_gaussians(
+    rows: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    covariance: Covariance,
+    ridge: float = 0.0,
+    transform: Transform = as_float64,
+    where: str = "features",
+) -> Gaussians:
+    """Fit one mean a group and one covariance within groups to transform(rows) [N, D].
+
+    covariance "ridge" adds ridge * trace / D to the diagonal, so that the scale of the features does
+    not matter; "ledoit_wolf" shrinks towards trace / D (Ledoit and Wolf 2004) and ignores `ridge`.
+    Raises InputError if all rows are equal, or the covariance is singular still.
+    """
+    groups = np.zeros(len(rows), np.int64) if groups is None else groups
+    width = transform(rows[:1]).shape[1]
+    moments = Moments.empty(int(groups.max()) + 1, width)
+    for piece, of in zip(chunks(rows), chunks(groups), strict=True):
+        moments.update(transform(piece), of)
+    sigma = moments.covariance
+    level = float(np.trace(sigma)) / width
+    if not level > 0.0:
+        raise InputError(f"{where}: all {len(rows)} rows are equal, so there is no covariance to fit")
+    if covariance == "ridge":
+        sigma = sigma + ridge * level * np.eye(width)
+    else:
+        weight = _ledoit_wolf_weight(rows, groups, moments, transform)
+        sigma = (1.0 - weight) * sigma + weight * level * np.eye(width)
+    try:
+        root = cholesky(sigma, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError:
+        raise InputError(
+            f"{where}: the covariance of {len(rows)} rows in {width} dimensions is singular; "
+            "raise the ridge or choose ledoit_wolf"
+        ) from None
+    return Gaussians(moments.means, root)
+
+
+def _ledoit_wolf_weight(
+    rows: np.ndarray, groups: np.ndarray, moments: Moments, transform: Transform
+) -> float:
+    """Share of the target trace / D * I in the estimate of least expected squared error, in [0, 1]."""
+    fourth = 0.0
+    for piece, of in zip(chunks(rows), chunks(groups), strict=True):
+        centred = transform(piece) - moments.means[of]
+        fourth += float((np.einsum("nd,nd->n", centred, centred) ** 2).sum())
+    sigma, count, width = moments.covariance, len(rows), moments.means.shape[1]
+    level = np.trace(sigma) / width
+    square = float((sigma**2).sum())
+    # ||Sigma - level I||^2 against the mean squared error of the sample covariance
+    distance = square - width * level**2
+    error = (fourth / count - square) / count
+    return 1.0 if distance <= 0.0 else float(np.clip(error / distance, 0.0, 1.0))
+
+
+def nearest_squared_distance(
+    rows: np.ndarray, gaussians: Gaussians, *, transform: Transform = as_float64
+) -> np.ndarray:
+    """Return min_g (z - mu_g)^T Sigma^-1 (z - mu_g) for z = transform(rows): float64 [N], at least 0."""
+    centre = gaussians.means.mean(axis=0)
+    means = _whiten(gaussians.means - centre, gaussians.root)
+    norms = np.einsum("gd,gd->g", means, means)
+    result = np.empty(len(rows))
+    start = 0
+    for piece in chunks(rows):
+        white = _whiten(transform(piece) - centre, gaussians.root)
+        # the expanded square finds the nearest mean by one product; its own square is then summed
+        # directly, which cannot cancel
+        nearest = np.argmin(norms - 2.0 * (white @ means.T), axis=1)
+        white -= means[nearest]
+        result[start : start + len(piece)] = np.einsum("nd,nd->n", white, white)
+        start += len(piece)
+    return result
+
+
+def _whiten(rows: np.ndarray, root: np.ndarray) -> np.ndarray:
+    return solve_triangular(root, rows.T, lower=True, check_finite=False, overwrite_b=True).T

@@ -1,0 +1,90 @@
+"""What every detector is: typed by what it reads, fitted on ID train outputs, one score an image."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from stages.core.errors import InputError
+from stages.ood.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """For detectors without hyperparameters."""
+
+
+class Detector(ABC):
+    """A score for images from a model's outputs; larger = more OOD.
+
+    A subclass states `reads` (parts of `Outputs` it needs), `Settings` (a frozen dataclass of its
+    hyperparameters), `_score`, and, if it learns from ID train, `_fit`. All that was learned is in
+    `state` (name -> array), so a fitted detector can be written to a file and read back.
+
+    seed: of random choices while fitting. device: where large products run ("cpu", "cuda").
+    """
+
+    reads: tuple[str, ...] = ()
+    Settings: ClassVar[type] = NoSettings
+
+    def __init__(self, settings: Any = None, *, seed: int = 0, device: str = "cpu"):
+        self.settings = self.Settings() if settings is None else settings
+        self.seed, self.device = seed, device
+        self.state: dict[str, np.ndarray] = {}
+        self._widths: dict[str, int] | None = None
+
+    def fit(self, train: Outputs) -> Self:
+        """Learn from ID train outputs; InputError if they lack a part, or are too few."""
+        self._check(train)
+        self.state = self._fit(train)
+        self._widths = {part: getattr(train, part).shape[1] for part in self.reads}
+        return self
+
+    def score(self, outputs: Outputs) -> np.ndarray:
+        """Return float64 [N], larger = more OOD. InputError if a part is missing or of another width."""
+        if self._widths is None:
+            raise InputError(f"{type(self).__name__} must be fitted before it scores {outputs.name}")
+        self._check(outputs)
+        for part, width in self._widths.items():
+            found = getattr(outputs, part).shape[1]
+            if found != width:
+                raise InputError(
+                    f"{outputs.name}: {part} are {found} wide, but the detector was fitted on {width}"
+                )
+        return np.asarray(self._score(outputs), dtype=np.float64)
+
+    def _check(self, outputs: Outputs) -> None:
+        for part in self.reads:
+            if not outputs.has([part]):
+                raise InputError(
+                    f"{outputs.name}: {type(self).__name__} reads {part}, which this model does not have"
+                )
+
+    def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
+        return {}
+
+    @abstractmethod
+    def _score(self, outputs: Outputs) -> np.ndarray: ...
+
+
+def positive(owner: str, **values: float) -> None:
+    """Raise InputError unless every value is above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{owner}.{name} must be above 0, found {value}")
+
+
+def class_labels(train: Outputs) -> np.ndarray:
+    """Return the labels as class indices [N]; InputError if one is unknown or a class has no image."""
+    if train.labels is None or len(train.labels) != len(train):
+        raise InputError(f"{train.name}: class-conditional detectors need the label of every image")
+    unknown = int((train.labels < 0).sum())
+    if unknown:
+        raise InputError(f"{train.name}: {unknown} of {len(train)} images have no label")
+    count = np.bincount(train.labels, minlength=train.classes or 0)
+    if not count.all():
+        raise InputError(
+            f"{train.name}: no image of class {int(np.flatnonzero(count == 0)[0])}; each class needs some"
+        )
+    return np.asarray(train.labels)

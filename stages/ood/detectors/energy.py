@@ -1,0 +1,30 @@
+"""Free energy (Liu et al. 2020, eq. 4)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from stages.ood.detector import Detector, positive
+from stages.ood.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class EnergySettings:
+    """temperature T > 0; the paper uses 1."""
+
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        positive("energy", temperature=self.temperature)
+
+
+class Energy(Detector):
+    """E(x) = -T log sum_c exp(f_c(x) / T)."""
+
+    reads = ("logits",)
+    Settings = EnergySettings
+
+    def _score(self, outputs: Outputs) -> np.ndarray:
+        temperature = self.settings.temperature
+        return -temperature * logsumexp(outputs.logits.astype(np.float64) / temperature, axis=1)

@@ -1,0 +1,87 @@
+"""SSD (Sehwag, Chiang and Mittal 2021): Mahalanobis distance to clusters of self-supervised features."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from stages.core.errors import InputError
+from stages.ood.clusters import cluster
+from stages.ood.covariance import Covariance, Gaussians, fit_gaussians, nearest_squared_distance
+from stages.ood.detector import Detector, class_labels
+from stages.ood.outputs import Outputs
+from stages.ood.standard import Standard, fit_standard
+
+
+@dataclass(frozen=True)
+class SsdSettings:
+    """clusters: of k-means, 1 as in the paper's main results; tied: one covariance for all clusters
+    instead of one each; class_conditional: labels instead of k-means; layer: what is read;
+    covariance and ridge: see `fit_gaussians`."""
+
+    clusters: int = 1
+    tied: bool = False
+    class_conditional: bool = False
+    layer: Literal["features", "projections"] = "features"
+    covariance: Covariance = "ridge"
+    ridge: float = 1e-6
+
+
+class Ssd(Detector):
+    """min_m (z - mu_m)^T Sigma_m^-1 (z - mu_m), z the L2-normalised features standardised on ID train."""
+
+    Settings = SsdSettings
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.settings.layer,)
+
+    def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
+        settings, rows = self.settings, getattr(train, self.settings.layer)
+        standard = fit_standard(rows)
+        if settings.class_conditional:
+            groups = class_labels(train)
+        elif settings.clusters == 1:
+            groups = np.zeros(len(rows), np.int64)
+        else:
+            groups = cluster(standard(rows).astype(np.float32), settings.clusters, self.seed, train.name)
+        how = {"covariance": settings.covariance, "ridge": settings.ridge, "transform": standard}
+        fitted = (
+            fit_tied(rows, groups, train.name, how)
+            if settings.tied
+            else fit_each(rows, groups, train.name, how)
+        )
+        return {
+            "mean": standard.mean,
+            "std": standard.std,
+            "means": np.stack([gaussians.means for gaussians in fitted]),
+            "roots": np.stack([gaussians.root for gaussians in fitted]),
+        }
+
+    def _score(self, outputs: Outputs) -> np.ndarray:
+        rows, state = getattr(outputs, self.settings.layer), self.state
+        standard = Standard(state["mean"], state["std"])
+        distances = [
+            nearest_squared_distance(rows, Gaussians(means, root), transform=standard)
+            for means, root in zip(state["means"], state["roots"], strict=True)
+        ]
+        return np.minimum.reduce(distances)
+
+
+def fit_tied(rows: np.ndarray, groups: np.ndarray, where: str, how: dict) -> list[Gaussians]:
+    """Return one `Gaussians` with a mean for each group and one covariance."""
+    return [fit_gaussians(rows, groups, where=where, **how)]
+
+
+def fit_each(rows: np.ndarray, groups: np.ndarray, where: str, how: dict) -> list[Gaussians]:
+    """Return one `Gaussians` a group, each with its own covariance; InputError if a group has one row."""
+    fitted = []
+    for group in range(int(groups.max()) + 1):
+        members = np.flatnonzero(groups == group)
+        if len(members) < 2:
+            raise InputError(
+                f"{where}: cluster {group} has {len(members)} image, too few for its own covariance; "
+                "choose fewer clusters, or one tied covariance"
+            )
+        fitted.append(fit_gaussians(rows[members], where=f"{where}, cluster {group}", **how))
+    return fitted

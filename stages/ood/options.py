@@ -1,0 +1,39 @@
+"""Command line options made from the settings of detectors, so that a setting is written down once."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+
+def setting_options(settings: type, prefix: str = "") -> Callable:
+    """Return a decorator that adds one required option for each field of a settings dataclass.
+
+    Field k of prefix "knn" is the option --knn.k, the key posthoc.knn.k of params.yaml; a bool is a
+    pair --x / --no-x. `read_settings` takes the values back.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        for field in reversed(fields(settings)):
+            name = f"{prefix}.{field.name}" if prefix else field.name
+            flags = f"--{name}/--no-{name}" if field.type is bool else f"--{name}"
+            function = click.option(
+                flags, _variable(prefix, field.name), required=True, type=_type(field.type)
+            )(function)
+        return function
+
+    return decorate
+
+
+def read_settings(settings: type, values: dict[str, Any], prefix: str = "") -> Any:
+    """Return the settings from a script's option values; InputError for a value out of range."""
+    return settings(**{field.name: values[_variable(prefix, field.name)] for field in fields(settings)})
+
+
+def _variable(prefix: str, name: str) -> str:
+    return f"{prefix}_{name}" if prefix else name
+
+
+def _type(kind: Any) -> Any:
+    return click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind

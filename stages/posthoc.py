@@ -1,0 +1,64 @@
+"""Score the test images with every detector that needs no retraining, on cached embeddings.
+
+Fits on ID train, writes the metrics of each OOD set and the score of each image. Seconds for the
+quickstart; a detector that reads logits is passed over for a model without a classifier head.
+"""
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from stages.core.cli import StageCommand
+from stages.core.errors import known
+from stages.machine import machine
+from stages.ood.options import read_settings, setting_options
+from stages.ood.outputs import read_embeddings
+from stages.ood.registry import DETECTORS
+from stages.ood.results import Results, outputs_to_test, score_sets
+
+
+def detector_options(function):
+    """Add the options of every registered detector: --<detector>.<setting>."""
+    for name, kind in reversed(DETECTORS.items()):
+        function = setting_options(kind.Settings, name)(function)
+    return function
+
+
+@click.command(cls=StageCommand)
+@click.option(
+    "--embeddings", required=True, type=click.Path(path_type=Path), help="Folder of embeddings files."
+)
+@click.option("--models", required=True, multiple=True, help="Model to evaluate; may be repeated.")
+@click.option("--detectors", required=True, multiple=True, help="Detector to run; may be repeated.")
+@click.option("--seed", required=True, type=int)
+@click.option("--out_results", required=True, help="JSON of metrics to write.")
+@click.option("--out_scores", required=True, help="File of scores to write.")
+@detector_options
+def main(embeddings, models, detectors, seed, out_results, out_scores, **values):
+    kinds = {name: DETECTORS[known(name, "detector", DETECTORS)] for name in detectors}
+    settings = {name: read_settings(kind.Settings, values, name) for name, kind in kinds.items()}
+    files = [read_embeddings(embeddings, model, seed) for model in models]
+    results = Results("posthoc", seed, files[0].id)
+    for name in kinds:
+        results.settings(settings[name], name)
+    device = str(machine().device)
+    skipped = 0
+    with tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None) as bar:
+        for file in files:
+            train, tests = file.outputs(file.id, "train"), outputs_to_test(file)
+            results.roles |= file.roles
+            for name, kind in kinds.items():
+                detector = kind(settings[name], seed=seed, device=device)
+                if train.has(detector.reads):
+                    results.add(file.model, name, score_sets(detector.fit(train), tests))
+                else:
+                    skipped += 1
+                bar.update()
+    results.save(out_results, out_scores)
+    passed = f" ({skipped} passed over: the model has no head)" if skipped else ""
+    click.echo(f"Wrote {out_results}: {results.summary()}{passed}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Pretrain an encoder with a self-supervised objective on the training images of the ID set.
+
+Writes the encoder (with its projector and preprocessing) and the curves of the run. The quickstart's
+encoders take seconds on two CPU cores and reach a kNN accuracy of about 99 %.
+"""
+
+from pathlib import Path
+
+import click
+
+from stages.core.artefacts import load_tensors
+from stages.core.cli import StageCommand, read_section
+from stages.data.resident import ResidentSet
+from stages.machine import machine
+from stages.models.build import build_backbone, seeded
+from stages.models.files import save_model
+from stages.selfsup.pretraining import Pretraining, recipes_of, settings_of
+from stages.selfsup.registry import objective_class
+from stages.training.engine.checkpoint import Checkpoint, fingerprint
+from stages.training.engine.curves import save_curves
+
+
+@click.command(cls=StageCommand)
+@click.option("--objective", required=True, help="Name of the objective.")
+@click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
+@click.option("--id_set", required=True, help="ID set file.")
+@click.option("--architecture", required=True, help="Backbone, e.g. resnet-8-16.")
+@click.option("--constants", required=True, help="FILE:KEY of the objective's section.")
+@click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
+@click.option("--epochs", required=True, type=int)
+@click.option("--batch_size", required=True, type=int, help="Source images a step.")
+@click.option("--optimiser", required=True)
+@click.option("--lr", required=True, type=float)
+@click.option("--momentum", required=True, type=float)
+@click.option("--weight_decay", required=True, type=float)
+@click.option("--warmup_epochs", required=True, type=int)
+@click.option("--save_every", required=True, type=int, help="Epochs between checkpoints.")
+@click.option("--knn_every", required=True, type=int, help="Epochs between kNN accuracies; 0 = never.")
+@click.option("--out", required=True, help="Model file to write.")
+@click.option("--out_curves", required=True, help="CSV of curves to write.")
+def main(objective, seed, id_set, architecture, constants, recipe, out, out_curves, **shared):
+    kind = objective_class(objective)
+    sections = read_section(constants), read_section(recipe)
+    training, own = settings_of(shared, sections[0], kind.Constants, constants)
+    recipes = recipes_of(sections[1], recipe)
+    here = machine()
+    tensors, meta = load_tensors(id_set, kind="set")
+    with seeded(seed):
+        backbone = build_backbone(architecture, channels=meta["channels"])
+        method = kind(backbone, own, classes=len(meta["classes"]))
+    splits = ("train", "validation")
+    sets = [ResidentSet(tensors[f"{s}.images"], tensors[f"{s}.labels"], here.device) for s in splits]
+    run = Pretraining(
+        f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
+        mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
+    )  # fmt: skip
+    settings = {**vars(training), "constants": vars(own), "augment": [vars(part) for part in recipes]}
+    del settings["save_every"]  # says how often to save, not what
+    science = {**settings, "objective": objective, "arch": architecture, "seed": seed}
+    identity = fingerprint(science, [Path(id_set)], "stages.pretrain", kind.__module__)
+    checkpoint = Checkpoint(here.scratch, f"pretrain-{objective}-{seed}", identity)
+    curves = run.run(checkpoint)
+    preprocessing = {key: meta[key] for key in ("size", "channels", "mean", "std", "resize", "classes")}
+    metadata = {
+        **preprocessing, "name": objective, "objective": objective, "arch": architecture, "seed": seed,
+        "id": meta["name"], "head_classes": None, "feature_dim": backbone.feature_dim,
+        "projector": getattr(own, "projector", None), "settings": settings,
+    }  # fmt: skip
+    save_model(out, {"backbone": backbone, **method.exported()}, metadata)
+    save_curves(out_curves, curves)
+    checkpoint.delete()
+    watched = [name for name in ("loss", "knn", "effective_rank") if name in curves[-1]]
+    last = ", ".join(f"{name} {curves[-1][name]:.4g}" for name in watched)
+    click.echo(f"wrote {out}: {objective} after {len(curves) if kind.trains else 0} epochs, {last}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Tables for people: percentages, mean ± spread over seeds, the best of a column in bold."""
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+
+from stages.report.results import RISING
+
+
+def percent(mean: float, std: float | None = None) -> str:
+    """Return "93.4 ± 1.2" from fractions; without spread where there is none."""
+    if pd.isna(mean):
+        return "–"
+    text = f"{100 * mean:.1f}"
+    return text if std is None or pd.isna(std) else f"{text} ± {100 * std:.1f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is left-aligned, the others right-aligned."""
+    rule = [":---"] + ["---:"] * (len(header) - 1)
+    lines = [header, rule, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def overview(summary: pd.DataFrame, metric: str, aside: Collection[str] = ()) -> str:
+    """Return models x detectors, each cell "near / far" of `metric`, means over sets and seeds.
+
+    `summary` is what `over_seeds` returns. The best near and the best far value are bold; detectors
+    in `aside` do not compete.
+    """
+    means = summary[(metric, "mean")]
+    rivals = means[~means.index.get_level_values("detector").isin(aside)]
+    best = {role: _best(rivals.xs(role, level="role"), metric) for role in rivals.index.unique("role")}
+    detectors = list(dict.fromkeys(summary.index.get_level_values("detector")))
+    models = list(dict.fromkeys(summary.index.get_level_values("model")))
+    rows = []
+    for model in models:
+        cells = [_cell(means, model, name, {} if name in aside else best) for name in detectors]
+        rows.append([f"`{model}`", *cells])
+    return markdown(["model", *(f"`{name}`" for name in detectors)], rows)
+
+
+def _best(means: pd.Series, metric: str) -> str:
+    return percent(means.max() if metric in RISING else means.min())
+
+
+def _cell(means: pd.Series, model: str, detector: str, best: dict[str, str]) -> str:
+    texts = []
+    for role in ("near", "far"):
+        if (model, detector, role) in means.index:
+            text = percent(means[(model, detector, role)])
+            texts.append(f"**{text}**" if text == best.get(role) else text)
+    return " / ".join(texts) or "–"
+
+
+def per_set(summary: pd.DataFrame, metrics: Sequence[str], best_by: str = "auroc") -> str:
+    """Return one row per model x detector, one column per set, each cell mean ± std over seeds.
+
+    `summary` is what `over_seeds(..., by="set")` returns; the values of `metrics` are joined by " / "
+    in a cell. Rows are sorted by the mean of `best_by` over sets, best first.
+    """
+    sets = list(dict.fromkeys(summary.index.get_level_values("set")))
+    order = summary[(best_by, "mean")].groupby(level=["model", "detector"], sort=False).mean()
+    order = order.sort_values(ascending=best_by not in RISING, kind="stable")
+    rows = []
+    for model, detector in order.index:
+        keys = [(model, detector, name) for name in sets]
+        cells = [
+            " / ".join(percent(summary.at[key, (m, "mean")], summary.at[key, (m, "std")]) for m in metrics)
+            if key in summary.index
+            else "–"
+            for key in keys
+        ]
+        rows.append([f"`{model}`", f"`{detector}`", *cells])
+    return markdown(["model", "detector", *sets], rows)
+
+
+def accuracy_table(rows: pd.DataFrame) -> str:
+    """Return models x probes, test accuracy as mean ± std over seeds."""
+    probes = [name for name in rows.columns if name not in ("model", "seed")]
+    grouped = rows.groupby("model", sort=False)[probes].agg(["mean", "std"])
+    lines = [
+        [f"`{model}`", *(percent(row[(probe, "mean")], row[(probe, "std")]) for probe in probes)]
+        for model, row in grouped.iterrows()
+    ]
+    return markdown(["model", *probes], lines)

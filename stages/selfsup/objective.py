@@ -1,0 +1,77 @@
+"""What every self-supervised objective is: a module that turns views of a batch into a loss."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stages.models.heads import build_projector
+from stages.training.watch import spread
+
+
+class Objective(nn.Module):
+    """One objective with all that it owns: projectors, predictors, a momentum teacher, statistics.
+
+    Parameters that require a gradient are trained with the backbone's; buffers and frozen modules
+    (a teacher) are updated by `after_step`. All of it is saved in checkpoints through `state_dict`.
+    A subclass names its `Constants` (a frozen dataclass: the section `objectives.<name>`) and defines
+    `forward`. It is built under a seed, after the backbone.
+    """
+
+    Constants: ClassVar[type]
+    views: ClassVar[int] = 2  # augmented views of each image that `forward` takes
+    trains: ClassVar[bool] = True  # False: the untrained encoder is the result
+
+    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+        super().__init__()
+        self.constants = constants
+
+    def forward(
+        self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Normalised views, each [N, C, H, W], and labels [N] -> (loss, terms to be watched), scalars.
+
+        The terms hold "spread" (see `stages.training.watch.spread`), by which a collapse is noticed.
+        """
+        raise NotImplementedError
+
+    def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:
+        """Update what gradients do not (a moving average, a centre) after step `step` of `steps`."""
+
+    def exported(self) -> Mapping[str, nn.Module]:
+        """Return the modules that the model file keeps beside the backbone, by prefix."""
+        return {}
+
+
+class TwoViews(Objective):
+    """Backbone and projector on each of two views, and a symmetric loss of the two projections.
+
+    The views go through the network one after the other, so each has its own batch statistics.
+    A subclass defines `loss`; its constants hold `projector` (widths).
+    """
+
+    batch_norm: ClassVar[bool] = True  # in the projector
+
+    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+        super().__init__(backbone, constants, classes=classes)
+        self.projector = build_projector(
+            backbone.feature_dim, constants.projector, batch_norm=self.batch_norm
+        )
+
+    def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Projections [N, D] of the two views and labels [N] -> (loss, its terms)."""
+        raise NotImplementedError
+
+    def forward(
+        self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        z1, z2 = (self.projector(backbone(view)) for view in views)
+        # logarithms of sums and squared correlations lose their digits in half precision
+        with torch.autocast(z1.device.type, enabled=False):
+            z1, z2 = z1.float(), z2.float()
+            loss, terms = self.loss(z1, z2, labels)
+            return loss, {**terms, "spread": spread(z1)}
+
+    def exported(self) -> Mapping[str, nn.Module]:
+        return {"projector": self.projector}

@@ -1,0 +1,47 @@
+"""Score the test images with SSD: Mahalanobis distance to clusters of the features of ID train.
+
+Writes the metrics of each OOD set and the score of each image. Seconds for the quickstart, where
+noise and blobs should come out near AUROC 1 on a self-supervised encoder.
+"""
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from stages.core.cli import StageCommand
+from stages.ood.detectors.ssd import Ssd, SsdSettings
+from stages.ood.options import read_settings, setting_options
+from stages.ood.outputs import read_embeddings
+from stages.ood.results import Results, outputs_to_test, score_sets
+
+
+@click.command(cls=StageCommand)
+@click.option(
+    "--embeddings", required=True, type=click.Path(path_type=Path), help="Folder of embeddings files."
+)
+@click.option("--models", required=True, multiple=True, help="Model to evaluate; may be repeated.")
+@click.option("--seed", required=True, type=int, help="Seed of k-means, and of the models.")
+@click.option("--out_results", required=True, help="JSON of metrics to write.")
+@click.option("--out_scores", required=True, help="File of scores to write.")
+@setting_options(SsdSettings)
+def main(embeddings, models, seed, out_results, out_scores, **values):
+    settings = read_settings(SsdSettings, values)
+    files = [read_embeddings(embeddings, model, seed) for model in models]
+    results = Results("ssd", seed, files[0].id)
+    results.settings(settings)
+    skipped = []
+    for file in tqdm(files, desc="ssd", unit="model", disable=None):
+        train, detector = file.outputs(file.id, "train"), Ssd(settings, seed=seed)
+        results.roles |= file.roles
+        if train.has(detector.reads):
+            results.add(file.model, "ssd", score_sets(detector.fit(train), outputs_to_test(file)))
+        else:
+            skipped.append(file.model)
+    results.save(out_results, out_scores)
+    passed = f" (passed over, without {settings.layer}: {', '.join(skipped)})" if skipped else ""
+    click.echo(f"Wrote {out_results}: {results.summary()}{passed}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Score the test images with SSD_k: SSD less the distance to k known images of the OOD set.
+
+Each OOD set is its own detector, since it has seen some of its images; those leave the test set.
+Writes mean and standard deviation of each metric over repeats with other images picked, and the
+scores of the first repeat.
+"""
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from stages.core.cli import StageCommand
+from stages.ood.detectors.ssdk import SsdkSettings
+from stages.ood.fewshot import evaluate
+from stages.ood.options import read_settings, setting_options
+from stages.ood.outputs import read_embeddings
+from stages.ood.results import Results
+
+
+@click.command(cls=StageCommand)
+@click.option(
+    "--embeddings", required=True, type=click.Path(path_type=Path), help="Folder of embeddings files."
+)
+@click.option("--models", required=True, multiple=True, help="Model to evaluate; may be repeated.")
+@click.option("--seed", required=True, type=int, help="Seed of the picks, and of the models.")
+@click.option("--out_results", required=True, help="JSON of metrics to write.")
+@click.option("--out_scores", required=True, help="File of scores to write.")
+@setting_options(SsdkSettings)
+def main(embeddings, models, seed, out_results, out_scores, **values):
+    settings = read_settings(SsdkSettings, values)
+    files = [read_embeddings(embeddings, model, seed) for model in models]
+    results = Results("ssdk", seed, files[0].id)
+    results.settings(settings)
+    with tqdm(total=sum(len(file.ood_sets) for file in files), desc="ssdk", unit="set", disable=None) as bar:
+        for file in files:
+            evaluate(file, settings, seed, results, bar.update)
+    note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"
+    results.save(out_results, out_scores, note=note)
+    click.echo(f"Wrote {out_results}: {results.summary()}, {settings.repeats} repeats each.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Put a profile's values into params.yaml, keeping its comments and order.
+
+    make profile P=cifar10        (or: python -m stages.switch profiles/cifar10.yaml)
+
+A profile holds only what differs from the quickstart, so the quickstart's values go in first. What
+no stage of the new graph declares is then tidied away; going back is served from DVC's cache.
+"""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from io import StringIO
+from pathlib import Path
+
+import click
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from stages.core.artefacts import save_text
+from stages.core.cli import StageCommand
+from stages.core.errors import InputError
+from stages.tidy import tidy
+
+BASE = Path("profiles/quickstart.yaml")
+# mappings whose keys a profile chooses itself (names of sets, constants of an objective, the parts of
+# an augmentation): it replaces them whole
+WHOLE = re.compile(r"sets|(objectives|augment)\.\w+")
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml
+
+
+def read_yaml(path: Path) -> CommentedMap:
+    """Return the mapping in a YAML file; InputError if it is missing, broken or no mapping."""
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise InputError(f"{path}: no such profile; there are: {names}")
+    try:
+        content = _yaml().load(path)
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: must hold keys and values")
+    return content
+
+
+def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> None:
+    """Put `changes` into `params` in place; InputError for a key that `params` does not have.
+
+    Comments and order of `params` stay. Lists, and the mappings that `WHOLE` matches, are replaced whole.
+    """
+    for key, value in changes.items():
+        where = f"{at}{key}"
+        if key not in params:
+            near = get_close_matches(str(key), map(str, params), n=1)
+            hint = f" (did you mean {at}{near[0]!r}?)" if near else ""
+            raise InputError(f"{source}: key {where!r} is not in params.yaml{hint}")
+        if isinstance(value, Mapping) != isinstance(params[key], Mapping):
+            raise InputError(
+                f"{source}: {where!r} must be a {'mapping' if isinstance(params[key], Mapping) else 'value'}"
+            )
+        if isinstance(value, Mapping) and not WHOLE.fullmatch(where):
+            merge(params[key], value, source, f"{where}.")
+        elif params[key] != value:
+            params[key] = value
+
+
+def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
+    """Write `base` and then `profile` over `params`; return whether anything changed."""
+    content = read_yaml(params)
+    before = params.read_text(encoding="utf-8")
+    merge(content, read_yaml(base), str(base))
+    if profile.resolve() != base.resolve():
+        merge(content, read_yaml(profile), str(profile))
+    text = StringIO()
+    _yaml().dump(content, text)
+    if text.getvalue() != before:
+        save_text(params, text.getvalue())
+    return text.getvalue() != before
+
+
+@click.command(cls=StageCommand)
+@click.argument("profile", type=click.Path(path_type=Path))
+def main(profile: Path) -> None:
+    """Put PROFILE (a file of profiles/) into params.yaml."""
+    changed = apply(Path("params.yaml"), profile)
+    click.echo(f"params.yaml {'now holds' if changed else 'already held'} {profile.stem}.")
+    click.echo(tidy(Path.cwd()))
+    click.echo("Next: make repro")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Remove what no stage declares any more: outs under data/ and metrics/, entries of dvc.lock.
+
+    make tidy
+
+DVC leaves the files of a dropped seed, set or model behind, and a stage that depends on a folder
+would see them. Only files whose content lies in DVC's cache are removed, so nothing is lost:
+putting the name back restores them without a run.
+"""
+
+from pathlib import Path
+
+import click
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from stages.core.artefacts import atomic
+from stages.core.cli import StageCommand
+from stages.core.errors import InputError
+
+
+def orphans(root: Path) -> tuple[list[Path], list[str]]:
+    """Return (files under data/ that no stage writes, stages in dvc.lock that dvc.yaml lacks)."""
+    with Repo(str(root)) as repo:
+        outs = [Path(out.fs_path) for out in repo.index.outs]
+        names = {stage.addressing for stage in repo.index.stages}
+    files = [
+        file for file in sorted((root / "data").rglob("*")) if file.is_file() and file.name != ".gitignore"
+    ]
+    unknown = [file for file in files if not any(file == out or out in file.parents for out in outs)]
+    return unknown, [name for name in _lock(root).get("stages", {}) if name not in names]
+
+
+def _lock(root: Path) -> dict:
+    path = root / "dvc.lock"
+    return (YAML(typ="safe").load(path) or {}) if path.is_file() else {}
+
+
+def _cached(root: Path, file: Path) -> bool:
+    """Whether dvc.lock knows the file and DVC's cache holds its content."""
+    name = file.relative_to(root).as_posix()
+    with Repo(str(root)) as repo:
+        for stage in _lock(root).get("stages", {}).values():
+            for out in stage.get("outs", []):
+                if out["path"] == name and "md5" in out:
+                    return repo.cache.local.exists(out["md5"])
+    return False
+
+
+def tidy(root: Path) -> str:
+    """Remove orphans below `root` and return a sentence that says what was done.
+
+    Raises InputError if dvc.yaml and params.yaml cannot be read together.
+    """
+    try:
+        files, names = orphans(root)
+    except Exception as error:  # DVC raises many kinds; all say what is wrong with the two files
+        raise InputError(f"dvc.yaml or params.yaml cannot be read: {error}") from None
+    safe = [file for file in files if _cached(root, file)]
+    for file in safe:
+        file.unlink()
+    for folder in sorted({file.parent for file in safe}, reverse=True):
+        if folder != root / "data" and not any(folder.iterdir()):
+            folder.rmdir()
+    if names:
+        _drop(root, names)
+    kept = [file.relative_to(root).as_posix() for file in files if file not in safe]
+    text = (
+        f"Tidied: {len(safe)} file(s) and {len(names)} entries of dvc.lock that no stage declares any more."
+    )
+    return text + (f" Kept, since DVC's cache does not hold them: {', '.join(kept)}." if kept else "")
+
+
+def _drop(root: Path, names: list[str]) -> None:
+    yaml = YAML()
+    yaml.width = 4096
+    lock = yaml.load(root / "dvc.lock")
+    for name in names:
+        del lock["stages"][name]
+    with atomic(root / "dvc.lock") as temporary:
+        yaml.dump(lock, temporary)
+
+
+@click.command(cls=StageCommand)
+def main() -> None:
+    """Remove outs and lock entries that no stage declares any more."""
+    click.echo(tidy(Path.cwd()))
+
+
+if __name__ == "__main__":
+    main()

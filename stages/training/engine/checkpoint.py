@@ -1,0 +1,102 @@
+"""Checkpoints of unfinished runs, kept in a scratch folder under a fingerprint of all that shapes the run."""
+
+import ast
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.core.artefacts import atomic
+
+_TOP = Path(__file__).resolve().parents[3]  # the folder that holds stages/
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the source file of a dotted module of this repository, None if there is none."""
+    base = _TOP.joinpath(*module.split("."))
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def _imports(file: Path) -> set[str]:
+    """Return the modules of stages/ that a source file names in its absolute imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "stages"}
+
+
+def import_closure(module: str) -> list[Path]:
+    """Return the source files of stages/ that importing `module` reads, itself included, sorted."""
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        file = _file_of(waiting.pop())
+        if file is not None and file not in found:
+            found.add(file)
+            waiting.extend(_imports(file))
+    return sorted(found)
+
+
+def fingerprint(options: Mapping[str, Any], inputs: Iterable[Path], *modules: str) -> str:
+    """Return the SHA-256 of a run: its science options, its input files, and its code.
+
+    `options` are JSON values (paths and tuples are taken as text and lists). `inputs` are hashed by
+    content, folders file by file. The code is the import closure of `modules` inside stages/ and the
+    version of torch.
+    """
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
+    digest.update(torch.__version__.encode())
+    for path in map(Path, inputs):
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in filter(Path.is_file, files):
+            with open(file, "rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    for file in sorted({file for module in modules for file in import_closure(module)}):
+        digest.update(str(file.relative_to(_TOP)).encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """One file `<folder>/<name>.pt` that holds the state of an unfinished run and its fingerprint."""
+
+    def __init__(self, folder: Path, name: str, fingerprint: str):
+        self.path = Path(folder) / f"{name}.pt"
+        self.fingerprint = fingerprint
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the saved state with its tensors on the CPU, or None if there is none to go on from.
+
+        A file of another fingerprint, or one that cannot be read, is ignored, and stderr says so.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            found, state = content["fingerprint"], content["state"]
+        except Exception:  # whatever a damaged file makes of the unpickler: the run starts anew
+            return self._ignored("not a readable checkpoint")
+        if found != self.fingerprint:
+            return self._ignored("belongs to other options, inputs or code")
+        return state
+
+    def _ignored(self, why: str) -> None:
+        print(f"{self.path}: {why}; ignored, starting from the beginning", file=sys.stderr)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write `state` (nested dicts and lists of tensors and plain values), all of it or nothing."""
+        with atomic(self.path) as temporary:
+            torch.save({"fingerprint": self.fingerprint, "state": dict(state)}, temporary)
+
+    def delete(self) -> None:
+        """Remove the file, if there is one: the run is finished."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,223 @@
+"""Set files from end to end, through the command that the pipeline runs."""
+
+import hashlib
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from stages.core.artefacts import load_tensors
+from stages.core.errors import InputError
+from stages.data.catalogue import load_catalogue
+from stages.download import main
+
+DIGITS = {
+    "id": "digits", "size": 16, "channels": 1, "validation": 0.1, "count": 80, "limit": 0, "seed": 0,
+    "heldout": [8, 9], "test": 0.3,
+}  # fmt: skip
+COLOUR = {**DIGITS, "size": 32, "channels": 3}
+
+
+def download(out, name, role, **settings):
+    """Run the command as dvc.yaml does and return (tensors, metadata)."""
+    words = ["--set", name, "--role", role, "--out", str(out)]
+    for key, value in {**DIGITS, **settings}.items():
+        for item in value if isinstance(value, list) else [value]:
+            words += [f"--{key}", str(item)]
+    result = CliRunner().invoke(_plain(), words, catch_exceptions=False, standalone_mode=False)
+    assert result.output.count("\n") == 1 and result.output.startswith(str(out))
+    return load_tensors(out, kind="set")
+
+
+def _plain():
+    """The command without StageCommand's handling, so that tests see the InputError itself."""
+    return click.Command("download", callback=main.callback, params=main.params)
+
+
+def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
+    tensors, metadata = download(tmp_path / "x", "digits", "id")
+    index = {split: tensors[f"{split}.index"] for split in ("train", "validation", "test")}
+    kept = np.flatnonzero(load_digits().target < 8)
+    assert np.array_equal(np.sort(np.concatenate(list(index.values()))), kept)
+    assert metadata["splits"] == {split: len(rows) for split, rows in index.items()}
+    assert len(index["test"]) == round(0.3 * len(kept))
+    for split, rows in index.items():
+        assert np.array_equal(load_digits().target[rows], tensors[f"{split}.labels"])
+        share = np.bincount(tensors[f"{split}.labels"]) / len(rows)
+        assert np.abs(share - np.bincount(load_digits().target[kept]) / len(kept)).max() < 0.01
+    assert metadata["classes"] == list("01234567") and tensors["train.images"].shape[1:] == (1, 16, 16)
+    train = tensors["train.images"] / 255
+    assert np.isclose(metadata["mean"], train.mean()) and np.isclose(metadata["std"], train.std())
+
+
+def test_digits_are_enlarged_by_the_chain(tmp_path):
+    tensors, _ = download(tmp_path / "x", "digits", "id")
+    original = load_digits().images[tensors["test.index"][5]]
+    grey = Image.fromarray(np.rint(original * 255 / 16).astype(np.uint8))
+    assert np.array_equal(
+        tensors["test.images"][5, 0], np.asarray(grey.resize((16, 16), Image.Resampling.BILINEAR))
+    )
+
+
+def test_heldout_digits_are_the_other_classes(tmp_path):
+    tensors, metadata = download(tmp_path / "x", "digits_heldout", "near")
+    assert metadata["classes"] == ["8", "9"] and "mean" not in metadata
+    assert np.array_equal(tensors["test.index"], np.flatnonzero(load_digits().target >= 8))
+
+
+def test_corruptions_use_no_test_image(tmp_path):
+    """Every image is used at least once (count 2,000); none of them may come from a test split."""
+    known, _ = download(tmp_path / "id", "digits", "id")
+    tensors, metadata = download(tmp_path / "x", "corruptions", "tuning", count=2000)
+    assert set(metadata["splits"]) == {"train", "validation"}
+    inversion = metadata["classes"].index("inversion")
+    for split in ("train", "validation"):
+        rows = np.flatnonzero(tensors[f"{split}.labels"] == inversion)
+        base = known[f"{split}.images"][tensors[f"{split}.index"][rows]]
+        found = tensors[f"{split}.images"][rows]
+        assert ((found == base) | (found == 255 - base)).all()  # so `index` does point into that split
+        assert np.bincount(tensors[f"{split}.labels"]).tolist() == [250] * 8
+
+
+@pytest.mark.parametrize("name", ["digits", "letters", "photos", "blobs", "corruptions"])
+def test_same_bytes_twice(tmp_path, name):
+    role = {"digits": "id", "corruptions": "tuning"}.get(name, "far")
+    for out in ("a", "b"):
+        download(tmp_path / out, name, role)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    download(tmp_path / "c", name, role, seed=1)
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_limit_keeps_classes_in_proportion_and_splits_apart(tmp_path):
+    full, _ = download(tmp_path / "full", "digits", "id")
+    cut, metadata = download(tmp_path / "cut", "digits", "id", limit=80)
+    assert metadata["splits"] == {"train": 80, "validation": 80, "test": 80}
+    for split in metadata["splits"]:
+        assert np.abs(np.bincount(cut[f"{split}.labels"]) - 10).max() <= 1
+        assert set(cut[f"{split}.index"].tolist()) <= set(full[f"{split}.index"].tolist())
+
+
+def test_cifar10_from_the_mirror(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(mirror))
+    tensors, metadata = download(tmp_path / "x", "cifar10", "id", **{**COLOUR, "id": "cifar10"})
+    assert metadata["splits"] == {"train": 45000, "validation": 5000, "test": 10000}
+    assert np.bincount(tensors["validation.labels"]).tolist() == [500] * 10
+    assert np.allclose(metadata["mean"], [0.4914, 0.4822, 0.4465], atol=1e-3)  # the well-known means
+    assert np.allclose(metadata["std"], [0.2470, 0.2435, 0.2616], atol=1e-3)
+
+
+def test_real_far_sets_from_the_mirror(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(mirror))
+    for name, classes in (("mnist", 10), ("textures", 10), ("tiny_imagenet", 200), ("cifar100", 100)):
+        settings = {**COLOUR, "id": "cifar10", "limit": 400}
+        tensors, metadata = download(tmp_path / name, name, "far", **settings)
+        assert tensors["test.images"].shape == (400, 3, 32, 32) and len(metadata["classes"]) == classes
+        assert np.bincount(tensors["test.labels"], minlength=classes).min() >= 1
+    mnist = load_tensors(tmp_path / "mnist")[0]["test.images"]
+    assert (mnist[:, 0] == mnist[:, 1]).all()
+
+
+def pictures(folder, names, count=6):
+    for position, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            shape = (20 + number, 30, 3)
+            array = np.random.default_rng(10 * position + number).integers(0, 256, shape, np.uint8)
+            Image.fromarray(array).save(folder / name / f"{number}.png")
+
+
+def test_own_folder_as_ood_and_as_id(tmp_path):
+    pictures(tmp_path / "mine", ["cats", "dogs"])
+    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "validation": 0.25}
+    tensors, metadata = download(tmp_path / "a", "my_pictures", "far", **settings)
+    assert metadata["splits"] == {"test": 12} and metadata["classes"] == ["cats", "dogs"]
+    tensors, metadata = download(tmp_path / "b", "my_pictures", "id", **{**settings, "id": "my_pictures"})
+    assert metadata["splits"] == {"train": 6, "validation": 2, "test": 4}
+    settings |= {"id": "my_pictures"}
+    assert download(tmp_path / "c", "corruptions", "tuning", **settings)[1]["splits"]["train"] == 80
+
+
+def test_own_folder_with_published_splits(tmp_path):
+    pictures(tmp_path / "mine/train", ["cats", "dogs"], 10)
+    pictures(tmp_path / "mine/test", ["cats", "dogs"], 3)
+    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "id": "mine"}
+    assert download(tmp_path / "a", "mine", "id", **settings)[1]["splits"] == {
+        "train": 18,
+        "validation": 2,
+        "test": 6,
+    }
+    assert download(tmp_path / "b", "other", "far", **settings)[1]["splits"] == {"test": 6}
+
+
+def wrong(message, out, *args, **settings):
+    with pytest.raises(InputError, match=message) as failure:
+        download(out, *args, **settings)
+    assert not out.exists() and "\n" not in str(failure.value)
+
+
+def test_wrong_input_is_one_sentence(tmp_path):
+    out = tmp_path / "x"
+    wrong("unknown set 'leters'; known: .*letters.*folder", out, "leters", "far")
+    wrong("unknown role", out, "letters", "faar")
+    wrong("only a test split", out, "letters", "id", id="letters")
+    wrong("only a test split", out, "textures", "id", id="textures")
+    wrong("exactly the set named in `id`", out, "letters", "id")
+    wrong("exactly the set named in `id`", out, "digits", "far")
+    wrong("digits.heldout", out, "digits", "id", heldout=["eight"])
+    wrong("digits.heldout", out, "digits_heldout", "near", heldout=[])
+    wrong("only a test split", out, "digits_heldout", "id", id="digits_heldout")
+    wrong("is not there", out, "mine", "far", folder=str(tmp_path / "nowhere"))
+    wrong("the same folder", out, "corruptions", "tuning", id="mine")
+    (tmp_path / "empty").mkdir()
+    wrong("no image", out, "mine", "far", folder=str(tmp_path / "empty"))
+    pictures(tmp_path / "one", ["cats"])
+    wrong("two classes", out, "mine", "id", folder=str(tmp_path / "one"), id="mine")
+
+
+def test_flat_folder_cannot_be_the_id_set(tmp_path):
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "flat/a.png")
+    wrong("one folder per class", tmp_path / "x", "mine", "id", folder=str(tmp_path / "flat"), id="mine")
+
+
+def test_mirror_copy_gives_the_same_file_whatever_its_place(mirror, tmp_path, monkeypatch):
+    digests = set()
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mnist").symlink_to(mirror / "mnist")
+        monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / place))
+        download(tmp_path / "x", "mnist", "far", limit=100)
+        digests.add(hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_list_names_every_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path))
+    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path))
+    output = CliRunner().invoke(_plain(), ["--list"]).output
+    assert [line.split()[0] for line in output.splitlines()[1:]] == list(load_catalogue())
+
+
+def test_no_torch_for_sets():
+    """Importing torch would cost each of a dozen short stages two seconds."""
+    code = (
+        "import sys, stages.download; sys.exit(any(name in sys.modules for name in ('torch', 'torchvision')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_committed_params_name_known_sets(root):
+    content = yaml.safe_load((root / "params.yaml").read_text())
+    unknown = [
+        name
+        for name, item in content["sets"].items()
+        if "folder" not in item and name not in load_catalogue()
+    ]
+    assert not unknown

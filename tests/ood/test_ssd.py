@@ -1,0 +1,125 @@
+"""SSD and SSD_k against a direct transcription of their definitions."""
+
+import numpy as np
+import pytest
+from sklearn.covariance import ledoit_wolf
+
+from stages.core.errors import InputError
+from stages.core.seeding import numpy_stream
+from stages.ood.clusters import cluster
+from stages.ood.detectors.ssd import Ssd, SsdSettings
+from stages.ood.detectors.ssdk import (
+    ScoredRows,
+    SsdkSettings,
+    fit_in_distribution,
+    fit_shots,
+    pick_shots,
+    score_repeat,
+)
+from stages.ood.outputs import Outputs
+
+RANDOM = np.random.default_rng(0)
+TRAIN = (RANDOM.normal(size=(900, 10)) + 4 * (np.arange(900) % 3)[:, None]).astype(np.float32)
+LABELS = np.arange(900) % 3
+TEST = RANDOM.normal(2, 3, size=(200, 10)).astype(np.float32)
+ID = Outputs("train", features=TRAIN, projections=TRAIN[:, :4], labels=LABELS, classes=3)
+QUERY = Outputs("test", features=TEST, projections=TEST[:, :4])
+
+
+def coordinates(rows, train):
+    rows, train = rows.astype(float), train.astype(float)
+    rows, train = (x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-10) for x in (rows, train))
+    return (rows - train.mean(0)) / (train.std(0) + 1e-10)
+
+
+def squared(rows, mean, sigma):
+    gap = rows - mean
+    return np.sum(gap * (np.linalg.pinv(sigma) @ gap.T).T, axis=1)
+
+
+def transcription(rows, train, groups, tied=False):
+    z, t = coordinates(rows, train), coordinates(train, train)
+    means = [t[groups == g].mean(0) for g in np.unique(groups)]
+    sigmas = [np.cov(t[groups == g].T, bias=True) for g in np.unique(groups)]
+    if tied:
+        shared = sum(sigma * (groups == g).mean() for g, sigma in zip(np.unique(groups), sigmas, strict=True))
+        sigmas = [shared] * len(means)
+    return np.min([squared(z, mean, sigma) for mean, sigma in zip(means, sigmas, strict=True)], axis=0)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("clusters", [1, 3])
+def test_ssd_with_clusters(clusters, tied):
+    detector = Ssd(SsdSettings(clusters=clusters, tied=tied, ridge=0.0), seed=1).fit(ID)
+    groups = cluster(coordinates(TRAIN, TRAIN).astype(np.float32), clusters, 1, "here")
+    np.testing.assert_allclose(detector.score(QUERY), transcription(TEST, TRAIN, groups, tied), rtol=1e-7)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_ssd_with_labels(tied):
+    detector = Ssd(SsdSettings(class_conditional=True, tied=tied, ridge=0.0)).fit(ID)
+    np.testing.assert_allclose(detector.score(QUERY), transcription(TEST, TRAIN, LABELS, tied), rtol=1e-7)
+
+
+def test_ssd_on_projections():
+    detector = Ssd(SsdSettings(layer="projections", ridge=0.0)).fit(ID)
+    expected = transcription(TEST[:, :4], TRAIN[:, :4], np.zeros(900))
+    np.testing.assert_allclose(detector.score(QUERY), expected, rtol=1e-7)
+
+
+def test_ssd_with_ledoit_wolf():
+    z, t = coordinates(TEST, TRAIN), coordinates(TRAIN, TRAIN)
+    found = Ssd(SsdSettings(covariance="ledoit_wolf")).fit(ID).score(QUERY)
+    np.testing.assert_allclose(found, squared(z, t.mean(0), ledoit_wolf(t)[0]), rtol=1e-7)
+
+
+def test_a_dead_unit_does_not_decide():
+    dead, live = np.pad(TRAIN, ((0, 0), (0, 1))), np.pad(TEST, ((0, 0), (0, 1)), constant_values=1e-3)
+    scores = Ssd().fit(Outputs("train", features=dead)).score(Outputs("test", features=live))
+    assert np.isfinite(scores).all() and scores.max() < 1e6
+
+
+def test_k_means_repeats_in_bytes():
+    rows = coordinates(TRAIN, TRAIN)
+    np.testing.assert_array_equal(cluster(rows, 5, 3, "here"), cluster(rows, 5, 3, "here"))
+    first, second = (Ssd(SsdSettings(clusters=4), seed=2).fit(ID).state for _ in range(2))
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_ssdk_equals_its_definition():
+    shots = RANDOM.normal(-1, 1, size=(6, 4, 10)).astype(np.float32)
+    left_out = np.array([3, 50])
+    inside = fit_in_distribution(TRAIN, 1, 0, "train")
+    tests = [ScoredRows(rows, inside.distance(rows)) for rows in (TRAIN[:50], TEST)]
+    id_scores, ood_scores, kept = score_repeat(inside, fit_shots(inside, shots, "ood"), *tests, left_out)
+    t, u = coordinates(TRAIN, TRAIN), coordinates(shots.reshape(-1, 10), TRAIN)
+    for found, rows in ((id_scores, TRAIN[:50]), (ood_scores, np.delete(TEST, left_out, 0))):
+        z = coordinates(rows, TRAIN)
+        expected = squared(z, t.mean(0), ledoit_wolf(t)[0]) - squared(z, u.mean(0), ledoit_wolf(u)[0])
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+    assert kept.tolist() == np.delete(np.arange(200), left_out).tolist()
+
+
+def test_shots_per_class_and_in_all():
+    labels, index = np.repeat([0, 1, 2], 20), np.arange(0, 60, 2)
+    picked = pick_shots(index, labels, SsdkSettings(k=3), numpy_stream(0, "a"), "set")
+    assert np.bincount(labels[index[picked]]).tolist() == [3, 3, 3]
+    in_all = pick_shots(index, labels, SsdkSettings(k=7, per_class=False), numpy_stream(0, "a"), "set")
+    assert len(set(in_all.tolist())) == 7
+    other = pick_shots(index, labels, SsdkSettings(k=3), numpy_stream(0, "b"), "set")
+    assert picked.tolist() != other.tolist()
+    unknown = pick_shots(index, np.full(60, -1), SsdkSettings(k=3), numpy_stream(0, "a"), "set")
+    assert len(unknown) == 3
+
+
+def test_refuses():
+    with pytest.raises(InputError, match="pool of shots has 10 images of class 0"):
+        pick_shots(np.arange(10), np.repeat([0], 20), SsdkSettings(k=11), numpy_stream(0), "set")
+    with pytest.raises(InputError, match="all 5 test images"):
+        pick_shots(np.arange(5), np.zeros(5, int), SsdkSettings(k=5), numpy_stream(0), "set")
+    with pytest.raises(InputError, match="at least two views"):
+        fit_shots(fit_in_distribution(TRAIN, 1, 0, "train"), np.ones((1, 1, 10)), "ood")
+    with pytest.raises(InputError, match="clusters"):
+        Ssd(SsdSettings(clusters=901)).fit(ID)
+    with pytest.raises(InputError, match="too few for its own covariance"):
+        Ssd(SsdSettings(class_conditional=True)).fit(Outputs("t", features=TRAIN[:3], labels=np.arange(3)))

@@ -1,0 +1,224 @@
+"""The stage as a user runs it: tiny runs on real digits in a process of their own."""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.datasets import load_digits
+
+from stages.core.artefacts import save_tensors
+from stages.core.errors import InputError
+from stages.data.augment import Recipe
+from stages.data.resident import ResidentSet, normalise
+from stages.machine import machine
+from stages.models.build import build_backbone, seeded
+from stages.models.files import load_model
+from stages.pretrain import main
+from stages.selfsup.objective import TwoViews
+from stages.selfsup.pretraining import Pretraining, Training
+
+PARAMS = {
+    "objectives": {
+        "scratch": {},
+        "simclr": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1},
+        "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0},
+    },
+    "augment": {
+        "simclr": {"crop_scale_min": 0.5, "jitter": 0.8, "brightness": 0.4, "second": {"solarise": 0.2}},
+        "off": {},
+    },
+}
+OPTIONS = {
+    "seed": 0, "architecture": "resnet-8-4", "epochs": 6, "batch_size": 64, "optimiser": "sgd", "lr": 0.05,
+    "momentum": 0.9, "weight_decay": 1e-4, "warmup_epochs": 1, "save_every": 1, "knn_every": 3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with params and a set of 1,000 digits of 8x8."""
+    digits = load_digits()
+    images = (digits.images * 255 / 16).round().astype(np.uint8)[:, None]
+    labels = digits.target.astype(np.int64)
+    parts = {"train": slice(0, 1000), "validation": slice(1000, 1200), "test": slice(1200, 1797)}
+    tensors = {f"{name}.images": images[part] for name, part in parts.items()}
+    tensors |= {f"{name}.labels": labels[part] for name, part in parts.items()}
+    metadata = {
+        "name": "digits", "size": 8, "channels": 1, "classes": [str(i) for i in range(10)],
+        "mean": [0.3], "std": [0.38], "resize": "none",
+    }  # fmt: skip
+    save_tensors(tmp_path / "digits.safetensors", tensors, kind="set", metadata=metadata)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    return tmp_path
+
+
+def words(objective, out="out", section=None, recipe="simclr", **changes):
+    options = {
+        **OPTIONS, "objective": objective, "id_set": "digits.safetensors", "out": f"{out}.safetensors",
+        "out_curves": f"{out}.csv", "constants": f"params.yaml:objectives.{section or objective}",
+        "recipe": f"params.yaml:augment.{recipe}", **changes,
+    }  # fmt: skip
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def start(root, folder, objective, out="out", **changes):
+    """Start the stage in a process of its own, from a copy of the code that nobody edits meanwhile."""
+    if not (folder / "stages").exists():
+        shutil.copytree(root / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    settings = {"SSLOOD_DEVICE": "cpu", "SSLOOD_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "stages.pretrain", *words(objective, out, **changes)],
+        cwd=folder, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    """Run the stage in this process, in the folder: returns (status, stdout, stderr)."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
+    monkeypatch.setenv("SSLOOD_THREADS", "1")
+    before, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+
+    def run(capsys, objective, **changes):
+        with pytest.raises(SystemExit) as stop:
+            main(words(objective, **changes))
+        said = capsys.readouterr()
+        return stop.value.code, said.out, said.err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+    torch.set_num_threads(threads)
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def content(folder, out):
+    return [(folder / f"{out}{suffix}").read_bytes() for suffix in (".safetensors", ".csv")]
+
+
+def test_killed_at_a_random_moment_and_resumed_gives_equal_bytes(root, folder):
+    status, said, err = finish(start(root, folder, "simclr", "whole", epochs=20))
+    assert status == 0, err
+    assert said.startswith("wrote whole.safetensors: simclr after 20 epochs")
+    saved = folder / "scratch" / "pretrain-simclr-0.pt"
+    assert not saved.exists()
+    killed = start(root, folder, "simclr", "resumed", epochs=20)
+    wait_for(saved, killed)
+    time.sleep(random.uniform(0, 0.2))
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (folder / "resumed.safetensors").exists()
+    status, said, err = finish(start(root, folder, "simclr", "resumed", epochs=20))
+    assert status == 0 and "ignored" not in err, err
+    assert content(folder, "resumed") == content(folder, "whole")
+
+
+def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(root, folder):
+    process = start(root, folder, "simclr", epochs=100000, save_every=2)
+    saved = folder / "scratch" / "pretrain-simclr-0.pt"
+    wait_for(saved, process)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == 143 and "stopped by SIGTERM; run the same command again" in err
+    assert len(torch.load(saved, weights_only=True)["state"]["curves"]) >= 2
+    assert not list(folder.glob("*out*"))
+
+
+def test_model_and_curves(folder, here, capsys):
+    status, said, err = here(capsys, "simclr")
+    assert status == 0, err
+    rows = list(csv.DictReader((folder / "out.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    names = "epoch lr loss alignment repulsion spread knn effective_rank"
+    assert list(rows[0]) == names.split()
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert [bool(row["knn"]) for row in rows] == [False, False, True] * 2
+    assert float(rows[-1]["knn"]) > 0.4  # chance is 0.1; the network is four wide
+    model, metadata = load_model(folder / "out.safetensors")
+    assert metadata["settings"]["lr"] == 0.1  # the objective's section overrides
+    assert metadata["settings"]["augment"][1]["solarise"] == 0.2
+    assert metadata["feature_dim"] == 16 and metadata["projector"] == [16, 8]
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    features = model.features(normalise(images, metadata["mean"], metadata["std"]))
+    assert features.shape == (2, 16) and model.projector(features).shape == (2, 8)
+
+
+def test_scratch_is_the_untrained_start_of_the_others(folder, here, capsys):
+    assert here(capsys, "scratch", out="a", recipe="off", knn_every=0)[0] == 0
+    a, metadata = load_model(folder / "a.safetensors")
+    with seeded(0):
+        fresh = build_backbone("resnet-8-4", channels=1)
+    for key, value in fresh.state_dict().items():
+        assert torch.equal(a.backbone.state_dict()[key], value)
+    assert metadata["projector"] is None
+    assert (folder / "a.csv").read_text().startswith("epoch,effective_rank\n1,")
+
+
+WRONG = [
+    ({"batch_size": 2000}, "batch_size is 2000, but the set has 1000 images"),
+    ({"objective": "simcrl"}, "unknown objective 'simcrl'; known: barlow_twins, scratch"),
+    ({"objective": "vicreg", "lr": 1e12, "warmup_epochs": 0}, "in epoch 1; lower the learning rate"),
+    ({"optimiser": "adam"}, "optimiser: must be one of sgd, adamw, lars, found 'adam'"),
+    ({"id_set": "letters.safetensors"}, "letters.safetensors: no such file"),
+    ({"warmup_epochs": 7}, "warmup_epochs must lie in 0 to epochs"),
+    ({"recipe": "scratch"}, "no section 'augment.scratch'"),
+]
+
+
+@pytest.mark.parametrize("changes, message", WRONG)
+def test_bad_input_is_one_sentence_and_leaves_nothing(folder, here, capsys, changes, message):
+    status, _, err = here(capsys, **{"objective": "simclr", **changes})
+    assert status == 1 and message in err, err
+    assert not list(folder.glob("*out*"))
+
+
+def test_a_gpu_that_is_not_there_is_not_replaced(here, capsys, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DEVICE", "cuda:99")
+    status, _, err = here(capsys, "simclr")
+    assert status == 1 and "SSLOOD_DEVICE asks for cuda:99, but torch sees" in err
+
+
+class Constant(TwoViews):
+    """An objective that collapses: every projection is drawn to the same point."""
+
+    def loss(self, z1, z2, labels):
+        return (z1 - 1).square().mean() + (z2 - 1).square().mean(), {}
+
+
+def test_a_collapse_stops_and_names_the_epoch(here):
+    digits = load_digits()
+    images = digits.images[:256, None].astype(np.uint8)
+    with seeded(0):
+        backbone = build_backbone("resnet-8-4", channels=1)
+        objective = Constant(backbone, SimpleNamespace(projector=(8, 8)), classes=10)
+        for module in objective.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.constant_(module.weight, 0.1)
+    data = ResidentSet(images, digits.target[:256], "cpu")
+    options = {name: OPTIONS[name] for name in Training.__dataclass_fields__}
+    run = Pretraining(
+        "pretrain constant-0", backbone, objective, Training(**{**options, "epochs": 50, "knn_every": 0}),
+        (Recipe(), Recipe()), data, data, mean=[0.3], std=[0.4], seed=0, machine=machine(),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"pretrain constant-0: collapse, the spread .* in epoch \d+"):
+        run.run(None)

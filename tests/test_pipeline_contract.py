@@ -1,0 +1,207 @@
+"""The pipeline's contract: what dvc.yaml, params.yaml, the scripts and the results promise each other."""
+
+import ast
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from stages.switch import apply
+from tests.closure import ROOT, closure, folders, is_code, script_of
+
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+TORCH_FREE = {"download", "summarize"}
+
+
+def definition(name: str) -> dict:
+    return STAGES[name].get("do", STAGES[name])
+
+
+@pytest.fixture(scope="module")
+def index():
+    """Every stage with its templates filled in."""
+    with Repo(str(ROOT)) as repo:
+        yield repo.index
+
+
+def named_modules(address: str, stage: dict, declared: set[str]) -> set[str]:
+    """Return the declared modules that a stage chooses by its item, e.g. one objective of many."""
+    patterns = [dep for dep in stage["deps"] if dep.endswith(".py") and "${" in dep]
+    fixed = set(stage["deps"])
+    found = {path for path in declared if path.endswith(".py") and path not in fixed}
+    assert len(found) == len(patterns), f"{address}: {found} for {patterns}"
+    return found
+
+
+def group(stage) -> str:
+    return stage.name.split("@")[0]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_says_what_it_does(name):
+    assert len(definition(name)["desc"]) > 20
+
+
+def test_declared_code_is_exactly_the_code_that_runs(index):
+    """A missing dep gives stale results, a superfluous one re-runs for nothing."""
+    for stage in index.stages:
+        declared = {dep.def_path for dep in stage.deps if is_code(dep.def_path)}
+        expected = closure(script_of(stage.cmd))
+        for path in named_modules(stage.addressing, definition(group(stage)), declared):
+            expected |= closure(path.removesuffix(".py").replace("/", "."))
+        assert declared == folders(expected), f"{stage.addressing}: run `python -m tests.closure --write`"
+
+
+def test_every_command_is_accepted_by_its_script(index):
+    """All options are required, so this compares option names and params keys both ways."""
+    for stage in index.stages:
+        module, arguments = script_of(stage.cmd), shlex.split(stage.cmd)[3:]
+        command = importlib.import_module(module).main
+        given = {word for word in arguments if word.startswith("--")}
+        command.make_context(module, list(arguments)).close()
+        for option in command.params:
+            assert (
+                option.required
+                or set(option.opts + option.secondary_opts) & given
+                or option.default is not None
+            ), f"{module}: {option.opts[0]} is neither required nor given"
+
+
+def test_stages_that_need_no_torch_do_not_import_it():
+    for name in TORCH_FREE:
+        for path in closure(script_of(definition(name)["cmd"])):
+            tree = ast.parse((ROOT / path).read_text())
+            top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = {alias.name for node in top for alias in node.names} | {
+                getattr(node, "module", "") for node in top
+            }
+            assert not {"torch", "torchvision"} & {str(name).split(".")[0] for name in names}, (
+                f"{name}: {path}"
+            )
+
+
+def test_the_graph_is_small_enough_for_dvc(index):
+    assert len(index.stages) < 80
+
+
+def test_data_is_ignored_and_metrics_are_not(index):
+    for out in {out.def_path for out in index.outs}:
+        ignored = subprocess.run(["git", "check-ignore", "-q", out], cwd=ROOT).returncode == 0
+        assert ignored == (not out.startswith("metrics/")), out
+
+
+def test_metrics_are_kept_in_git_and_everything_else_in_the_cache(index):
+    for out in index.outs:
+        assert out.use_cache == (not out.def_path.startswith("metrics/")), out.def_path
+        assert not out.persist
+
+
+def runs_again(index, path: str) -> set[str]:
+    """Return the groups of stages that depend on a file, directly or through what follows."""
+    graph = index.graph.reverse()  # DVC's arrows point from a stage to what it needs
+    hit = [stage for stage in index.stages if any(dep.def_path == path for dep in stage.deps)]
+    seen = set(hit)
+    while hit:
+        hit = [child for stage in hit for child in graph.successors(stage) if child not in seen]
+        seen |= set(hit)
+    return {group(stage) for stage in seen}
+
+
+@pytest.mark.parametrize("detector", ["msp", "energy", "knn", "mahalanobis"])
+def test_editing_a_detector_runs_its_evaluation_and_the_summary(index, detector):
+    assert runs_again(index, f"stages/ood/detectors/{detector}.py") == {"posthoc", "summarize"}
+
+
+def test_editing_ssd_runs_its_evaluations_and_the_summary(index):
+    assert runs_again(index, "stages/ood/detectors/ssd.py") <= {"ssd", "ssdk", "summarize"}
+
+
+def test_editing_an_objective_trains_only_that_objective_again(index):
+    hit = [s.name for s in index.stages if any(d.def_path == "stages/selfsup/simclr.py" for d in s.deps)]
+    assert hit and all(name.startswith("pretrain@simclr-") for name in hit)
+
+
+def outside_git(folder: Path) -> None:
+    """Let DVC work in a folder that is no git repository."""
+    (folder / ".dvc").mkdir(exist_ok=True)
+    config = (ROOT / ".dvc/config").read_text().replace("[core]", "[core]\n    no_scm = true")
+    (folder / ".dvc/config").write_text(config)
+
+
+def names_with(tmp_path, change) -> dict[str, str]:
+    """Return {stage: command} of the pipeline with changed params."""
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    change(params)
+    yaml.dump(params, tmp_path / "params.yaml")
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    outside_git(tmp_path)
+    with Repo(str(tmp_path)) as repo:
+        return {stage.addressing: stage.cmd for stage in repo.index.stages}
+
+
+def test_adding_a_seed_adds_only_its_own_stages(tmp_path):
+    before = names_with(tmp_path, lambda params: None)
+    after = names_with(tmp_path, lambda params: params["runs"]["seeds"].append(7))
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert not changed
+    assert all("7" in name.split("@")[1] for name in after.keys() - before.keys())
+
+
+def test_committed_params_are_the_quickstart(tmp_path):
+    """`make profile P=quickstart` on the committed file changes nothing."""
+    copy = tmp_path / "params.yaml"
+    copy.write_text((ROOT / "params.yaml").read_text())
+    assert not apply(copy, ROOT / "profiles/quickstart.yaml", ROOT / "profiles/quickstart.yaml")
+
+
+def test_every_profile_makes_a_graph(tmp_path):
+    profiles = sorted((ROOT / "profiles").glob("*.yaml"))
+    assert len(profiles) >= 2
+    for profile in profiles:
+        folder = tmp_path / profile.stem
+        folder.mkdir()
+        for name in ("dvc.yaml", "params.yaml"):
+            (folder / name).write_text((ROOT / name).read_text())
+        apply(folder / "params.yaml", profile, ROOT / "profiles/quickstart.yaml")
+        outside_git(folder)
+        with Repo(str(folder)) as repo:
+            stages = repo.index.stages
+        assert 10 < len(stages) < 80, profile
+        for stage in stages:
+            module = script_of(stage.cmd)
+            importlib.import_module(module).main.make_context(module, shlex.split(stage.cmd)[3:]).close()
+
+
+def lock() -> dict:
+    return YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]
+
+
+def test_the_lock_holds_the_stages_of_the_graph_and_no_others(index):
+    assert set(lock()) == {stage.addressing for stage in index.stages}
+
+
+def test_committed_results_come_from_the_committed_code():
+    """Missing data is fine (a fresh clone has none); changed code, params or commands are not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], cwd=ROOT, capture_output=True, text=True
+    )
+    stale = {}
+    for name, changes in json.loads(done.stdout).items():
+        for change in changes:
+            if change == "changed command":
+                stale[name] = change
+                continue
+            for entries in change.values():
+                for path, what in entries.items():
+                    absent = what in ("deleted", "not in cache")
+                    # a folder of results whose files are absent reads as modified
+                    if not absent and not (path.startswith("data/") and what in ("modified", "new")):
+                        stale[name] = f"{path}: {what}"
+    assert not stale, "run `dvc repro` and commit dvc.lock and metrics/"

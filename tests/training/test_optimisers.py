@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stages.core.errors import InputError
+from stages.training.engine.optimisers import build_optimiser, set_learning_rate
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3)).double()
+
+
+def gradients(model, step):
+    rng = np.random.default_rng(step)
+    return [torch.from_numpy(rng.normal(size=tuple(p.shape))) for p in model.parameters()]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_lars_against_a_plain_loop(nesterov):
+    model, lr, decay, momentum, eta = network(), 0.4, 1e-2, 0.9, 0.02
+    weights = [p.detach().numpy().copy() for p in model.parameters()]
+    velocity = [np.zeros_like(w) for w in weights]
+    optimiser = build_optimiser(
+        "lars", model, lr=lr, weight_decay=decay, momentum=momentum, nesterov=nesterov
+    )
+    for step in range(5):
+        rate = lr / (step + 1)
+        set_learning_rate(optimiser, rate)
+        pairs = zip(model.parameters(), gradients(model, step), strict=True)
+        for i, (parameter, gradient) in enumerate(pairs):
+            parameter.grad = gradient.clone()
+            g = gradient.numpy()
+            if g.ndim > 1:
+                size, slope = np.linalg.norm(weights[i]), np.linalg.norm(g)
+                g = (g + decay * weights[i]) * min(eta * size / (slope + decay * size) / rate, 1)
+            velocity[i] = momentum * velocity[i] + g
+            weights[i] = weights[i] - rate * (g + momentum * velocity[i] if nesterov else velocity[i])
+        optimiser.step()
+    for parameter, weight in zip(model.parameters(), weights, strict=True):
+        np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=1e-12, atol=1e-14)
+
+
+def test_lars_leaves_weights_of_zero_norm_free_to_move():
+    layer = nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(layer.weight)
+    optimiser = build_optimiser("lars", layer, lr=0.5, weight_decay=0.0, momentum=0.0)
+    layer.weight.grad = torch.ones(2, 2)
+    optimiser.step()
+    assert torch.equal(layer.weight.detach(), torch.full((2, 2), -0.5))
+
+
+def test_lars_state_goes_through_a_state_dict():
+    def steps(model, optimiser, numbers):
+        for step in numbers:
+            for parameter, gradient in zip(model.parameters(), gradients(model, step), strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+
+    options = {"lr": 0.1, "weight_decay": 1e-3, "momentum": 0.9}
+    whole, half = network(), network()
+    steps(whole, build_optimiser("lars", whole, **options), range(6))
+    first = build_optimiser("lars", half, **options)
+    steps(half, first, range(3))
+    second = build_optimiser("lars", half, **options)
+    second.load_state_dict(first.state_dict())
+    steps(half, second, range(3, 6))
+    for a, b in zip(whole.parameters(), half.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_sgd_and_adamw_are_torchs():
+    common = {"lr": 0.1, "weight_decay": 1e-3}
+    assert isinstance(build_optimiser("sgd", network(), momentum=0.9, **common), torch.optim.SGD)
+    adamw = build_optimiser("adamw", network().parameters(), momentum=0.8, **common)
+    assert isinstance(adamw, torch.optim.AdamW) and adamw.defaults["betas"] == (0.8, 0.999)
+
+
+def test_frozen_parameters_are_left_out():
+    model = network()
+    model[0].requires_grad_(False)
+    optimiser = build_optimiser("sgd", model, lr=0.1, weight_decay=0.0, momentum=0.0)
+    assert len(optimiser.param_groups[0]["params"]) == 4
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(InputError, match="unknown optimiser 'adam'; known: adamw, lars, sgd"):
+        build_optimiser("adam", network(), lr=0.1, weight_decay=0.0, momentum=0.9)
