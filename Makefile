@@ -22,7 +22,7 @@ test: $(VENV)/.test
 	@echo "Linting, then running all tests (warnings are errors)."
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
 
 profile: $(VENV)/.run
 	@test -n "$(P)" || { echo "Name a profile, e.g. make profile P=cifar10. There are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 2; }

@@ -16,9 +16,9 @@ from stages.ood.imagesets import roles_of
 from stages.report.results import accuracies, by_group, collect
 from stages.report.summary import (
     HEADLINE,
-    histogram_panels,
     nested,
     read_curves,
+    score_panels,
     write_metrics,
     write_report,
     write_tables,
@@ -71,7 +71,7 @@ def main(id_name, sets, runs, models, results, scores, curves, out_metrics, out_
     write_metrics(out_metrics, groups, accuracy)
     save_json(out_metrics / "summary.json", nested(rows, metrics))
     write_tables(out_metrics, rows, groups, accuracy)
-    panels = histogram_panels(scores, rows, groups, [id_name, *roles])
+    panels = score_panels(scores, rows, groups, [id_name, *roles])
     curves = read_curves(curves, models, chosen.seeds[0])
     write_report(out_report, id_name, rows, groups, accuracy, panels, curves)
     count = rows["model"].nunique()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from stages.core.artefacts import save_text
@@ -49,6 +49,19 @@ def read_yaml(path: Path) -> CommentedMap:
     return content
 
 
+def bare(value):
+    """Return a copy of what was read without its comments; {a: b} and [a, b] stay on one line."""
+    if not isinstance(value, CommentedMap | CommentedSeq):
+        return value
+    if isinstance(value, CommentedMap):
+        copy = CommentedMap((key, bare(item)) for key, item in value.items())
+    else:
+        copy = CommentedSeq(bare(item) for item in value)
+    if value.fa.flow_style():
+        copy.fa.set_flow_style()
+    return copy
+
+
 def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> None:
     """Put `changes` into `params` in place; InputError for a key that `params` does not have.
 
@@ -58,7 +71,7 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
         where = f"{at}{key}"
         if key not in params:
             near = get_close_matches(str(key), map(str, params), n=1)
-            hint = f" (did you mean {at}{near[0]!r}?)" if near else ""
+            hint = f" (did you mean {at + near[0]!r}?)" if near else ""
             raise InputError(f"{source}: key {where!r} is not in params.yaml{hint}")
         if isinstance(value, Mapping) != isinstance(params[key], Mapping):
             raise InputError(
@@ -76,7 +89,7 @@ def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     before = params.read_text(encoding="utf-8")
     merge(content, read_yaml(base), str(base))
     if profile.resolve() != base.resolve():
-        merge(content, read_yaml(profile), str(profile))
+        merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile
     text = StringIO()
     _yaml().dump(content, text)
     if text.getvalue() != before:

@@ -66,7 +66,7 @@ def run(tmp_path):
         tmp_path / "results/ensemble/wrn.json", {"models": ensemble, "accuracy": {"leaveout_wrn": 0.97}}
     )
     write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["leaveout_wrn.eloc"])
-    save_text(tmp_path / "curves/simclr-0.csv", "epoch,loss\n1,2.0\n2,1.0\n")
+    save_text(tmp_path / "curves/simclr-0.csv", "epoch,loss,knn\n1,2.0,\n2,1.5,0.5\n3,1.2,\n4,1.0,0.9\n")
     lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
     empty = "objectives: [], inits: [], energy_inits: [], energy_modes: []"
     runs = f"runs: {{seeds: [0, 1], architectures: [wrn], {empty}}}"
@@ -129,6 +129,8 @@ def test_the_page_is_whole_and_needs_no_network(run, tmp_path):
     html = (tmp_path / "metrics_report/index.html").read_text()
     assert html.count("<svg") == html.count("</svg>") == 2
     assert not re.search(r'(src|href)="(?!#)', html.replace('xlink:href="#', ""))
+    drawing = html.split("<svg")[2]  # kNN accuracies, measured in every second epoch, are joined by a line
+    assert len(re.findall(r'<path d="M [\d.]+ [\d.]+ \nL [\d.]+ [\d.]+ \n" clip-path', drawing)) == 1
     for word in ("simclr", "eloc", "held", "knn", "</html>"):
         assert word in html
 

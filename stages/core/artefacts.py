@@ -36,7 +36,10 @@ _MAX_HEADER = 100_000_000  # the limit of the safetensors library itself
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, delete it otherwise."""
+    """Yield a temporary path beside `path`; rename it to `path` on success, delete it otherwise.
+
+    An OSError names `path`, so that `stages.core.cli` can say which file did not fit on the disk.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -50,6 +53,10 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a failed write does not say which file; people need to know
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ T = TypeVar("T")
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
+    errno.EFBIG: "the file grew beyond the limit of the file system or of `ulimit -f`",
     errno.EROFS: "the file system is read-only; choose a place that can be written to",
     errno.EACCES: "permission denied; check who owns it",
 }

@@ -1,4 +1,4 @@
-"""Figures as SVG text: score histograms, ROC curves, training curves. Same input, same bytes."""
+"""Figures as SVG text: ROC curves and training curves. Same input, same bytes."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -30,46 +30,47 @@ def _svg(figure) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def histograms(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> str:
-    """Return an SVG with one panel per key: the score densities of the ID test set and every OOD set.
+def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> str:
+    """Return an SVG with one panel per key: the ROC curve of every OOD set against the ID test set.
 
-    `panels` maps a title to {set: scores [N]}, larger = more OOD. The x axis is the ID test
-    quantile (0 to 1, right of 0.95 = what a 5 % false-alarm threshold flags), so that detectors of
-    any scale can be compared.
+    `panels` maps a title to {set: scores [N]}, larger = more OOD. x: share of ID that is flagged (false
+    alarms), logarithmic, since that is where a threshold is chosen; y: share of the OOD set that is
+    flagged. The dotted line marks 5 % false alarms.
     """
     with plt.rc_context(STYLE):
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.4 * rows), squeeze=False)
+        size = (3.6 * columns, 2.4 * rows + 0.4)
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         for axis, (title, sets) in zip(axes.flat, panels.items(), strict=False):
-            _ranks(axis, sets, id_name)
+            _roc(axis, sets, id_name)
             axis.set_title(title, fontsize=9)
-        axes.flat[0].set_ylabel("share of the set")
+        for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:
+            axis.set_xlabel("share of ID flagged (false alarms)")
+            axis.tick_params(labelbottom=True)
+        figure.supylabel("share of OOD flagged", fontsize=9)
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
         return _svg(figure)
 
 
-def _ranks(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
+def _roc(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
     reference = np.sort(sets[id_name])
-    levels = np.linspace(0, 1, 21)
-    ordered = [id_name, *(name for name in sets if name != id_name)]
-    for index, name in enumerate(ordered):
-        rank = np.searchsorted(reference, sets[name], side="right") / len(reference)
-        share = np.histogram(rank, bins=levels)[0] / len(rank)
-        colour = COLOURS[index % len(COLOURS)]
-        axis.stairs(
-            share,
-            levels,
-            color=colour,
-            label=name,
-            fill=name == id_name,
-            alpha=0.35 if name == id_name else 1,
-        )
-    axis.axvline(0.95, color="#666666", linewidth=0.8, linestyle=":")
-    axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="quantile among ID test scores")
+    alarms = np.geomspace(1 / len(reference), 1, 60)
+    # the highest thresholds at which these shares of ID are flagged
+    thresholds = reference[
+        np.clip(np.floor(len(reference) * (1 - alarms)).astype(int), 0, len(reference) - 1)
+    ]
+    for index, name in enumerate(name for name in sets if name != id_name):
+        ordered = np.sort(sets[name])
+        caught = 1 - np.searchsorted(ordered, thresholds, side="left") / len(ordered)
+        axis.plot(alarms, caught, color=COLOURS[index % len(COLOURS)], label=name, linewidth=1.3)
+    axis.axvline(0.05, color="#666666", linewidth=0.8, linestyle=":")
+    axis.set(xscale="log", xlim=(alarms[0], 1), ylim=(0, 1.02))
+    axis.set_xticks([0.01, 0.1, 1], ["1 %", "10 %", "100 %"])
+    axis.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
 
 
 def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Sequence[str]) -> str:
@@ -80,9 +81,11 @@ def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Sequence[s
         for axis, name in zip(axes.flat, panels, strict=True):
             shown = [(label, run) for label, run in runs.items() if name in run]
             for index, (label, run) in enumerate(shown):
-                axis.plot(
-                    run["epoch"], run[name], color=COLOURS[index % len(COLOURS)], label=label, linewidth=1
-                )
+                # what is measured in some epochs only (kNN) is joined from one measurement to the next
+                points = [(x, y) for x, y in zip(run["epoch"], run[name], strict=True) if not np.isnan(y)]
+                marker = "." if len(points) < len(run["epoch"]) else None
+                colour = COLOURS[index % len(COLOURS)]
+                axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label, linewidth=1)
             axis.set(xlabel="epoch", title=name.replace("_", " "))
             axis.legend(frameon=False, fontsize=7)
         return _svg(figure)

@@ -23,12 +23,15 @@ td small { color: #555; } figure { margin: 1rem 0; } svg { max-width: 100%; heig
 
 
 def shade(auroc: float) -> str:
-    """Return a CSS background: white at chance, teal towards 1, rose below chance."""
+    """Return a CSS background: white at chance, teal towards 1, rose below chance.
+
+    The fourth power spends most of the scale on 0.85 to 1, where detectors differ.
+    """
     if pd.isna(auroc):
         return "#fff"
     strength = min(1.0, abs(auroc - 0.5) * 2)
     red, green, blue = (90, 178, 160) if auroc >= 0.5 else (214, 120, 130)
-    mix = [round(255 + (part - 255) * strength**1.5 * 0.85) for part in (red, green, blue)]
+    mix = [round(255 + (part - 255) * strength**4) for part in (red, green, blue)]
     return f"rgb({mix[0]},{mix[1]},{mix[2]})"
 
 

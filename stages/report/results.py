@@ -23,13 +23,13 @@ def collect(files: Iterable[tuple[str, int, Path]], roles: Mapping[str, str]) ->
     for stage, seed, path in files:
         for model, detectors in load_json(path)["models"].items():
             for detector, sets in detectors.items():
-                for name, values in sets.items():
-                    if name not in roles:
-                        raise InputError(
-                            f"{path}: holds set {name!r}, which params.yaml does not list; run `dvc repro`"
-                        )
+                for name in sets.keys() - roles.keys():
+                    raise InputError(
+                        f"{path}: holds set {name!r}, which params.yaml does not list; run `dvc repro`"
+                    )
+                for name in [name for name in roles if name in sets]:  # the order of the params
                     keys = (stage, model, detector, seed, name, roles[name])
-                    rows.append(dict(zip(KEYS, keys, strict=True)) | values)
+                    rows.append(dict(zip(KEYS, keys, strict=True)) | sets[name])
     if not rows:
         raise InputError("no results to summarise: `evaluate.models` in params.yaml is empty")
     return pd.DataFrame(rows)

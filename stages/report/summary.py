@@ -72,7 +72,7 @@ def best_detectors(groups: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(best["model"], best["detector"], strict=True))
 
 
-def histogram_panels(scores: Path, rows: pd.DataFrame, groups: pd.DataFrame, sets: list[str]) -> dict:
+def score_panels(scores: Path, rows: pd.DataFrame, groups: pd.DataFrame, sets: list[str]) -> dict:
     """Return {title: {set: scores}} of the first run of each model's best detector."""
     panels = {}
     for model, detector in best_detectors(groups):
@@ -91,7 +91,7 @@ def read_curves(folder: Path, models: Sequence[str], seed: int) -> dict:
 
 
 def write_report(folder: Path, id_name: str, rows, groups, accuracy, panels: dict, curves: dict) -> None:
-    """Write index.html: shaded tables, score histograms, accuracies, training curves."""
+    """Write index.html: shaded tables, ROC curves, accuracies, training curves."""
     note = (
         "Cells in %: AUROC ± standard deviation over seeds, then in small print FPR95, "
         "the share of OOD accepted when 95 % of ID is."
@@ -105,10 +105,10 @@ def write_report(folder: Path, id_name: str, rows, groups, accuracy, panels: dic
         ),
         ("Every set", note, page.heat_table(over_seeds(rows, HEADLINE, by="set"), "set")),
         (
-            "Where the scores fall",
-            "For every model the detector that did best on these sets, first seed. A perfect detector puts "
-            "every OOD image right of the dotted line, where a threshold with 5 % false alarms lies.",
-            f"<figure>{figures.histograms(panels, id_name)}</figure>",
+            "What a threshold costs and catches",
+            "For every model the detector that did best on these sets, first seed: the share of OOD images "
+            "that is flagged at each share of false alarms. The dotted line marks 5 % false alarms.",
+            f"<figure>{figures.roc_panels(panels, id_name)}</figure>",
         ),
         (
             "Accuracy on the ID classes",
@@ -117,7 +117,7 @@ def write_report(folder: Path, id_name: str, rows, groups, accuracy, panels: dic
         ),
     ]
     if curves:
-        drawing = figures.curves(curves, ["loss", "knn", "accuracy"])
+        drawing = figures.curves(curves, ["loss", "knn", "validation_accuracy"])
         sections.append(("Training", "First seed.", f"<figure>{drawing}</figure>"))
     counts = {name: rows[name].nunique() for name in ("model", "detector", "set", "seed")}
     lead = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()) + "."

@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,6 +113,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_without_room_is_one_sentence_that_names_the_file(tmp_path, root):
+    """The kernel refuses to write more than 64 kB to a file, as it does on a full disk."""
+    script = """
+import resource, sys, click, numpy as np
+from stages.core.artefacts import save_tensors
+from stages.core.cli import StageCommand
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+@click.command(cls=StageCommand)
+@click.argument("out")
+def stage(out):
+    save_tensors(out, {"x": np.zeros(100_000)}, kind="set", metadata={})
+stage()
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "a.safetensors")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and not list(tmp_path.iterdir())
+    assert done.stderr.startswith(f"Error: {tmp_path}/a.safetensors: the file grew beyond the limit")
+    assert done.stderr.count("\n") == 1
 
 
 def test_permissions_follow_the_umask(tmp_path):

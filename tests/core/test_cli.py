@@ -76,8 +76,8 @@ from stages.core.cli import StageCommand
 @click.option("--epochs", type=int, required=True)
 @click.option("--tags", multiple=True)
 def stage(epochs, tags):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(epochs)
     finally:
         print("saved", flush=True)

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -94,8 +95,10 @@ class Checkpoint:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write `state` (nested dicts and lists of tensors and plain values), all of it or nothing."""
+        content = io.BytesIO()  # torch's own writer turns a full disk into an unreadable RuntimeError
+        torch.save({"fingerprint": self.fingerprint, "state": dict(state)}, content)
         with atomic(self.path) as temporary:
-            torch.save({"fingerprint": self.fingerprint, "state": dict(state)}, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def delete(self) -> None:
         """Remove the file, if there is one: the run is finished."""
