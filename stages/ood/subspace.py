@@ -1,0 +1,28 @@
+"""Principal directions of features, for detectors that look at what lies outside of them."""
+
+import numpy as np
+
+from stages.ood.outputs import chunks
+
+
+def eigenvectors(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Return the eigenvectors of the second moments of rows [N, D] about `centre` [D].
+
+    float64 [D, D], one a column, the largest eigenvalue first.
+    """
+    moments = np.zeros((rows.shape[1], rows.shape[1]))
+    for piece in chunks(rows):
+        shifted = piece.astype(np.float64) - centre
+        moments += shifted.T @ shifted
+    return np.linalg.eigh(moments / len(rows))[1][:, ::-1]
+
+
+def dimensions(share: float, width: int) -> int:
+    """Return `share` of `width` dimensions as a number: at least one, and not all if there are two."""
+    return max(1, min(width - 1, round(share * width)))
+
+
+def lengths_along(rows: np.ndarray, centre: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Return the length of rows - centre along the columns of an orthonormal basis [D, d]: float64 [N]."""
+    pieces = [(piece.astype(np.float64) - centre) @ basis for piece in chunks(rows)]
+    return np.concatenate([np.linalg.norm(piece, axis=1) for piece in pieces])
