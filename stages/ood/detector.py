@@ -22,7 +22,7 @@ class Detector(ABC):
     hyperparameters), `_score`, and, if it learns, `_fit`: from ID train, or with `on_validation` from ID
     validation, which the model has not seen. With `needs_head`, `_fit` finds the classifier's weights in
     `head`. All that was learned is in `state` (name -> array), so a fitted detector can be written to a
-    file and read back.
+    file and read back (`restore`). `widths` holds the width of each part it was fitted on.
 
     seed: of random choices while fitting. device: where large products run ("cpu", "cuda").
     """
@@ -36,7 +36,7 @@ class Detector(ABC):
         self.settings = self.Settings() if settings is None else settings
         self.seed, self.device = seed, device
         self.state: dict[str, np.ndarray] = {}
-        self._widths: dict[str, int] | None = None
+        self.widths: dict[str, int] | None = None
 
     def suits(self, outputs: Outputs) -> bool:
         """Whether the model has what is read: a detector that needs a head asks for a classifier."""
@@ -54,21 +54,26 @@ class Detector(ABC):
                 "there; if the model is one, run `dvc repro embed` again"
             )
         self.state = self._fit(source)
-        self._widths = {part: getattr(source, part).shape[1] for part in self.reads}
+        self.widths = {part: getattr(source, part).shape[1] for part in self.reads}
         return self
 
     def score(self, outputs: Outputs) -> np.ndarray:
         """Return float64 [N], larger = more OOD. InputError if a part is missing or of another width."""
-        if self._widths is None:
+        if self.widths is None:
             raise InputError(f"{type(self).__name__} must be fitted before it scores {outputs.name}")
         self._check(outputs)
-        for part, width in self._widths.items():
+        for part, width in self.widths.items():
             found = getattr(outputs, part).shape[1]
             if found != width:
                 raise InputError(
                     f"{outputs.name}: {part} are {found} wide, but the detector was fitted on {width}"
                 )
         return np.asarray(self._score(outputs), dtype=np.float64)
+
+    def restore(self, state: dict[str, np.ndarray], widths: dict[str, int]) -> Self:
+        """Become the fitted detector whose `state` and `widths` these were."""
+        self.state, self.widths = state, widths
+        return self
 
     def _check(self, outputs: Outputs) -> None:
         for part in self.reads:
