@@ -2,8 +2,9 @@
 
     python -m stages.score --detector data/detectors/NAME.safetensors --images FOLDER --out scores.csv
 
-Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class. Streams: memory
-does not grow with the folder. Not a stage.
+Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class. --html PAGE.html
+also shows the pictures from most to least OOD. Streams: no picture but the current batch is in memory.
+Not a stage.
 """
 
 import csv
@@ -12,13 +13,14 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.core.artefacts import atomic
+from stages.core.artefacts import atomic, save_text
 from stages.core.cli import StageCommand
 from stages.core.errors import InputError
 from stages.data.images import SUFFIXES
 from stages.data.readers import list_images
 from stages.deployment import BATCH, load_deployed, read_folder
 from stages.machine import machine
+from stages.report.gallery import gallery
 
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
 
@@ -30,7 +32,9 @@ COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
 )
 @click.option("--batch_size", default=BATCH, show_default=True, type=click.IntRange(min=1))
 @click.option("--out", required=True, help="CSV to write.")
-def main(detector, images, batch_size, out):
+@click.option("--html", help="Page to write, with the pictures from most to least OOD.")
+@click.option("--html_count", default=500, show_default=True, type=click.IntRange(min=1))
+def main(detector, images, batch_size, out, html, html_count):
     scorer = load_deployed(detector, machine().device)
     paths = list_images(images)
     if not paths:
@@ -52,6 +56,10 @@ def main(detector, images, batch_size, out):
             table.writerows(zip(names, *numbers, flags, found.predicted, strict=True))
             called += int(found.is_ood.sum())
             bar.update(len(piece))
+    if html:
+        save_text(
+            html, gallery(Path(out), images, f"{images.name} by {Path(detector).stem}", count=html_count)
+        )
     alpha = scorer.calibrated.threshold.alpha
     click.echo(f"Wrote {out}: {called} of {len(paths)} images are OOD at a false-alarm rate of {alpha:.3g}.")
 

@@ -1,7 +1,10 @@
 """One file from model and detector, and decisions about folders of pictures, on real digits."""
 
+import base64
 import csv
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -114,6 +117,35 @@ def test_pictures_of_any_kind_pass_the_chain(folder, tmp_path):
     Image.fromarray(colour).save(tmp_path / "in" / "photo.jpg")
     status, rows = scored(folder, tmp_path, images=tmp_path / "in")
     assert status == 0 and rows[0]["path"] == "photo.jpg"
+
+
+def test_gallery_shows_the_most_ood_first(folder, tmp_path):
+    assert deployed(folder, "knn") == 0
+    status, rows = scored(folder, tmp_path, html=tmp_path / "page.html", html_count=10)
+    assert status == 0
+    rows.sort(key=lambda row: -float(row["score"]))
+    page = (tmp_path / "page.html").read_text()
+    names = re.findall('<img alt="([^"]+)"', page)
+    assert len(names) == 10 and names[0] == rows[0]["path"] and names[-1] == rows[-1]["path"]
+    ranks = [int(rank) for rank in re.findall(r"<figcaption>#(\d+) ", page)]
+    assert ranks == sorted(ranks) and (ranks[0], ranks[-1]) == (1, 120)
+    kinds = re.findall('<figure class="(ood|id)"', page)
+    assert kinds == ["ood" if rows[rank - 1]["is_ood"] == "true" else "id" for rank in ranks]
+    first = re.search('base64,([^"]+)"', page)[1]
+    with Image.open(io.BytesIO(base64.b64decode(first))) as shown:
+        with Image.open(folder / "pictures" / names[0]) as original:
+            np.testing.assert_array_equal(np.asarray(shown), np.asarray(original))
+    assert "http" not in page, "nothing is loaded from elsewhere"
+
+
+def test_gallery_escapes_names(folder, tmp_path):
+    images = tmp_path / "in & out"
+    images.mkdir()
+    Image.new("RGB", (200, 100)).save(images / "<b>&.png")
+    assert deployed(folder, "knn") == 0
+    assert scored(folder, tmp_path, images=images, html=tmp_path / "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "&lt;b&gt;&amp;.png" in page and "<b>" not in page and "in &amp; out" in page
 
 
 def test_bad_pictures_are_named(folder, tmp_path, capsys):

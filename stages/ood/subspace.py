@@ -5,16 +5,18 @@ import numpy as np
 from stages.ood.outputs import chunks
 
 
-def eigenvectors(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Return the eigenvectors of the second moments of rows [N, D] about `centre` [D].
-
-    float64 [D, D], one a column, the largest eigenvalue first.
-    """
+def second_moments(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Return the mean of (row - centre)(row - centre)^T over rows [N, D]: float64 [D, D]."""
     moments = np.zeros((rows.shape[1], rows.shape[1]))
     for piece in chunks(rows):
         shifted = piece.astype(np.float64) - centre
         moments += shifted.T @ shifted
-    return np.linalg.eigh(moments / len(rows))[1][:, ::-1]
+    return moments / len(rows)
+
+
+def eigenvectors(moments: np.ndarray) -> np.ndarray:
+    """Return the eigenvectors of a symmetric matrix, one a column, the largest eigenvalue first."""
+    return np.linalg.eigh(moments)[1][:, ::-1]
 
 
 def dimensions(share: float, width: int) -> int:
@@ -23,6 +25,6 @@ def dimensions(share: float, width: int) -> int:
 
 
 def lengths_along(rows: np.ndarray, centre: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return the length of rows - centre along the columns of an orthonormal basis [D, d]: float64 [N]."""
+    """Return the lengths of (rows - centre) @ basis, basis [D, d]: float64 [N]."""
     pieces = [(piece.astype(np.float64) - centre) @ basis for piece in chunks(rows)]
     return np.concatenate([np.linalg.norm(piece, axis=1) for piece in pieces])

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.ood.detector import Detector, fraction
-from stages.ood.outputs import Outputs
-from stages.ood.subspace import dimensions, eigenvectors, lengths_along
+from stages.ood.outputs import Outputs, chunks
+from stages.ood.subspace import dimensions, eigenvectors, lengths_along, second_moments
 
 CONSTANT = 1e-10  # a spread below this is rounding
 
@@ -29,14 +29,15 @@ class Neco(Detector):
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         mean = source.features.mean(axis=0, dtype=np.float64)
-        std = source.features.std(axis=0, dtype=np.float64)
+        moments = second_moments(source.features, mean)
+        std = np.sqrt(np.diag(moments))
         std = np.where(std < CONSTANT, 1.0, std)
-        rows = (source.features - mean) / std
         kept = dimensions(self.settings.share, len(mean))
-        return {"mean": mean, "std": std, "basis": eigenvectors(rows, np.zeros(len(mean)))[:, :kept]}
+        return {"mean": mean, "std": std, "basis": eigenvectors(moments / np.outer(std, std))[:, :kept]}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
-        rows = (outputs.features - self.state["mean"]) / self.state["std"]
-        whole = np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
-        inside = lengths_along(rows, np.zeros(rows.shape[1]), self.state["basis"])
+        mean, std, basis = (self.state[key] for key in ("mean", "std", "basis"))
+        inside = lengths_along(outputs.features, mean, basis / std[:, None])
+        rows = [np.linalg.norm((piece - mean) / std, axis=1) for piece in chunks(outputs.features)]
+        whole = np.maximum(np.concatenate(rows), 1e-12)
         return -outputs.logits.max(axis=1).astype(np.float64) * inside / whole

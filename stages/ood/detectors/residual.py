@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.ood.detector import Detector, fraction
 from stages.ood.outputs import Outputs
-from stages.ood.subspace import dimensions, eigenvectors, lengths_along
+from stages.ood.subspace import dimensions, eigenvectors, lengths_along, second_moments
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Residual(Detector):
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         mean = source.features.mean(axis=0, dtype=np.float64)
         kept = dimensions(self.settings.share, len(mean))
-        return {"mean": mean, "basis": eigenvectors(source.features, mean)[:, kept:]}
+        return {"mean": mean, "basis": eigenvectors(second_moments(source.features, mean))[:, kept:]}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         return lengths_along(outputs.features, self.state["mean"], self.state["basis"])

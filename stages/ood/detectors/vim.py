@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 from stages.core.errors import InputError
 from stages.ood.detector import Detector, fraction
 from stages.ood.outputs import Head, Outputs
-from stages.ood.subspace import dimensions, eigenvectors, lengths_along
+from stages.ood.subspace import dimensions, eigenvectors, lengths_along, second_moments
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Vim(Detector):
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         weight, bias = source.head.weight.astype(np.float64), source.head.bias.astype(np.float64)
         origin = -np.linalg.pinv(weight) @ bias
-        basis = eigenvectors(source.features, origin)[:, dimensions(self.settings.share, len(origin)) :]
+        kept = dimensions(self.settings.share, len(origin))
+        basis = eigenvectors(second_moments(source.features, origin))[:, kept:]
         residual = lengths_along(source.features, origin, basis).mean()
         if not residual > 0:
             raise InputError(f"{source.name}: the features have no residual; lower vim.share")
