@@ -47,7 +47,7 @@ def _page(title: str, summary: str, figures: Sequence[str]) -> str:
 def _figure(row: dict[str, str], rank: int, images: Path) -> str:
     name, kind = html.escape(row["path"]), "ood" if row["is_ood"] == "true" else "id"
     predicted = f"<br>{html.escape(row['predicted_class'])}" if row["predicted_class"] else ""
-    values = f"#{rank} · {float(row['score']):.4g} · p {float(row['p_value']):.3g}"
+    values = f"#{rank} · {float(row['score']):.4g}<br>p {float(row['p_value']):.3g}"
     picture = f'<img alt="{name}" src="data:image/png;base64,{_thumbnail(images / row["path"])}">'
     return f'<figure class="{kind}">{picture}<figcaption>{values}{predicted}<br>{name}</figcaption></figure>'
 
