@@ -77,7 +77,7 @@ def embed_sets(
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
-    found: Arrays = {}
+    found: Arrays = _head(model)
     described: dict[str, Any] = {}
     preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
     for name, entry in sets.items():
@@ -104,6 +104,14 @@ def embed_sets(
         counts = {split: len(tensors[f"{split}.images"]) for split in splits}
         described[name] = {"role": role, "splits": counts}
     return found, described
+
+
+def _head(model: Model) -> Arrays:
+    """Return "head.weight" [K, D] and "head.bias" [K], for detectors that read the classifier itself."""
+    if model.head is None:
+        return {}
+    state = model.head.state_dict()
+    return {f"head.{part}": state[part].float().cpu().numpy() for part in ("weight", "bias")}
 
 
 def _shots(

@@ -5,7 +5,6 @@ the rows eloc (the paper's score), eloc_max and eloc_entropy (its two halves), e
 epsilon = 0), the accuracy of the ensemble's class predictions, and the score of each image.
 """
 
-from functools import partial
 from pathlib import Path
 
 import click
@@ -13,35 +12,11 @@ from tqdm import tqdm
 
 from stages.core.artefacts import load_tensors
 from stages.core.cli import StageCommand, read_section
-from stages.core.errors import InputError
 from stages.machine import machine
-from stages.models.files import check_fits, load_model
+from stages.members import load_members
 from stages.ood.imagesets import read_split, roles_of
-from stages.ood.leaveout import Member, accuracy, choose_epsilon, ensemble_votes, score_rows
+from stages.ood.leaveout import accuracy, evaluate
 from stages.ood.results import Results
-
-
-def load_members(folder: Path, set_metas: list[dict], device) -> tuple[list[Member], int]:
-    """Return (the members by name, the seed of the first).
-
-    set_metas: metadata of the ID set, then of the others. Raises InputError if there is no member, or
-    one was made for other images or classes.
-    """
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise InputError(f"{folder}: no leave-out classifiers; run `dvc repro leaveout`")
-    members, seeds = [], []
-    for path in paths:
-        model, metadata = load_model(path, device)
-        for place, set_meta in enumerate(set_metas):
-            check_fits(metadata, set_meta, path, id_set=place == 0)
-        if metadata["head_classes"] is None:
-            raise InputError(f"{path}: this model has no classifier head; run `dvc repro leaveout`")
-        members.append(
-            Member(model.requires_grad_(False), metadata["head_classes"], metadata["mean"], metadata["std"])
-        )
-        seeds.append(metadata["seed"])
-    return members, seeds[0]
 
 
 @click.command(cls=StageCommand)
@@ -65,36 +40,37 @@ def load_members(folder: Path, set_metas: list[dict], device) -> tuple[list[Memb
 def main(arch, members, id_name, sets, folder, temperature, epsilons, out_results, out_scores):
     roles, tuning = roles_of(read_section(sets), id_name, sets)
     plan = [(id_name, "validation"), (tuning, "validation"), *((name, "test") for name in (id_name, *roles))]
-    images, metas = {}, []
-    for item in plan:
-        images[item], meta = read_split(folder, *item)
-        metas.append(meta)
+    read = [read_split(folder, *item) for item in plan]
+    images, metas = [part for part, _ in read], [meta for _, meta in read]
     device = machine().device
     ensemble, seed = load_members(members, metas, device)
-    total = sum(len(part) for part in images.values()) * len(ensemble)
+    total = sum(map(len, images)) * len(ensemble)
     with tqdm(total=total, desc=f"ensemble {arch}", unit="image", disable=None) as bar:
-        how = {"gradient_temperature": temperature, "device": device, "progress": bar.update}
-        vote = partial(ensemble_votes, ensemble, classes=len(metas[0]["classes"]), **how)
-        candidates = [
-            vote(images[item], [(temperature, epsilon) for epsilon in epsilons]) for item in plan[:2]
-        ]
-        epsilon, aurocs = choose_epsilon(epsilons, *candidates)
-        tests = {item[0]: vote(images[item], [(temperature, epsilon), (1.0, 0.0)]) for item in plan[2:]}
+        found = evaluate(
+            ensemble,
+            (images[0], images[1]),
+            {name: part for (name, _), part in zip(plan[2:], images[2:], strict=True)},
+            temperature=temperature,
+            epsilons=epsilons,
+            classes=len(metas[0]["classes"]),
+            device=device,
+            progress=bar.update,
+        )
     results = Results("ensemble", seed, id_name)
-    rows = {name: score_rows(*votes) for name, votes in tests.items()}
-    for detector in rows[id_name]:
-        results.add(f"leaveout_{arch}", detector, {name: scores[detector] for name, scores in rows.items()})
+    for detector in found.rows[id_name]:
+        scores = {name: rows[detector] for name, rows in found.rows.items()}
+        results.add(f"leaveout_{arch}", detector, scores)
     source = f"highest AUROC on {id_name}.validation against {tuning}.validation"
     results.chosen = {
         "temperature": {"value": temperature, "source": "params"},
-        "epsilon": {"value": epsilon, "source": source, "candidates": aurocs},
+        "epsilon": {"value": found.epsilon, "source": source, "candidates": found.aurocs},
     }
     labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=["test.labels"])
-    share = accuracy(tests[id_name][1], labels["test.labels"])
+    share = accuracy(found.plain[id_name], labels["test.labels"])
     results.extra["accuracy"] = {f"leaveout_{arch}": share}
     results.roles = {id_name: "id", **roles, tuning: "tuning"}
     results.save(out_results, out_scores, arch=arch)
-    click.echo(f"Wrote {out_results}: {results.summary()}; epsilon {epsilon}, accuracy {share:.3f}.")
+    click.echo(f"Wrote {out_results}: {results.summary()}; epsilon {found.epsilon}, accuracy {share:.3f}.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Score the test images with every detector that needs no retraining, on cached embeddings.
 
-Fits on ID train, writes the metrics of each OOD set and the score of each image. Seconds for the
-quickstart; a detector that reads logits is passed over for a model without a classifier head.
+Fits on ID train or validation, writes the metrics of each OOD set and the score of each image. Seconds
+for the quickstart; a detector that reads logits is passed over for a model without a classifier head.
 """
 
 from pathlib import Path
@@ -46,12 +46,13 @@ def main(embeddings, models, detectors, seed, out_results, out_scores, **values)
     skipped = 0
     with tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None) as bar:
         for file in files:
-            train, tests = file.outputs(file.id, "train"), outputs_to_test(file)
+            train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
+            tests = outputs_to_test(file)
             results.roles |= file.roles
             for name, kind in kinds.items():
                 detector = kind(settings[name], seed=seed, device=device)
-                if train.has(detector.reads):
-                    results.add(file.model, name, score_sets(detector.fit(train), tests))
+                if detector.suits(train):
+                    results.add(file.model, name, score_sets(detector.fit(train, validation), tests))
                 else:
                     skipped += 1
                 bar.update()

@@ -9,6 +9,7 @@ from stages.models.build import build_backbone, seeded
 from stages.models.extract import batches, extract
 from stages.models.files import load_model, save_model
 from stages.models.heads import build_head, build_projector
+from stages.ood.outputs import Head
 from tests.small import call, digit_images, model_metadata, write_params, write_sets
 
 
@@ -51,6 +52,7 @@ def test_every_set_is_embedded_as_its_role_asks(run, capsys):
     expected = {f"{split}.{key}": (n, *width) for split, n in sizes.items() for key, width in widths.items()}
     expected |= {"heldout.shots.features": (10, 3, 16), "heldout.shots.index": (10,)}
     expected |= {"noise.shots.features": (5, 3, 16), "noise.shots.index": (5,)}
+    expected |= {"head.weight": (8, 16), "head.bias": (8,)}
     assert {name: array.shape for name, array in tensors.items()} == expected
     assert all(array.dtype in (np.float32, np.int64) for array in tensors.values())
     assert metadata["model"] == "both" and metadata["seed"] == 0 and metadata["id"] == "digits"
@@ -68,6 +70,8 @@ def test_features_are_those_of_the_clean_images(run):
     for key, values in expected.items():
         np.testing.assert_allclose(tensors[f"heldout.test.{key}"], values, atol=1e-5)
     logits = values_of_head(model, tensors["heldout.test.features"])
+    again = Head(tensors["head.weight"], tensors["head.bias"]).logits(tensors["heldout.test.features"])
+    np.testing.assert_allclose(again, logits, atol=1e-5)
     np.testing.assert_allclose(tensors["heldout.test.logits"], logits, atol=1e-5)
 
 

@@ -66,6 +66,19 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Mo
     Raises InputError, naming the key, if the weights do not fit the architecture in the metadata.
     """
     arrays, metadata = load_tensors(path, kind="model")
+    return restore_model(arrays, metadata, path, device), metadata
+
+
+def restore_model(
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    path: str | Path,
+    device: torch.device | str = "cpu",
+) -> Model:
+    """Return the model of a file's arrays and metadata in eval mode; `path` is named in messages.
+
+    Raises InputError, naming the key, if the weights do not fit the architecture in the metadata.
+    """
     missing = [key for key in REQUIRED if key not in metadata]
     if missing:
         raise InputError(
@@ -75,7 +88,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Mo
         model = _empty(metadata, arrays)
     _fill(model, arrays, path)
     # channels last: what tensor cores read, and a quarter faster for the ResNets on a CPU too
-    return model.eval().to(device, memory_format=torch.channels_last), metadata
+    return model.eval().to(device, memory_format=torch.channels_last)
 
 
 def _empty(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:

@@ -19,40 +19,61 @@ class Detector(ABC):
     """A score for images from a model's outputs; larger = more OOD.
 
     A subclass states `reads` (parts of `Outputs` it needs), `Settings` (a frozen dataclass of its
-    hyperparameters), `_score`, and, if it learns from ID train, `_fit`. All that was learned is in
-    `state` (name -> array), so a fitted detector can be written to a file and read back.
+    hyperparameters), `_score`, and, if it learns, `_fit`: from ID train, or with `on_validation` from ID
+    validation, which the model has not seen. With `needs_head`, `_fit` finds the classifier's weights in
+    `head`. All that was learned is in `state` (name -> array), so a fitted detector can be written to a
+    file and read back (`restore`). `widths` holds the width of each part it was fitted on.
 
     seed: of random choices while fitting. device: where large products run ("cpu", "cuda").
     """
 
     reads: tuple[str, ...] = ()
+    needs_head: ClassVar[bool] = False
+    on_validation: ClassVar[bool] = False
     Settings: ClassVar[type] = NoSettings
 
     def __init__(self, settings: Any = None, *, seed: int = 0, device: str = "cpu"):
         self.settings = self.Settings() if settings is None else settings
         self.seed, self.device = seed, device
         self.state: dict[str, np.ndarray] = {}
-        self._widths: dict[str, int] | None = None
+        self.widths: dict[str, int] | None = None
 
-    def fit(self, train: Outputs) -> Self:
-        """Learn from ID train outputs; InputError if they lack a part, or are too few."""
-        self._check(train)
-        self.state = self._fit(train)
-        self._widths = {part: getattr(train, part).shape[1] for part in self.reads}
+    def suits(self, outputs: Outputs) -> bool:
+        """Whether the model has what is read: a detector that needs a head asks for a classifier."""
+        return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
+
+    def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
+        """Learn from ID outputs; InputError if they lack a part or the head's weights, or are too few."""
+        source = validation if self.on_validation else train
+        if source is None:
+            raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
+        self._check(source)
+        if self.needs_head and source.head is None:
+            raise InputError(
+                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are not "
+                "there; if the model is one, run `dvc repro embed` again"
+            )
+        self.state = self._fit(source)
+        self.widths = {part: getattr(source, part).shape[1] for part in self.reads}
         return self
 
     def score(self, outputs: Outputs) -> np.ndarray:
         """Return float64 [N], larger = more OOD. InputError if a part is missing or of another width."""
-        if self._widths is None:
+        if self.widths is None:
             raise InputError(f"{type(self).__name__} must be fitted before it scores {outputs.name}")
         self._check(outputs)
-        for part, width in self._widths.items():
+        for part, width in self.widths.items():
             found = getattr(outputs, part).shape[1]
             if found != width:
                 raise InputError(
                     f"{outputs.name}: {part} are {found} wide, but the detector was fitted on {width}"
                 )
         return np.asarray(self._score(outputs), dtype=np.float64)
+
+    def restore(self, state: dict[str, np.ndarray], widths: dict[str, int]) -> Self:
+        """Become the fitted detector whose `state` and `widths` these were."""
+        self.state, self.widths = state, widths
+        return self
 
     def _check(self, outputs: Outputs) -> None:
         for part in self.reads:
@@ -61,7 +82,7 @@ class Detector(ABC):
                     f"{outputs.name}: {type(self).__name__} reads {part}, which this model does not have"
                 )
 
-    def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
+    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         return {}
 
     @abstractmethod
@@ -75,16 +96,29 @@ def positive(owner: str, **values: float) -> None:
             raise InputError(f"{owner}.{name} must be above 0, found {value}")
 
 
+def fraction(owner: str, **values: float) -> None:
+    """Raise InputError unless every value lies between 0 and 1, both excluded."""
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise InputError(f"{owner}.{name} must lie between 0 and 1, found {value}")
+
+
+def known_labels(source: Outputs) -> np.ndarray:
+    """Return the labels as class indices [N]; InputError if one is unknown."""
+    if source.labels is None or len(source.labels) != len(source):
+        raise InputError(f"{source.name}: class-conditional detectors need the label of every image")
+    unknown = int((source.labels < 0).sum())
+    if unknown:
+        raise InputError(f"{source.name}: {unknown} of {len(source)} images have no label")
+    return np.asarray(source.labels)
+
+
 def class_labels(train: Outputs) -> np.ndarray:
     """Return the labels as class indices [N]; InputError if one is unknown or a class has no image."""
-    if train.labels is None or len(train.labels) != len(train):
-        raise InputError(f"{train.name}: class-conditional detectors need the label of every image")
-    unknown = int((train.labels < 0).sum())
-    if unknown:
-        raise InputError(f"{train.name}: {unknown} of {len(train)} images have no label")
-    count = np.bincount(train.labels, minlength=train.classes or 0)
+    labels = known_labels(train)
+    count = np.bincount(labels, minlength=train.classes or 0)
     if not count.all():
         raise InputError(
             f"{train.name}: no image of class {int(np.flatnonzero(count == 0)[0])}; each class needs some"
         )
-    return np.asarray(train.labels)
+    return labels

@@ -2,8 +2,20 @@
 
 import numpy as np
 
+from stages.ood.outputs import chunks
+
 
 def normalise(rows: np.ndarray) -> np.ndarray:
     """Return rows / (norm + 1e-10) in float64; a zero row stays zero."""
     rows = np.asarray(rows, dtype=np.float64)
     return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-10)
+
+
+def directions(rows: np.ndarray) -> np.ndarray:
+    """Return `normalise(rows)` as float32 without a float64 copy of all rows."""
+    result = np.empty(rows.shape, np.float32)
+    start = 0
+    for piece in chunks(rows):
+        result[start : start + len(piece)] = normalise(piece)
+        start += len(piece)
+    return result

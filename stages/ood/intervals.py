@@ -10,7 +10,7 @@ from stages.core.seeding import numpy_stream
 from stages.ood.metrics import METRICS, checked, ood_metrics
 
 
-def _placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return for each score the share of `others` below it, ties half: float64 [N]."""
     others = np.sort(others)
     below = np.searchsorted(others, scores, side="left")
@@ -28,7 +28,7 @@ def delong_interval(id_scores, ood_scores, *, confidence: float = 0.95) -> tuple
     id_scores, ood_scores = checked(id_scores, "ID"), checked(ood_scores, "OOD")
     if min(id_scores.size, ood_scores.size) < 2:
         raise InputError("an interval needs at least two images on each side")
-    above, below = _placements(ood_scores, id_scores), 1.0 - _placements(id_scores, ood_scores)
+    above, below = placements(ood_scores, id_scores), 1.0 - placements(id_scores, ood_scores)
     auroc = float(above.mean())
     variance = above.var(ddof=1) / above.size + below.var(ddof=1) / below.size
     if not 0.0 < auroc < 1.0:

@@ -3,7 +3,7 @@
 Works on functions from images to logits, whatever network is behind them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,6 +180,44 @@ def score_rows(tempered: Votes, plain: Votes) -> dict[str, np.ndarray]:
         "eloc_entropy": tempered.entropy,
         "eloc_noodin": plain.score,
     }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """epsilon: chosen; aurocs: of each candidate; rows: set -> detector -> scores [N]; plain: set -> votes
+    without ODIN."""
+
+    epsilon: float
+    aurocs: dict[str, float]
+    rows: dict[str, dict[str, np.ndarray]]
+    plain: dict[str, Votes]
+
+
+def evaluate(
+    members: Sequence[Member],
+    validation: tuple[np.ndarray, np.ndarray],
+    tests: Mapping[str, np.ndarray],
+    *,
+    temperature: float,
+    epsilons: Sequence[float],
+    classes: int,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], object] = lambda count: None,
+) -> Evaluation:
+    """Choose epsilon on `validation` (ID images, tuning OOD images), then score the images of `tests`.
+
+    Images uint8 [N, C, H, W]; see `ensemble_votes`.
+    """
+    how = {"classes": classes, "gradient_temperature": temperature, "device": device, "progress": progress}
+    settings = [(temperature, epsilon) for epsilon in epsilons]
+    epsilon, aurocs = choose_epsilon(
+        epsilons, *(ensemble_votes(members, images, settings, **how) for images in validation)
+    )
+    rows, plain = {}, {}
+    for name, images in tests.items():
+        tempered, plain[name] = ensemble_votes(members, images, [(temperature, epsilon), (1.0, 0.0)], **how)
+        rows[name] = score_rows(tempered, plain[name])
+    return Evaluation(epsilon, aurocs, rows, plain)
 
 
 def accuracy(votes: Votes, labels: np.ndarray) -> float:

@@ -24,14 +24,35 @@ def kth_distance(bank: np.ndarray, queries: np.ndarray, k: int, device: str = "c
     result = np.empty(len(queries))
     for start in range(0, len(queries), QUERIES):
         block = torch.from_numpy(queries[start : start + QUERIES])
-        place = _kth_neighbour(rows, block.to(device), k).cpu().numpy()
+        place = _nearest(rows, block.to(device), k)[:, k - 1].cpu().numpy()
         gap = block.numpy().astype(np.float64) - bank[place]
         result[start : start + len(place)] = np.sqrt(np.einsum("nd,nd->n", gap, gap))
     return result
 
 
-def _kth_neighbour(bank: torch.Tensor, queries: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the row of the bank that is k-th by product with each query: int64 [Q]."""
+@torch.inference_mode()
+def mean_largest_product(bank: np.ndarray, queries: np.ndarray, k: int, device: str = "cpu") -> np.ndarray:
+    """Return the mean of each query's k largest products with rows of the bank: float64 [Q].
+
+    bank float32 [N, D], queries float32 [Q, D]. The rows are found in float32, their products are summed
+    in float64. Raises InputError if k exceeds N.
+    """
+    if k > len(bank):
+        raise InputError(f"k is {k}, but there are only {len(bank)} ID train images; lower it")
+    rows = torch.from_numpy(bank).to(device)
+    result = np.empty(len(queries))
+    for start in range(0, len(queries), QUERIES):
+        block = torch.from_numpy(queries[start : start + QUERIES])
+        places = _nearest(rows, block.to(device), k).cpu().numpy()
+        total = np.zeros(block.shape, np.float64)
+        for column in places.T:
+            total += bank[column]
+        result[start : start + len(places)] = np.einsum("nd,nd->n", total, block.numpy()) / k
+    return result
+
+
+def _nearest(bank: torch.Tensor, queries: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k rows of the bank of largest product with each query, largest first: int64 [Q, k]."""
     best = places = None
     for start in range(0, len(bank), BANK):
         products = queries @ bank[start : start + BANK].T
@@ -42,4 +63,4 @@ def _kth_neighbour(bank: torch.Tensor, queries: torch.Tensor, k: int) -> torch.T
             values, order = values.topk(min(k, values.shape[1]), dim=1)
             index = index.gather(1, order)
         best, places = values, index
-    return places[:, k - 1]
+    return places

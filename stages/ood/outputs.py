@@ -14,11 +14,24 @@ CHUNK = 4096  # images at a time, so that float64 copies stay small
 
 
 @dataclass(frozen=True)
+class Head:
+    """The linear classifier on the features: weight [K, D], bias [K]."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Return logits [N, K] of features [N, D] in float64."""
+        return features.astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Outputs for N images; a part that the model does not have is None.
 
     name: set and split, for messages. features [N, D], projections [N, P], logits [N, K]: float.
     labels int64 [N], -1 where unknown. classes: number of classes of the ID set, if known.
+    head: the model's classifier, where its weights are at hand.
     Raises InputError if a part holds NaN or infinite numbers, or lengths differ.
     """
 
@@ -28,6 +41,7 @@ class Outputs:
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
     classes: int | None = None
+    head: Head | None = None
 
     def __post_init__(self):
         for part in PARTS:
@@ -92,7 +106,13 @@ class Embeddings:
         parts = {part: self._tensors.get(f"{where}.{part}") for part in (*PARTS, "labels")}
         if parts["features"] is None:
             raise InputError(f"{self.path}: holds no features of {where}; run `dvc repro embed` again")
-        return Outputs(name=f"{self.path}, {where}", classes=len(self.metadata["classes"]), **parts)
+        return Outputs(
+            name=f"{self.path}, {where}", classes=len(self.metadata["classes"]), head=self._head(), **parts
+        )
+
+    def _head(self) -> Head | None:
+        weight, bias = (self._tensors.get(f"head.{part}") for part in ("weight", "bias"))
+        return None if weight is None or bias is None else Head(weight, bias)
 
     def shots(self, name: str) -> Shots:
         """Return the few-shot candidates of an OOD set; InputError if the file does not hold them."""

@@ -18,7 +18,7 @@ from stages.ood.detectors.msp import Msp
 from stages.ood.detectors.rmds import Rmds, RmdsSettings
 from stages.ood.metrics import ood_metrics
 from stages.ood.neighbours import BANK, kth_distance
-from stages.ood.outputs import Outputs
+from stages.ood.outputs import Head, Outputs
 from stages.ood.registry import DETECTORS
 
 
@@ -28,17 +28,19 @@ def made(n=600, width=16, classes=5, shift=0.0, seed=0):
     centres = np.random.default_rng(99).normal(size=(classes, width)) * 3
     features = (centres[labels] + random.normal(size=(n, width)) + shift).astype(np.float32)
     logits = (features[:, :classes] + random.normal(size=(n, classes))).astype(np.float32)
-    return Outputs("made", features=features, logits=logits, labels=labels, classes=classes)
+    head = Head(np.eye(classes, width, dtype=np.float32), np.linspace(-1, 1, classes, dtype=np.float32))
+    return Outputs("made", features=features, logits=logits, labels=labels, classes=classes, head=head)
 
 
 TRAIN, TEST, FAR = made(), made(n=400, seed=1), made(n=300, shift=20.0, seed=2)
+VALIDATION = made(n=200, seed=3)
 LOGITS = torch.from_numpy(TEST.logits)
 
 
 def fitted(name, **settings):
     kind = DETECTORS[name]
     settings = {"k": 5} | settings if name == "knn" else settings
-    return kind(kind.Settings(**settings), seed=0).fit(TRAIN)
+    return kind(kind.Settings(**settings), seed=0).fit(TRAIN, VALIDATION)
 
 
 def test_energy_max_logit_entropy_and_gen_equal_pytorch_ood():
@@ -131,18 +133,20 @@ def test_contract_of_every_detector(name):
     with pytest.raises(InputError, match=f"reads {part}"):
         detector.score(Outputs("other", projections=TEST.features))
     with pytest.raises(InputError, match="wide"):
-        detector.score(Outputs("other", **{part: np.zeros((3, 99), np.float32)}))
+        detector.score(Outputs("other", **{part: np.zeros((3, 99), np.float32) for part in detector.reads}))
     assert set(map(type, vars(detector)["state"].values())) <= {np.ndarray}
 
 
-@pytest.mark.parametrize("name", ["knn", "mahalanobis"])
+@pytest.mark.parametrize("name", ["knn", "mahalanobis", "gmm", "residual"])
 def test_far_away_is_exactly_separated(name):
     detector = fitted(name)
     assert ood_metrics(detector.score(TEST), detector.score(FAR))["auroc"] > 0.999
     assert ood_metrics(-np.ones(3), np.ones(3))["auroc"] == 1.0
 
 
-@pytest.mark.parametrize("name", ["msp", "max_logit", "energy", "entropy", "gen"])
+@pytest.mark.parametrize(
+    "name", ["msp", "max_logit", "energy", "entropy", "gen", "temperature_scaling", "kl_matching"]
+)
 def test_flat_logits_are_more_ood_than_peaked_ones(name):
     random, detector = np.random.default_rng(0), fitted(name)
     peaked = (8 * np.eye(5)[np.arange(50) % 5] + random.normal(size=(50, 5)) * 0.1).astype(np.float32)

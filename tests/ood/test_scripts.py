@@ -18,7 +18,9 @@ from stages.ood.registry import DETECTORS
 ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning"}
 POSTHOC = (
     "--energy.temperature 1.0 --gen.gamma 0.1 --gen.top 100 --knn.k 5 "
-    "--mahalanobis.ridge 1e-06 --rmds.ridge 1e-06"
+    "--mahalanobis.ridge 1e-06 --rmds.ridge 1e-06 --gmm.ridge 1e-03 --residual.share 0.5 --vim.share 0.5 "
+    "--react.quantile 0.9 --ash.variant s --ash.pruned 0.65 --scale.pruned 0.85 --dice.dropped 0.5 "
+    "--nnguide.k 5 --neco.share 0.2"
 ).split()
 SSD = (
     "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06".split()
@@ -26,7 +28,7 @@ SSD = (
 SSDK = "--k 2 --per_class --clusters 1 --repeats 3".split()
 
 
-def embeddings(folder, model, *, head, width=8, classes=3, spoil=False):
+def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=True):
     random, tensors = np.random.default_rng(len(model)), {}
     for name, split, n, shift in [
         ("digits", "train", 240, 0), ("digits", "validation", 30, 0), ("digits", "test", 60, 0),
@@ -42,6 +44,9 @@ def embeddings(folder, model, *, head, width=8, classes=3, spoil=False):
             views = rows[:20, None] + 0.1 * random.normal(size=(20, 4, width))
             tensors[f"{name}.shots.features"] = views.astype(np.float32)
             tensors[f"{name}.shots.index"] = np.arange(20)
+    if head and weights:
+        tensors |= {"head.weight": np.eye(width, dtype=np.float32)[:classes]}
+        tensors |= {"head.bias": np.zeros(classes, np.float32)}
     if spoil:
         tensors["noise.test.features"][4] = np.nan
     metadata = {
@@ -86,7 +91,9 @@ def test_posthoc_writes_metrics_that_its_scores_give(folder):
     assert result.exit_code == 0, result.output
     written = json.loads((folder / "out.json").read_text())
     scores, metadata = load_tensors(folder / "out.safetensors", kind="scores")
-    assert list(written["models"]["scratch"]) == ["knn", "mahalanobis", "rmds"]
+    assert list(written["models"]["scratch"]) == [
+        "knn", "mahalanobis", "rmds", "gmm", "residual"
+    ]  # fmt: skip
     assert list(written["models"]["classifier"]) == list(DETECTORS)
     assert written["chosen"]["knn.k"] == {"value": 5, "source": "params"}
     assert metadata["stage"] == "posthoc" and metadata["sets"] == ROLES
@@ -106,6 +113,15 @@ def test_two_runs_give_the_same_bytes(folder, script, options):
         assert stage(script, folder, options, name=name).exit_code == 0
     for suffix in ("json", "safetensors"):
         assert (folder / f"a.{suffix}").read_bytes() == (folder / f"b.{suffix}").read_bytes()
+
+
+def test_embeddings_without_the_head_name_the_stage_to_run(folder):
+    embeddings(folder / "e", "old", head=True, weights=False)
+    result = stage(posthoc, folder, listed("vim"), models=["old"])
+    assert result.exit_code == 1
+    for part in ("old.safetensors", "Vim reads the weights of the classifier", "dvc repro embed"):
+        assert part in result.output
+    assert stage(posthoc, folder, listed("she", "knn"), models=["old"]).exit_code == 0
 
 
 def test_ssd(folder):
@@ -136,7 +152,7 @@ def test_ssdk_leaves_the_picked_images_out(folder):
 
 def test_wrong_names_list_the_known_ones(folder):
     result = stage(posthoc, folder, listed("knnn"))
-    assert result.exit_code == 1 and "unknown detector 'knnn'; known: energy" in result.output
+    assert result.exit_code == 1 and "unknown detector 'knnn'; known: ash, dice, energy" in result.output
     result = stage(ssd, folder, SSD, models=["simclr"])
     assert result.exit_code == 1
     for part in ("simclr.safetensors", "known there: classifier, scratch", "dvc repro embed"):

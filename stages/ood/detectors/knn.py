@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.ood.detector import Detector, positive
-from stages.ood.directions import normalise
+from stages.ood.directions import directions
 from stages.ood.neighbours import kth_distance
-from stages.ood.outputs import Outputs, chunks
+from stages.ood.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,7 @@ class Knn(Detector):
     Settings = KnnSettings
 
     def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
-        return {"bank": _directions(train.features)}
+        return {"bank": directions(train.features)}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
-        return kth_distance(self.state["bank"], _directions(outputs.features), self.settings.k, self.device)
-
-
-def _directions(features: np.ndarray) -> np.ndarray:
-    result = np.empty(features.shape, np.float32)
-    start = 0
-    for rows in chunks(features):
-        result[start : start + len(rows)] = normalise(rows)
-        start += len(rows)
-    return result
+        return kth_distance(self.state["bank"], directions(outputs.features), self.settings.k, self.device)

@@ -1,0 +1,138 @@
+"""Model, preprocessing, detector and threshold in one file, and decisions about any images from it.
+
+from stages.deployment import load_deployed
+scorer = load_deployed("data/detectors/simclr-ssd.safetensors")
+decisions = scorer.decide(images)   # uint8 [N, C, size, size]
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.core.artefacts import load_tensors, save_tensors
+from stages.core.errors import InputError
+from stages.data.images import read_image, to_array
+from stages.models.extract import batches, extract
+from stages.models.files import Model, restore_model
+from stages.ood.files import Calibrated, calibrate, pack, unpack
+from stages.ood.outputs import Embeddings, Outputs
+
+BATCH = 256  # images in memory at a time
+_MODEL = "model."
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """scores float64 [N], larger = more OOD; p_values [N]; is_ood bool [N]; predicted: class names, "" if
+    the model has no classifier."""
+
+    scores: np.ndarray
+    p_values: np.ndarray
+    is_ood: np.ndarray
+    predicted: list[str]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A scorer: network, its metadata (preprocessing, classes), and the calibrated detector."""
+
+    model: Model
+    metadata: Mapping[str, Any]
+    calibrated: Calibrated
+
+    def decide(self, images: np.ndarray) -> Decisions:
+        """Score uint8 images [N, C, size, size] of the model's size and channels.
+
+        Raises InputError for another shape or dtype, or if the network gives values that are not finite.
+        """
+        size, channels = self.metadata["size"], self.metadata["channels"]
+        if images.dtype != np.uint8 or images.shape[1:] != (channels, size, size):
+            raise InputError(
+                f"images must be uint8 of shape (N, {channels}, {size}, {size}), "
+                f"found {images.dtype} {images.shape}; read files with `read_folder`"
+            )
+        mean, std = self.metadata["mean"], self.metadata["std"]
+        arrays = extract(self.model, batches(images, BATCH), mean=mean, std=std)
+        scores = self.calibrated.detector.score(Outputs("images", **arrays))
+        return Decisions(
+            scores,
+            self.calibrated.p_values(scores),
+            self.calibrated.is_ood(scores),
+            self._predicted(arrays.get("logits"), len(images)),
+        )
+
+    def _predicted(self, logits: np.ndarray | None, count: int) -> list[str]:
+        if logits is None:
+            return [""] * count
+        names, head = self.metadata["classes"], self.metadata["head_classes"]
+        return [str(names[head[place]]) for place in logits.argmax(axis=1)]
+
+
+def fit_deployed(
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    embeddings: Embeddings,
+    *,
+    detector: str,
+    settings: Any,
+    alpha: float,
+    device: str,
+) -> Calibrated:
+    """Fit a detector for a model file's `arrays` and `metadata` on that model's embeddings.
+
+    Raises InputError if the embeddings are of another model.
+    """
+    if embeddings.metadata["model_metadata"] != metadata:
+        raise InputError(
+            f"{embeddings.path}: these are not the embeddings of model {metadata['name']!r} of seed "
+            f"{metadata['seed']}, or it was trained again since; write them with `dvc repro embed`"
+        )
+    train, validation = (embeddings.outputs(embeddings.id, split) for split in ("train", "validation"))
+    head = train.head
+    if head is not None and not np.array_equal(head.weight, arrays["head.weight"]):
+        raise InputError(f"{embeddings.path}: the model was trained again since; run `dvc repro embed`")
+    seed = metadata["seed"]
+    return calibrate(detector, settings, train, validation, alpha=alpha, seed=seed, device=device)
+
+
+def save_deployed(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    calibrated: Calibrated,
+) -> None:
+    """Write a model file's arrays and metadata and a calibrated detector as one file."""
+    found, content = pack(calibrated)
+    tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **found}
+    save_tensors(path, tensors, kind="detector", metadata={**content, "model_metadata": dict(metadata)})
+
+
+def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deployed:
+    """Read a file of `save_deployed`; InputError if it is missing, cut short, of another kind or newer."""
+    arrays, content = load_tensors(path, kind="detector")
+    weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
+    calibrated = unpack(arrays, content, str(path), str(device))
+    metadata = content["model_metadata"]
+    return Deployed(restore_model(weights, metadata, path, device), metadata, calibrated)
+
+
+def read_folder(
+    paths: Sequence[Path], size: int, channels: int, *, batch_size: int = BATCH
+) -> Iterator[tuple[list[Path], np.ndarray]]:
+    """Yield (paths, uint8 [B, channels, size, size]) by the chain of all sets, in constant memory.
+
+    Raises InputError naming a file that cannot be read.
+    """
+
+    def load(path: Path) -> np.ndarray:
+        return to_array(read_image(path), size, channels)
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), batch_size):
+            piece = list(paths[start : start + batch_size])
+            yield piece, np.stack(list(pool.map(load, piece)))

@@ -1,0 +1,38 @@
+"""Residual: length of the features outside the principal directions of ID train (Wang et al. 2022)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.ood.detector import Detector, fraction
+from stages.ood.outputs import Outputs
+from stages.ood.subspace import dimensions, eigenvectors, lengths_along, second_moments
+
+
+@dataclass(frozen=True)
+class ResidualSettings:
+    """share: of the feature dimensions that count as principal."""
+
+    share: float = 0.5
+
+    def __post_init__(self):
+        fraction("residual", share=self.share)
+
+
+class Residual(Detector):
+    """|R^T (z - mean)|, R the directions of least variance on ID train.
+
+    About the mean of ID train, where ViM's authors take the origin of the classifier: so an encoder
+    without a head has it too. It is the reconstruction error of a PCA.
+    """
+
+    reads = ("features",)
+    Settings = ResidualSettings
+
+    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
+        mean = source.features.mean(axis=0, dtype=np.float64)
+        kept = dimensions(self.settings.share, len(mean))
+        return {"mean": mean, "basis": eigenvectors(second_moments(source.features, mean))[:, kept:]}
+
+    def _score(self, outputs: Outputs) -> np.ndarray:
+        return lengths_along(outputs.features, self.state["mean"], self.state["basis"])

@@ -1,0 +1,68 @@
+"""Decide for every picture in a folder whether it is OOD, with a file that stages.deploy wrote.
+
+    python -m stages.score --detector data/detectors/NAME.safetensors --images FOLDER --out scores.csv
+
+Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class. --html PAGE.html
+also shows the pictures from most to least OOD. Streams: no picture but the current batch is in memory.
+Not a stage.
+"""
+
+import csv
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from stages.core.artefacts import atomic, save_text
+from stages.core.cli import StageCommand
+from stages.core.errors import InputError
+from stages.data.images import SUFFIXES
+from stages.data.readers import list_images
+from stages.deployment import BATCH, load_deployed, read_folder
+from stages.machine import machine
+from stages.report.gallery import gallery
+
+COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
+
+
+@click.command(cls=StageCommand)
+@click.option("--detector", required=True, help="Detector file.")
+@click.option(
+    "--images", required=True, type=click.Path(path_type=Path), help="Folder; its folders count too."
+)
+@click.option("--batch_size", default=BATCH, show_default=True, type=click.IntRange(min=1))
+@click.option("--out", required=True, help="CSV to write.")
+@click.option("--html", help="Page to write, with the pictures from most to least OOD.")
+@click.option("--html_count", default=500, show_default=True, type=click.IntRange(min=1))
+def main(detector, images, batch_size, out, html, html_count):
+    scorer = load_deployed(detector, machine().device)
+    paths = list_images(images)
+    if not paths:
+        raise InputError(f"{images}: no image in it; known endings: {', '.join(SUFFIXES)}")
+    size, channels = scorer.metadata["size"], scorer.metadata["channels"]
+    called = 0
+    with (
+        atomic(out) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+        tqdm(total=len(paths), desc="score", unit="image", disable=None) as bar,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for piece, pictures in read_folder(paths, size, channels, batch_size=batch_size):
+            found = scorer.decide(pictures)
+            names = [path.relative_to(images).as_posix() for path in piece]
+            flags = ["true" if flag else "false" for flag in found.is_ood]
+            numbers = (found.scores.tolist(), found.p_values.tolist())
+            table.writerows(zip(names, *numbers, flags, found.predicted, strict=True))
+            called += int(found.is_ood.sum())
+            bar.update(len(piece))
+    if html:
+        save_text(
+            html, gallery(Path(out), images, f"{images.name} by {Path(detector).stem}", count=html_count)
+        )
+    alpha = scorer.calibrated.threshold.alpha
+    click.echo(f"Wrote {out}: {called} of {len(paths)} images are OOD at a false-alarm rate of {alpha:.3g}.")
+
+
+if __name__ == "__main__":
+    main()

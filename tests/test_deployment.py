@@ -1,0 +1,197 @@
+"""One file from model and detector, and decisions about folders of pictures, on real digits."""
+
+import base64
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages import deploy, embed, score
+from stages.core.artefacts import load_tensors, save_tensors
+from stages.core.errors import InputError
+from stages.deployment import load_deployed
+from stages.models.build import build_backbone, seeded
+from stages.models.files import save_model
+from stages.models.heads import build_head
+from stages.ood.outputs import read_embeddings
+from stages.ood.thresholds import p_values
+from tests.small import call, model_metadata, write_params, write_sets
+
+POSTHOC = "posthoc:\n  knn: {k: 5}\n  vim: {share: 0.5}\nssd: {clusters: 1, tied: false, ridge: 1.0e-3}\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A classifier, its embeddings, params, and the test digits and held-out digits as PNG files."""
+    folder = tmp_path_factory.mktemp("deployment")
+    write_sets(folder)
+    with seeded(0):
+        modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
+    metadata = model_metadata(name="digital", head_classes=list(range(8)))
+    save_model(folder / "digital-0.safetensors", modules, metadata)
+    params = write_params(folder / "params.yaml")
+    params.write_text(params.read_text() + POSTHOC)
+    status = call(
+        embed.main, model=folder / "digital-0.safetensors", sets=f"{params}:sets", sets_dir=folder,
+        id="digits", recipe=f"{params}:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
+        out=folder / "e" / "digital.safetensors",
+    )  # fmt: skip
+    assert status == 0
+    for name in ("digits", "heldout"):
+        images = load_tensors(folder / f"{name}.safetensors")[0]["test.images"]
+        (folder / "pictures" / name).mkdir(parents=True)
+        for place, image in enumerate(images[:60]):
+            Image.fromarray(image[0]).save(folder / "pictures" / name / f"{place:03}.png")
+    return folder
+
+
+def deployed(folder, name, out="d.safetensors", **changes):
+    values = {
+        "model": folder / "digital-0.safetensors",
+        "embeddings": folder / "e" / "digital.safetensors",
+        "detector": name,
+        "alpha": 0.05,
+        "params": folder / "params.yaml",
+        "out": folder / out,
+    }
+    return call(deploy.main, **(values | changes))
+
+
+def scored(folder, tmp_path, detector="d.safetensors", images=None, **changes):
+    images = images or folder / "pictures"
+    status = call(score.main, detector=folder / detector, images=images, out=tmp_path / "s.csv", **changes)
+    if status:
+        return status, None
+    with open(tmp_path / "s.csv", newline="") as file:
+        return status, list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", ["knn", "ssd", "vim", "temperature_scaling", "msp"])
+def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path, name, capsys):
+    assert deployed(folder, name) == 0
+    count = 50 if name == "temperature_scaling" else 100  # the other half was fitted on
+    assert f"from {count} calibration images" in capsys.readouterr().out
+    status, rows = scored(folder, tmp_path, batch_size=7)
+    assert status == 0 and len(rows) == 120
+    scorer = load_deployed(folder / "d.safetensors")
+    outputs = read_embeddings(folder / "e", "digital", 0)
+    expected = np.concatenate(
+        [scorer.calibrated.detector.score(outputs.outputs(s, "test"))[:60] for s in ("digits", "heldout")]
+    )
+    found = np.array([float(row["score"]) for row in rows])
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
+    assert rows[0]["path"] == "digits/000.png" and rows[-1]["path"] == "heldout/059.png"
+    p = np.array([float(row["p_value"]) for row in rows])
+    np.testing.assert_array_equal(p, p_values(scorer.calibrated.calibration, found))
+    np.testing.assert_array_equal([row["is_ood"] == "true" for row in rows], p <= 0.05)
+    logits = outputs.outputs("digits", "test").logits[:60]
+    assert [row["predicted_class"] for row in rows[:60]] == [str(c) for c in logits.argmax(1)]
+
+
+def test_three_lines_of_python(folder):
+    assert deployed(folder, "knn") == 0
+    scorer = load_deployed(folder / "d.safetensors")
+    images = load_tensors(folder / "noise.safetensors")[0]["test.images"]
+    decisions = scorer.decide(images)
+    assert decisions.is_ood.mean() > 0.3, "an untrained network sees that noise is unlike digits"
+    own = scorer.decide(load_tensors(folder / "digits.safetensors")[0]["test.images"])
+    assert own.is_ood.mean() < 0.15, "alpha 0.05, from 100 calibration images"
+    with pytest.raises(InputError, match=r"uint8 of shape \(N, 1, 8, 8\), found float32 \(2, 3, 8, 8\)"):
+        scorer.decide(np.zeros((2, 3, 8, 8), np.float32))
+
+
+def test_two_runs_give_the_same_bytes(folder, tmp_path):
+    for name in ("a.safetensors", "b.safetensors"):
+        assert deployed(folder, "ssd", out=name) == 0
+    assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
+
+
+def test_pictures_of_any_kind_pass_the_chain(folder, tmp_path):
+    assert deployed(folder, "knn") == 0
+    colour = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(colour).save(tmp_path / "in" / "photo.jpg")
+    status, rows = scored(folder, tmp_path, images=tmp_path / "in")
+    assert status == 0 and rows[0]["path"] == "photo.jpg"
+
+
+def test_gallery_shows_the_most_ood_first(folder, tmp_path):
+    assert deployed(folder, "knn") == 0
+    status, rows = scored(folder, tmp_path, html=tmp_path / "page.html", html_count=10)
+    assert status == 0
+    rows.sort(key=lambda row: -float(row["score"]))
+    page = (tmp_path / "page.html").read_text()
+    names = re.findall('<img alt="([^"]+)"', page)
+    assert len(names) == 10 and names[0] == rows[0]["path"] and names[-1] == rows[-1]["path"]
+    ranks = [int(rank) for rank in re.findall(r"<figcaption>#(\d+) ", page)]
+    assert ranks == sorted(ranks) and (ranks[0], ranks[-1]) == (1, 120)
+    kinds = re.findall('<figure class="(ood|id)"', page)
+    assert kinds == ["ood" if rows[rank - 1]["is_ood"] == "true" else "id" for rank in ranks]
+    first = re.search('base64,([^"]+)"', page)[1]
+    with Image.open(io.BytesIO(base64.b64decode(first))) as shown:
+        with Image.open(folder / "pictures" / names[0]) as original:
+            np.testing.assert_array_equal(np.asarray(shown), np.asarray(original))
+    assert "http" not in page, "nothing is loaded from elsewhere"
+
+
+def test_gallery_escapes_names(folder, tmp_path):
+    images = tmp_path / "in & out"
+    images.mkdir()
+    Image.new("RGB", (200, 100)).save(images / "<b>&.png")
+    assert deployed(folder, "knn") == 0
+    assert scored(folder, tmp_path, images=images, html=tmp_path / "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "&lt;b&gt;&amp;.png" in page and "<b>" not in page and "in &amp; out" in page
+
+
+def test_bad_pictures_are_named(folder, tmp_path, capsys):
+    assert deployed(folder, "knn") == 0
+    images = tmp_path / "in"
+    images.mkdir()
+    assert scored(folder, tmp_path, images=images)[0] == 1
+    assert "no image in it" in capsys.readouterr().err
+    (images / "broken.png").write_bytes(b"not a picture")
+    assert scored(folder, tmp_path, images=images)[0] == 1
+    assert "broken.png: cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_wrong_files_are_named(folder, tmp_path, capsys):
+    assert deployed(folder, "knn", alpha=0.001) == 1
+    assert "needs at least 999 calibration images, there are 100" in capsys.readouterr().err
+    assert deployed(folder, "knnn") == 1 and "unknown detector 'knnn'" in capsys.readouterr().err
+    assert scored(folder, tmp_path, detector="digital-0.safetensors")[0] == 1
+    assert "expected a file of kind 'detector', found 'model'" in capsys.readouterr().err
+    assert deployed(folder, "knn") == 0
+    whole = (folder / "d.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-100])
+    assert scored(folder, tmp_path, detector="cut.safetensors")[0] == 1
+    assert "not a complete safetensors file" in capsys.readouterr().err
+    arrays, metadata = load_tensors(folder / "d.safetensors")
+    save_tensors(folder / "new.safetensors", arrays, kind="detector", metadata=metadata | {"format": 99})
+    assert scored(folder, tmp_path, detector="new.safetensors")[0] == 1
+    assert "newer version" in capsys.readouterr().err
+
+
+def test_embeddings_of_another_training_are_refused(folder, tmp_path, capsys):
+    arrays, metadata = load_tensors(folder / "digital-0.safetensors")
+    about = {key: value for key, value in metadata.items() if key not in ("kind", "format")}
+    other = tmp_path / "digital-0.safetensors"
+    save_tensors(other, arrays, kind="model", metadata=about | {"settings": {"epochs": 3}})
+    assert deployed(folder, "knn", model=other) == 1
+    assert "not the embeddings of model 'digital' of seed 0" in capsys.readouterr().err
+    save_tensors(other, arrays | {"head.weight": arrays["head.weight"] + 1}, kind="model", metadata=about)
+    assert deployed(folder, "knn", model=other) == 1
+    assert "trained again" in capsys.readouterr().err
+
+
+def test_the_file_says_what_it_is(folder):
+    assert deployed(folder, "ssd") == 0
+    metadata = load_tensors(folder / "d.safetensors")[1]
+    assert metadata["detector"]["settings"]["ridge"] == 1e-3
+    assert metadata["threshold"]["alpha"] == 0.05 and metadata["threshold"]["images"] == 100
+    json.dumps(metadata, allow_nan=False)
