@@ -31,7 +31,7 @@ PARAMS = {
     "objectives": {
         "scratch": {},
         "simclr": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1},
-        "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0},
+        "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 1},
     },
     "augment": {
         "simclr": {"crop_scale_min": 0.5, "jitter": 0.8, "brightness": 0.4, "second": {"solarise": 0.2}},
@@ -40,7 +40,8 @@ PARAMS = {
 }
 OPTIONS = {
     "seed": 0, "architecture": "resnet-8-4", "epochs": 6, "batch_size": 64, "optimiser": "sgd", "lr": 0.05,
-    "momentum": 0.9, "weight_decay": 1e-4, "warmup_epochs": 1, "save_every": 1, "knn_every": 3,
+    "momentum": 0.9, "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 1, "clip": 0.0,
+    "accumulate": 1, "save_every": 1, "knn_every": 3,
 }  # fmt: skip
 
 
