@@ -83,6 +83,9 @@ def test_monte_carlo_comes_to_the_closed_form():
 def test_a_head_keeps_its_limits(single):
     with seeded(0):
         head = GaussianHead(6, 4, single=single)
+    mu, log_variance = head(randn(50, 6).float())
+    assert (0.5 * log_variance).exp().mean().item() == pytest.approx(0.1)  # as it starts
+    torch.nn.init.normal_(head.log_variance.weight, generator=torch.Generator().manual_seed(0))
     mu, log_variance = head(1e4 * randn(50, 6).float())
     assert mu.shape == log_variance.shape == (50, 4)
     sigma = (0.5 * log_variance).exp()
