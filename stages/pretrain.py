@@ -33,7 +33,10 @@ from stages.training.engine.curves import save_curves
 @click.option("--lr", required=True, type=float)
 @click.option("--momentum", required=True, type=float)
 @click.option("--weight_decay", required=True, type=float)
+@click.option("--schedule", required=True, help="Course of the learning rate after the warm-up.")
 @click.option("--warmup_epochs", required=True, type=int)
+@click.option("--clip", required=True, type=float, help="Length that gradients are cut to; 0 = never.")
+@click.option("--accumulate", required=True, type=int, help="Batches a step.")
 @click.option("--save_every", required=True, type=int, help="Epochs between checkpoints.")
 @click.option("--knn_every", required=True, type=int, help="Epochs between kNN accuracies; 0 = never.")
 @click.option("--out", required=True, help="Model file to write.")
@@ -48,8 +51,8 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     with seeded(seed):
         backbone = build_backbone(architecture, channels=meta["channels"])
         method = kind(backbone, own, classes=len(meta["classes"]))
-    splits = ("train", "validation")
-    sets = [ResidentSet(tensors[f"{s}.images"], tensors[f"{s}.labels"], here.device) for s in splits]
+    parts = [(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in ("train", "validation")]
+    sets = [ResidentSet(*part, here.device) for part in parts]
     run = Pretraining(
         f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
         mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
@@ -64,13 +67,12 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     metadata = {
         **preprocessing, "name": objective, "objective": objective, "arch": architecture, "seed": seed,
         "id": meta["name"], "head_classes": None, "feature_dim": backbone.feature_dim,
-        "projector": getattr(own, "projector", None), "settings": settings,
+        "projector": None, "settings": settings, **method.described(),
     }  # fmt: skip
     save_model(out, {"backbone": backbone, **method.exported()}, metadata)
     save_curves(out_curves, curves)
     checkpoint.delete()
-    watched = [name for name in ("loss", "knn", "effective_rank") if name in curves[-1]]
-    last = ", ".join(f"{name} {curves[-1][name]:.4g}" for name in watched)
+    last = ", ".join(f"{k} {v:.4g}" for k, v in curves[-1].items() if k in ("loss", "knn", "effective_rank"))
     click.echo(f"wrote {out}: {objective} after {len(curves) if kind.trains else 0} epochs, {last}")
 
 

@@ -68,7 +68,7 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     changed = {"name": name, "objective": "classifier", "seed": seed, "projector": None, "settings": settings}
     head_classes = list(range(len(meta["classes"])))
     modules = {"backbone": model.backbone, "head": model.head}
-    save_model(out, modules, {**start_meta, **changed, "head_classes": head_classes})
+    save_model(out, modules, {**start_meta, **changed, "head_classes": head_classes, "stochastic": None})
     save_curves(out_curves, curves)
     checkpoint.delete()
     final = curves[-1]["validation_accuracy"]

@@ -15,13 +15,12 @@ Arrays = dict[str, np.ndarray]
 def outputs(model: Model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return features [N, D] and, where the model has them, logits [N, K] and projections [N, P].
 
-    `images` are normalised floats on the model's device.
+    A model whose embedding is a Gaussian gives its mu and log_variance too. `images` are normalised floats
+    on the model's device.
     """
-    found = {"features": model.features(images)}
+    found = model.embedded(images)
     if model.head is not None:
         found["logits"] = model.head(found["features"])
-    if model.projector is not None:
-        found["projections"] = model.projector(found["features"])
     return found
 
 

@@ -12,6 +12,7 @@ from stages.core.artefacts import load_tensors, save_tensors
 from stages.core.errors import InputError
 from stages.models.build import build_backbone
 from stages.models.heads import build_head, build_projector
+from stages.models.stochastic import GaussianHead, build_prior
 
 REQUIRED = (
     "name arch objective seed size channels mean std resize id classes head_classes feature_dim "
@@ -21,17 +22,43 @@ _STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout"}
 
 
 class Model(nn.Module):
-    """A backbone with, where the file has them, a linear head and a projector."""
+    """A backbone with, where the file has them, a linear head, a projector, and a Gaussian with its prior.
+
+    `space` says where the Gaussian stands: "h", on the backbone's features, or "z", on the projections.
+    """
 
     def __init__(
-        self, backbone: nn.Module, head: nn.Module | None = None, projector: nn.Module | None = None
+        self,
+        backbone: nn.Module,
+        head: nn.Module | None = None,
+        projector: nn.Module | None = None,
+        gaussian: nn.Module | None = None,
+        prior: nn.Module | None = None,
+        space: str | None = None,
     ):
         super().__init__()
         self.backbone, self.head, self.projector = backbone, head, projector
+        self.gaussian, self.prior, self.space = gaussian, prior, space
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised images [N, C, H, W] -> pooled features [N, D], before the head."""
-        return self.backbone(x)
+        """Normalised images [N, C, H, W] -> features [N, D], before the head; of a Gaussian on h its mean."""
+        return self.embedded(x)["features"]
+
+    def embedded(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Normalised images [N, C, H, W] -> features [N, D], projections [N, P], mu and log_variance.
+
+        What the model does not have is left out. Projections are those of the mean of a Gaussian.
+        """
+        found = {"features": self.backbone(x)}
+        if self.space == "h":
+            found["mu"], found["log_variance"] = self.gaussian(found["features"])
+            found["features"] = found["mu"]
+        if self.projector is not None:
+            found["projections"] = self.projector(found["features"])
+        if self.space == "z":
+            found["mu"], found["log_variance"] = self.gaussian(found["projections"])
+            found["projections"] = found["mu"]
+        return found
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised images [N, C, H, W] -> logits [N, K]; InputError if the model has no head."""
@@ -43,7 +70,7 @@ class Model(nn.Module):
 
 
 def save_model(path: str | Path, modules: Mapping[str, nn.Module], metadata: Mapping[str, Any]) -> None:
-    """Write the state of `modules` ("backbone", and "head", "projector" where there are any) as a model file.
+    """Write the state of `modules` ("backbone", and others by prefix) as a model file.
 
     Floating tensors are stored as float32. ValueError if `metadata` lacks one of REQUIRED.
     """
@@ -100,7 +127,12 @@ def _empty(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Mod
         # batch norm leaves its mark in the keys; a lone linear layer is told by its missing bias
         batch_norm = "projector.0.bias" not in arrays
         projector = build_projector(backbone.feature_dim, widths, batch_norm=batch_norm)
-    return Model(backbone, head, projector)
+    law = metadata.get("stochastic")
+    if law is None:
+        return Model(backbone, head, projector)
+    size = backbone.feature_dim if law["space"] == "h" else widths[-1]
+    gaussian = GaussianHead(size, size, single=law["sigma"] == "single")
+    return Model(backbone, head, projector, gaussian, build_prior(law["components"], size), law["space"])
 
 
 def _fill(model: Model, arrays: Mapping[str, np.ndarray], path: str | Path) -> None:

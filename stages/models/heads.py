@@ -18,7 +18,13 @@ def build_head(feature_dim: int, classes: int) -> nn.Linear:
     return head
 
 
-def build_projector(feature_dim: int, widths: Sequence[int], *, batch_norm: bool = True) -> nn.Sequential:
+def build_projector(
+    feature_dim: int,
+    widths: Sequence[int],
+    *,
+    batch_norm: bool = True,
+    activation: type[nn.Module] = nn.ReLU,
+) -> nn.Sequential:
     """Return linear layers of `widths` with (batch norm and) ReLU between them, none after the last.
 
     The last width is that of the projection. With batch norm no layer has a bias, as in Barlow
@@ -33,5 +39,5 @@ def build_projector(feature_dim: int, widths: Sequence[int], *, batch_norm: bool
         if not batch_norm:
             nn.init.zeros_(layers[-1].bias)
         if position < len(widths) - 1:
-            layers += [nn.BatchNorm1d(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
+            layers += [nn.BatchNorm1d(width), activation()] if batch_norm else [activation()]
     return nn.Sequential(*layers)

@@ -36,12 +36,23 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
+        """Prepare epoch `epoch` (from 0); `generator` is its stream for draws of the objective's own."""
+
     def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:
         """Update what gradients do not (a moving average, a centre) after step `step` of `steps`."""
 
     def exported(self) -> Mapping[str, nn.Module]:
         """Return the modules that the model file keeps beside the backbone, by prefix."""
         return {}
+
+    def described(self) -> dict[str, Any]:
+        """Return the metadata of the model file that say how to rebuild the `exported` modules."""
+        return {"projector": self.constants.projector} if "projector" in self.exported() else {}
+
+    def representation(self, features: Tensor) -> Tensor:
+        """Return what downstream uses of the backbone's features [N, D]: these themselves, as a rule."""
+        return features
 
 
 class TwoViews(Objective):

@@ -28,21 +28,26 @@ class Training:
     epochs: int
     batch_size: int  # source images; a step forwards two views of each
     optimiser: Literal["sgd", "adamw", "lars"]
-    lr: float  # at the top of the schedule: linear warm-up, then a cosine to 0
+    lr: float  # at the top of the schedule
     momentum: float
     weight_decay: float
+    schedule: Literal["constant", "cosine", "one_cycle"]  # after a linear warm-up; cosine falls to 0
     warmup_epochs: int
+    clip: float  # length that the gradient is cut to; 0 = as it is
+    accumulate: int  # batches whose gradients are averaged for one step
     save_every: int  # epochs between checkpoints
     knn_every: int  # epochs between kNN accuracies on ID validation; 0 = never
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "save_every"):
+        for name in ("epochs", "batch_size", "accumulate", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"pretrain.{name} is {getattr(self, name)}; it must be at least 1")
         if self.batch_size < 2:
             raise InputError("pretrain.batch_size is 1; batch statistics need at least 2 images")
         if not 0 <= self.warmup_epochs <= self.epochs or self.knn_every < 0:
             raise InputError("pretrain: warmup_epochs must lie in 0 to epochs, and knn_every be at least 0")
+        if not self.clip >= 0:
+            raise InputError(f"pretrain.clip is {self.clip}; use a length above 0, or 0 for no clipping")
 
 
 def settings_of(
@@ -82,12 +87,13 @@ class Pretraining:
         seed: int,
         machine: Machine,
     ):
-        self.label, self.training, self.recipes = label, training, recipes
+        self.label, self.training, self.recipes = label, training, recipes[: objective.views]
         self.data, self.validation, self.seed, self.machine = data, validation, seed, machine
-        self.steps = data.steps(training.batch_size) if objective.trains else 0
+        self.images = training.batch_size * training.accumulate  # of a step
+        self.steps = data.steps(self.images) if objective.trains else 0
         # channels last: what tensor cores read, and a quarter faster for the ResNets on a CPU too
         self.backbone = backbone.to(machine.device, memory_format=torch.channels_last)
-        self.objective = objective.to(machine.device)
+        self.objective = objective.to(machine.device, memory_format=torch.channels_last)
         self.mean = torch.tensor(mean, device=machine.device)
         self.std = torch.tensor(std, device=machine.device)
         self.modules = nn.ModuleList((self.backbone, self.objective))
@@ -116,7 +122,7 @@ class Pretraining:
                 state={"networks": self.modules, "optimiser": self.optimiser},
                 checkpoint=checkpoint,
                 save_every=self.training.save_every,
-                items=self.steps * self.training.batch_size,
+                items=self.steps * self.images,
             )
         curves[-1]["effective_rank"] = effective_rank(self.features(self.data))
         return curves
@@ -124,9 +130,11 @@ class Pretraining:
     def _epoch(self, epoch: int, bar) -> dict[str, float]:
         """Run an epoch's steps; losses add up on the device and are read once, at its end."""
         self.modules.train()
+        own = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "objective", epoch))
+        self.objective.before_epoch(epoch, own)
         generator = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "augment", epoch))
         totals: dict[str, Tensor] = {}
-        batches = self.data.epoch_batches(self.seed, epoch, self.training.batch_size)
+        batches = self.data.epoch_batches(self.seed, epoch, self.images)
         for step, index in enumerate(batches, epoch * self.steps):
             for name, value in self._step(step, index, generator).items():
                 totals[name] = totals[name] + value if name in totals else value
@@ -145,15 +153,22 @@ class Pretraining:
 
     def _step(self, step: int, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """One update; returns loss and terms as tensors, so that nothing waits for the device."""
-        images, labels = self.data.images[index], self.data.labels[index]
-        views = [self._view(images, draw(len(images), generator), recipe) for recipe in self.recipes]
         set_learning_rate(self.optimiser, self._rate(step))
-        with self.machine.autocast():
-            loss, terms = self._loss(self.backbone, views, labels)
         self.optimiser.zero_grad()
-        loss.backward()
+        parts = [self._backward(part, generator) for part in index.split(self.training.batch_size)]
+        if self.training.clip:
+            nn.utils.clip_grad_norm_(self.modules.parameters(), self.training.clip)
         self.optimiser.step()
         self.objective.after_step(self.backbone, step, self.steps * self.training.epochs)
+        return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+
+    def _backward(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Add the gradient of one batch, its share of the step; returns loss and terms."""
+        images, labels = self.data.images[index], self.data.labels[index]
+        views = [self._view(images, draw(len(images), generator), recipe) for recipe in self.recipes]
+        with self.machine.autocast():
+            loss, terms = self._loss(self.backbone, views, labels)
+        (loss / self.training.accumulate).backward()
         return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
 
     def _augmented(self, images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
@@ -163,17 +178,18 @@ class Pretraining:
     def _rate(self, step: int) -> float:
         t = self.training
         return learning_rate(
-            "cosine", step, self.steps * t.epochs, base=t.lr, warmup=self.steps * t.warmup_epochs
+            t.schedule, step, self.steps * t.epochs, base=t.lr, warmup=self.steps * t.warmup_epochs
         )
 
     @torch.inference_mode()
     def features(self, data: ResidentSet, batch_size: int = 512) -> Tensor:
-        """Return the encoder's features [N, D] of a set, unaugmented, in evaluation mode."""
-        self.backbone.eval()
+        """Return the representations [N, D] of a set, unaugmented, in evaluation mode."""
+        self.modules.eval()
         parts = []
         for images in data.images.split(batch_size):
             with self.machine.autocast():
-                parts.append(self.backbone(normalise(images, self.mean, self.std)).float())
+                features = self.backbone(normalise(images, self.mean, self.std))
+                parts.append(self.objective.representation(features).float())
         return torch.cat(parts)
 
     def _knn(self) -> float:

@@ -1,5 +1,6 @@
 """SupCon: supervised contrastive learning, the form L_out (Khosla et al. 2020, eq. 2)."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -7,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from stages.core.errors import InputError
+from stages.selfsup.losses.contrastive import repulsion
 from stages.selfsup.objective import TwoViews
-from stages.selfsup.simclr import Constants, repulsion
 
 
 def positive_similarity(z: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -30,6 +31,18 @@ def supcon(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float) -> tuple[
         "repulsion": repulsion(z, temperature),
     }
     return terms["alignment"] + terms["repulsion"], terms
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Widths of the projector's layers (no batch norm), and the temperature."""
+
+    projector: tuple[int, ...]
+    temperature: float
+
+    def __post_init__(self):
+        if self.temperature <= 0:
+            raise InputError(f"temperature is {self.temperature}; it must be above 0")
 
 
 class SupCon(TwoViews):

@@ -4,56 +4,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from stages.selfsup.losses.vicreg import vicreg
 from stages.selfsup.objective import TwoViews
-
-EPSILON = 1e-4  # under the root of the variance
-
-
-def invariance(z1: Tensor, z2: Tensor) -> Tensor:
-    """Return the mean squared difference of the views' projections [N, D]."""
-    return (z1 - z2).square().mean()
-
-
-def variance(z: Tensor) -> Tensor:
-    """Return mean_d relu(1 - sqrt(var_d + eps)) of z [N, D]: 0 once every dimension spreads by 1."""
-    return (1 - (z.var(0) + EPSILON).sqrt()).relu().mean()
-
-
-def covariance(z: Tensor) -> Tensor:
-    """Return the squared off-diagonal entries of the covariance of z [N, D], summed, over D.
-
-    Where N < D the sum of all squares comes from |z' z|^2 = |z z'|^2, without a D x D matrix.
-    """
-    n, d = z.shape
-    z = z - z.mean(0)
-    gram = z @ z.T if n < d else z.T @ z
-    return (gram.square().sum() - z.square().sum(0).square().sum()) / (n - 1) ** 2 / d
-
-
-def vicreg(
-    z1: Tensor, z2: Tensor, invariance_weight: float, variance_weight: float, covariance_weight: float
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return (loss, terms) of projections [N, D]: variance averaged over the views, covariance summed.
-
-    So the authors' code has it; the paper sums both.
-    """
-    terms = {
-        "invariance": invariance(z1, z2),
-        "variance": (variance(z1) + variance(z2)) / 2,
-        "covariance": covariance(z1) + covariance(z2),
-    }
-    weights = (invariance_weight, variance_weight, covariance_weight)
-    return sum(weight * term for weight, term in zip(weights, terms.values(), strict=True)), terms
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Widths of the projector and the weights of the three terms."""
+    """Widths of the projector and the weights of the three terms, and a factor on the whole loss."""
 
     projector: tuple[int, ...]
     invariance: float
     variance: float
     covariance: float
+    scale: float
 
 
 class VICReg(TwoViews):
@@ -63,4 +26,5 @@ class VICReg(TwoViews):
 
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         c = self.constants
-        return vicreg(z1, z2, c.invariance, c.variance, c.covariance)
+        loss, terms = vicreg(z1, z2, c.invariance, c.variance, c.covariance)
+        return c.scale * loss, terms

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages.selfsup.barlow_twins import EPSILON as BARLOW_EPSILON
-from stages.selfsup.barlow_twins import barlow_twins
-from stages.selfsup.simclr import alignment, nt_xent, repulsion
+from stages.selfsup.losses.barlow_twins import EPSILON as BARLOW_EPSILON
+from stages.selfsup.losses.barlow_twins import barlow_twins
+from stages.selfsup.losses.contrastive import alignment, nt_xent, repulsion
+from stages.selfsup.losses.vicreg import EPSILON as VICREG_EPSILON
+from stages.selfsup.losses.vicreg import covariance, invariance, variance, vicreg
 from stages.selfsup.supcon import supcon
-from stages.selfsup.vicreg import EPSILON as VICREG_EPSILON
-from stages.selfsup.vicreg import covariance, invariance, variance, vicreg
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 3])
 

@@ -26,21 +26,29 @@ from stages.models.files import load_model
 from stages.pretrain import main
 from stages.selfsup.objective import TwoViews
 from stages.selfsup.pretraining import Pretraining, Training
+from stages.selfsup.registry import objective_class
 
 PARAMS = {
     "objectives": {
         "scratch": {},
         "simclr": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1},
-        "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0},
+        "byol": {"projector": [16, 8], "predictor": [16, 8], "ema": 0.9},
+        "bayes_h_vicreg": {
+            "projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 0.1,
+            "samples": 2, "beta": 1e-4, "components": 2, "kl": "monte_carlo", "sigma": "diagonal",
+        },
+        "supce": {},
+        "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 1},
     },
     "augment": {
         "simclr": {"crop_scale_min": 0.5, "jitter": 0.8, "brightness": 0.4, "second": {"solarise": 0.2}},
         "off": {},
     },
-}
+}  # fmt: skip
 OPTIONS = {
     "seed": 0, "architecture": "resnet-8-4", "epochs": 6, "batch_size": 64, "optimiser": "sgd", "lr": 0.05,
-    "momentum": 0.9, "weight_decay": 1e-4, "warmup_epochs": 1, "save_every": 1, "knn_every": 3,
+    "momentum": 0.9, "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 1, "clip": 0.0,
+    "accumulate": 1, "save_every": 1, "knn_every": 3,
 }  # fmt: skip
 
 
@@ -133,6 +141,27 @@ def test_killed_at_a_random_moment_and_resumed_gives_equal_bytes(root, folder):
     assert content(folder, "resumed") == content(folder, "whole")
 
 
+@pytest.mark.parametrize("name", ["byol", "bayes_h_vicreg"])
+def test_a_teacher_and_draws_of_its_own_resume_exactly(folder, here, capsys, monkeypatch, name):
+    """Stopped by an error in an epoch: what goes on has the teacher, and the draws, of the last one saved."""
+    assert here(capsys, name, out="whole", epochs=3)[0] == 0
+    kind = objective_class(name)
+    own = kind.after_step
+
+    def fails(self, backbone, step, steps):
+        own(self, backbone, step, steps)
+        if step == 40:  # in the third epoch of 15 steps
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(kind, "after_step", fails)
+    assert here(capsys, name, out="resumed", epochs=3)[0] == 130
+    assert (folder / "scratch" / f"pretrain-{name}-0.pt").exists()
+    monkeypatch.setattr(kind, "after_step", own)
+    status, _, err = here(capsys, name, out="resumed", epochs=3)
+    assert status == 0 and "ignored" not in err, err
+    assert content(folder, "resumed") == content(folder, "whole")
+
+
 def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(root, folder):
     process = start(root, folder, "simclr", epochs=100000, save_every=2)
     saved = folder / "scratch" / "pretrain-simclr-0.pt"
@@ -142,6 +171,16 @@ def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(root, folder):
     assert status == 143 and "stopped by SIGTERM; run the same command again" in err
     assert len(torch.load(saved, weights_only=True)["state"]["curves"]) >= 2
     assert not list(folder.glob("*out*"))
+
+
+def test_supce_writes_a_classifier(folder, here, capsys):
+    assert here(capsys, "supce", batch_size=32)[0] == 0
+    model, metadata = load_model(folder / "out.safetensors")
+    assert metadata["head_classes"] == list(range(10)) and metadata["projector"] is None
+    digits = load_digits()
+    images = torch.from_numpy((digits.images[1000:1200] * 255 / 16).round().astype(np.uint8))[:, None]
+    guesses = model(normalise(images, metadata["mean"], metadata["std"])).argmax(1).numpy()
+    assert (guesses == digits.target[1000:1200]).mean() > 0.7
 
 
 def test_model_and_curves(folder, here, capsys):
@@ -176,10 +215,14 @@ def test_scratch_is_the_untrained_start_of_the_others(folder, here, capsys):
 
 WRONG = [
     ({"batch_size": 2000}, "batch_size is 2000, but the set has 1000 images"),
-    ({"objective": "simcrl"}, "unknown objective 'simcrl'; known: barlow_twins, scratch"),
+    ({"objective": "simcrl"}, "unknown objective 'simcrl'; known: barlow_twins, bayes_h"),
     ({"objective": "vicreg", "lr": 1e12, "warmup_epochs": 0}, "in epoch 1; lower the learning rate"),
     ({"optimiser": "adam"}, "optimiser: must be one of sgd, adamw, lars, found 'adam'"),
     ({"id_set": "letters.safetensors"}, "letters.safetensors: no such file"),
+    ({"accumulate": 0}, "pretrain.accumulate is 0; it must be at least 1"),
+    ({"accumulate": 16}, "batch_size is 1024, but the set has 1000 images"),
+    ({"clip": -1}, "pretrain.clip is -1.0"),
+    ({"schedule": "cosin"}, "schedule: must be one of constant, cosine, one_cycle, found 'cosin'"),
     ({"warmup_epochs": 7}, "warmup_epochs must lie in 0 to epochs"),
     ({"recipe": "scratch"}, "no section 'augment.scratch'"),
 ]

@@ -1,0 +1,113 @@
+"""DINO: match a momentum teacher's assignment to prototypes (Caron et al. 2021, eq. 1 and 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from stages.core.errors import InputError
+from stages.models.heads import build_projector
+from stages.selfsup.objective import Objective
+from stages.selfsup.teacher import Teacher, teacher_momentum
+from stages.training.engine.schedules import linear_between
+from stages.training.watch import spread
+
+
+def dino(
+    s1: Tensor, s2: Tensor, t1: Tensor, t2: Tensor, centre: Tensor, student_t: float, teacher_t: Tensor
+) -> Tensor:
+    """Return the loss of logits [N, K] of student s and teacher t, each against the other view.
+
+    Cross-entropy of softmax(s / student_t) under softmax((t - centre) / teacher_t), averaged over the
+    images and both directions.
+    """
+    loss = 0.0
+    for student, teacher in ((s1, t2), (s2, t1)):
+        aim = ((teacher - centre) / teacher_t).softmax(1)
+        loss = loss - (aim * (student / student_t).log_softmax(1)).sum(1).mean() / 2
+    return loss
+
+
+class Prototypes(nn.Module):
+    """Cosines of [N, D] with K learned directions: a weight-normed linear layer, its lengths held at 1."""
+
+    def __init__(self, inputs: int, count: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(count, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalize(x, dim=1) @ normalize(self.weight, dim=1).T
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The head, its prototypes, temperatures and averages.
+
+    `head`: widths before the prototypes, GELU between them. The teacher's temperature rises in a line over
+    `temperature_epochs` epochs. `frozen_epochs`: the prototypes stay as they are that long.
+    """
+
+    head: tuple[int, ...]
+    prototypes: int
+    ema: float
+    centre: float
+    student_temperature: float
+    first_teacher_temperature: float
+    teacher_temperature: float
+    temperature_epochs: int
+    frozen_epochs: int
+
+    def __post_init__(self):
+        for name in ("ema", "centre"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; a moving average's share lies in [0, 1]")
+        for name in ("student_temperature", "first_teacher_temperature", "teacher_temperature"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.prototypes < 2 or min(self.temperature_epochs, self.frozen_epochs) < 0:
+            raise InputError("dino: use at least 2 prototypes, and numbers of epochs of at least 0")
+
+
+class DINO(Objective):
+    """Student and momentum teacher agree on prototypes; centring and sharpening keep them from one answer.
+
+    The head is not exported: the file keeps the backbone.
+    """
+
+    Constants = Constants
+
+    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+        super().__init__(backbone, constants, classes=classes)
+        self.head = build_projector(
+            backbone.feature_dim, constants.head, batch_norm=False, activation=nn.GELU
+        )
+        self.prototypes = Prototypes(constants.head[-1], constants.prototypes)
+        self.teacher = Teacher(backbone, self.head, self.prototypes)
+        self.register_buffer("centre", torch.zeros(constants.prototypes))
+        # a tensor, so that a compiled step does not depend on its value
+        self.register_buffer("temperature", torch.zeros(()), persistent=False)
+
+    def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
+        c = self.constants
+        share = min(1.0, epoch / max(1, c.temperature_epochs))
+        self.temperature.fill_(linear_between(c.first_teacher_temperature, c.teacher_temperature, share))
+        self.prototypes.requires_grad_(epoch >= c.frozen_epochs)
+
+    def forward(
+        self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        c = self.constants
+        z = [self.head(backbone(view)) for view in views]
+        students = [self.prototypes(each).float() for each in z]
+        teachers = [self.teacher(view).float() for view in views]
+        with torch.autocast(z[0].device.type, enabled=False):
+            loss = dino(*students, *teachers, self.centre.clone(), c.student_temperature, self.temperature)
+            self.centre.lerp_(torch.cat(teachers).mean(0), 1 - c.centre)
+            return loss, {"spread": spread(z[0])}
+
+    def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:
+        momentum = teacher_momentum(self.constants.ema, step, steps)
+        self.teacher.follow(backbone, self.head, self.prototypes, momentum=momentum)

@@ -1,0 +1,104 @@
+"""Objectives whose embedding is a Gaussian: samples through a two-view loss, plus a divergence to a prior."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stages.core.errors import InputError
+from stages.models.heads import build_projector
+from stages.models.stochastic import GaussianHead, build_prior, kl_monte_carlo, kl_standard_normal, sample
+from stages.selfsup.objective import Objective
+from stages.training.watch import spread
+
+
+@dataclass(frozen=True)
+class StochasticConstants:
+    """Widths of the projector; draws, weight of the divergence, prior and form of the KL, sigma."""
+
+    projector: tuple[int, ...]
+    samples: int  # draws of each embedding (the papers' S)
+    beta: float
+    components: int  # of the prior: 0 = a standard normal, else a learned mixture
+    kl: Literal["closed", "monte_carlo"]
+    sigma: Literal["diagonal", "single"]
+
+    def __post_init__(self):
+        if self.samples < 1:
+            raise InputError(f"samples is {self.samples}; draw each embedding at least once")
+        if not self.beta >= 0:
+            raise InputError(f"beta is {self.beta}; below 0 it would reward distance from the prior")
+        if self.components < 0:
+            raise InputError(f"components is {self.components}; use 0 (a standard normal) or more")
+        if self.components and self.kl == "closed":
+            raise InputError("the divergence to a mixture has no closed form; use kl: monte_carlo")
+
+
+@torch.compiler.disable
+def _noise(shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, device=device, generator=generator)
+
+
+class Stochastic(Objective):
+    """L = mean_s loss(z1_s, z2_s) + beta (KL_1 + KL_2) / 2 over S draws of each view's embedding.
+
+    `space` h: the representation is drawn, and each draw goes through the projector (all draws of a view in
+    one batch, whose statistics batch norm takes); downstream uses the mean. `space` z: the projection is
+    drawn, downstream uses the deterministic representation. A subclass defines `pair_loss`.
+    """
+
+    space: ClassVar[Literal["h", "z"]]
+
+    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+        super().__init__(backbone, constants, classes=classes)
+        self.projector = build_projector(backbone.feature_dim, constants.projector)
+        size = backbone.feature_dim if self.space == "h" else constants.projector[-1]
+        self.gaussian = GaussianHead(size, size, single=constants.sigma == "single")
+        self.prior = build_prior(constants.components, size)
+
+    def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def pair_loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Projections [N, D] of one draw of each view -> (loss, its terms)."""
+        raise NotImplementedError
+
+    def forward(
+        self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        (z1, first), (z2, second) = (self._draws(backbone, view) for view in views)
+        with torch.autocast(z1.device.type, enabled=False):
+            pairs = [self.pair_loss(a, b) for a, b in zip(z1, z2, strict=True)]
+            terms = {name: torch.stack([t[name] for _, t in pairs]).mean() for name in pairs[0][1]}
+            shared = {name: (first[name] + second[name]) / 2 for name in ("kl", "sigma")}
+            loss = torch.stack([loss for loss, _ in pairs]).mean() + self.constants.beta * shared["kl"]
+            return loss, {**terms, **shared, "spread": first["spread"]}
+
+    def _draws(self, backbone: nn.Module, view: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return draws of a view's projection, [S, N, P], with its divergence, mean sigma and spread."""
+        base = backbone(view) if self.space == "h" else self.projector(backbone(view))
+        with torch.autocast(base.device.type, enabled=False):
+            mu, log_variance = self.gaussian(base.float())
+            noise = _noise((self.constants.samples, *mu.shape), mu.device, self.generator)
+            u = sample(mu, log_variance, noise)
+            kl = (
+                kl_standard_normal(mu, log_variance)
+                if self.constants.kl == "closed"
+                else kl_monte_carlo(u, mu, log_variance, self.prior)
+            )
+            sigma = (0.5 * log_variance.detach()).exp().mean()
+        z = self.projector(u.flatten(0, 1)).unflatten(0, u.shape[:2]) if self.space == "h" else u
+        return z.float(), {"kl": kl.mean(), "sigma": sigma, "spread": spread(mu)}
+
+    def representation(self, features: Tensor) -> Tensor:
+        return self.gaussian(features.float())[0] if self.space == "h" else features
+
+    def exported(self) -> Mapping[str, nn.Module]:
+        return {"projector": self.projector, "gaussian": self.gaussian, "prior": self.prior}
+
+    def described(self) -> dict[str, Any]:
+        c = self.constants
+        law = {"space": self.space, "sigma": c.sigma, "components": c.components}
+        return {**super().described(), "stochastic": law}
