@@ -32,7 +32,12 @@ def _list(context: click.Context, option: click.Option, wanted: bool) -> None:
     "--set", "name", required=True, help="Name of the set: one of the known ones, or yours with --folder."
 )
 @click.option("--role", required=True, help="id, near, far, tuning or auxiliary.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Folder of your own pictures.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Your pictures: a folder, or a CSV of paths.")
+@click.option(
+    "--skip_unreadable/--no-skip_unreadable",
+    default=False,
+    help="Leave out and list pictures that cannot be decoded.",
+)
 @click.option("--id", "id_name", required=True, help="Name of the in-distribution set.")
 @click.option(
     "--size", type=click.IntRange(8, 1024), required=True, help="Side of the square images in pixels."
@@ -72,7 +77,9 @@ def main(name: str, role: str, folder: Path | None, id_name: str, channels: str,
     save_tensors(out, tensors, kind="set", metadata=metadata)
     splits = ", ".join(f"{count} {split}" for split, count in metadata["splits"].items())
     shape = f"{metadata['channels']}x{metadata['size']}x{metadata['size']}"
-    click.echo(f"{out}: {name}, {splits} images of {shape}.")
+    skipped = sum(map(len, metadata["source"].get("unreadable", {}).values()))
+    told = f"; {skipped} unreadable ones are left out and listed in its metadata" if skipped else ""
+    click.echo(f"{out}: {name}, {splits} images of {shape}{told}.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """From a name to the tensors and metadata of a set file: find, read, cut, limit, convert."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +14,13 @@ from stages.data.catalogue import Entry
 from stages.data.corruptions import KINDS, corrupt
 from stages.data.fetch import Located, locate
 from stages.data.images import chain_text, convert
-from stages.data.readers import READERS, Pictures, digest, list_images, read_digits, tree
+from stages.data.own import SPLITS, read_own
+from stages.data.readers import READERS, Pictures, digest, read_digits
 from stages.data.splits import stratified_choice, stratified_cut
 from stages.data.synthetic import FONTS, LETTERS, NOISES, PHOTOS, letters, package_folder, photos
 
 DIGITS = tuple("0123456789")
 _BLOCK = 256
-SPLITS = ("train", "validation", "test")
 Splits = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
 
 
@@ -29,7 +30,8 @@ class Settings:
 
     size, channels: of every image. validation: share cut from ID train. count: images per split of a
     synthetic set. limit: at most so many per split (0 = all). heldout: class names of `digits` that
-    become `digits_heldout`. test: share cut off where a set has no published test split.
+    become `digits_heldout`. test: share cut off where a set has no published test split. skip_unreadable:
+    leave out pictures that cannot be decoded and list them in the metadata, instead of stopping.
     """
 
     size: int
@@ -40,6 +42,7 @@ class Settings:
     seed: int
     heldout: tuple[str, ...]
     test: float
+    skip_unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Source:
 
     splits: Splits
     source: dict[str, Any]
-    native: int = 0
+    root: Path = Path()  # what the names of unreadable pictures are relative to
 
 
 def build_set(
@@ -148,9 +151,9 @@ def _corruptions(
     arrays: Arrays = {}
     for split in ("train", "validation"):
         pictures, _ = found.splits[split]
-        images = convert(pictures.images, settings.size, settings.channels, f"ID {split}")
+        images, kept = _decoded(f"ID {split}", pictures, settings)
         rng = numpy_stream(settings.seed, "corruptions", split)
-        corrupted, labels, index = corrupt(images, pictures.labels, count, rng)
+        corrupted, labels, index = corrupt(images, pictures.labels[kept], count, rng)
         arrays[split] = {"images": corrupted, "labels": labels, "index": index}
     return arrays, tuple(KINDS), {"made from": "ID train and ID validation images", "id": found.source}
 
@@ -184,11 +187,26 @@ def _converted(name: str, found: Source, settings: Settings) -> tuple[Arrays, tu
     """Pass every split through the chain."""
     arrays: Arrays = {}
     classes: tuple[str, ...] = ()
+    source = dict(found.source)
     for split, (pictures, index) in found.splits.items():
-        images = convert(pictures.images, settings.size, settings.channels, f"{name} {split}")
-        arrays[split] = {"images": images, "labels": pictures.labels, "index": index}
+        images, kept = _decoded(f"{name} {split}", pictures, settings)
+        arrays[split] = {"images": images, "labels": pictures.labels[kept], "index": index[kept]}
         classes = pictures.classes
-    return arrays, classes, found.source
+        if not kept.all():
+            names = [os.path.relpath(pictures.images[row], found.root) for row in np.flatnonzero(~kept)]
+            source["unreadable"] = {**source.get("unreadable", {}), split: names}
+    return arrays, classes, source
+
+
+def _decoded(name: str, pictures: Pictures, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Return (images that could be decoded, whether each picture could)."""
+    kept = np.ones(len(pictures.labels), bool)
+    skipped: list[int] | None = [] if settings.skip_unreadable else None
+    images = convert(pictures.images, settings.size, settings.channels, name, skipped)
+    kept[skipped or []] = False
+    if not kept.any():
+        raise InputError(f"{name}: none of the {len(kept)} pictures can be read")
+    return images, kept
 
 
 def _source(
@@ -196,13 +214,14 @@ def _source(
 ) -> Source:
     """Return the splits of a set: train, validation and test for the ID set, test for any other."""
     if folder is not None:
-        published, source = _folder(name, folder, settings, is_id=is_id)
+        published, source = _own(name, folder, settings, is_id=is_id)
     elif entry.reader.startswith("digits"):
         published, source = _digits(entry, settings)
     else:
         published, source = _published(entry, is_id=is_id)
+    root = Path() if folder is None else folder if folder.is_dir() else folder.parent
     if not is_id:
-        return Source(_limited(name, {"test": published["test"]}, settings), source)
+        return Source(_limited(name, {"test": published["test"]}, settings), source, root)
     if "train" not in published:
         raise InputError(
             f"set {name!r} has only a test split, so it cannot be the ID set; name another in `id`"
@@ -226,7 +245,7 @@ def _source(
                 f"set {name!r}: ID {split} holds images of fewer than {least} classes; "
                 "raise data.limit or data.validation, or add pictures"
             )
-    return Source(splits, source)
+    return Source(splits, source, root)
 
 
 def _limited(name: str, splits: Splits, settings: Settings) -> Splits:
@@ -312,28 +331,9 @@ def _provenance(located: Mapping[str, Located]) -> dict[str, dict[str, str]]:
     return out
 
 
-def _folder(name: str, folder: Path, settings: Settings, *, is_id: bool) -> tuple[Splits, dict]:
-    """Read a folder of one's own pictures. As ID set: one folder per class, or train/ and test/ (and
-    validation/) of such folders; without them the test share is cut off by seed."""
-    if not folder.is_dir():
-        raise InputError(
-            f"set {name!r}: folder {str(folder)!r} is not there; correct `sets.{name}.folder` in params.yaml"
-        )
-    inner = [split for split in SPLITS if (folder / split).is_dir()]
-    source = {"folder": folder.name, "sha256": digest(list_images(folder), folder)}
-    if "test" in inner and (not is_id or "train" in inner):
-        read = {split: tree({name: folder / split}, split, {}) for split in (inner if is_id else ["test"])}
-        if len({pictures.classes for pictures in read.values()}) > 1:
-            raise InputError(
-                f"{folder}: {', '.join(inner)} hold different class folders; they must be the same"
-            )
-        return {
-            split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()
-        }, source
-    pictures = tree({name: folder}, "test", {})
-    index = np.arange(len(pictures.labels))
-    if not is_id:
-        return {"test": (pictures, index)}, source
-    if not pictures.classes:
-        raise InputError(f"{folder}: an ID set needs one folder per class; this one is flat")
-    return _cut_test(pictures, index, settings), source
+def _own(name: str, place: Path, settings: Settings, *, is_id: bool) -> tuple[Splits, dict]:
+    """Read pictures of one's own; an ID set without splits has its test share cut off by seed."""
+    read, source = read_own(name, place, is_id=is_id)
+    if "" in read:
+        return _cut_test(read[""], np.arange(len(read[""].labels)), settings), source
+    return {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}, source

@@ -84,9 +84,13 @@ def read_image(path: Path) -> Image.Image:
         raise InputError(f"{path}: cannot be read ({reason}); repair or remove it") from None
 
 
-def convert(images: Images, size: int, channels: int, name: str) -> np.ndarray:
+def convert(
+    images: Images, size: int, channels: int, name: str, unreadable: list[int] | None = None
+) -> np.ndarray:
     """Return uint8 [N, channels, size, size] of `images`: uint8 [N, H, W(, 3)] or paths of files.
 
+    A file that cannot be decoded stops with an InputError; if a list `unreadable` is given, its position
+    goes in there instead (sorted) and its row is left out.
     Both cores work (Pillow releases the lock), the peak is the result plus a few pictures.
     """
     count = len(images)
@@ -101,7 +105,12 @@ def convert(images: Images, size: int, channels: int, name: str) -> np.ndarray:
         stop = min(start + _BLOCK, count)
         for index in range(start, stop):
             item = images[index]
-            out[index] = to_array(Image.fromarray(item) if shape else read_image(item), size, channels)
+            try:
+                out[index] = to_array(Image.fromarray(item) if shape else read_image(item), size, channels)
+            except InputError:
+                if unreadable is None:
+                    raise
+                unreadable.append(index)
         return stop - start
 
     bar = tqdm(total=count, desc=f"{name}: converting", unit="image", disable=None, delay=0.5)
@@ -111,4 +120,7 @@ def convert(images: Images, size: int, channels: int, name: str) -> np.ndarray:
                 bar.update(done)
         finally:
             pool.shutdown(cancel_futures=True)
+    if unreadable:
+        unreadable.sort()  # threads came in any order
+        return np.delete(out, unreadable, axis=0)
     return out
