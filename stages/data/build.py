@@ -1,7 +1,6 @@
 """From a name to the tensors and metadata of a set file: find, read, cut, limit, convert."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
 from stages.data.catalogue import Entry
 from stages.data.corruptions import KINDS, corrupt
-from stages.data.fetch import Located, locate
 from stages.data.images import chain_text, convert
-from stages.data.own import SPLITS, read_own
-from stages.data.readers import READERS, Pictures, digest, read_digits
+from stages.data.own import SPLITS
+from stages.data.readers import Pictures, digest
+from stages.data.sources import read_source
 from stages.data.splits import stratified_choice, stratified_cut
 from stages.data.synthetic import FONTS, LETTERS, NOISES, PHOTOS, letters, package_folder, photos
 
-DIGITS = tuple("0123456789")
 _BLOCK = 256
 Splits = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
 
@@ -29,9 +27,10 @@ class Settings:
     """What decides the content of a set file besides its name.
 
     size, channels: of every image. validation: share cut from ID train. count: images per split of a
-    synthetic set. limit: at most so many per split (0 = all). heldout: class names of `digits` that
-    become `digits_heldout`. test: share cut off where a set has no published test split. skip_unreadable:
-    leave out pictures that cannot be decoded and list them in the metadata, instead of stopping.
+    synthetic set. limit: at most so many per split (0 = all). heldout: classes left out of the ID set,
+    which become the set <id>_heldout. test: share cut off where a set has no published test split.
+    skip_unreadable: leave out pictures that cannot be decoded and list them in the metadata, instead of
+    stopping.
     """
 
     size: int
@@ -62,11 +61,14 @@ def build_set(
     id_entry: Entry | None,
     is_id: bool,
     folder: Path | None,
+    is_heldout: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (tensors, metadata) of the set file of `name`.
 
     `entry` is its catalogue record (None: `folder` holds its images), `id_entry` that of the ID set
-    (None: a folder of one's own; for `corruptions` `folder` is then the ID set's folder).
+    (None: a folder of one's own). `is_heldout`: the set holds the classes that `settings.heldout` leaves
+    out of the ID set, and `entry` or `folder` are the ID set's. For `corruptions` `folder` is that of the
+    ID set.
     """
     if folder is not None and (entry is None or entry.reader != "corruptions"):
         entry = None  # the folder is the set, whatever the catalogue has under this name
@@ -79,7 +81,7 @@ def build_set(
             raise InputError(f"set {name!r} has only a test split, so it cannot be the ID set")
         arrays, classes, source = _synthetic(entry, settings, id_entry)
     else:
-        found = _source(name, entry, settings, is_id=is_id, folder=folder)
+        found = _source(name, entry, settings, is_id=is_id, folder=folder, is_heldout=is_heldout)
         arrays, classes, source = _converted(name, found, settings)
     return _tensors(arrays), _metadata(name, entry, settings, arrays, classes, source, is_id)
 
@@ -110,7 +112,11 @@ def _metadata(
         "source": source,
         "licence": entry.licence if entry else "that of the pictures in the folder",
         "citation": entry.citation if entry else "",
-        "settings": {**asdict(settings), "heldout": list(settings.heldout)},
+        "settings": {
+            key: list(value) if key == "heldout" else value
+            for key, value in asdict(settings).items()
+            if value is not False  # `skip_unreadable` stands here only where it is set
+        },
     }
     if is_id:
         mean, std = _statistics(arrays["train"]["images"])
@@ -210,35 +216,32 @@ def _decoded(name: str, pictures: Pictures, settings: Settings) -> tuple[np.ndar
 
 
 def _source(
-    name: str, entry: Entry | None, settings: Settings, *, is_id: bool, folder: Path | None
+    name: str,
+    entry: Entry | None,
+    settings: Settings,
+    *,
+    is_id: bool,
+    folder: Path | None,
+    is_heldout: bool = False,
 ) -> Source:
     """Return the splits of a set: train, validation and test for the ID set, test for any other."""
-    if folder is not None:
-        published, source = _own(name, folder, settings, is_id=is_id)
-    elif entry.reader.startswith("digits"):
-        published, source = _digits(entry, settings)
-    else:
-        published, source = _published(entry, is_id=is_id)
+    read, source = read_source(name, entry, folder, is_id=is_id)
     root = Path() if folder is None else folder if folder.is_dir() else folder.parent
+    if is_id or is_heldout:
+        read = {split: (p, *_rows(name, p, settings, is_heldout)) for split, p in read.items()}
+        splits = {split: (_subset(p, rows, names), rows) for split, (p, rows, names) in read.items()}
+    else:
+        splits = {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}
     if not is_id:
-        return Source(_limited(name, {"test": published["test"]}, settings), source, root)
-    if "train" not in published:
-        raise InputError(
-            f"set {name!r} has only a test split, so it cannot be the ID set; name another in `id`"
-        )
-    splits = dict(published)
+        part = splits["test"] if "test" in splits else splits[""]
+        return Source(_limited(name, {"test": part}, settings), source, root)
+    if "" in splits:
+        splits = _cut_test(*splits[""], settings)
     if len(splits["train"][0].classes) < 2:
         raise InputError(
             f"set {name!r} cannot be the ID set: it holds one class, and two classes are the least"
         )
-    if "validation" not in splits:
-        pictures, index = splits["train"]
-        rest, part = stratified_cut(
-            pictures.labels, settings.validation, numpy_stream(settings.seed, "validation")
-        )
-        splits["train"] = (pictures.take(rest), index[rest])
-        splits["validation"] = (pictures.take(part), index[part])
-    splits = _limited(name, {split: splits[split] for split in SPLITS}, settings)
+    splits = _limited(name, _cut_validation(name, splits, settings), settings)
     for split, least in (("train", len(splits["train"][0].classes)), ("validation", 2)):
         if len(np.unique(splits[split][0].labels)) < least:
             raise InputError(
@@ -246,6 +249,45 @@ def _source(
                 "raise data.limit or data.validation, or add pictures"
             )
     return Source(splits, source, root)
+
+
+def _rows(
+    name: str, pictures: Pictures, settings: Settings, is_heldout: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return (positions, class names) of what the ID set keeps, or of what is held out of it."""
+    heldout, classes = set(settings.heldout), pictures.classes
+    if is_heldout and not heldout:
+        raise InputError(
+            f"set {name!r} needs at least one class in classes.heldout; take it out of `sets` else"
+        )
+    if heldout - set(classes) or (heldout and len(classes) - len(heldout) < 2):
+        raise InputError(
+            f"classes.heldout is {list(settings.heldout)}: name classes of the ID set so that two or more "
+            f"remain; it has {', '.join(classes)}"
+        )
+    names = tuple(label for label in classes if (label in heldout) == is_heldout)
+    wanted = [position for position, label in enumerate(classes) if label in names]
+    return np.flatnonzero(np.isin(pictures.labels, wanted)), names
+
+
+def _subset(pictures: Pictures, rows: np.ndarray, names: tuple[str, ...]) -> Pictures:
+    """Return the pictures at `rows`, labelled by their position in `names`."""
+    position = {label: index for index, label in enumerate(names)}
+    table = np.array([position.get(label, -1) for label in pictures.classes], np.int64)
+    chosen = pictures.take(rows) if len(rows) < len(pictures.labels) else pictures
+    return Pictures(chosen.images, table[chosen.labels], names)
+
+
+def _cut_validation(name: str, splits: Splits, settings: Settings) -> Splits:
+    """Cut ID validation off ID train unless it came as a split of its own."""
+    if "validation" not in splits:
+        pictures, index = splits["train"]
+        rest, part = stratified_cut(
+            pictures.labels, settings.validation, numpy_stream(settings.seed, "validation")
+        )
+        splits |= {"train": (pictures.take(rest), index[rest])}
+        splits |= {"validation": (pictures.take(part), index[part])}
+    return {split: splits[split] for split in SPLITS}
 
 
 def _limited(name: str, splits: Splits, settings: Settings) -> Splits:
@@ -258,82 +300,13 @@ def _limited(name: str, splits: Splits, settings: Settings) -> Splits:
             pictures, index = pictures.take(rows), index[rows]
         if not len(index):
             raise InputError(
-                f"set {name!r}: split {split} is empty; raise its share (data.validation or digits.test)"
+                f"set {name!r}: split {split} is empty; raise its share (data.validation or classes.test)"
             )
         out[split] = (pictures, index)
     return out
-
-
-def _digits(entry: Entry, settings: Settings) -> tuple[Splits, dict]:
-    """Scikit-learn's digits without the held-out classes, or (digits_heldout) those classes alone."""
-    file = package_folder("sklearn", "datasets/data") / "digits.csv.gz"
-    images, labels = read_digits(file)
-    fewest = 1 if entry.reader == "digits_heldout" else 0
-    if set(settings.heldout) - set(DIGITS) or not fewest <= len(set(settings.heldout)) <= 8:
-        raise InputError(
-            f"digits.heldout is {list(settings.heldout)}: name one to eight of {', '.join(DIGITS)}, "
-            "so that two or more classes remain"
-        )
-    wanted = [name for name in DIGITS if (name in settings.heldout) == (entry.reader == "digits_heldout")]
-    index = np.flatnonzero(np.isin(labels, [int(name) for name in wanted]))
-    position = np.array([wanted.index(name) if name in wanted else -1 for name in DIGITS])
-    pictures = Pictures(images[index], position[labels[index]].astype(np.int64), tuple(wanted))
-    source = {
-        "files": {file.name: {"sha256": digest([file], file.parent), "checked": "shipped with scikit-learn"}}
-    }
-    if entry.reader == "digits_heldout":
-        return {"test": (pictures, index)}, source
-    return _cut_test(pictures, index, settings), source
 
 
 def _cut_test(pictures: Pictures, index: np.ndarray, settings: Settings) -> Splits:
     """Cut a stratified test share off a set without a published one."""
     rest, part = stratified_cut(pictures.labels, settings.test, numpy_stream(settings.seed, "test"))
     return {"train": (pictures.take(rest), index[rest]), "test": (pictures.take(part), index[part])}
-
-
-def _published(entry: Entry, *, is_id: bool) -> tuple[Splits, dict]:
-    """Fetch and read a published set: test only, or train and test for the ID set."""
-    if is_id and "train" not in entry.counts:
-        raise InputError(
-            f"set {entry.name!r} has only a test split, so it cannot be the ID set; name another in `id`"
-        )
-    splits = ("train", "test") if is_id else ("test",)
-    wanted = [file for file in entry.published if not file.split or file.split in splits]
-    located = {file.name: locate(entry, file) for file in wanted}
-    files = {name: found.path for name, found in located.items()}
-    read = {split: READERS[entry.reader](files, split, entry.options) for split in splits}
-    if not any(found.checked == "unpacked copy" for found in located.values()):
-        _counted(entry, read)
-    source = {"addresses": [file.sources[0] for file in wanted], "files": _provenance(located)}
-    return {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}, source
-
-
-def _counted(entry: Entry, read: Mapping[str, Pictures]) -> None:
-    """Compare with the published numbers of images (an unpacked copy may hold a part of a set)."""
-    for split, pictures in read.items():
-        if entry.counts.get(split, len(pictures.labels)) != len(pictures.labels):
-            raise InputError(
-                f"set {entry.name!r}: {len(pictures.labels)} {split} images found, "
-                f"published are {entry.counts[split]}; fetch it again"
-            )
-
-
-def _provenance(located: Mapping[str, Located]) -> dict[str, dict[str, str]]:
-    """Return the sha256 of every published file, or one over names and contents of its unpacked copy."""
-    out = {}
-    for name, found in located.items():
-        sha256 = found.sha256
-        if not sha256:
-            paths = sorted(path for path in found.path.rglob("*") if path.is_file())
-            sha256 = digest(paths, found.path)
-        out[name] = {"sha256": sha256, "checked": found.checked}
-    return out
-
-
-def _own(name: str, place: Path, settings: Settings, *, is_id: bool) -> tuple[Splits, dict]:
-    """Read pictures of one's own; an ID set without splits has its test share cut off by seed."""
-    read, source = read_own(name, place, is_id=is_id)
-    if "" in read:
-        return _cut_test(read[""], np.arange(len(read[""].labels)), settings), source
-    return {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}, source

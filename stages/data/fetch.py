@@ -6,7 +6,10 @@ SSLOOD_DATA_CACHE   where downloads are kept for all workspaces (default ~/.cach
 """
 
 import errno
+import gzip
+import hashlib
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +35,7 @@ class Located:
     """A file (or folder of unpacked content) on this machine, and what was checked about it."""
 
     path: Path
-    checked: str  # "published md5", "published sha256", "none published" or "unpacked copy"
+    checked: str  # "published md5", "… sha256", "… content", "none published" or "unpacked copy"
     sha256: str  # of the published file; "" for an unpacked copy
 
 
@@ -56,6 +59,12 @@ def locate(entry: Entry, file: Published) -> Located:
         found = _in_mirror(Path(mirror), file, tried)
         if found:
             return _opened(entry, file, found)
+    for folder in file.installed:
+        try:
+            if (Path(folder) / file.name).is_file():
+                return _checked(Path(folder) / file.name, file)
+        except InputError as error:
+            tried.append(str(error))
     cached = cache_folder() / entry.name / file.name
     with _writable(cached.parent), FileLock(f"{cached}.lock"):
         if cached.is_file():
@@ -124,9 +133,20 @@ def _in_mirror(mirror: Path, file: Published, tried: list[str]) -> Located | Non
 
 
 def _checked(path: Path, file: Published) -> Located:
-    """Return `path` as Located if its checksum is the published one; InputError else."""
+    """Return `path` as Located if its checksum, or that of its content, is the published one."""
     found = sums(path)
+    if file.content and found.md5 != file.md5 and _content(path) == file.content:
+        return Located(path, "published content", found.sha256)
     return Located(path, compare(found, file, path), found.sha256)
+
+
+def _content(path: Path) -> str:
+    """Return the sha256 of what a gzip file holds, "" if it is none."""
+    try:
+        with gzip.open(path) as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return ""
 
 
 def _opened(entry: Entry, file: Published, located: Located) -> Located:

@@ -1,5 +1,6 @@
 """Where files are looked for, and what is kept: against a real HTTP server on this machine."""
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -146,3 +147,17 @@ def test_two_at_once_fetch_one_file(server):
     for thread in threads:
         thread.join()
     assert len(found) == 4 and len(server.log) == 1
+
+
+def test_recompressed_copy_is_known_by_its_content(server, tmp_path):
+    content = hashlib.sha256(b"labels").hexdigest()
+    (tmp_path / "installed").mkdir()
+    path = tmp_path / "installed/labels.gz"
+    places = {"name": "labels.gz", "content": content, "installed": (str(path.parent),)}
+    made = entry(f"{server.address}/missing/labels.gz", **places)
+    path.write_bytes(gzip.compress(b"labels", 1))
+    assert fetch.locate(*made).path == path and fetch.locate(*made).checked == "published content"
+    for spoilt in (gzip.compress(b"other"), gzip.compress(b"labels")[:-4], b"no gzip"):
+        path.write_bytes(spoilt)
+        with pytest.raises(InputError, match="labels.gz: its md5"):
+            fetch.locate(*made)

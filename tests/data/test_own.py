@@ -16,7 +16,7 @@ from stages.data.own import read_own
 from stages.download import main
 from tests.test_pipeline_contract import outside_git
 
-SETTINGS = "--size 16 --channels 3 --validation 0.25 --count 80 --limit 0 --seed 0 --heldout 8 --test 0.25"
+SETTINGS = "--size 16 --channels 3 --validation 0.25 --count 80 --limit 0 --seed 0 --test 0.25"
 
 
 def download(out, words, id_name="digits"):
