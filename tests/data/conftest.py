@@ -1,5 +1,7 @@
 """Fixtures of the data room."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.data.serving import serving
@@ -14,3 +16,12 @@ def server(tmp_path, monkeypatch):
             monkeypatch.delenv(spelt, raising=False)
     with serving() as httpd:
         yield httpd
+
+
+@pytest.fixture
+def fashion_mnist() -> Path:
+    """Folder of the real Fashion-MNIST: apt install dataset-fashion-mnist (no network is used in tests)."""
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    return folder

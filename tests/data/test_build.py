@@ -227,8 +227,8 @@ def test_heldout_classes_of_any_id_set(tmp_path):
     )
 
 
-def test_fashion_mnist_with_held_out_classes(tmp_path):
-    """The real set, as Debian's package dataset-fashion-mnist installs it (see .ci)."""
+def test_fashion_mnist_with_held_out_classes(fashion_mnist, tmp_path):
+    """The real set, as Debian's package dataset-fashion-mnist installs it."""
     settings = {"id": "fashion_mnist", "size": 28, "heldout": ["Sandal", "Bag"], "limit": 800}
     tensors, metadata = download(tmp_path / "a", "fashion_mnist", "id", **settings)
     assert len(metadata["classes"]) == 8 and "Bag" not in metadata["classes"]
