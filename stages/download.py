@@ -32,7 +32,12 @@ def _list(context: click.Context, option: click.Option, wanted: bool) -> None:
     "--set", "name", required=True, help="Name of the set: one of the known ones, or yours with --folder."
 )
 @click.option("--role", required=True, help="id, near, far, tuning or auxiliary.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Folder of your own pictures.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Your pictures: a folder, or a CSV of paths.")
+@click.option(
+    "--skip_unreadable/--no-skip_unreadable",
+    default=False,
+    help="Leave out and list pictures that cannot be decoded.",
+)
 @click.option("--id", "id_name", required=True, help="Name of the in-distribution set.")
 @click.option(
     "--size", type=click.IntRange(8, 1024), required=True, help="Side of the square images in pixels."
@@ -46,7 +51,7 @@ def _list(context: click.Context, option: click.Option, wanted: bool) -> None:
     "--limit", type=click.IntRange(0), required=True, help="At most so many images per split; 0: all."
 )
 @click.option("--seed", type=int, required=True, help="Seed of the cuts and of synthetic images.")
-@click.option("--heldout", multiple=True, help="Digit classes held out as near-OOD; repeat the option.")
+@click.option("--heldout", multiple=True, help="ID classes held out as <id>_heldout; repeat the option.")
 @click.option(
     "--test",
     type=click.FloatRange(0, 1, True, True),
@@ -64,15 +69,25 @@ def main(name: str, role: str, folder: Path | None, id_name: str, channels: str,
             "exactly the set named in `id` must have role id"
         )
     catalogue = load_catalogue()
-    entry = find_entry(name, catalogue) if folder is None else catalogue.get(name)
+    is_heldout = name == f"{id_name}_heldout"
+    source = id_name if is_heldout else name
+    entry = find_entry(source, catalogue) if folder is None else catalogue.get(source)
     settings = Settings(channels=int(channels), **values)
     tensors, metadata = build_set(
-        name, entry, settings, id_entry=catalogue.get(id_name), is_id=is_id, folder=folder
+        name,
+        entry,
+        settings,
+        id_entry=catalogue.get(id_name),
+        is_id=is_id,
+        folder=folder,
+        is_heldout=is_heldout,
     )
     save_tensors(out, tensors, kind="set", metadata=metadata)
     splits = ", ".join(f"{count} {split}" for split, count in metadata["splits"].items())
     shape = f"{metadata['channels']}x{metadata['size']}x{metadata['size']}"
-    click.echo(f"{out}: {name}, {splits} images of {shape}.")
+    skipped = sum(map(len, metadata["source"].get("unreadable", {}).values()))
+    told = f"; {skipped} unreadable ones are left out and listed in its metadata" if skipped else ""
+    click.echo(f"{out}: {name}, {splits} images of {shape}{told}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """From a name to the tensors and metadata of a set file: find, read, cut, limit, convert."""
 
-from collections.abc import Mapping
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,14 @@ from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
 from stages.data.catalogue import Entry
 from stages.data.corruptions import KINDS, corrupt
-from stages.data.fetch import Located, locate
 from stages.data.images import chain_text, convert
-from stages.data.readers import READERS, Pictures, digest, list_images, read_digits, tree
+from stages.data.own import SPLITS
+from stages.data.readers import Pictures, digest
+from stages.data.sources import read_source
 from stages.data.splits import stratified_choice, stratified_cut
 from stages.data.synthetic import FONTS, LETTERS, NOISES, PHOTOS, letters, package_folder, photos
 
-DIGITS = tuple("0123456789")
 _BLOCK = 256
-SPLITS = ("train", "validation", "test")
 Splits = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
 
 
@@ -28,8 +27,10 @@ class Settings:
     """What decides the content of a set file besides its name.
 
     size, channels: of every image. validation: share cut from ID train. count: images per split of a
-    synthetic set. limit: at most so many per split (0 = all). heldout: class names of `digits` that
-    become `digits_heldout`. test: share cut off where a set has no published test split.
+    synthetic set. limit: at most so many per split (0 = all). heldout: classes left out of the ID set,
+    which become the set <id>_heldout. test: share cut off where a set has no published test split.
+    skip_unreadable: leave out pictures that cannot be decoded and list them in the metadata, instead of
+    stopping.
     """
 
     size: int
@@ -40,6 +41,7 @@ class Settings:
     seed: int
     heldout: tuple[str, ...]
     test: float
+    skip_unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Source:
 
     splits: Splits
     source: dict[str, Any]
-    native: int = 0
+    root: Path = Path()  # what the names of unreadable pictures are relative to
 
 
 def build_set(
@@ -59,11 +61,14 @@ def build_set(
     id_entry: Entry | None,
     is_id: bool,
     folder: Path | None,
+    is_heldout: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (tensors, metadata) of the set file of `name`.
 
     `entry` is its catalogue record (None: `folder` holds its images), `id_entry` that of the ID set
-    (None: a folder of one's own; for `corruptions` `folder` is then the ID set's folder).
+    (None: a folder of one's own). `is_heldout`: the set holds the classes that `settings.heldout` leaves
+    out of the ID set, and `entry` or `folder` are the ID set's. For `corruptions` `folder` is that of the
+    ID set.
     """
     if folder is not None and (entry is None or entry.reader != "corruptions"):
         entry = None  # the folder is the set, whatever the catalogue has under this name
@@ -76,7 +81,7 @@ def build_set(
             raise InputError(f"set {name!r} has only a test split, so it cannot be the ID set")
         arrays, classes, source = _synthetic(entry, settings, id_entry)
     else:
-        found = _source(name, entry, settings, is_id=is_id, folder=folder)
+        found = _source(name, entry, settings, is_id=is_id, folder=folder, is_heldout=is_heldout)
         arrays, classes, source = _converted(name, found, settings)
     return _tensors(arrays), _metadata(name, entry, settings, arrays, classes, source, is_id)
 
@@ -107,7 +112,11 @@ def _metadata(
         "source": source,
         "licence": entry.licence if entry else "that of the pictures in the folder",
         "citation": entry.citation if entry else "",
-        "settings": {**asdict(settings), "heldout": list(settings.heldout)},
+        "settings": {
+            key: list(value) if key == "heldout" else value
+            for key, value in asdict(settings).items()
+            if value is not False  # `skip_unreadable` stands here only where it is set
+        },
     }
     if is_id:
         mean, std = _statistics(arrays["train"]["images"])
@@ -148,9 +157,9 @@ def _corruptions(
     arrays: Arrays = {}
     for split in ("train", "validation"):
         pictures, _ = found.splits[split]
-        images = convert(pictures.images, settings.size, settings.channels, f"ID {split}")
+        images, kept = _decoded(f"ID {split}", pictures, settings)
         rng = numpy_stream(settings.seed, "corruptions", split)
-        corrupted, labels, index = corrupt(images, pictures.labels, count, rng)
+        corrupted, labels, index = corrupt(images, pictures.labels[kept], count, rng)
         arrays[split] = {"images": corrupted, "labels": labels, "index": index}
     return arrays, tuple(KINDS), {"made from": "ID train and ID validation images", "id": found.source}
 
@@ -184,49 +193,101 @@ def _converted(name: str, found: Source, settings: Settings) -> tuple[Arrays, tu
     """Pass every split through the chain."""
     arrays: Arrays = {}
     classes: tuple[str, ...] = ()
+    source = dict(found.source)
     for split, (pictures, index) in found.splits.items():
-        images = convert(pictures.images, settings.size, settings.channels, f"{name} {split}")
-        arrays[split] = {"images": images, "labels": pictures.labels, "index": index}
+        images, kept = _decoded(f"{name} {split}", pictures, settings)
+        arrays[split] = {"images": images, "labels": pictures.labels[kept], "index": index[kept]}
         classes = pictures.classes
-    return arrays, classes, found.source
+        if not kept.all():
+            names = [os.path.relpath(pictures.images[row], found.root) for row in np.flatnonzero(~kept)]
+            source["unreadable"] = {**source.get("unreadable", {}), split: names}
+    return arrays, classes, source
+
+
+def _decoded(name: str, pictures: Pictures, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Return (images that could be decoded, whether each picture could)."""
+    kept = np.ones(len(pictures.labels), bool)
+    skipped: list[int] | None = [] if settings.skip_unreadable else None
+    images = convert(pictures.images, settings.size, settings.channels, name, skipped)
+    kept[skipped or []] = False
+    if not kept.any():
+        raise InputError(f"{name}: none of the {len(kept)} pictures can be read")
+    return images, kept
 
 
 def _source(
-    name: str, entry: Entry | None, settings: Settings, *, is_id: bool, folder: Path | None
+    name: str,
+    entry: Entry | None,
+    settings: Settings,
+    *,
+    is_id: bool,
+    folder: Path | None,
+    is_heldout: bool = False,
 ) -> Source:
     """Return the splits of a set: train, validation and test for the ID set, test for any other."""
-    if folder is not None:
-        published, source = _folder(name, folder, settings, is_id=is_id)
-    elif entry.reader.startswith("digits"):
-        published, source = _digits(entry, settings)
+    read, source = read_source(name, entry, folder, is_id=is_id)
+    root = Path() if folder is None else folder if folder.is_dir() else folder.parent
+    if is_id or is_heldout:
+        read = {split: (p, *_rows(name, p, settings, is_heldout)) for split, p in read.items()}
+        splits = {split: (_subset(p, rows, names), rows) for split, (p, rows, names) in read.items()}
     else:
-        published, source = _published(entry, is_id=is_id)
+        splits = {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}
     if not is_id:
-        return Source(_limited(name, {"test": published["test"]}, settings), source)
-    if "train" not in published:
-        raise InputError(
-            f"set {name!r} has only a test split, so it cannot be the ID set; name another in `id`"
-        )
-    splits = dict(published)
+        part = splits["test"] if "test" in splits else splits[""]
+        return Source(_limited(name, {"test": part}, settings), source, root)
+    if "" in splits:
+        splits = _cut_test(*splits[""], settings)
     if len(splits["train"][0].classes) < 2:
         raise InputError(
             f"set {name!r} cannot be the ID set: it holds one class, and two classes are the least"
         )
-    if "validation" not in splits:
-        pictures, index = splits["train"]
-        rest, part = stratified_cut(
-            pictures.labels, settings.validation, numpy_stream(settings.seed, "validation")
-        )
-        splits["train"] = (pictures.take(rest), index[rest])
-        splits["validation"] = (pictures.take(part), index[part])
-    splits = _limited(name, {split: splits[split] for split in SPLITS}, settings)
+    splits = _limited(name, _cut_validation(name, splits, settings), settings)
     for split, least in (("train", len(splits["train"][0].classes)), ("validation", 2)):
         if len(np.unique(splits[split][0].labels)) < least:
             raise InputError(
                 f"set {name!r}: ID {split} holds images of fewer than {least} classes; "
                 "raise data.limit or data.validation, or add pictures"
             )
-    return Source(splits, source)
+    return Source(splits, source, root)
+
+
+def _rows(
+    name: str, pictures: Pictures, settings: Settings, is_heldout: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return (positions, class names) of what the ID set keeps, or of what is held out of it."""
+    heldout, classes = set(settings.heldout), pictures.classes
+    if is_heldout and not heldout:
+        raise InputError(
+            f"set {name!r} needs at least one class in classes.heldout; take it out of `sets` else"
+        )
+    if heldout - set(classes) or (heldout and len(classes) - len(heldout) < 2):
+        raise InputError(
+            f"classes.heldout is {list(settings.heldout)}: name classes of the ID set so that two or more "
+            f"remain; it has {', '.join(classes)}"
+        )
+    names = tuple(label for label in classes if (label in heldout) == is_heldout)
+    wanted = [position for position, label in enumerate(classes) if label in names]
+    return np.flatnonzero(np.isin(pictures.labels, wanted)), names
+
+
+def _subset(pictures: Pictures, rows: np.ndarray, names: tuple[str, ...]) -> Pictures:
+    """Return the pictures at `rows`, labelled by their position in `names`."""
+    position = {label: index for index, label in enumerate(names)}
+    table = np.array([position.get(label, -1) for label in pictures.classes], np.int64)
+    chosen = pictures.take(rows) if len(rows) < len(pictures.labels) else pictures
+    return Pictures(chosen.images, table[chosen.labels], names)
+
+
+def _cut_validation(name: str, splits: Splits, settings: Settings) -> Splits:
+    """Cut ID validation off ID train unless it came as a split of its own."""
+    if "validation" not in splits:
+        pictures, index = splits["train"]
+        rest, part = stratified_cut(
+            pictures.labels, settings.validation, numpy_stream(settings.seed, "validation")
+        )
+        splits |= {"train": (pictures.take(rest), index[rest])}
+        splits |= {"validation": (pictures.take(part), index[part])}
+    return {split: splits[split] for split in SPLITS}
 
 
 def _limited(name: str, splits: Splits, settings: Settings) -> Splits:
@@ -239,101 +300,13 @@ def _limited(name: str, splits: Splits, settings: Settings) -> Splits:
             pictures, index = pictures.take(rows), index[rows]
         if not len(index):
             raise InputError(
-                f"set {name!r}: split {split} is empty; raise its share (data.validation or digits.test)"
+                f"set {name!r}: split {split} is empty; raise its share (data.validation or classes.test)"
             )
         out[split] = (pictures, index)
     return out
-
-
-def _digits(entry: Entry, settings: Settings) -> tuple[Splits, dict]:
-    """Scikit-learn's digits without the held-out classes, or (digits_heldout) those classes alone."""
-    file = package_folder("sklearn", "datasets/data") / "digits.csv.gz"
-    images, labels = read_digits(file)
-    fewest = 1 if entry.reader == "digits_heldout" else 0
-    if set(settings.heldout) - set(DIGITS) or not fewest <= len(set(settings.heldout)) <= 8:
-        raise InputError(
-            f"digits.heldout is {list(settings.heldout)}: name one to eight of {', '.join(DIGITS)}, "
-            "so that two or more classes remain"
-        )
-    wanted = [name for name in DIGITS if (name in settings.heldout) == (entry.reader == "digits_heldout")]
-    index = np.flatnonzero(np.isin(labels, [int(name) for name in wanted]))
-    position = np.array([wanted.index(name) if name in wanted else -1 for name in DIGITS])
-    pictures = Pictures(images[index], position[labels[index]].astype(np.int64), tuple(wanted))
-    source = {
-        "files": {file.name: {"sha256": digest([file], file.parent), "checked": "shipped with scikit-learn"}}
-    }
-    if entry.reader == "digits_heldout":
-        return {"test": (pictures, index)}, source
-    return _cut_test(pictures, index, settings), source
 
 
 def _cut_test(pictures: Pictures, index: np.ndarray, settings: Settings) -> Splits:
     """Cut a stratified test share off a set without a published one."""
     rest, part = stratified_cut(pictures.labels, settings.test, numpy_stream(settings.seed, "test"))
     return {"train": (pictures.take(rest), index[rest]), "test": (pictures.take(part), index[part])}
-
-
-def _published(entry: Entry, *, is_id: bool) -> tuple[Splits, dict]:
-    """Fetch and read a published set: test only, or train and test for the ID set."""
-    if is_id and "train" not in entry.counts:
-        raise InputError(
-            f"set {entry.name!r} has only a test split, so it cannot be the ID set; name another in `id`"
-        )
-    splits = ("train", "test") if is_id else ("test",)
-    wanted = [file for file in entry.published if not file.split or file.split in splits]
-    located = {file.name: locate(entry, file) for file in wanted}
-    files = {name: found.path for name, found in located.items()}
-    read = {split: READERS[entry.reader](files, split, entry.options) for split in splits}
-    if not any(found.checked == "unpacked copy" for found in located.values()):
-        _counted(entry, read)
-    source = {"addresses": [file.sources[0] for file in wanted], "files": _provenance(located)}
-    return {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}, source
-
-
-def _counted(entry: Entry, read: Mapping[str, Pictures]) -> None:
-    """Compare with the published numbers of images (an unpacked copy may hold a part of a set)."""
-    for split, pictures in read.items():
-        if entry.counts.get(split, len(pictures.labels)) != len(pictures.labels):
-            raise InputError(
-                f"set {entry.name!r}: {len(pictures.labels)} {split} images found, "
-                f"published are {entry.counts[split]}; fetch it again"
-            )
-
-
-def _provenance(located: Mapping[str, Located]) -> dict[str, dict[str, str]]:
-    """Return the sha256 of every published file, or one over names and contents of its unpacked copy."""
-    out = {}
-    for name, found in located.items():
-        sha256 = found.sha256
-        if not sha256:
-            paths = sorted(path for path in found.path.rglob("*") if path.is_file())
-            sha256 = digest(paths, found.path)
-        out[name] = {"sha256": sha256, "checked": found.checked}
-    return out
-
-
-def _folder(name: str, folder: Path, settings: Settings, *, is_id: bool) -> tuple[Splits, dict]:
-    """Read a folder of one's own pictures. As ID set: one folder per class, or train/ and test/ (and
-    validation/) of such folders; without them the test share is cut off by seed."""
-    if not folder.is_dir():
-        raise InputError(
-            f"set {name!r}: folder {str(folder)!r} is not there; correct `sets.{name}.folder` in params.yaml"
-        )
-    inner = [split for split in SPLITS if (folder / split).is_dir()]
-    source = {"folder": folder.name, "sha256": digest(list_images(folder), folder)}
-    if "test" in inner and (not is_id or "train" in inner):
-        read = {split: tree({name: folder / split}, split, {}) for split in (inner if is_id else ["test"])}
-        if len({pictures.classes for pictures in read.values()}) > 1:
-            raise InputError(
-                f"{folder}: {', '.join(inner)} hold different class folders; they must be the same"
-            )
-        return {
-            split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()
-        }, source
-    pictures = tree({name: folder}, "test", {})
-    index = np.arange(len(pictures.labels))
-    if not is_id:
-        return {"test": (pictures, index)}, source
-    if not pictures.classes:
-        raise InputError(f"{folder}: an ID set needs one folder per class; this one is flat")
-    return _cut_test(pictures, index, settings), source

@@ -19,7 +19,9 @@ class Published:
 
     `sources` are addresses in the order they are tried. `folders` are the places where a mirror may
     keep the unpacked content instead; `split` says that only that split needs the file ("" = all).
-    `inside` is the folder within the archive that the reader is given.
+    `inside` is the folder within the archive that the reader is given. `content` is the sha256 of what a
+    .gz file holds: recompressed copies are accepted by it. `installed` are folders of this machine where a
+    system's package puts the file.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Published:
     inside: str = ""
     folders: tuple[str, ...] = ()
     mirror: tuple[str, ...] = ()
+    content: str = ""
+    installed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class Entry:
 
 
 def _published(values: Mapping[str, Any]) -> Published:
-    lists = {key: tuple(values[key]) for key in ("sources", "folders", "mirror") if key in values}
+    lists = {
+        key: tuple(values[key]) for key in ("sources", "folders", "mirror", "installed") if key in values
+    }
     return Published(**{**values, **lists})
 
 

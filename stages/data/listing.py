@@ -9,7 +9,7 @@ from stages.data.fetch import cache_folder
 
 
 def whereabouts(entry: Entry) -> str:
-    """Return "built in", "mirror", "cache" or "to fetch" for a set."""
+    """Return "built in", "mirror", "installed", "cache" or "to fetch" for a set."""
     if not entry.published:
         return "built in"
     mirror = Path(os.environ.get("SSLOOD_DATA_MIRROR") or "/nonexistent")
@@ -20,6 +20,8 @@ def whereabouts(entry: Entry) -> str:
     ]
     if all(any(path.exists() for path in paths) for paths in places):
         return "mirror"
+    if all(any((Path(place) / file.name).is_file() for place in file.installed) for file in needed):
+        return "installed"
     kept = all((cache_folder() / entry.name / file.name).is_file() for file in needed)
     return "cache" if kept else "to fetch"
 

@@ -20,48 +20,60 @@ class Member(NamedTuple):
 
     name: str
     size: int
-    plain: bool  # a file or a folder; not a link, device or pipe
+    kind: str  # "file", "folder" or "other": a link, device or pipe
 
 
 def check_members(archive: Path, members: Iterable[Member], max_bytes: int = MAX_BYTES) -> None:
     """Raise InputError for names that leave the folder, links, devices, duplicates and bombs."""
-    seen: set[str] = set()
-    total, limit = 0, min(max_bytes, max(2**20, MAX_RATIO * archive.stat().st_size))
+    files: set[str] = set()
+    folders: set[str] = set()
+    total, count, limit = 0, 0, min(max_bytes, max(2**20, MAX_RATIO * archive.stat().st_size))
     for member in members:
         path, windows = PurePosixPath(member.name), PureWindowsPath(member.name)
         if path.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
             raise InputError(
                 f"{archive}: refused, member {member.name!r} would be written outside its folder"
             )
-        if not member.plain:
+        if any(len(part.encode(errors="surrogateescape")) > 255 for part in path.parts):
+            raise InputError(f"{archive}: refused, the name {member.name[:60]!r}… is too long for a disk")
+        if member.kind == "other":
             raise InputError(f"{archive}: refused, member {member.name!r} is a link or a device")
         folded = str(path).casefold()
-        if folded in seen and member.size:
+        folders |= {str(parent) for parent in PurePosixPath(folded).parents}
+        if member.kind == "folder":
+            folders.add(folded)
+        if folded in files or (member.kind == "file" and folded in folders):
             raise InputError(
                 f"{archive}: refused, two members share the name {member.name!r} (or differ by case)"
             )
-        seen.add(folded)
-        total += member.size
-        if total > limit or len(seen) > MAX_FILES:
+        if member.kind == "file":
+            files.add(folded)
+        total, count = total + member.size, count + 1
+        if total > limit or count > MAX_FILES:
             raise InputError(
                 f"{archive}: refused, it would unpack to more than {limit // 2**20} MiB or {MAX_FILES} files"
             )
+    # a file may have come before the members that need a folder of its name
+    if clash := sorted(files & folders):
+        raise InputError(f"{archive}: refused, {clash[0]!r} is a file and a folder")
 
 
 def _unpack_tar(archive: Path, folder: Path, max_bytes: int) -> None:
     with tarfile.open(archive) as tar:
-        infos = tar.getmembers()
-        check_members(archive, (Member(i.name, i.size, i.isfile() or i.isdir()) for i in infos), max_bytes)
-        tar.extractall(folder, infos, filter="data")
+        kinds = ((i, "file" if i.isfile() else "folder" if i.isdir() else "other") for i in tar)
+        # one header at a time: a bomb is refused at its header, before its content is decompressed
+        check_members(archive, (Member(info.name, info.size, kind) for info, kind in kinds), max_bytes)
+        tar.extractall(folder, filter="data")
 
 
 def _unpack_zip(archive: Path, folder: Path, max_bytes: int) -> None:
     with zipfile.ZipFile(archive) as file:
-        infos = file.infolist()
-        kinds = ((i, (i.external_attr >> 28) & 0xF) for i in infos)  # file type of the Unix mode
-        check_members(
-            archive, (Member(i.filename, i.file_size, kind in (0, 4, 8)) for i, kind in kinds), max_bytes
+        modes = ((info, (info.external_attr >> 28) & 0xF) for info in file.infolist())  # Unix file types
+        kinds = (
+            (info, "folder" if info.is_dir() else "file" if mode in (0, 8) else "other")
+            for info, mode in modes
         )
+        check_members(archive, (Member(i.filename, i.file_size, kind) for i, kind in kinds), max_bytes)
         file.extractall(folder)  # stops at the declared size of each member and checks its CRC
 
 

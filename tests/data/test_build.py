@@ -21,7 +21,7 @@ DIGITS = {
     "id": "digits", "size": 16, "channels": 1, "validation": 0.1, "count": 80, "limit": 0, "seed": 0,
     "heldout": [8, 9], "test": 0.3,
 }  # fmt: skip
-COLOUR = {**DIGITS, "size": 32, "channels": 3}
+COLOUR = {**DIGITS, "size": 32, "channels": 3, "heldout": []}
 
 
 def download(out, name, role, **settings):
@@ -170,21 +170,30 @@ def test_wrong_input_is_one_sentence(tmp_path):
     wrong("only a test split", out, "textures", "id", id="textures")
     wrong("exactly the set named in `id`", out, "letters", "id")
     wrong("exactly the set named in `id`", out, "digits", "far")
-    wrong("digits.heldout", out, "digits", "id", heldout=["eight"])
-    wrong("digits.heldout", out, "digits_heldout", "near", heldout=[])
-    wrong("only a test split", out, "digits_heldout", "id", id="digits_heldout")
+    wrong("classes.heldout", out, "digits", "id", heldout=["eight"])
+    wrong("classes.heldout", out, "digits_heldout", "near", heldout=[])
+    wrong("two or more remain", out, "digits", "id", heldout=list("012345678"))
+    wrong("unknown set", out, "digits_heldout", "id", id="digits_heldout")
     wrong("is not there", out, "mine", "far", folder=str(tmp_path / "nowhere"))
     wrong("the same folder", out, "corruptions", "tuning", id="mine")
     (tmp_path / "empty").mkdir()
     wrong("no image", out, "mine", "far", folder=str(tmp_path / "empty"))
     pictures(tmp_path / "one", ["cats"])
-    wrong("two classes", out, "mine", "id", folder=str(tmp_path / "one"), id="mine")
+    wrong("two classes", out, "mine", "id", folder=str(tmp_path / "one"), id="mine", heldout=[])
 
 
 def test_flat_folder_cannot_be_the_id_set(tmp_path):
     (tmp_path / "flat").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "flat/a.png")
-    wrong("one folder per class", tmp_path / "x", "mine", "id", folder=str(tmp_path / "flat"), id="mine")
+    wrong(
+        "one folder per class",
+        tmp_path / "x",
+        "mine",
+        "id",
+        folder=str(tmp_path / "flat"),
+        id="mine",
+        heldout=[],
+    )
 
 
 def test_mirror_copy_gives_the_same_file_whatever_its_place(mirror, tmp_path, monkeypatch):
@@ -196,6 +205,36 @@ def test_mirror_copy_gives_the_same_file_whatever_its_place(mirror, tmp_path, mo
         download(tmp_path / "x", "mnist", "far", limit=100)
         digests.add(hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest())
     assert len(digests) == 1
+
+
+def test_heldout_classes_of_any_id_set(tmp_path):
+    pictures(tmp_path / "mine", ["cats", "dogs", "eels"])
+    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "id": "mine", "validation": 0.25}
+    settings |= {"heldout": ["dogs"]}
+    tensors, metadata = download(tmp_path / "a", "mine", "id", **settings)
+    assert metadata["classes"] == ["cats", "eels"] and sum(metadata["splits"].values()) == 12
+    rows = np.concatenate([tensors[f"{split}.index"] for split in metadata["splits"]])
+    assert sorted(rows) == [*range(6), *range(12, 18)]
+    tensors, metadata = download(tmp_path / "b", "mine_heldout", "near", **settings)
+    assert metadata["classes"] == ["dogs"] and tensors["test.index"].tolist() == list(range(6, 12))
+    assert tensors["test.labels"].tolist() == [0] * 6
+    wrong(
+        "classes.heldout is .*it has cats, dogs, eels",
+        tmp_path / "x",
+        "mine",
+        "id",
+        **settings | {"heldout": ["8"]},
+    )
+
+
+def test_fashion_mnist_with_held_out_classes(fashion_mnist, tmp_path):
+    """The real set, as Debian's package dataset-fashion-mnist installs it."""
+    settings = {"id": "fashion_mnist", "size": 28, "heldout": ["Sandal", "Bag"], "limit": 800}
+    tensors, metadata = download(tmp_path / "a", "fashion_mnist", "id", **settings)
+    assert len(metadata["classes"]) == 8 and "Bag" not in metadata["classes"]
+    assert metadata["splits"] == {"train": 800, "validation": 800, "test": 800}
+    near, held = download(tmp_path / "b", "fashion_mnist_heldout", "near", **settings)
+    assert held["classes"] == ["Sandal", "Bag"] and np.bincount(near["test.labels"]).tolist() == [400, 400]
 
 
 def test_list_names_every_set(tmp_path, monkeypatch):
@@ -218,6 +257,6 @@ def test_committed_params_name_known_sets(root):
     unknown = [
         name
         for name, item in content["sets"].items()
-        if "folder" not in item and name not in load_catalogue()
+        if "folder" not in item and name not in (*load_catalogue(), f"{content['id']}_heldout")
     ]
     assert not unknown

@@ -1,78 +1,17 @@
-"""The fetcher against a real HTTP server on this machine that behaves badly on purpose."""
+"""Where files are looked for, and what is kept: against a real HTTP server on this machine."""
 
+import gzip
 import hashlib
 import io
 import tarfile
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from stages.core.errors import InputError
 from stages.data import fetch
 from stages.data.catalogue import Entry, Published
-
-BODY = bytes(range(256)) * 4096  # 1 MiB
-MD5 = hashlib.md5(BODY).hexdigest()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The path says how to behave: /broken drops the line halfway, /plain does no ranges."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        log = self.server.log
-        log.append((self.path, self.headers.get("Range")))
-        kind = self.path.split("/")[1]
-        visits = sum(path == self.path for path, _ in log)
-        if kind in ("missing", "forbidden"):
-            return self.send_error(404 if kind == "missing" else 403)
-        if kind == "busy" and visits <= 2:
-            self.send_response(429)
-            self.send_header("Retry-After", "0")
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        if kind == "loop":
-            self.send_response(302)
-            self.send_header("Location", self.path)
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        body = self.server.bodies.get(self.path.rsplit("/", 1)[-1], BODY)
-        start = 0
-        if self.headers.get("Range") and kind != "plain":
-            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        drop = kind in ("broken", "plain") and visits == 1 or kind == "dead"
-        self.wfile.write(body[start : len(body) // 2] if drop else body[start:])
-        self.close_connection = True
-
-    def log_message(self, *args):
-        """Stay silent."""
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        httpd.log, httpd.bodies = [], {}
-        httpd.address = f"http://127.0.0.1:{httpd.server_port}"
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield httpd
-        httpd.shutdown()
-        thread.join()
-
-
-def entry(*sources: str, name: str = "images.bin", md5: str = MD5, **more) -> tuple[Entry, Published]:
-    file = Published(name=name, sources=sources, md5=md5, **more)
-    return Entry("made_up", "", "tree", "", "", {}, (file,), {}, 0), file
+from tests.data.serving import BODY, entry
 
 
 def test_fetches_once_and_then_from_the_cache(server):
@@ -88,7 +27,7 @@ def test_fetches_once_and_then_from_the_cache(server):
 def test_dropped_connection(server, kind):
     found = fetch.locate(*entry(f"{server.address}/{kind}/images.bin"))
     assert found.path.read_bytes() == BODY
-    assert len(server.log) == 2 and server.log[1][1].startswith("bytes=")
+    assert len(server.log) == 2 and server.log[1][1]["Range"].startswith("bytes=")
 
 
 def test_half_file_of_a_killed_run_goes_on(server, tmp_path):
@@ -96,7 +35,7 @@ def test_half_file_of_a_killed_run_goes_on(server, tmp_path):
     part.parent.mkdir(parents=True)
     part.write_bytes(BODY[:1000])
     assert fetch.locate(*entry(f"{server.address}/ok/images.bin")).path.read_bytes() == BODY
-    assert server.log[0][1] == "bytes=1000-"
+    assert server.log[0][1]["Range"] == "bytes=1000-"
 
 
 def test_second_address_serves_when_the_first_fails(server):
@@ -208,3 +147,17 @@ def test_two_at_once_fetch_one_file(server):
     for thread in threads:
         thread.join()
     assert len(found) == 4 and len(server.log) == 1
+
+
+def test_recompressed_copy_is_known_by_its_content(server, tmp_path):
+    content = hashlib.sha256(b"labels").hexdigest()
+    (tmp_path / "installed").mkdir()
+    path = tmp_path / "installed/labels.gz"
+    places = {"name": "labels.gz", "content": content, "installed": (str(path.parent),)}
+    made = entry(f"{server.address}/missing/labels.gz", **places)
+    path.write_bytes(gzip.compress(b"labels", 1))
+    assert fetch.locate(*made).path == path and fetch.locate(*made).checked == "published content"
+    for spoilt in (gzip.compress(b"other"), gzip.compress(b"labels")[:-4], b"no gzip"):
+        path.write_bytes(spoilt)
+        with pytest.raises(InputError, match="labels.gz: its md5"):
+            fetch.locate(*made)

@@ -113,3 +113,18 @@ def test_many_files_keep_their_order(tmp_path):
         paths.append(tmp_path / f"{value:03}.png")
         Image.new("L", (10, 10), value).save(paths[-1])
     assert convert(paths, 8, 1, "x")[:, 0, 4, 4].tolist() == list(range(200))
+
+
+def test_processes_give_what_threads_give(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{number:03}.png" for number in range(150)]
+    for number, path in enumerate(paths):
+        Image.fromarray(picture(20 + number % 7, 24)).save(path)
+    threads = convert(paths, 16, 3, "x")
+    monkeypatch.setattr("stages.data.images._MANY", 100)
+    assert np.array_equal(convert(paths, 16, 3, "x"), threads)
+    paths[77].write_bytes(b"")
+    with pytest.raises(InputError, match="077.png"):
+        convert(paths, 16, 3, "x")
+    skipped: list[int] = []
+    assert np.array_equal(convert(paths, 16, 3, "x", skipped), np.delete(threads, 77, 0))
+    assert skipped == [77]

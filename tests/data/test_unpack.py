@@ -1,10 +1,13 @@
 """Archives that must be refused, and nothing of them left behind."""
 
+import gzip
 import io
 import stat
+import struct
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
 from stages.core.errors import InputError
@@ -33,7 +36,12 @@ HOSTILE = {
     "pipe": [("a.png", tarfile.FIFOTYPE, b"")],
     "twice": [("a.png", FILE, b"x"), ("a.png", FILE, b"y")],
     "case": [("a.png", FILE, b"x"), ("A.png", FILE, b"y")],
+    "empty twin": [("a.png", FILE, b"x"), ("a.png", FILE, b"")],
+    "file and folder": [("a", FILE, b"x"), ("a/b.png", FILE, b"y")],
+    "folder and file": [("a/b.png", FILE, b"y"), ("A", FILE, b"x")],
+    "long name": [("a" * 300 + ".png", FILE, b"x")],
     "bomb": [("a.png", FILE, bytes(40_000_000))],
+    "bomb in pieces": [(f"{n}.png", FILE, bytes(100_000)) for n in range(400)],
 }
 
 
@@ -47,14 +55,77 @@ def test_hostile_tar(tmp_path, kind):
 
 def test_hostile_zip(tmp_path):
     path = tmp_path / "set.zip"
-    link = zipfile.ZipInfo("a.png")
+    link, device = zipfile.ZipInfo("a.png"), zipfile.ZipInfo("b.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    for name, content in (("../out.png", b"x"), (link, b"/etc/passwd"), ("bomb.png", bytes(40_000_000))):
+    device.external_attr = (stat.S_IFCHR | 0o777) << 16
+    bomb = ("bomb.png", bytes(40_000_000))
+    names = ("../out.png", "a/../../out.png", "/tmp/out.png", "C:/out.png", link, device)
+    for members in (*([(name, b"x")] for name in names), [("a", b"x"), ("A", b"y")], [bomb]):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr(name, content)
+            for name, content in members:
+                file.writestr(name, content)
         with pytest.raises(InputError, match="refused"):
             unpack(path, tmp_path / "out")
         assert {path.name for path in tmp_path.iterdir()} == {"set.zip"}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile, while it is being made
+def test_zip_with_one_name_twice(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        file.writestr("a.png", b"x")
+        file.writestr("a.png", b"y")
+    with pytest.raises(InputError, match="share the name"):
+        unpack(tmp_path / "set.zip", tmp_path / "out")
+
+
+def test_zip_that_lies_about_a_size(tmp_path):
+    """The directory promises 10 bytes for 10 MB of zeros: not one byte more is written."""
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", bytes(10_000_000))
+    content = path.read_bytes().replace(struct.pack("<L", 10_000_000), struct.pack("<L", 10))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="fetch it again"):
+        unpack(path, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"set.zip"}
+
+
+def test_zip_with_a_password(tmp_path):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.png", b"x")
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flag "encrypted" of both headers
+        content[content.index(signature) + offset] |= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="password"):
+        unpack(path, tmp_path / "out")
+
+
+def test_bomb_by_size_alone(tmp_path):
+    """Content that does not compress is within any ratio; the total still has a bound."""
+    content = np.random.default_rng(0).bytes(300_000)
+    tar_of(tmp_path / "set.tar.gz", *((f"{n}.png", FILE, content) for n in range(4)))
+    with pytest.raises(InputError, match="more than 0 MiB"):
+        unpack(tmp_path / "set.tar.gz", tmp_path / "out", max_bytes=1_000_000)
+    unpack(tmp_path / "set.tar.gz", tmp_path / "out", max_bytes=1_200_000)
+
+
+def test_too_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.data.unpack.MAX_FILES", 10)
+    tar_of(tmp_path / "set.tar.gz", *((f"{n}.png", FILE, b"") for n in range(11)))
+    with pytest.raises(InputError, match="10 files"):
+        unpack(tmp_path / "set.tar.gz", tmp_path / "out")
+
+
+def test_bomb_is_refused_at_its_header(tmp_path):
+    """A tar that declares 10 TB and holds nothing: nothing is decompressed or written to find out."""
+    info = tarfile.TarInfo("a.png")
+    info.size = 10**13
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000)))
+    with pytest.raises(InputError, match="refused, it would unpack to more"):
+        unpack(path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["set.tar.gz", "set.zip"])

@@ -1,0 +1,17 @@
+"""All benchmarks, one after another: python -m benchmarks (or one: python -m benchmarks.folder)."""
+
+import importlib
+import pkgutil
+
+import benchmarks
+
+
+def main() -> None:
+    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+    for name in sorted(set(names) - {"__main__"}):
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main()
