@@ -23,7 +23,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def overview(summary: pd.DataFrame, metric: str, aside: Collection[str] = ()) -> str:
-    """Return models x detectors, each cell "near / far" of `metric`, means over sets and seeds.
+    """Return detectors x models, each cell "near / far" of `metric`, means over sets and seeds.
 
     `summary` is what `over_seeds` returns. The best near and the best far value are bold; detectors
     in `aside` do not compete.
@@ -31,13 +31,31 @@ def overview(summary: pd.DataFrame, metric: str, aside: Collection[str] = ()) ->
     means = summary[(metric, "mean")]
     rivals = means[~means.index.get_level_values("detector").isin(aside)]
     best = {role: _best(rivals.xs(role, level="role"), metric) for role in rivals.index.unique("role")}
-    detectors = list(dict.fromkeys(summary.index.get_level_values("detector")))
-    models = list(dict.fromkeys(summary.index.get_level_values("model")))
+    return "\n".join(_overview_part(means, models, best, aside) for models in _kindred(means))
+
+
+def _kindred(means: pd.Series) -> list[list[str]]:
+    """Return the models in groups that have a detector in common (ensembles have detectors of their own)."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for model, part in means.groupby(level="model", sort=False):
+        detectors = set(part.index.get_level_values("detector"))
+        for models, common in groups:
+            if common & detectors:
+                models.append(model)
+                common |= detectors
+                break
+        else:
+            groups.append(([model], detectors))
+    return [models for models, _ in groups]
+
+
+def _overview_part(means: pd.Series, models: list[str], best: dict, aside: Collection[str]) -> str:
+    mine = means[means.index.get_level_values("model").isin(models)]
     rows = []
-    for model in models:
-        cells = [_cell(means, model, name, {} if name in aside else best) for name in detectors]
-        rows.append([f"`{model}`", *cells])
-    return markdown(["model", *(f"`{name}`" for name in detectors)], rows)
+    for detector in dict.fromkeys(mine.index.get_level_values("detector")):
+        marks = {} if detector in aside else best
+        rows.append([f"`{detector}`", *(_cell(mine, model, detector, marks) for model in models)])
+    return markdown(["detector", *(f"`{name}`" for name in models)], rows)
 
 
 def _best(means: pd.Series, metric: str) -> str:
