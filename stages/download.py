@@ -13,9 +13,9 @@ import click
 from stages.core.artefacts import save_tensors
 from stages.core.cli import StageCommand
 from stages.core.errors import InputError, known
-from stages.data.build import Settings, build_set
-from stages.data.catalogue import ROLES, find_entry, load_catalogue
-from stages.data.listing import listing
+from stages.data.sets.build import Settings, build_set
+from stages.data.sets.catalogue import ROLES, find_entry, load_catalogue
+from stages.data.sets.listing import listing
 
 
 def _list(context: click.Context, option: click.Option, wanted: bool) -> None:

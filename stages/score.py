@@ -16,8 +16,8 @@ from tqdm import tqdm
 from stages.core.artefacts import atomic, save_text
 from stages.core.cli import StageCommand
 from stages.core.errors import InputError
-from stages.data.images import SUFFIXES
-from stages.data.readers import list_images
+from stages.data.sets.images import SUFFIXES
+from stages.data.sets.readers import list_images
 from stages.deployment import BATCH, load_deployed, read_folder
 from stages.machine import machine
 from stages.report.gallery import gallery

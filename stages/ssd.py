@@ -10,10 +10,10 @@ import click
 from tqdm import tqdm
 
 from stages.core.cli import StageCommand
-from stages.ood.detectors.ssd import Ssd, SsdSettings
 from stages.ood.options import read_settings, setting_options
 from stages.ood.outputs import read_embeddings
 from stages.ood.results import Results, outputs_to_test, score_sets
+from stages.ood.ssd import Ssd, SsdSettings
 
 
 @click.command(cls=StageCommand)

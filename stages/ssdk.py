@@ -11,11 +11,11 @@ import click
 from tqdm import tqdm
 
 from stages.core.cli import StageCommand
-from stages.ood.detectors.ssdk import SsdkSettings
 from stages.ood.fewshot import evaluate
 from stages.ood.options import read_settings, setting_options
 from stages.ood.outputs import read_embeddings
 from stages.ood.results import Results
+from stages.ood.ssdk import SsdkSettings
 
 
 @click.command(cls=StageCommand)

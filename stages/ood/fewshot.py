@@ -3,7 +3,10 @@
 import numpy as np
 
 from stages.core.seeding import numpy_stream
-from stages.ood.detectors.ssdk import (
+from stages.ood.metrics import METRICS, ood_metrics
+from stages.ood.outputs import Embeddings, Outputs
+from stages.ood.results import Results, outputs_to_test
+from stages.ood.ssdk import (
     InDistribution,
     ScoredRows,
     SsdkSettings,
@@ -12,9 +15,6 @@ from stages.ood.detectors.ssdk import (
     pick_shots,
     score_repeat,
 )
-from stages.ood.metrics import METRICS, ood_metrics
-from stages.ood.outputs import Embeddings, Outputs
-from stages.ood.results import Results, outputs_to_test
 
 
 def evaluate(file: Embeddings, settings: SsdkSettings, seed: int, results: Results, progress) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from stages.core.cli import strict
 from stages.core.errors import InputError, known
 from stages.ood.detector import Detector
-from stages.ood.detectors.ssd import Ssd
 from stages.ood.outputs import PARTS, Outputs
 from stages.ood.registry import DETECTORS
+from stages.ood.ssd import Ssd
 from stages.ood.thresholds import Threshold, conformal_threshold, p_values
 
 KINDS: dict[str, type[Detector]] = {**DETECTORS, "ssd": Ssd}

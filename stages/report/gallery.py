@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.data.images import read_image
+from stages.data.sets.images import read_image
 
 SIDE = 96  # pixels of a thumbnail's longer side
 _STYLE = """

@@ -6,7 +6,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
 from stages.data.artefact import artefact_scores
-from stages.data.readers import tree
+from stages.data.sets.readers import tree
 
 
 def test_closed_forms():

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError
-from stages.data.catalogue import load_catalogue
+from stages.data.sets.catalogue import load_catalogue
 from stages.download import main
 
 DIGITS = {

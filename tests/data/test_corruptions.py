@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stages.data import corruptions
-from stages.data.corruptions import KINDS, corrupt
+from stages.data.sets import corruptions
+from stages.data.sets.corruptions import KINDS, corrupt
 
 
 def images(channels: int, count: int = 6, side: int = 16) -> np.ndarray:

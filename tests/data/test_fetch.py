@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from stages.core.errors import InputError
-from stages.data import fetch
-from stages.data.catalogue import Entry, Published
+from stages.data.sets import fetch
+from stages.data.sets.catalogue import Entry, Published
 from tests.data.serving import BODY, entry
 
 

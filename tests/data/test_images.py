@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from stages.core.errors import InputError
-from stages.data.images import chain_text, convert, read_image, resize, to_array
+from stages.data.sets.images import chain_text, convert, read_image, resize, to_array
 
 RNG = np.random.default_rng(0)
 
@@ -120,7 +120,7 @@ def test_processes_give_what_threads_give(tmp_path, monkeypatch):
     for number, path in enumerate(paths):
         Image.fromarray(picture(20 + number % 7, 24)).save(path)
     threads = convert(paths, 16, 3, "x")
-    monkeypatch.setattr("stages.data.images._MANY", 100)
+    monkeypatch.setattr("stages.data.sets.images._MANY", 100)
     assert np.array_equal(convert(paths, 16, 3, "x"), threads)
     paths[77].write_bytes(b"")
     with pytest.raises(InputError, match="077.png"):

@@ -11,9 +11,9 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from stages.core.errors import InputError
-from stages.data.catalogue import load_catalogue
-from stages.data.readers import READERS, list_images, read_digits, tree
-from stages.data.synthetic import package_folder
+from stages.data.sets.catalogue import load_catalogue
+from stages.data.sets.readers import READERS, list_images, read_digits, tree
+from stages.data.sets.synthetic import package_folder
 
 CATALOGUE = load_catalogue()
 

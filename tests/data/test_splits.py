@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.data.splits import quotas, stratified_choice, stratified_cut
+from stages.data.sets.splits import quotas, stratified_choice, stratified_cut
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.floats(0, 1))

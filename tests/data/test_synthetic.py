@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageFont
 from scipy.stats import norm
 
-from stages.data import synthetic
+from stages.data.sets import synthetic
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stages.core.errors import InputError
-from stages.data.unpack import unpack
+from stages.data.sets.unpack import unpack
 
 
 def tar_of(path, *members):
@@ -112,7 +112,7 @@ def test_bomb_by_size_alone(tmp_path):
 
 
 def test_too_many_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.data.unpack.MAX_FILES", 10)
+    monkeypatch.setattr("stages.data.sets.unpack.MAX_FILES", 10)
     tar_of(tmp_path / "set.tar.gz", *((f"{n}.png", FILE, b"") for n in range(11)))
     with pytest.raises(InputError, match="10 files"):
         unpack(tmp_path / "set.tar.gz", tmp_path / "out")

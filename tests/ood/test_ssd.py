@@ -7,8 +7,9 @@ from sklearn.covariance import ledoit_wolf
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
 from stages.ood.clusters import cluster
-from stages.ood.detectors.ssd import Ssd, SsdSettings
-from stages.ood.detectors.ssdk import (
+from stages.ood.outputs import Outputs
+from stages.ood.ssd import Ssd, SsdSettings
+from stages.ood.ssdk import (
     ScoredRows,
     SsdkSettings,
     fit_in_distribution,
@@ -16,7 +17,6 @@ from stages.ood.detectors.ssdk import (
     pick_shots,
     score_repeat,
 )
-from stages.ood.outputs import Outputs
 
 RANDOM = np.random.default_rng(0)
 TRAIN = (RANDOM.normal(size=(900, 10)) + 4 * (np.arange(900) % 3)[:, None]).astype(np.float32)

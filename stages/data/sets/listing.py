@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from stages.data.catalogue import Entry
-from stages.data.fetch import cache_folder
+from stages.data.sets.catalogue import Entry
+from stages.data.sets.fetch import cache_folder
 
 
 def whereabouts(entry: Entry) -> str:

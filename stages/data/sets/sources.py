@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import InputError
-from stages.data.catalogue import Entry
-from stages.data.fetch import Located, locate
-from stages.data.own import read_own
-from stages.data.readers import READERS, Pictures, digest, read_digits
-from stages.data.synthetic import package_folder
+from stages.data.sets.catalogue import Entry
+from stages.data.sets.fetch import Located, locate
+from stages.data.sets.own import read_own
+from stages.data.sets.readers import READERS, Pictures, digest, read_digits
+from stages.data.sets.synthetic import package_folder
 
 Read = dict[str, Pictures]  # split -> pictures; "" = no split is published
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
-from stages.data.images import to_array
+from stages.data.sets.images import to_array
 
 # Left out because a digit can be read into them, upright or in a careless hand:
 # O o D Q C c (0), I i l L J j T t f r (1, 7), Z z (2), S s (5), b G (6), B (8), g q a e y Y (9, 6, 4).

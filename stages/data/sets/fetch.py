@@ -19,9 +19,9 @@ import requests
 from filelock import FileLock
 
 from stages.core.errors import InputError
-from stages.data.catalogue import Entry, Published
-from stages.data.transfer import aside, compare, download, reason, sums
-from stages.data.unpack import unpack
+from stages.data.sets.catalogue import Entry, Published
+from stages.data.sets.transfer import aside, compare, download, reason, sums
+from stages.data.sets.unpack import unpack
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.xz", ".tar.bz2")
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
-from stages.data.catalogue import Entry
-from stages.data.corruptions import KINDS, corrupt
-from stages.data.images import chain_text, convert
-from stages.data.own import SPLITS
-from stages.data.readers import Pictures, digest
-from stages.data.sources import read_source
-from stages.data.splits import stratified_choice, stratified_cut
-from stages.data.synthetic import FONTS, LETTERS, NOISES, PHOTOS, letters, package_folder, photos
+from stages.data.sets.catalogue import Entry
+from stages.data.sets.corruptions import KINDS, corrupt
+from stages.data.sets.images import chain_text, convert
+from stages.data.sets.own import SPLITS
+from stages.data.sets.readers import Pictures, digest
+from stages.data.sets.sources import read_source
+from stages.data.sets.splits import stratified_choice, stratified_cut
+from stages.data.sets.synthetic import FONTS, LETTERS, NOISES, PHOTOS, letters, package_folder, photos
 
 _BLOCK = 256
 Splits = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stages.core.errors import InputError
-from stages.data.readers import Pictures, digest, list_images, tree
+from stages.data.sets.readers import Pictures, digest, list_images, tree
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "label", "split")

@@ -17,7 +17,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from stages.core.errors import InputError
-from stages.data.images import SUFFIXES, Images
+from stages.data.sets.images import SUFFIXES, Images
 
 
 @dataclass(frozen=True)
