@@ -120,6 +120,7 @@ def test_full_mode_parts_the_energies_of_a_trained_classifier(run, capsys):
     start = run["init_model"].parent / "classifier-0.safetensors"
     shared = {key: run[key] for key in ("seed", "id_set", "init_model", "recipe", "out_curves")}
     assert call(train, **shared, **CLASSIFIER, name="classifier_scratch", out=start) == 0
+    before = float(run["out_curves"].read_text().splitlines()[-1].rsplit(",", 1)[1])
     assert call(main, **{**run, "init_model": start, "epochs": 6}) == 0
     assert "margins" in capsys.readouterr().out
     names, *rows = (line.split(",") for line in run["out_curves"].read_text().splitlines())
@@ -128,7 +129,8 @@ def test_full_mode_parts_the_energies_of_a_trained_classifier(run, capsys):
     start_gap = settings["start_mean_energy"]["auxiliary"] - settings["start_mean_energy"]["id"]
     assert last["energy_auxiliary"] - last["energy_id"] > start_gap + 0.1
     assert last["margin_loss"] < first["margin_loss"]
-    assert last["validation_accuracy"] > 0.9
+    # what fine-tuning must not cost: the accuracy that the classifier had (chance is 0.125)
+    assert before > 0.8 and last["validation_accuracy"] >= before - 0.03
 
 
 def test_an_encoder_gets_a_fresh_head_and_the_margins_of_one(run):
