@@ -36,11 +36,6 @@ class StochasticConstants:
             raise InputError("the divergence to a mixture has no closed form; use kl: monte_carlo")
 
 
-@torch.compiler.disable
-def _noise(shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, device=device, generator=generator)
-
-
 class Stochastic(Objective):
     """L = mean_s loss(z1_s, z2_s) + beta (KL_1 + KL_2) / 2 over S draws of each view's embedding.
 
@@ -81,7 +76,8 @@ class Stochastic(Objective):
         base = backbone(view) if self.space == "h" else self.projector(backbone(view))
         with torch.autocast(base.device.type, enabled=False):
             mu, log_variance = self.gaussian(base.float())
-            noise = _noise((self.constants.samples, *mu.shape), mu.device, self.generator)
+            size = (self.constants.samples, *mu.shape)
+            noise = torch.randn(size, device=mu.device, generator=self.generator)
             u = sample(mu, log_variance, noise)
             kl = (
                 kl_standard_normal(mu, log_variance)

@@ -1,6 +1,7 @@
 """Optimisers by name: SGD and AdamW of torch, and LARS without a host synchronisation."""
 
 from collections.abc import Iterable
+from inspect import unwrap
 
 import torch
 from torch import nn
@@ -10,7 +11,28 @@ from stages.core.errors import known
 NAMES = ("sgd", "adamw", "lars")
 
 
-class LARS(torch.optim.Optimizer):
+class _WithoutCompiler(torch.optim.Optimizer):
+    """torch's optimiser less the wrappers that import its compiler (2 to 3 s), which only tell it not to trace."""
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class SGD(_WithoutCompiler, torch.optim.SGD):
+    """Stochastic gradient descent, torch's."""
+
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class AdamW(_WithoutCompiler, torch.optim.AdamW):
+    """AdamW (Loshchilov & Hutter 2019), torch's."""
+
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+class LARS(_WithoutCompiler):
     """Layer-wise adaptive rates (You et al. 2017) over momentum SGD, with the layer's rate clipped.
 
     Per tensor w with gradient g: r = min(eta |w| / (|g| + wd |w|) / lr, 1), or 1 where that quotient
@@ -70,12 +92,12 @@ def build_optimiser(
     fused = bool(trained) and trained[0].is_cuda
     if name == "adamw":
         betas = (momentum, 0.999)
-        return torch.optim.AdamW(trained, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+        return AdamW(trained, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
     settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     settings["nesterov"] = nesterov and momentum > 0
     if name == "lars":
         return LARS(trained, **settings)
-    return torch.optim.SGD(trained, **settings, fused=fused)
+    return SGD(trained, **settings, fused=fused)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
