@@ -236,7 +236,7 @@ def test_dvc_killed_in_any_stage_leaves_nothing_half_written_and_goes_on(pipelin
 
 
 def kill_as_it_writes(folder: Path, stage: str) -> bool:
-    """Start `dvc repro` of one stage; kill its process group when a temporary file appears. False if missed."""
+    """Start `dvc repro` of one stage; kill its group when a temporary file appears. False if missed."""
     process = subprocess.Popen(
         ["dvc", "repro", "--force", "--single-item", stage],
         cwd=folder,
