@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -256,6 +257,26 @@ def kill_as_it_writes(folder: Path, stage: str) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     return process.returncode != 0
+
+
+@pytest.mark.parametrize("stage", [TRAININGS[0], TRAININGS[1], "embed@simclr-0", "posthoc@0", "summarize"])
+def test_a_disk_without_room_is_one_sentence(pipeline, tmp_path, stage):
+    """No file may grow beyond 512 bytes: checkpoints, models, embeddings, scores and figures do not fit."""
+    command = shlex.split(_lock(pipeline)[stage]["cmd"])
+    for place, word in enumerate(command[:-1]):
+        if word.startswith("--out"):
+            command[place + 1] = str(tmp_path / command[place + 1])
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=pipeline,
+        env=environment(pipeline) | {"SSLOOD_SCRATCH": str(tmp_path / "scratch")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert str(tmp_path) in done.stderr and "grew beyond the limit" in done.stderr
+    assert all(file.stat().st_size < 512 for file in tmp_path.rglob("*.*") if file.is_file())
 
 
 def test_after_all_these_failures_it_goes_on(pipeline):
