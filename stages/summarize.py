@@ -37,6 +37,7 @@ class Runs:
     energy_inits: tuple[str, ...]
     energy_modes: tuple[str, ...]
     architectures: tuple[str, ...]
+    adopted: tuple[str, ...] = ()
 
 
 def result_files(results: Path, runs: Runs) -> list[tuple[str, int, Path]]:

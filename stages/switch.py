@@ -23,9 +23,9 @@ from stages.core.errors import InputError
 from stages.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
-# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, the parts
-# of an augmentation): it replaces them whole
-WHOLE = re.compile(r"sets|objectives|augment\.\w+")
+# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, models from
+# outside, the parts of an augmentation): it replaces them whole
+WHOLE = re.compile(r"sets|objectives|models|augment\.\w+")
 
 
 def _yaml() -> YAML:
