@@ -34,8 +34,8 @@ class Adopted:
 
     weights: path, path below SSLOOD_DATA_MIRROR, or address; sha256: its checksum. layout: a name of
     layouts.yaml, whose rules (state, strip, drop, rename, head) the entry may replace one by one. classes:
-    what the head predicts, in its order. Floors on ID validation, 0 = none: min_accuracy of the head, min_knn of
-    the features, min_norm of their mean length.
+    what the head predicts, in its order. Floors on ID validation, 0 = none: min_accuracy of the head,
+    min_knn of the features, min_norm of their mean length.
     """
 
     weights: str
@@ -182,7 +182,7 @@ def check_floors(found: Mapping[str, float], entry: Adopted, where: str) -> None
     said = {
         "accuracy": "accuracy",
         "knn": "nearest-neighbour accuracy",
-        "norm": "mean length of the features",
+        "norm": "mean feature length",
     }
     for key, words in said.items():
         floor = getattr(entry, f"min_{key}")

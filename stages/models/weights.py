@@ -1,4 +1,4 @@
-"""Weights from outside: found or fetched, held against their checksum, and read without running their code."""
+"""Weights from outside: found or fetched, held against their checksum, read without running their code."""
 
 import os
 import pickle
@@ -36,9 +36,10 @@ def locate_weights(place: str, sha256: str) -> Path:
             compare(sums(found), file, found)
             return found
         if not _is_address(mirror):
+            below = f" or below {mirror}" if mirror else ""
             raise InputError(
-                f"weights {place!r}: no such file here{f' or below {mirror}' if mirror else ''}; put it there, "
-                "or name the folder that it lies below in the environment variable SSLOOD_DATA_MIRROR"
+                f"weights {place!r}: no such file here{below}; put it there, or "
+                "name the folder that it lies below in the environment variable SSLOOD_DATA_MIRROR"
             )
         place = f"{mirror.rstrip('/')}/{place}"
     return _fetched(place, file)
