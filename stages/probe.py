@@ -11,6 +11,7 @@ from stages.core.artefacts import load_tensors, read_metadata, save_json
 from stages.core.cli import StageCommand
 from stages.core.errors import InputError
 from stages.models.probing import classified, probe_model
+from stages.ood.risk import own_mistakes
 
 
 @click.command(cls=StageCommand)
@@ -35,7 +36,9 @@ def main(embeddings, models, seed, ks, temperature, l2s, out):
         )
         if meta["model_metadata"]["head_classes"] is not None:
             logits = load_tensors(path, only=[f"{meta['id']}.test.logits"])[0].popitem()[1]
-            results[model]["head"] = classified(logits, sets["test"][1])
+            results[model]["head"] = classified(logits, sets["test"][1]) | own_mistakes(
+                logits, sets["test"][1]
+            )
     chosen = {m: {"knn.k": r["knn"]["k"], "linear.l2": r["linear"]["l2"]} for m, r in results.items()}
     save_json(out, {"models": results, "chosen": chosen})
     best = max(results, key=lambda model: results[model]["knn"]["accuracy"])

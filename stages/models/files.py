@@ -12,13 +12,14 @@ from stages.core.artefacts import load_tensors, save_tensors
 from stages.core.errors import InputError
 from stages.models.build import build_backbone
 from stages.models.heads import build_head, build_projector
+from stages.models.own import check_source, is_own, own_network
 from stages.models.stochastic import GaussianHead, build_prior
 
 REQUIRED = (
     "name arch objective seed size channels mean std resize id classes head_classes feature_dim "
     "projector settings"
 ).split()
-_STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout"}
+_STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
 
 
 class Model(nn.Module):
@@ -111,6 +112,8 @@ def restore_model(
         raise InputError(
             f"{path}: metadata lacks {', '.join(missing)}; write it again with the stage that makes it"
         )
+    if is_own(metadata["arch"]):
+        check_source(metadata["arch"], metadata.get("code", {}), path)
     with torch.random.fork_rng(devices=[]):
         model = _empty(metadata, arrays)
     _fill(model, arrays, path)
@@ -119,7 +122,7 @@ def restore_model(
 
 
 def _empty(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
-    backbone = build_backbone(metadata["arch"], channels=metadata["channels"])
+    backbone = _backbone(metadata)
     classes, widths = metadata["head_classes"], metadata["projector"]
     head = None if classes is None else build_head(backbone.feature_dim, len(classes))
     projector = None
@@ -133,6 +136,14 @@ def _empty(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Mod
     size = backbone.feature_dim if law["space"] == "h" else widths[-1]
     gaussian = GaussianHead(size, size, single=law["sigma"] == "single")
     return Model(backbone, head, projector, gaussian, build_prior(law["components"], size), law["space"])
+
+
+def _backbone(metadata: Mapping[str, Any]) -> nn.Module:
+    if not is_own(metadata["arch"]):
+        return build_backbone(metadata["arch"], channels=metadata["channels"])
+    network = own_network(metadata["arch"])
+    network.feature_dim = metadata["feature_dim"]
+    return network
 
 
 def _fill(model: Model, arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
