@@ -115,7 +115,7 @@ def _head(model: Model) -> Arrays:
 
 
 def _prior(model: Model) -> Arrays:
-    """Return the prior of a stochastic model as a mixture: "prior.log_weights" [K], mu and log_variance [K, D].
+    """Return a stochastic model's prior as a mixture: "prior.log_weights" [K], ".mu", ".log_variance" [K, D].
 
     A standard normal is a mixture of one.
     """

@@ -77,8 +77,8 @@ def score_panels(scores: Path, rows: pd.DataFrame, groups: pd.DataFrame, sets: l
     panels = {}
     for model, detector in best_detectors(groups):
         first = rows[(rows["model"] == model) & (rows["detector"] == detector)].iloc[0]
-        name = model.removeprefix("leaveout_") if first["stage"] == "ensemble" else first["seed"]
-        path = scores / first["stage"] / f"{name}.safetensors"
+        names = {"ensemble": model.removeprefix("leaveout_"), "network": f"{model}-{first['seed']}"}
+        path = scores / first["stage"] / f"{names.get(first['stage'], first['seed'])}.safetensors"
         found, _ = load_tensors(path, kind="scores", only=[f"{model}.{detector}.{key}" for key in sets])
         panels[f"{model} · {detector}"] = {key: found[f"{model}.{detector}.{key}"] for key in sets}
     return panels

@@ -95,6 +95,8 @@ class Gram(NetworkDetector):
         rows, predicted, _ = self._rows(network, batch)
         found = []
         for place, layer in enumerate(rows):
-            ends = (torch.from_numpy(self.state[f"{end}.{place}"]).to(layer.device) for end in ("low", "high"))
+            ends = (
+                torch.from_numpy(self.state[f"{end}.{place}"]).to(layer.device) for end in ("low", "high")
+            )
             found.append(deviations(layer, *(end[predicted] for end in ends)))
         return torch.stack(found, 1)
