@@ -40,12 +40,20 @@ class Runs:
     energy_inits: tuple[str, ...]
     energy_modes: tuple[str, ...]
     architectures: tuple[str, ...]
+    network_models: tuple[str, ...]
+    stochastic_seeds: tuple[int, ...]
     adopted: tuple[str, ...] = ()
 
 
 def result_files(results: Path, runs: Runs) -> list[tuple[str, int, Path]]:
     """Return (stage, seed, path) of every results file that the params ask for; never a glob."""
     files = [(stage, seed, results / stage / f"{seed}.json") for stage in EVALUATIONS for seed in runs.seeds]
+    files += [("stochastic", seed, results / "stochastic" / f"{seed}.json") for seed in runs.stochastic_seeds]
+    files += [
+        ("network", seed, results / "network" / f"{model}-{seed}.json")
+        for model in runs.network_models
+        for seed in runs.seeds
+    ]
     ensembles = [
         ("ensemble", runs.seeds[0], results / "ensemble" / f"{name}.json") for name in runs.architectures
     ]

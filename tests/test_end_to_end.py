@@ -104,7 +104,7 @@ def pipeline(tmp_path_factory) -> Path:
     stages = ran(dvc(folder, "repro"))
     assert {stage.split("@")[0] for stage in stages} == {
         *("download", "pretrain", "train", "energy", "leaveout", "embed"),
-        *("probe", "posthoc", "ssd", "ssdk", "ensemble", "summarize"),
+        *("probe", "posthoc", "ssd", "ssdk", "network", "ensemble", "summarize"),
     }
     return folder
 

@@ -69,7 +69,8 @@ def run(tmp_path):
     write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["leaveout_wrn.eloc"])
     save_text(tmp_path / "curves/simclr-0.csv", "epoch,loss,knn\n1,2.0,\n2,1.5,0.5\n3,1.2,\n4,1.0,0.9\n")
     lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
-    empty = "objectives: [], inits: [], energy_inits: [], energy_modes: []"
+    empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
+    empty += ", network_models: []"
     runs = f"runs: {{seeds: [0, 1], architectures: [wrn], {empty}}}"
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 

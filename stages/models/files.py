@@ -25,6 +25,8 @@ _STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "a
 class Model(nn.Module):
     """A backbone with, where the file has them, a linear head, a projector, and a Gaussian with its prior.
 
+    `rotation` is the linear classifier of quarter turns that rotation prediction leaves behind.
+
     `space` says where the Gaussian stands: "h", on the backbone's features, or "z", on the projections.
     """
 
@@ -36,10 +38,12 @@ class Model(nn.Module):
         gaussian: nn.Module | None = None,
         prior: nn.Module | None = None,
         space: str | None = None,
+        rotation: nn.Module | None = None,
     ):
         super().__init__()
         self.backbone, self.head, self.projector = backbone, head, projector
         self.gaussian, self.prior, self.space = gaussian, prior, space
+        self.rotation = rotation
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised images [N, C, H, W] -> features [N, D], before the head; of a Gaussian on h its mean."""
@@ -130,9 +134,10 @@ def _empty(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Mod
         # batch norm leaves its mark in the keys; a lone linear layer is told by its missing bias
         batch_norm = "projector.0.bias" not in arrays
         projector = build_projector(backbone.feature_dim, widths, batch_norm=batch_norm)
+    rotation = build_head(backbone.feature_dim, 4) if "rotation.weight" in arrays else None
     law = metadata.get("stochastic")
     if law is None:
-        return Model(backbone, head, projector)
+        return Model(backbone, head, projector, rotation=rotation)
     size = backbone.feature_dim if law["space"] == "h" else widths[-1]
     gaussian = GaussianHead(size, size, single=law["sigma"] == "single")
     return Model(backbone, head, projector, gaussian, build_prior(law["components"], size), law["space"])

@@ -24,9 +24,9 @@ LEGEND = (
 
 
 def scores_file(folder: Path, stage: str, model: str, seed: int) -> Path:
-    """Return the file with the scores of a row; those of an ensemble are named after its architecture."""
-    name = model.removeprefix("leaveout_") if stage == "ensemble" else seed
-    return folder / stage / f"{name}.safetensors"
+    """Return the file with the scores of a row; some stages name it after the model too."""
+    names = {"ensemble": model.removeprefix("leaveout_"), "network": f"{model}-{seed}"}
+    return folder / stage / f"{names.get(stage, seed)}.safetensors"
 
 
 def with_significance(rows: pd.DataFrame, folder: Path, id_name: str, aside: Collection[str]) -> pd.DataFrame:
