@@ -10,14 +10,17 @@ import click
 
 from stages.core.artefacts import load_tensors
 from stages.core.cli import StageCommand, read_section
-from stages.data.resident import ResidentSet
+from stages.data.streaming import open_set
 from stages.machine import machine
 from stages.models.build import build_backbone, seeded
 from stages.models.files import save_model
-from stages.selfsup.pretraining import Pretraining, recipes_of, settings_of
+from stages.selfsup.pretraining import Pretraining, recipes_of, recorded, settings_of
 from stages.selfsup.registry import objective_class
 from stages.training.engine.checkpoint import Checkpoint, fingerprint
 from stages.training.engine.curves import save_curves
+from stages.training.engine.ranks import rank, session, start_processes
+
+SPLITS = ("train", "validation")  # what trains, and what watches it
 
 
 @click.command(cls=StageCommand)
@@ -42,27 +45,29 @@ from stages.training.engine.curves import save_curves
 @click.option("--out", required=True, help="Model file to write.")
 @click.option("--out_curves", required=True, help="CSV of curves to write.")
 def main(objective, seed, id_set, architecture, constants, recipe, out, out_curves, **shared):
+    start_processes("stages.pretrain")
     kind = objective_class(objective)
     sections = read_section(constants), read_section(recipe)
     training, own = settings_of(shared, sections[0], kind.Constants, constants)
     recipes = recipes_of(sections[1], recipe)
-    here = machine()
     tensors, meta = load_tensors(id_set, kind="set")
-    with seeded(seed):
-        backbone = build_backbone(architecture, channels=meta["channels"])
-        method = kind(backbone, own, classes=len(meta["classes"]))
-    parts = [(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in ("train", "validation")]
-    sets = [ResidentSet(*part, here.device) for part in parts]
-    run = Pretraining(
-        f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
-        mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
-    )  # fmt: skip
-    settings = {**vars(training), "constants": vars(own), "augment": [vars(part) for part in recipes]}
-    del settings["save_every"]  # says how often to save, not what
+    settings = recorded(training, own, recipes)
     science = {**settings, "objective": objective, "arch": architecture, "seed": seed}
     identity = fingerprint(science, [Path(id_set)], "stages.pretrain", kind.__module__)
-    checkpoint = Checkpoint(here.scratch, f"pretrain-{objective}-{seed}", identity)
-    curves = run.run(checkpoint)
+    with session(machine()) as here:
+        with seeded(seed):
+            backbone = build_backbone(architecture, channels=meta["channels"])
+            method = kind(backbone, own, classes=len(meta["classes"]))
+        splits = [[tensors[f"{split}.{part}"] for part in ("images", "labels")] for split in SPLITS]
+        sets = [open_set(*arrays, here.device) for arrays in splits]
+        run = Pretraining(
+            f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
+            mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
+        )  # fmt: skip
+        checkpoint = Checkpoint(here.scratch, f"pretrain-{objective}-{seed}", identity)
+        curves = run.run(checkpoint)
+        if rank() > 0:
+            return
     preprocessing = {key: meta[key] for key in ("size", "channels", "mean", "std", "resize", "classes")}
     metadata = {
         **preprocessing, "name": objective, "objective": objective, "arch": architecture, "seed": seed,

@@ -1,6 +1,6 @@
 """An image set that lives on the device: no loader, no workers, no copies while training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,15 +24,15 @@ def normalise(
     return (images - centre) / scale
 
 
-class ResidentSet:
-    """Images uint8 [N, C, H, W] and labels int64 [N] on one device, and the order of their batches."""
+class ImageSet:
+    """Images uint8 [N, C, H, W] and labels int64 [N] for a device, and the order of their batches."""
 
     def __init__(
         self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor, device: torch.device | str
     ):
         if len(images) != len(labels):
             raise InputError(f"{len(images)} images but {len(labels)} labels; write the set again")
-        self.images = torch.as_tensor(images).to(device)
+        self.images = torch.as_tensor(images)
         self.labels = torch.as_tensor(labels).to(device)
 
     def __len__(self) -> int:
@@ -40,8 +40,8 @@ class ResidentSet:
 
     @property
     def device(self) -> torch.device:
-        """The device that holds the images."""
-        return self.images.device
+        """The device that gets the images."""
+        return self.labels.device
 
     def steps(self, batch_size: int, *, drop_last: bool = True) -> int:
         """Return the number of batches in an epoch; InputError if not even one fits."""
@@ -60,3 +60,22 @@ class ResidentSet:
         order = torch.randperm(len(self), generator=generator).to(self.device)
         for step in range(self.steps(batch_size, drop_last=drop_last)):
             yield order[step * batch_size : (step + 1) * batch_size]
+
+
+class ResidentSet(ImageSet):
+    """A set that lives on the device as a whole."""
+
+    def __init__(
+        self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor, device: torch.device | str
+    ):
+        super().__init__(images, labels, device)
+        self.images = self.images.to(device)
+
+    def batches(self, indices: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (images [B, C, H, W], labels [B]) on the device for each index tensor [B]."""
+        for index in indices:
+            yield self.images[index], self.labels[index]
+
+    def in_order(self, batch_size: int) -> Iterator[torch.Tensor]:
+        """Yield the images on the device from first to last, at most `batch_size` at a time."""
+        yield from self.images.split(batch_size)

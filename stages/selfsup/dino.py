@@ -12,6 +12,7 @@ from stages.core.errors import InputError
 from stages.models.heads import build_projector
 from stages.selfsup.objective import Objective
 from stages.selfsup.teacher import Teacher, teacher_momentum
+from stages.training.engine.ranks import averaged
 from stages.training.engine.schedules import linear_between
 from stages.training.watch import spread
 
@@ -105,7 +106,7 @@ class DINO(Objective):
         teachers = [self.teacher(view).float() for view in views]
         with torch.autocast(z[0].device.type, enabled=False):
             loss = dino(*students, *teachers, self.centre.clone(), c.student_temperature, self.temperature)
-            self.centre.lerp_(torch.cat(teachers).mean(0), 1 - c.centre)
+            self.centre.lerp_(averaged(torch.cat(teachers).mean(0)), 1 - c.centre)
             return loss, {"spread": spread(z[0])}
 
     def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:

@@ -1,16 +1,19 @@
 """What every self-supervised objective is: a module that turns views of a batch into a loss."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from stages.core.errors import InputError
 from stages.models.heads import build_projector
+from stages.training.engine.ranks import gathered
 from stages.training.watch import spread
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """One objective with all that it owns: projectors, predictors, a momentum teacher, statistics.
 
     Parameters that require a gradient are trained with the backbone's; buffers and frozen modules
@@ -27,14 +30,16 @@ class Objective(nn.Module):
         super().__init__()
         self.constants = constants
 
+    @abstractmethod
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Normalised views, each [N, C, H, W], and labels [N] -> (loss, terms to be watched), scalars.
 
-        The terms hold "spread" (see `stages.training.watch.spread`), by which a collapse is noticed.
+        The terms hold "spread" (see `stages.training.watch.spread`), by which a collapse is noticed. Under
+        torchrun the views are this rank's rows, and the loss is a mean over them, or is made of embeddings
+        `gathered` from all ranks where images of a batch meet (see `stages.training.engine.ranks`).
         """
-        raise NotImplementedError
 
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
         """Prepare epoch `epoch` (from 0); `generator` is its stream for draws of the objective's own."""
@@ -70,9 +75,9 @@ class TwoViews(Objective):
             backbone.feature_dim, constants.projector, batch_norm=self.batch_norm
         )
 
+    @abstractmethod
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Projections [N, D] of the two views and labels [N] -> (loss, its terms)."""
-        raise NotImplementedError
 
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
@@ -80,9 +85,17 @@ class TwoViews(Objective):
         z1, z2 = (self.projector(backbone(view)) for view in views)
         # logarithms of sums and squared correlations lose their digits in half precision
         with torch.autocast(z1.device.type, enabled=False):
-            z1, z2 = z1.float(), z2.float()
-            loss, terms = self.loss(z1, z2, labels)
+            z1, z2 = gathered(z1.float()), gathered(z2.float())
+            loss, terms = self.loss(z1, z2, gathered(labels))
             return loss, {**terms, "spread": spread(z1)}
 
     def exported(self) -> Mapping[str, nn.Module]:
         return {"projector": self.projector}
+
+
+def need_classes(name: str, classes: int) -> None:
+    """Raise InputError where an objective that learns from labels would see a single one."""
+    if classes < 2:
+        raise InputError(
+            f"objective {name}: the ID set has a single class; use simclr, which needs no labels"
+        )

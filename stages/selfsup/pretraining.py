@@ -1,6 +1,6 @@
 """Pretraining an encoder: settings, one epoch, and the run around them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -11,14 +11,17 @@ from stages.core.cli import strict
 from stages.core.errors import InputError
 from stages.core.seeding import stream_seed
 from stages.data.augment import Recipe, apply_draws, draw
-from stages.data.resident import ResidentSet, normalise
+from stages.data.resident import normalise
+from stages.data.streaming import ResidentSet, StreamedSet
 from stages.machine import Machine
 from stages.selfsup.objective import Objective
 from stages.training.engine.checkpoint import Checkpoint
+from stages.training.engine.compiling import Compiled
 from stages.training.engine.loop import run_epochs
 from stages.training.engine.optimisers import build_optimiser, set_learning_rate
-from stages.training.engine.schedules import learning_rate
-from stages.training.watch import COLLAPSED, effective_rank, knn_accuracy
+from stages.training.engine.ranks import averaged, join_batch_norm, rank, ranks, share, sum_gradients
+from stages.training.engine.schedules import cosine_between, learning_rate
+from stages.training.watch import Best, check_steps, effective_rank, knn_accuracy, linear_accuracy
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,20 @@ class Training:
     lr: float  # at the top of the schedule
     momentum: float
     weight_decay: float
-    schedule: Literal["constant", "cosine", "one_cycle"]  # after a linear warm-up; cosine falls to 0
+    schedule: Literal["constant", "cosine", "steps", "one_cycle", "restarts"]  # after a linear warm-up
     warmup_epochs: int
     clip: float  # length that the gradient is cut to; 0 = as it is
     accumulate: int  # batches whose gradients are averaged for one step
     save_every: int  # epochs between checkpoints
-    knn_every: int  # epochs between kNN accuracies on ID validation; 0 = never
+    knn_every: int  # epochs between kNN and linear accuracies on ID validation; 0 = never
+    # What few runs need has a default, and stands in the objective's section alone.
+    final_lr: float = 0.0  # to which cosine and restarts fall
+    milestones: tuple[int, ...] = ()  # epochs at which `steps` multiplies the rate by gamma
+    gamma: float = 0.1
+    cycle_epochs: int = 0  # of the first cycle of `restarts`; 0 = the whole run
+    growth: int = 1  # times that each cycle is longer than the last
+    final_weight_decay: float = 0.0  # to which a cosine leads the weight decay; 0 = it stays as it is
+    keep: Literal["last", "best"] = "last"  # epoch that is written; best: by kNN on ID validation
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "accumulate", "save_every"):
@@ -46,6 +57,10 @@ class Training:
             raise InputError("pretrain.batch_size is 1; batch statistics need at least 2 images")
         if not 0 <= self.warmup_epochs <= self.epochs or self.knn_every < 0:
             raise InputError("pretrain: warmup_epochs must lie in 0 to epochs, and knn_every be at least 0")
+        if self.cycle_epochs < 0 or self.growth < 1:
+            raise InputError("pretrain: cycle_epochs must be at least 0, and growth at least 1")
+        if self.keep == "best" and not self.knn_every:
+            raise InputError("pretrain: keep: best chooses by the kNN accuracy; set knn_every above 0")
         if not self.clip >= 0:
             raise InputError(f"pretrain.clip is {self.clip}; use a length above 0, or 0 for no clipping")
 
@@ -69,6 +84,13 @@ def recipes_of(section: Mapping[str, Any], where: str) -> tuple[Recipe, Recipe]:
     return strict(Recipe, first, where), strict(Recipe, {**first, **second}, f"{where}.second")
 
 
+def recorded(training: Training, constants: Any, recipes: Sequence[Recipe]) -> dict[str, Any]:
+    """Return the settings that shape a result: how often to save is none of them."""
+    settings = {**vars(training), "constants": vars(constants), "augment": [vars(part) for part in recipes]}
+    del settings["save_every"]
+    return settings
+
+
 class Pretraining:
     """One run: encoder, objective and data on a device, and what an epoch does with them."""
 
@@ -79,8 +101,8 @@ class Pretraining:
         objective: Objective,
         training: Training,
         recipes: Sequence[Recipe],
-        data: ResidentSet,
-        validation: ResidentSet,
+        data: ResidentSet | StreamedSet,
+        validation: ResidentSet | StreamedSet,
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -89,23 +111,31 @@ class Pretraining:
     ):
         self.label, self.training, self.recipes = label, training, recipes[: objective.views]
         self.data, self.validation, self.seed, self.machine = data, validation, seed, machine
-        self.images = training.batch_size * training.accumulate  # of a step
+        if training.batch_size % ranks() or training.batch_size < 2 * ranks():
+            raise InputError(
+                f"{label}: batch_size is {training.batch_size}, which {ranks()} processes cannot share "
+                f"equally; use a multiple of {ranks()}, at least {2 * ranks()}"
+            )
+        self.images = training.batch_size * training.accumulate  # of a step, in all processes
         self.steps = data.steps(self.images) if objective.trains else 0
         # channels last: what tensor cores read, and a quarter faster for the ResNets on a CPU too
         self.backbone = backbone.to(machine.device, memory_format=torch.channels_last)
         self.objective = objective.to(machine.device, memory_format=torch.channels_last)
         self.mean = torch.tensor(mean, device=machine.device)
         self.std = torch.tensor(std, device=machine.device)
-        self.modules = nn.ModuleList((self.backbone, self.objective))
+        self.modules = join_batch_norm(nn.ModuleList((self.backbone, self.objective)))
+        self.best = Best()
         self._view: Callable = self._augmented
         self._loss: Callable = self.objective.forward
         if machine.compile:
-            self._view, self._loss = torch.compile(self._view), torch.compile(self._loss)
+            self._view = Compiled(self._view, f"{label}, augmentation")
+        if machine.compile and ranks() == 1:  # what processes exchange is no part of a graph
+            self._loss = Compiled(self._loss, f"{label}, step")
 
     def run(self, checkpoint: Checkpoint | None) -> list[dict[str, float]]:
         """Train, and return one row of curves per epoch; a single row for an objective without training."""
         if not self.objective.trains:
-            curves = [{"knn": self._knn()} if self.training.knn_every else {}]
+            curves = [self._probed() if self.training.knn_every else {}]
         else:
             self.optimiser = build_optimiser(
                 self.training.optimiser,
@@ -119,56 +149,68 @@ class Pretraining:
                 self.label,
                 epochs=self.training.epochs,
                 epoch_step=self._epoch,
-                state={"networks": self.modules, "optimiser": self.optimiser},
+                state={"networks": self.modules, "optimiser": self.optimiser, "best": self.best},
                 checkpoint=checkpoint,
                 save_every=self.training.save_every,
                 items=self.steps * self.images,
+                memory="use a smaller batch_size, and a larger `accumulate` to keep the images of a step",
+                silent=rank() > 0,
             )
+        if self.best.weights:
+            self.modules.load_state_dict(self.best.weights)
         curves[-1]["effective_rank"] = effective_rank(self.features(self.data))
         return curves
 
     def _epoch(self, epoch: int, bar) -> dict[str, float]:
-        """Run an epoch's steps; losses add up on the device and are read once, at its end."""
+        """Run an epoch's steps; their losses stay on the device and are read once, at its end."""
         self.modules.train()
         own = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "objective", epoch))
         self.objective.before_epoch(epoch, own)
         generator = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "augment", epoch))
-        totals: dict[str, Tensor] = {}
-        batches = self.data.epoch_batches(self.seed, epoch, self.images)
-        for step, index in enumerate(batches, epoch * self.steps):
-            for name, value in self._step(step, index, generator).items():
-                totals[name] = totals[name] + value if name in totals else value
-            bar.update(len(index))
-        values = (torch.stack(list(totals.values())) / self.steps).tolist()
-        rate = self._rate((epoch + 1) * self.steps - 1)
-        row = {"lr": rate, **dict(zip(totals, values, strict=True))}
-        if row["spread"] < COLLAPSED:
-            raise InputError(
-                f"{self.label}: collapse, the spread of the embeddings fell to {row['spread']:.1e} in epoch "
-                f"{epoch + 1}; lower the learning rate, or use a larger batch or stronger augmentation"
-            )
+        batches = self.data.batches(self._shares(epoch))
+        steps = range(epoch * self.steps, (epoch + 1) * self.steps)
+        rows, names = [], []
+        for step in steps:
+            terms = self._step(step, batches, generator)
+            names = list(terms)
+            rows.append(torch.stack(list(terms.values())))
+            bar.update(self.images)
+        values = averaged(torch.stack(rows)).cpu()
+        check_steps(self.label, epoch, names, values, steps[0])
+        row = {"lr": self._rate(steps[-1]), **dict(zip(names, values.mean(0).tolist(), strict=True))}
         if self.training.knn_every and (epoch + 1) % self.training.knn_every == 0:
-            row["knn"] = self._knn()
+            row |= self._probed()
+            if self.training.keep == "best":
+                self.best.offer(row["knn"], self.modules)
         return row
 
-    def _step(self, step: int, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def _shares(self, epoch: int) -> Iterator[Tensor]:
+        """Yield the indices of the epoch's batches, of each the part of this process."""
+        for index in self.data.epoch_batches(self.seed, epoch, self.images):
+            yield from map(share, index.split(self.training.batch_size))
+
+    def _step(
+        self, step: int, batches: Iterator[tuple[Tensor, Tensor]], generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """One update; returns loss and terms as tensors, so that nothing waits for the device."""
-        set_learning_rate(self.optimiser, self._rate(step))
+        set_learning_rate(self.optimiser, self._rate(step), self._weight_decay(step))
         self.optimiser.zero_grad()
-        parts = [self._backward(part, generator) for part in index.split(self.training.batch_size)]
+        parts = [self._backward(*next(batches), generator) for _ in range(self.training.accumulate)]
+        sum_gradients(self.modules.parameters())
         if self.training.clip:
             nn.utils.clip_grad_norm_(self.modules.parameters(), self.training.clip)
         self.optimiser.step()
         self.objective.after_step(self.backbone, step, self.steps * self.training.epochs)
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
-    def _backward(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def _backward(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Add the gradient of one batch, its share of the step; returns loss and terms."""
-        images, labels = self.data.images[index], self.data.labels[index]
-        views = [self._view(images, draw(len(images), generator), recipe) for recipe in self.recipes]
+        # drawn for the rows of all processes, so that each image's views do not depend on their number
+        draws = [share(draw(ranks() * len(images), generator)) for _ in self.recipes]
+        views = [self._view(images, *part) for part in zip(draws, self.recipes, strict=True)]
         with self.machine.autocast():
             loss, terms = self._loss(self.backbone, views, labels)
-        (loss / self.training.accumulate).backward()
+        (loss / (self.training.accumulate * ranks())).backward()
         return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
 
     def _augmented(self, images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
@@ -178,20 +220,37 @@ class Pretraining:
     def _rate(self, step: int) -> float:
         t = self.training
         return learning_rate(
-            t.schedule, step, self.steps * t.epochs, base=t.lr, warmup=self.steps * t.warmup_epochs
+            t.schedule,
+            step,
+            self.steps * t.epochs,
+            base=t.lr,
+            warmup=self.steps * t.warmup_epochs,
+            final=t.final_lr,
+            milestones=[self.steps * epoch for epoch in t.milestones],
+            gamma=t.gamma,
+            cycle=self.steps * t.cycle_epochs,
+            growth=t.growth,
         )
 
+    def _weight_decay(self, step: int) -> float:
+        t = self.training
+        if not t.final_weight_decay:
+            return t.weight_decay
+        return cosine_between(t.weight_decay, t.final_weight_decay, step, self.steps * t.epochs)
+
     @torch.inference_mode()
-    def features(self, data: ResidentSet, batch_size: int = 512) -> Tensor:
+    def features(self, data: ResidentSet | StreamedSet, batch_size: int = 512) -> Tensor:
         """Return the representations [N, D] of a set, unaugmented, in evaluation mode."""
         self.modules.eval()
         parts = []
-        for images in data.images.split(batch_size):
+        for images in data.in_order(batch_size):
             with self.machine.autocast():
                 features = self.backbone(normalise(images, self.mean, self.std))
                 parts.append(self.objective.representation(features).float())
         return torch.cat(parts)
 
-    def _knn(self) -> float:
+    def _probed(self) -> dict[str, float]:
+        """Return the accuracies on ID validation of neighbours and of a linear classifier in ID train."""
         bank, queries = self.features(self.data), self.features(self.validation)
-        return knn_accuracy(bank, self.data.labels, queries, self.validation.labels)
+        pairs = (bank, self.data.labels, queries, self.validation.labels)
+        return {"knn": knn_accuracy(*pairs), "linear": linear_accuracy(*pairs)}

@@ -1,5 +1,6 @@
 """Objectives whose embedding is a Gaussian: samples through a two-view loss, plus a divergence to a prior."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 from stages.core.errors import InputError
 from stages.models.heads import build_projector
 from stages.models.stochastic import GaussianHead, build_prior, kl_monte_carlo, kl_standard_normal, sample
+from stages.selfsup.losses.barlow_twins import barlow_twins
+from stages.selfsup.losses.vicreg import vicreg
 from stages.selfsup.objective import Objective
+from stages.training.engine.ranks import gathered, ranks, share
 from stages.training.watch import spread
 
 
@@ -56,9 +60,9 @@ class Stochastic(Objective):
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
         self.generator = generator
 
+    @abstractmethod
     def pair_loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Projections [N, D] of one draw of each view -> (loss, its terms)."""
-        raise NotImplementedError
 
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
@@ -76,9 +80,7 @@ class Stochastic(Objective):
         base = backbone(view) if self.space == "h" else self.projector(backbone(view))
         with torch.autocast(base.device.type, enabled=False):
             mu, log_variance = self.gaussian(base.float())
-            size = (self.constants.samples, *mu.shape)
-            noise = torch.randn(size, device=mu.device, generator=self.generator)
-            u = sample(mu, log_variance, noise)
+            u = sample(mu, log_variance, self._noise(mu))
             kl = (
                 kl_standard_normal(mu, log_variance)
                 if self.constants.kl == "closed"
@@ -86,7 +88,12 @@ class Stochastic(Objective):
             )
             sigma = (0.5 * log_variance.detach()).exp().mean()
         z = self.projector(u.flatten(0, 1)).unflatten(0, u.shape[:2]) if self.space == "h" else u
-        return z.float(), {"kl": kl.mean(), "sigma": sigma, "spread": spread(mu)}
+        return gathered(z.float(), dim=1), {"kl": kl.mean(), "sigma": sigma, "spread": spread(mu)}
+
+    def _noise(self, mu: Tensor) -> Tensor:
+        """Return standard normal draws [S, N, D] for mu [N, D]: its own of those for all ranks' rows."""
+        size = (self.constants.samples, ranks() * len(mu), mu.shape[1])
+        return share(torch.randn(size, device=mu.device, generator=self.generator), dim=1)
 
     def representation(self, features: Tensor) -> Tensor:
         return self.gaussian(features.float())[0] if self.space == "h" else features
@@ -98,3 +105,42 @@ class Stochastic(Objective):
         c = self.constants
         law = {"space": self.space, "sigma": c.sigma, "components": c.components}
         return {**super().described(), "stochastic": law}
+
+
+@dataclass(frozen=True)
+class BarlowTwinsConstants(StochasticConstants):
+    """The constants of Barlow Twins beside the Gaussian's; the factor does not scale the divergence."""
+
+    off_diagonal: float
+    scale: float
+
+
+class StochasticBarlowTwins(Stochastic):
+    """Draws agree between the views, and their dimensions do not repeat each other."""
+
+    Constants = BarlowTwinsConstants
+
+    def pair_loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = barlow_twins(z1, z2, self.constants.off_diagonal)
+        return self.constants.scale * loss, terms
+
+
+@dataclass(frozen=True)
+class VICRegConstants(StochasticConstants):
+    """The constants of VICReg beside the Gaussian's; the factor does not scale the divergence."""
+
+    invariance: float
+    variance: float
+    covariance: float
+    scale: float
+
+
+class StochasticVICReg(Stochastic):
+    """Draws agree between the views, and every dimension spreads on its own."""
+
+    Constants = VICRegConstants
+
+    def pair_loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        c = self.constants
+        loss, terms = vicreg(z1, z2, c.invariance, c.variance, c.covariance)
+        return c.scale * loss, terms

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from stages.core.errors import InputError
 from stages.models.heads import build_head
-from stages.selfsup.objective import Objective
+from stages.selfsup.objective import Objective, need_classes
 from stages.training.watch import spread
 
 
@@ -25,10 +24,7 @@ class SupCE(Objective):
     views: ClassVar[int] = 1
 
     def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
-        if classes < 2:
-            raise InputError(
-                "objective supce: the ID set has a single class; use simclr, which needs no labels"
-            )
+        need_classes("supce", classes)
         super().__init__(backbone, constants, classes=classes)
         self.head = build_head(backbone.feature_dim, classes)
 

@@ -1,15 +1,14 @@
 """SupCon: supervised contrastive learning, the form L_out (Khosla et al. 2020, eq. 2)."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from stages.core.errors import InputError
+from stages.selfsup.contrastive import Contrastive
 from stages.selfsup.losses.contrastive import repulsion
-from stages.selfsup.objective import TwoViews
+from stages.selfsup.objective import need_classes
 
 
 def positive_similarity(z: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -33,29 +32,11 @@ def supcon(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float) -> tuple[
     return terms["alignment"] + terms["repulsion"], terms
 
 
-@dataclass(frozen=True)
-class Constants:
-    """Widths of the projector's layers (no batch norm), and the temperature."""
-
-    projector: tuple[int, ...]
-    temperature: float
-
-    def __post_init__(self):
-        if self.temperature <= 0:
-            raise InputError(f"temperature is {self.temperature}; it must be above 0")
-
-
-class SupCon(TwoViews):
+class SupCon(Contrastive):
     """As SimCLR, with all views of an image's class as its positives. InputError for a single class."""
 
-    Constants = Constants
-    batch_norm: ClassVar[bool] = False
-
     def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
-        if classes < 2:
-            raise InputError(
-                "objective supcon: the ID set has a single class; use simclr, which needs no labels"
-            )
+        need_classes("supcon", classes)
         super().__init__(backbone, constants, classes=classes)
 
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from stages.data.resident import ResidentSet
 from stages.machine import Machine
 from stages.models.files import Model
 from stages.training.engine.checkpoint import Checkpoint
+from stages.training.engine.compiling import Compiled
 from stages.training.engine.optimisers import build_optimiser
 from stages.training.engine.schedules import learning_rate
 from stages.training.supervised import (
@@ -69,7 +70,7 @@ def train_classifier(
         momentum=options.momentum,
         nesterov=options.nesterov,
     )
-    network = torch.compile(model) if machine.compile else model
+    network = Compiled(model, "train") if machine.compile else model
 
     def begin_epoch(epoch: int):
         set_modes(model, options.freeze)

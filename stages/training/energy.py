@@ -12,6 +12,7 @@ from stages.data.resident import ResidentSet
 from stages.machine import Machine
 from stages.models.files import Model
 from stages.training.engine.checkpoint import Checkpoint
+from stages.training.engine.compiling import Compiled
 from stages.training.engine.schedules import learning_rate
 from stages.training.supervised import (
     Views,
@@ -171,7 +172,7 @@ def train_energy(
     auxiliary.steps(options.auxiliary_batch_size)
     set_energy_modes(model, mode)
     optimiser = build_sgd(model, options)
-    network = torch.compile(model) if machine.compile else model
+    network = Compiled(model, "energy") if machine.compile else model
 
     def begin_epoch(epoch: int):
         set_energy_modes(model, mode)

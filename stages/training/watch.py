@@ -1,10 +1,17 @@
-"""What a training run is watched by: spread and rank of its embeddings, and a kNN accuracy on the side."""
+"""What a training run is watched by: spread and rank of embeddings, kNN and linear accuracy on the side."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from torch import Tensor, nn
+from torch.nn.functional import normalize, one_hot
+
+from stages.core.errors import InputError
+from stages.training.engine.ranks import gathered
 
 KNN_K, KNN_TEMPERATURE = 20, 0.1  # of the accuracy in the curves; the stage `probe` has its own
+RIDGE = 1e-3  # on standardised features, of the linear accuracy in the curves
 COLLAPSED = 1e-2  # a spread below this: the embeddings are all but one point
 
 
@@ -12,9 +19,9 @@ def spread(z: Tensor) -> Tensor:
     """Return how far embeddings [N, D] differ, as a scalar: 0 collapsed to a point, 1 spread all around.
 
     The standard deviation per dimension of the vectors scaled to length 1, averaged, times sqrt(D)
-    (Chen & He 2021, section 4.1, where it is 1 / sqrt(D) for an isotropic Gaussian).
+    (Chen & He 2021, section 4.1, where it is 1 / sqrt(D) for an isotropic Gaussian). Of all ranks' rows.
     """
-    unit = normalize(z.detach().float(), dim=1)
+    unit = normalize(gathered(z.detach().float()), dim=1)
     return unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
 
 
@@ -53,3 +60,66 @@ def knn_accuracy(
         votes.scatter_add_(1, bank_labels[nearest], torch.exp(similarity / temperature))
         right += (votes.argmax(1) == truth).sum()
     return int(right) / len(labels)
+
+
+def linear_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor) -> float:
+    """Return the accuracy on queries [M, D] of a linear classifier fitted to the bank [N, D] and its labels.
+
+    Least squares of the one-hot labels on the standardised features with a small ridge, in closed form: an
+    online probe that needs no optimiser of its own, so it neither lags behind nor has to be resumed. The
+    D x D system is solved in float64.
+    """
+    mean, std = bank.mean(0), bank.std(0, correction=0)
+    std = torch.where(std > 1e-8, std, torch.ones_like(std))  # a feature without spread is shifted only
+    x = ((bank - mean) / std).double().cpu()
+    target = one_hot(bank_labels.cpu()).double()
+    centre = target.mean(0)
+    gram = x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
+    weights = torch.linalg.solve(gram, x.T @ (target - centre) / len(x))
+    guesses = (((queries - mean) / std).double().cpu() @ weights + centre).argmax(1)
+    return float((guesses == labels.cpu()).double().mean())
+
+
+def check_steps(label: str, epoch: int, names: Sequence[str], values: Tensor, first: int) -> None:
+    """Raise InputError that names the step and the term if an epoch's steps lost their numbers or collapsed.
+
+    `values` [steps, terms] are the terms `names` of each step, "spread" among them; `first` is the number of
+    the epoch's first step from the start of the run. Of several terms that are no numbers at once, one that
+    the loss is made of is named. Collapsed is an epoch whose mean spread is below COLLAPSED.
+    """
+    broken = ~values.isfinite()
+    if broken.any():
+        step = int(broken.any(1).nonzero()[0])
+        terms = [name for name, bad in zip(names, broken[step].tolist(), strict=True) if bad]
+        term = next((name for name in terms if name not in ("loss", "spread")), terms[0])
+        raise InputError(
+            f"{label}: {term} became {values[step, names.index(term)].item()} at step {first + step + 1}, in "
+            f"epoch {epoch + 1}; lower the learning rate or lengthen the warm-up"
+        )
+    spreads = values[:, names.index("spread")]
+    if spreads.mean() < COLLAPSED:
+        step = int((spreads < COLLAPSED).nonzero()[0])
+        raise InputError(
+            f"{label}: collapse, the spread of the embeddings fell to {spreads[step]:.1e} at step "
+            f"{first + step + 1}, in epoch {epoch + 1}; lower the learning rate, or use a larger batch or "
+            "stronger augmentation"
+        )
+
+
+class Best:
+    """The networks of the epoch with the highest accuracy so far; part of a run's state, so it resumes."""
+
+    def __init__(self):
+        self.accuracy, self.weights = -1.0, {}
+
+    def offer(self, accuracy: float, networks: nn.Module) -> None:
+        """Keep a copy of the networks if they are better than all before."""
+        if accuracy > self.accuracy:
+            copies = {key: value.detach().clone() for key, value in networks.state_dict().items()}
+            self.accuracy, self.weights = accuracy, copies
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.accuracy, self.weights = state["accuracy"], state["weights"]

@@ -16,7 +16,7 @@ import torch
 import yaml
 from sklearn.datasets import load_digits
 
-from stages.core.artefacts import save_tensors
+from stages.core.artefacts import load_tensors, save_tensors
 from stages.core.errors import InputError
 from stages.data.augment import Recipe
 from stages.data.resident import ResidentSet, normalise
@@ -27,11 +27,13 @@ from stages.pretrain import main
 from stages.selfsup.objective import TwoViews
 from stages.selfsup.pretraining import Pretraining, Training
 from stages.selfsup.registry import objective_class
+from stages.training.watch import knn_accuracy
 
 PARAMS = {
     "objectives": {
         "scratch": {},
         "simclr": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1},
+        "best": {"projector": [16, 8], "temperature": 0.2, "keep": "best", "lr": 0.3},
         "byol": {"projector": [16, 8], "predictor": [16, 8], "ema": 0.9},
         "bayes_h_vicreg": {
             "projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 0.1,
@@ -52,9 +54,8 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with params and a set of 1,000 digits of 8x8."""
+def write_set(folder):
+    """Write params and a set of 1,000 digits of 8x8 into a folder."""
     digits = load_digits()
     images = (digits.images * 255 / 16).round().astype(np.uint8)[:, None]
     labels = digits.target.astype(np.int64)
@@ -65,8 +66,13 @@ def folder(tmp_path):
         "name": "digits", "size": 8, "channels": 1, "classes": [str(i) for i in range(10)],
         "mean": [0.3], "std": [0.38], "resize": "none",
     }  # fmt: skip
-    save_tensors(tmp_path / "digits.safetensors", tensors, kind="set", metadata=metadata)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    save_tensors(folder / "digits.safetensors", tensors, kind="set", metadata=metadata)
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_set(tmp_path)
     return tmp_path
 
 
@@ -188,7 +194,7 @@ def test_model_and_curves(folder, here, capsys):
     assert status == 0, err
     rows = list(csv.DictReader((folder / "out.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
-    names = "epoch lr loss alignment repulsion spread knn effective_rank"
+    names = "epoch lr loss alignment repulsion spread knn linear effective_rank"
     assert list(rows[0]) == names.split()
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert [bool(row["knn"]) for row in rows] == [False, False, True] * 2
@@ -213,16 +219,68 @@ def test_scratch_is_the_untrained_start_of_the_others(folder, here, capsys):
     assert (folder / "a.csv").read_text().startswith("epoch,effective_rank\n1,")
 
 
+def test_a_set_that_is_read_ahead_gives_the_bytes_of_one_on_the_device(folder, here, capsys, monkeypatch):
+    assert here(capsys, "simclr", out="resident", epochs=2)[0] == 0
+    monkeypatch.setenv("SSLOOD_RESIDENT_GB", "0")
+    assert here(capsys, "simclr", out="streamed", epochs=2)[0] == 0
+    assert content(folder, "streamed") == content(folder, "resident")
+
+
+def test_the_best_epoch_is_kept_and_survives_an_interruption(folder, here, capsys, monkeypatch):
+    settings = {"section": "best", "schedule": "constant", "epochs": 5, "knn_every": 1}
+    assert here(capsys, "simclr", out="whole", **settings)[0] == 0
+    rows = list(csv.DictReader((folder / "whole.csv").read_text().splitlines()))
+    accuracies = [float(row["knn"]) for row in rows]
+    model, metadata = load_model(folder / "whole.safetensors")
+    tensors, _ = load_tensors(folder / "digits.safetensors")
+    with torch.no_grad():
+        bank, queries = (
+            model.features(
+                normalise(torch.from_numpy(tensors[f"{s}.images"]), metadata["mean"], metadata["std"])
+            )
+            for s in ("train", "validation")
+        )
+    labels = [torch.from_numpy(tensors[f"{s}.labels"]) for s in ("train", "validation")]
+    assert knn_accuracy(bank, labels[0], queries, labels[1]) == pytest.approx(max(accuracies), abs=0.006)
+    own, calls = TwoViews.forward, iter(range(10000))
+
+    def stops(self, *arguments):
+        if next(calls) == 50:  # in the fourth epoch of 15 steps
+            raise KeyboardInterrupt
+        return own(self, *arguments)
+
+    monkeypatch.setattr(TwoViews, "forward", stops)
+    assert here(capsys, "simclr", out="resumed", **settings)[0] == 130
+    assert here(capsys, "simclr", out="resumed", **settings)[0] == 0
+    assert content(folder, "resumed") == content(folder, "whole")
+
+
+def test_a_checkpoint_of_other_settings_is_ignored_and_said_so(folder, here, capsys):
+    assert here(capsys, "simclr", out="other", epochs=1)[0] == 0
+    (folder / "scratch").mkdir(exist_ok=True)
+    torch.save({"fingerprint": "of another run", "state": {}}, folder / "scratch" / "pretrain-simclr-0.pt")
+    status, _, err = here(capsys, "simclr", epochs=1)
+    assert status == 0 and "belongs to other options, inputs or code; ignored, starting from the beg" in err
+    assert content(folder, "out") == content(folder, "other")
+
+
 WRONG = [
     ({"batch_size": 2000}, "batch_size is 2000, but the set has 1000 images"),
     ({"objective": "simcrl"}, "unknown objective 'simcrl'; known: barlow_twins, bayes_h"),
-    ({"objective": "vicreg", "lr": 1e12, "warmup_epochs": 0}, "in epoch 1; lower the learning rate"),
+    (
+        {"objective": "vicreg", "lr": 1e12, "warmup_epochs": 0},
+        "at step 2, in epoch 1; lower the learning rate",
+    ),
     ({"optimiser": "adam"}, "optimiser: must be one of sgd, adamw, lars, found 'adam'"),
     ({"id_set": "letters.safetensors"}, "letters.safetensors: no such file"),
     ({"accumulate": 0}, "pretrain.accumulate is 0; it must be at least 1"),
     ({"accumulate": 16}, "batch_size is 1024, but the set has 1000 images"),
     ({"clip": -1}, "pretrain.clip is -1.0"),
-    ({"schedule": "cosin"}, "schedule: must be one of constant, cosine, one_cycle, found 'cosin'"),
+    (
+        {"schedule": "cosin"},
+        "schedule: must be one of constant, cosine, steps, one_cycle, restarts, found 'cosin'",
+    ),
+    ({"section": "best", "knn_every": 0}, "keep: best chooses by the kNN accuracy; set knn_every above 0"),
     ({"warmup_epochs": 7}, "warmup_epochs must lie in 0 to epochs"),
     ({"recipe": "scratch"}, "no section 'augment.scratch'"),
 ]
@@ -239,6 +297,16 @@ def test_a_gpu_that_is_not_there_is_not_replaced(here, capsys, monkeypatch):
     monkeypatch.setenv("SSLOOD_DEVICE", "cuda:99")
     status, _, err = here(capsys, "simclr")
     assert status == 1 and "SSLOOD_DEVICE asks for cuda:99, but torch sees" in err
+
+
+def test_used_up_memory_proposes_batch_and_accumulation(folder, here, capsys, monkeypatch):
+    def full(self, *arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TwoViews, "forward", full)
+    status, _, err = here(capsys, "simclr")
+    assert status == 1 and "out of memory; use a smaller batch_size, and a larger `accumulate` to keep" in err
+    assert not list(folder.glob("*out*"))
 
 
 class Constant(TwoViews):
@@ -258,10 +326,12 @@ def test_a_collapse_stops_and_names_the_epoch(here):
             if isinstance(module, torch.nn.Linear):
                 torch.nn.init.constant_(module.weight, 0.1)
     data = ResidentSet(images, digits.target[:256], "cpu")
-    options = {name: OPTIONS[name] for name in Training.__dataclass_fields__}
+    options = {name: OPTIONS[name] for name in Training.__dataclass_fields__ if name in OPTIONS}
     run = Pretraining(
         "pretrain constant-0", backbone, objective, Training(**{**options, "epochs": 50, "knn_every": 0}),
         (Recipe(), Recipe()), data, data, mean=[0.3], std=[0.4], seed=0, machine=machine(),
     )  # fmt: skip
-    with pytest.raises(InputError, match=r"pretrain constant-0: collapse, the spread .* in epoch \d+"):
+    with pytest.raises(
+        InputError, match=r"pretrain constant-0: collapse, the spread .* at step \d+, in epoch \d+"
+    ):
         run.run(None)

@@ -1,5 +1,6 @@
 """Clipping and accumulation, on a network without batch statistics where they have closed forms."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,12 +10,14 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from stages.core.cli import strict
+from stages.core.errors import InputError
 from stages.data.augment import Recipe
 from stages.data.resident import ResidentSet
 from stages.machine import machine
 from stages.models.build import seeded
 from stages.selfsup.pretraining import Pretraining, Training
 from stages.selfsup.supce import SupCE
+from stages.training.watch import check_steps
 
 SHARED = {
     "epochs": 2, "batch_size": 32, "optimiser": "sgd", "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0,
@@ -34,6 +37,11 @@ class Linear(nn.Module):
 
 
 def weights_after(monkeypatch, **changes):
+    run = finished(monkeypatch, **changes)
+    return torch.cat([weight.detach().flatten() for weight in run.modules.parameters()])
+
+
+def finished(monkeypatch, **changes):
     monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
     digits = load_digits()
     data = ResidentSet(digits.images[:256, None].astype(np.uint8) * 15, digits.target[:256], "cpu")
@@ -45,8 +53,8 @@ def weights_after(monkeypatch, **changes):
         "toy", backbone, objective, training, (Recipe(), Recipe()), data, data, mean=[0.3], std=[0.4],
         seed=0, machine=machine(),
     )  # fmt: skip
-    run.run(None)
-    return torch.cat([weight.detach().flatten() for weight in run.modules.parameters()])
+    run.curves = run.run(None)
+    return run
 
 
 def test_two_batches_of_32_accumulated_are_one_of_64(monkeypatch):
@@ -63,3 +71,32 @@ def test_a_clipped_step_is_as_long_as_the_rate_times_the_clip(monkeypatch):
     assert (clipped - start).norm().item() == pytest.approx(0.05 * 0.01, rel=1e-3)
     turned = torch.cosine_similarity(clipped - start, free - start, dim=0)
     assert turned.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_weight_decay_follows_a_cosine_from_one_value_to_the_other(monkeypatch):
+    run = finished(monkeypatch, weight_decay=0.04, final_weight_decay=0.4)
+    last = 2 * 8 - 1  # two epochs of eight steps
+    expected = 0.4 + (0.04 - 0.4) * 0.5 * (1 + math.cos(math.pi * last / 16))  # Caron et al. 2021
+    assert run.optimiser.param_groups[0]["weight_decay"] == pytest.approx(expected)
+    assert finished(monkeypatch, weight_decay=0.04).optimiser.param_groups[0]["weight_decay"] == 0.04
+
+
+def test_milestones_and_cycles_count_in_epochs(monkeypatch):
+    steps = finished(monkeypatch, epochs=4, schedule="steps", milestones=[1, 3], gamma=0.1)
+    assert [row["lr"] for row in steps.curves] == pytest.approx([0.05, 0.005, 0.005, 0.0005])
+    again = finished(monkeypatch, epochs=4, schedule="restarts", cycle_epochs=1, growth=2, final_lr=0.01)
+    low, middle = (0.01 + 0.04 * 0.5 * (1 + math.cos(math.pi * share)) for share in (7 / 8, 7 / 16))
+    nearly = 0.01 + 0.04 * 0.5 * (1 + math.cos(math.pi * 15 / 16))
+    assert [row["lr"] for row in again.curves][:3] == pytest.approx([low, middle, nearly])
+
+
+def test_of_terms_that_are_no_numbers_the_first_step_and_a_part_of_the_loss_are_named():
+    values = torch.ones(5, 3)
+    values[2:, 0] = values[3:, 1] = values[2:, 2] = float("nan")
+    with pytest.raises(InputError, match="toy: variance became nan at step 13, in epoch 2; lower the"):
+        check_steps("toy", 1, ["loss", "spread", "variance"], values, 10)
+    check_steps("toy", 1, ["loss", "spread", "variance"], torch.ones(5, 3), 10)
+    values = torch.tensor([[1.0], [0.001], [0.001], [0.0], [0.0]])
+    with pytest.raises(InputError, match="collapse, the spread .* fell to 0.0e.00 at step 4, in epoch 1"):
+        check_steps("toy", 0, ["spread"], values[3:], 3)
+    check_steps("toy", 0, ["spread"], values, 0)

@@ -108,3 +108,17 @@ def test_a_value_that_is_no_number_stops_with_epoch_and_term(tmp_path, value):
 def test_out_of_memory_proposes_a_smaller_batch():
     with pytest.raises(InputError, match="toy: out of memory; use a smaller batch_size"):
         Run(1, torch.OutOfMemoryError("CUDA out of memory")).go(None)
+
+
+def test_where_there_is_no_terminal_a_long_run_says_once_how_long_it_will_take(capsys, monkeypatch):
+    clock = iter([0.0] + [0.0, 40.0] * 50)
+    monkeypatch.setattr("stages.training.engine.loop.time.monotonic", lambda: next(clock))
+    Run().go(None, epochs=300)
+    said = capsys.readouterr().err  # 20 batches of 8 in 40 s: 4 images a second, of 7,200 - 200 to come
+    assert said == "toy: 4 img/s, about 29 min to go\n"
+    clock = iter([0.0] + [0.0, 40.0] * 50)
+    Run().go(None, epochs=10)
+    assert capsys.readouterr().err == ""
+    clock = iter([0.0] + [0.0, 40.0] * 50)
+    Run().go(None, epochs=300, silent=True)
+    assert capsys.readouterr().err == ""

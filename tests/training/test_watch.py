@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.linear_model import RidgeClassifier
+from sklearn.preprocessing import StandardScaler
 
-from stages.training.watch import effective_rank, knn_accuracy, spread
+from stages.training.watch import RIDGE, Best, effective_rank, knn_accuracy, linear_accuracy, spread
 
 
 def normal(n, d, seed=0):
@@ -43,3 +45,29 @@ def test_knn_accuracy_against_a_plain_loop_on_real_digits():
 def test_a_bank_smaller_than_k_votes_as_a_whole():
     bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert knn_accuracy(bank, torch.tensor([0, 1]), bank, torch.tensor([0, 1]), k=20) == 1.0
+
+
+def test_linear_accuracy_is_scikit_learns_ridge_classifier():
+    digits = load_digits()
+    x, y = digits.data, digits.target
+    scaler = StandardScaler().fit(x[:600])
+    # scikit-learn's penalty is for the sum of squares and labels of -1 and 1: times N; the argmax is the same
+    ridge = RidgeClassifier(alpha=RIDGE * 600).fit(scaler.transform(x[:600]), y[:600])
+    expected = ridge.score(scaler.transform(x[600:]), y[600:])
+    parts = [torch.from_numpy(part) for part in (x[:600], y[:600], x[600:], y[600:])]
+    assert linear_accuracy(*parts) == pytest.approx(expected, abs=1e-9)
+    assert linear_accuracy(parts[0].float(), parts[1], parts[2].float(), parts[3]) > 0.85
+
+
+def test_the_best_networks_are_a_copy_that_training_leaves_alone():
+    layer, best = torch.nn.Linear(2, 2), Best()
+    first = layer.weight.detach().clone()
+    best.offer(0.5, layer)
+    with torch.no_grad():
+        layer.weight.add_(1)
+    best.offer(0.5, layer)  # no better: the earlier one stays
+    again = Best()
+    again.load_state_dict(best.state_dict())
+    assert torch.equal(again.weights["weight"], first) and again.accuracy == 0.5
+    again.offer(0.6, layer)
+    assert torch.equal(again.weights["weight"], layer.weight)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stages.core.artefacts import atomic
+from stages.training.engine.ranks import from_first, rank
 
 _TOP = Path(__file__).resolve().parents[3]  # the folder that holds stages/
 
@@ -68,7 +69,10 @@ def fingerprint(options: Mapping[str, Any], inputs: Iterable[Path], *modules: st
 
 
 class Checkpoint:
-    """One file `<folder>/<name>.pt` that holds the state of an unfinished run and its fingerprint."""
+    """One file `<folder>/<name>.pt` that holds the state of an unfinished run and its fingerprint.
+
+    Of several processes the first alone reads and writes it, and the others get what it read.
+    """
 
     def __init__(self, folder: Path, name: str, fingerprint: str):
         self.path = Path(folder) / f"{name}.pt"
@@ -79,6 +83,9 @@ class Checkpoint:
 
         A file of another fingerprint, or one that cannot be read, is ignored, and stderr says so.
         """
+        return from_first(self._load)
+
+    def _load(self) -> dict[str, Any] | None:
         if not self.path.is_file():
             return None
         try:
@@ -95,6 +102,8 @@ class Checkpoint:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write `state` (nested dicts and lists of tensors and plain values), all of it or nothing."""
+        if rank() > 0:
+            return
         content = io.BytesIO()  # torch's own writer turns a full disk into an unreadable RuntimeError
         torch.save({"fingerprint": self.fingerprint, "state": dict(state)}, content)
         with atomic(self.path) as temporary:
@@ -102,4 +111,5 @@ class Checkpoint:
 
     def delete(self) -> None:
         """Remove the file, if there is one: the run is finished."""
-        self.path.unlink(missing_ok=True)
+        if rank() == 0:
+            self.path.unlink(missing_ok=True)

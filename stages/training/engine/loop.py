@@ -1,6 +1,7 @@
 """The loop over epochs that every training stage runs: resume, progress, curves, and a clear stop."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -13,6 +14,8 @@ from stages.core.seeding import stream_seed
 from stages.training.engine.checkpoint import Checkpoint
 
 SAVE_SECONDS = 60.0  # a crash loses at most about this much, whatever `save_every` says
+FIRST, TIMED = 5, 20  # batches that warm up, and those from which the time left is told
+WORTH = 60.0  # seconds left that are worth a line
 
 
 class Stateful(Protocol):
@@ -70,6 +73,30 @@ def seed_layers(seed: int, epoch: int, device: torch.device) -> None:
         torch.cuda.manual_seed_all(value)
 
 
+class _Bar(tqdm):
+    """A progress bar which, where it has no terminal to be drawn on, says once how long the run will take.
+
+    The first batches, which compile and warm up, do not count.
+    """
+
+    def __init__(self, label: str, silent: bool, **options):
+        super().__init__(desc=label, unit="img", disable=silent or None, **options)
+        self.label, self.tells = label, self.disable and not silent
+        self.batches, self.seen, self.before, self.started = 0, 0, 0, 0.0
+
+    def update(self, n: float = 1):
+        self.batches, self.seen = self.batches + 1, self.seen + n
+        if self.batches == FIRST:
+            self.before, self.started = self.seen, time.monotonic()
+        elif self.tells and self.batches == FIRST + TIMED:
+            rate = (self.seen - self.before) / max(time.monotonic() - self.started, 1e-9)
+            seconds = (self.total - self.n - self.seen) / rate
+            if seconds >= WORTH:
+                left = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+                print(f"{self.label}: {rate:,.0f} img/s, about {left} to go", file=sys.stderr)
+        return super().update(n)
+
+
 def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
@@ -83,6 +110,8 @@ def run_epochs(
     checkpoint: Checkpoint | None,
     save_every: int = 1,
     items: int = 1,
+    memory: str = "use a smaller batch_size",
+    silent: bool = False,
 ) -> list[dict[str, float]]:
     """Run `epoch_step(epoch, bar)` for the epochs that are left; return one row of curves per epoch.
 
@@ -91,13 +120,14 @@ def run_epochs(
     on a CPU. The state of the last finished epoch is saved every `save_every` epochs, when a minute
     has passed since the last time, after the last epoch, and on Ctrl-C or SIGTERM.
     `items` is the number of samples in an epoch: `epoch_step` may call `bar.update(n)` after a batch.
+    `memory` is the advice where the memory is used up; `silent` turns the progress off.
     Raises InputError when a value of a row is NaN or infinite, or the memory is used up.
     """
     curves = _resume(state, checkpoint)
     latest, saved_at, unsaved = None, time.monotonic(), False
     total = epochs * items
     try:
-        with tqdm(total=total, initial=len(curves) * items, desc=label, unit="img", disable=None) as bar:
+        with _Bar(label, silent, total=total, initial=len(curves) * items) as bar:
             for epoch in range(len(curves), epochs):
                 row = {name: float(value) for name, value in epoch_step(epoch, bar).items()}
                 check_finite(label, epoch, row)
@@ -119,5 +149,5 @@ def run_epochs(
     except RuntimeError as error:
         if not _out_of_memory(error):
             raise
-        raise InputError(f"{label}: out of memory; use a smaller batch_size") from error
+        raise InputError(f"{label}: out of memory; {memory}") from error
     return curves

@@ -100,7 +100,9 @@ def build_optimiser(
     return SGD(trained, **settings, fused=fused)
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group the rate `lr`."""
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float, weight_decay: float | None = None) -> None:
+    """Give every parameter group the rate `lr` and, unless it is None, the `weight_decay`."""
     for group in optimiser.param_groups:
         group["lr"] = lr
+        if weight_decay is not None:
+            group["weight_decay"] = weight_decay

@@ -1,0 +1,35 @@
+"""torch.compile that gives way: what the compiler cannot do runs as it is written."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
+
+
+class Compiled:
+    """A compiled function; a failure of the compiler is said once on stderr, and the function itself runs.
+
+    Errors of the function pass through: only those raised by the compiler count as its failure.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str):
+        self.function, self.name = function, name
+        self._run = torch.compile(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return self._run(*arguments)
+        except Exception as error:
+            kind = type(error)
+            if not kind.__module__.startswith(_COMPILERS):
+                raise
+            reason = next(iter(str(error).strip().splitlines()), "no reason given")
+            print(
+                f"{self.name}: torch.compile failed ({kind.__name__}: {reason}); running without it",
+                file=sys.stderr,
+            )
+        self._run = self.function
+        return self._run(*arguments)
