@@ -38,6 +38,7 @@ def real(mirror, tmp_path_factory):
         "sha256": hashlib.sha256((mirror / FILE).read_bytes()).hexdigest(),
         "architecture": "resnet-20-16",
         "layout": "akamaster",
+        "saw_validation": False,
         "size": 32,
         "channels": 3,
         "mean": list(MEAN),
@@ -70,6 +71,7 @@ def test_the_published_resnet20_has_its_accuracy_as_a_model_file(real, mirror):
     assert adopted(folder, entry) == 0
     model, metadata = load_model(folder / "net-3.safetensors")
     assert (metadata["name"], metadata["seed"], metadata["objective"]) == ("net", 3, "adopted")
+    assert metadata["saw_validation"] is False
     assert metadata["head_classes"] == list(range(10)) and metadata["feature_dim"] == 64
     images, labels = cifar10_test(mirror, 1000)
     preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
@@ -199,8 +201,8 @@ def test_a_torchvision_file_with_a_class_too_many_is_refused(tmp_path, capsys):
     entry = {
         "weights": str(tmp_path / "w.pth"),
         "sha256": hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest(),
-        "architecture": "resnet-8-4", "layout": "torchvision", "size": 8, "channels": 1,
-        "mean": [0.3], "std": [0.4], "classes": [str(label) for label in range(8)], "min_accuracy": 0.5,
+        "architecture": "resnet-8-4", "layout": "torchvision", "saw_validation": False,
+        "size": 8, "channels": 1, "mean": [0.3], "std": [0.4], "classes": [str(label) for label in range(8)], "min_accuracy": 0.5,
     }  # fmt: skip
     assert adopted(tmp_path, entry, "digits") == 1
     assert "2 missing: 'fc.weight', 'fc.bias'" in capsys.readouterr().err
