@@ -85,6 +85,8 @@ def fit_deployed(
 ) -> Calibrated:
     """Fit a detector for a model file's `arrays` and `metadata` on that model's embeddings.
 
+    It is calibrated on ID validation, or on ID test if the model was trained on validation: it is surer of
+    images that it was trained on than of new ones, and a threshold from them raises too many alarms.
     Raises InputError if the embeddings are of another model.
     """
     if embeddings.metadata["model_metadata"] != metadata:
@@ -92,7 +94,8 @@ def fit_deployed(
             f"{embeddings.path}: these are not the embeddings of model {metadata['name']!r} of seed "
             f"{metadata['seed']}, or it was trained again since; write them with `dvc repro embed`"
         )
-    train, validation = (embeddings.outputs(embeddings.id, split) for split in ("train", "validation"))
+    splits = ("train", "test" if metadata.get("saw_validation") else "validation")
+    train, validation = (embeddings.outputs(embeddings.id, split) for split in splits)
     head = train.head
     if head is not None and not np.array_equal(head.weight, arrays["head.weight"]):
         raise InputError(f"{embeddings.path}: the model was trained again since; run `dvc repro embed`")

@@ -70,6 +70,22 @@ def scored(folder, tmp_path, detector="d.safetensors", images=None, **changes):
         return status, list(csv.DictReader(file))
 
 
+def test_a_model_that_saw_validation_is_calibrated_on_test(folder, tmp_path, capsys):
+    with seeded(0):
+        modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
+    metadata = model_metadata(name="seen", head_classes=list(range(8)), saw_validation=True)
+    save_model(tmp_path / "seen-0.safetensors", modules, metadata)
+    status = call(
+        embed.main, model=tmp_path / "seen-0.safetensors", sets=f"{folder}/params.yaml:sets", sets_dir=folder,
+        id="digits", recipe=f"{folder}/params.yaml:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
+        out=tmp_path / "e" / "seen.safetensors",
+    )  # fmt: skip
+    assert status == 0
+    places = {"model": tmp_path / "seen-0.safetensors", "embeddings": tmp_path / "e" / "seen.safetensors"}
+    assert deployed(folder, "knn", out="seen.safetensors", **places) == 0
+    assert "from 200 calibration images" in capsys.readouterr().out  # 100 are in validation
+
+
 @pytest.mark.parametrize("name", ["knn", "ssd", "vim", "temperature_scaling", "msp"])
 def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path, name, capsys):
     assert deployed(folder, name) == 0

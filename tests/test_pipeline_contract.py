@@ -58,6 +58,14 @@ def test_declared_code_is_exactly_the_code_that_runs(index):
         assert declared == folders(expected), f"{stage.addressing}: run `python -m tests.closure --write`"
 
 
+def test_stages_without_an_item_in_the_quickstart_declare_their_code_too(index):
+    absent = STAGES.keys() - {group(stage) for stage in index.stages}
+    for name in absent:
+        declared = {dep for dep in definition(name)["deps"] if is_code(dep)}
+        assert declared == folders(closure(script_of(definition(name)["cmd"]))), name
+    assert absent == {"adopt"}
+
+
 def test_every_command_is_accepted_by_its_script(index):
     """All options are required, so this compares option names and params keys both ways."""
     for stage in index.stages:
