@@ -21,9 +21,9 @@ class GmmSettings:
 class Gmm(Streaming):
     """-log sum_c pi_c N(z; mu_c, Sigma_c), z the features, pi_c the share of the class in ID train."""
 
+    piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
     Settings = GmmSettings
-    piece = 2**15  # so that merging costs little beside products of the few rows of a class
 
     def _gather(self, source: Outputs) -> Sums:
         labels, sums = known_labels(source), {}
