@@ -7,6 +7,7 @@ from stages.core.errors import InputError
 from stages.ood.covariance import Moments
 from stages.ood.outputs import Outputs, chunked, part_of
 from stages.ood.registry import DETECTORS
+from stages.ood.ssd import Ssd, SsdSettings
 from stages.ood.streaming import Streaming
 from tests.ood.test_head_detectors import TEST, TRAIN, VALIDATION
 
@@ -67,6 +68,25 @@ def test_more_may_follow_and_shards_stay_as_they_are(name):
     assert one.last.features is None and one.last.logits is None, "a batch is kept"
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("classes", [False, True])
+def test_ssd_in_shards_equals_ssd_at_once(tied, classes):
+    """Two ways to one result: standardised rows there, transformed moments here."""
+    outputs = rows(TRAIN, SORTED)
+    outputs.features[:, 5] = 0.0  # a constant dimension
+    settings = SsdSettings(tied=tied, class_conditional=classes, ridge=1e-3)
+    whole = Ssd(settings).fit(outputs)
+    shards = [Ssd(settings).partial_fit(shard) for shard in chunked(outputs, 70)]
+    merged = Ssd(settings)
+    for shard in shards:
+        merged.merge(shard)
+    np.testing.assert_allclose(merged.finish().score(TEST), whole.score(TEST), rtol=1e-9)
+    assert merged.state.keys() == whole.state.keys()
+    assert {key: a.shape for key, a in merged.state.items()} == {
+        key: a.shape for key, a in whole.state.items()
+    }
+
+
 def test_features_far_from_zero_lose_no_digits():
     """Sums of squares would: 10^8 squared leaves no digit for a spread of 1."""
     random = np.random.default_rng(0)
@@ -102,5 +122,8 @@ def test_refusals():
     narrow = Outputs("b", features=TRAIN.features[:, :9], labels=TRAIN.labels, classes=TRAIN.classes)
     with pytest.raises(InputError, match=r"b: 6 classes and widths \{'features': 9\}, but .*24"):
         kind().partial_fit(TRAIN).partial_fit(narrow)
+    for settings in (SsdSettings(clusters=3), SsdSettings(covariance="ledoit_wolf")):
+        with pytest.raises(InputError, match="fit it to all images at once"):
+            Ssd(settings).partial_fit(TRAIN)
     with pytest.raises(InputError, match="c: label 5, but 4 classes"):
         kind().partial_fit(Outputs("c", features=TRAIN.features, labels=TRAIN.labels, classes=4))
