@@ -126,6 +126,11 @@ def test_editing_a_detector_runs_its_evaluation_and_the_summary(index, detector)
     assert runs_again(index, f"stages/ood/detectors/{detector}.py") == {"posthoc", "summarize"}
 
 
+@pytest.mark.parametrize("detector", ["odin", "gram", "rotation"])
+def test_editing_a_detector_of_the_network_runs_its_evaluation_and_the_summary(index, detector):
+    assert runs_again(index, f"stages/ood/network/{detector}.py") == {"network", "summarize"}
+
+
 def test_editing_ssd_runs_its_evaluations_and_the_summary(index):
     assert runs_again(index, "stages/ood/ssd.py") <= {"ssd", "ssdk", "summarize"}
 

@@ -47,12 +47,7 @@ class Detector(ABC):
         source = validation if self.on_validation else train
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
-        self._check(source)
-        if self.needs_head and source.head is None:
-            raise InputError(
-                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are not "
-                "there; if the model is one, run `dvc repro embed` again"
-            )
+        self._check_source(source)
         self.state = self._fit(source)
         self.widths = {part: getattr(source, part).shape[1] for part in self.reads}
         return self
@@ -82,6 +77,14 @@ class Detector(ABC):
                     f"{outputs.name}: {type(self).__name__} reads {part}, which this model does not have"
                 )
 
+    def _check_source(self, source: Outputs) -> None:
+        self._check(source)
+        if self.needs_head and source.head is None:
+            raise InputError(
+                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are not "
+                "there; if the model is one, run `dvc repro embed` again"
+            )
+
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         return {}
 
@@ -110,15 +113,21 @@ def known_labels(source: Outputs) -> np.ndarray:
     unknown = int((source.labels < 0).sum())
     if unknown:
         raise InputError(f"{source.name}: {unknown} of {len(source)} images have no label")
+    if source.classes is not None and len(source) and source.labels.max() >= source.classes:
+        raise InputError(f"{source.name}: label {source.labels.max()}, but {source.classes} classes")
     return np.asarray(source.labels)
 
 
 def class_labels(train: Outputs) -> np.ndarray:
     """Return the labels as class indices [N]; InputError if one is unknown or a class has no image."""
     labels = known_labels(train)
-    count = np.bincount(labels, minlength=train.classes or 0)
-    if not count.all():
-        raise InputError(
-            f"{train.name}: no image of class {int(np.flatnonzero(count == 0)[0])}; each class needs some"
-        )
+    check_counts(np.bincount(labels, minlength=train.classes or 0), train.name)
     return labels
+
+
+def check_counts(counts: np.ndarray, name: str) -> None:
+    """Raise InputError if a class has no image."""
+    if not counts.all():
+        raise InputError(
+            f"{name}: no image of class {int(np.flatnonzero(counts == 0)[0])}; each class needs some"
+        )

@@ -1,7 +1,7 @@
 """What a model says about the images of one split, as arrays, read from its embeddings file."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,18 @@ def chunks(array: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
     """Yield `array` in pieces of at most `size` rows."""
     for start in range(0, len(array), size):
         yield array[start : start + size]
+
+
+def part_of(outputs: Outputs, rows: slice) -> Outputs:
+    """Return the outputs of some of the images."""
+    arrays = {part: getattr(outputs, part) for part in (*PARTS, "labels")}
+    return replace(outputs, **{part: a[rows] for part, a in arrays.items() if a is not None})
+
+
+def chunked(outputs: Outputs, size: int = CHUNK) -> Iterator[Outputs]:
+    """Yield the outputs of at most `size` images at a time."""
+    for start in range(0, len(outputs), size):
+        yield part_of(outputs, slice(start, start + size))
 
 
 @dataclass(frozen=True)
