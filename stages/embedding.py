@@ -78,7 +78,7 @@ def embed_sets(
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
-    found: Arrays = _head(model)
+    found: Arrays = {**_head(model), **_prior(model)}
     described: dict[str, Any] = {}
     preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
     for name, entry in sets.items():
@@ -113,6 +113,21 @@ def _head(model: Model) -> Arrays:
         return {}
     state = model.head.state_dict()
     return {f"head.{part}": state[part].float().cpu().numpy() for part in ("weight", "bias")}
+
+
+def _prior(model: Model) -> Arrays:
+    """Return a stochastic model's prior as a mixture: "prior.log_weights" [K], ".mu", ".log_variance" [K, D].
+
+    A standard normal is a mixture of one.
+    """
+    if model.gaussian is None:
+        return {}
+    state = model.prior.state_dict()
+    single = torch.zeros(1, model.gaussian.mu.out_features)
+    mu, log_variance = (state.get(key, single) for key in ("mu", "log_variance"))
+    parts = {"log_weights": state.get("weights", torch.zeros(1)).log_softmax(0)}
+    parts |= {"mu": mu, "log_variance": log_variance}
+    return {f"prior.{part}": value.float().cpu().numpy() for part, value in parts.items()}
 
 
 def _shots(

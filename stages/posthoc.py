@@ -12,17 +12,10 @@ from tqdm import tqdm
 from stages.core.cli import StageCommand
 from stages.core.errors import known
 from stages.machine import machine
-from stages.ood.options import read_settings, setting_options
+from stages.ood.options import read_settings, registry_options
 from stages.ood.outputs import read_embeddings
 from stages.ood.registry import DETECTORS
 from stages.ood.results import Results, outputs_to_test, score_sets
-
-
-def detector_options(function):
-    """Add the options of every registered detector: --<detector>.<setting>."""
-    for name, kind in reversed(DETECTORS.items()):
-        function = setting_options(kind.Settings, name)(function)
-    return function
 
 
 @click.command(cls=StageCommand)
@@ -34,7 +27,7 @@ def detector_options(function):
 @click.option("--seed", required=True, type=int)
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
-@detector_options
+@registry_options(DETECTORS)
 def main(embeddings, models, detectors, seed, out_results, out_scores, **values):
     kinds = {name: DETECTORS[known(name, "detector", DETECTORS)] for name in detectors}
     settings = {name: read_settings(kind.Settings, values, name) for name, kind in kinds.items()}

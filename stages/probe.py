@@ -13,6 +13,7 @@ from stages.core.artefacts import load_tensors, read_metadata, save_json
 from stages.core.cli import StageCommand
 from stages.core.errors import InputError
 from stages.models.probing import classified, probe_few_labels, probe_linear, probe_model
+from stages.ood.risk import own_mistakes
 
 
 @click.command(cls=StageCommand)
@@ -51,7 +52,7 @@ def _probed(path: str, meta: dict, seed: int, *, ks, temperature, l2s, shares) -
         found[f"linear_{share:g}"] = record
     if meta["model_metadata"]["head_classes"] is not None:
         logits = load_tensors(path, only=[f"{meta['id']}.test.logits"])[0].popitem()[1]
-        found["head"] = classified(logits, sets["test"][1])
+        found["head"] = classified(logits, sets["test"][1]) | own_mistakes(logits, sets["test"][1])
     for name, entry in meta["sets"].items():
         if entry["role"] == "transfer":
             other = _splits(path, name)

@@ -13,9 +13,12 @@ import click
 from stages.core.artefacts import save_json
 from stages.core.cli import StageCommand, read_section, strict
 from stages.ood.imagesets import roles_of
+from stages.report.mistakes import mistakes
 from stages.report.results import accuracies, by_group, collect
+from stages.report.significance import with_significance
 from stages.report.summary import (
     HEADLINE,
+    INFORMED,
     nested,
     read_curves,
     score_panels,
@@ -37,11 +40,20 @@ class Runs:
     energy_inits: tuple[str, ...]
     energy_modes: tuple[str, ...]
     architectures: tuple[str, ...]
+    network_models: tuple[str, ...]
+    stochastic_seeds: tuple[int, ...]
+    adopted: tuple[str, ...] = ()
 
 
 def result_files(results: Path, runs: Runs) -> list[tuple[str, int, Path]]:
     """Return (stage, seed, path) of every results file that the params ask for; never a glob."""
     files = [(stage, seed, results / stage / f"{seed}.json") for stage in EVALUATIONS for seed in runs.seeds]
+    files += [("stochastic", seed, results / "stochastic" / f"{seed}.json") for seed in runs.stochastic_seeds]
+    files += [
+        ("network", seed, results / "network" / f"{model}-{seed}.json")
+        for model in runs.network_models
+        for seed in runs.seeds
+    ]
     ensembles = [
         ("ensemble", runs.seeds[0], results / "ensemble" / f"{name}.json") for name in runs.architectures
     ]
@@ -63,17 +75,18 @@ def main(id_name, sets, runs, models, results, scores, curves, out_metrics, out_
     chosen = strict(Runs, read_section(runs), runs)
     roles, _ = roles_of(read_section(sets), id_name, sets)
     files = result_files(results, chosen)
-    rows = collect(files, roles)
+    rows = with_significance(collect(files, roles), scores, id_name, INFORMED)
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in chosen.seeds]
     accuracy = accuracies(probes, [path for stage, _, path in files if stage == "ensemble"])
+    mistaken = mistakes(probes)
     metrics = [name for name in HEADLINE if name in rows.columns]
     groups = by_group(rows, metrics)
     write_metrics(out_metrics, groups, accuracy)
     save_json(out_metrics / "summary.json", nested(rows, metrics))
-    write_tables(out_metrics, rows, groups, accuracy)
+    write_tables(out_metrics, rows, groups, accuracy, mistaken)
     panels = score_panels(scores, rows, groups, [id_name, *roles])
     curves = read_curves(curves, models, chosen.seeds[0])
-    write_report(out_report, id_name, rows, groups, accuracy, panels, curves)
+    write_report(out_report, id_name, rows, groups, accuracy, mistaken, panels, curves)
     count = rows["model"].nunique()
     click.echo(
         f"Summarised {len(rows)} results of {count} models: {out_metrics}/table.md, {out_report}/index.html"

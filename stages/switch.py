@@ -23,9 +23,10 @@ from stages.core.errors import InputError
 from stages.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
-# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, the parts
-# of an augmentation): it replaces them whole
-WHOLE = re.compile(r"sets|objectives|augment\.\w+")
+# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, models from
+# outside, the parts of an augmentation): it replaces them whole
+_EMPTY = "empty-list"
+WHOLE = re.compile(r"sets|objectives|models|augment\.\w+")
 
 
 def _yaml() -> YAML:
@@ -80,21 +81,43 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
         if isinstance(value, Mapping) and not WHOLE.fullmatch(where):
             merge(params[key], value, source, f"{where}.")
         elif params[key] != value:
-            params[key] = value
+            params[key] = _in_place_of(params[key], value)
+
+
+def _in_place_of(old, new):
+    """Return `new` with what stands behind the last item of the list `old`: often the next comment.
+
+    An empty list holds a mark instead, since ruamel writes what follows `[]` on its line; see `_text`.
+    """
+    if isinstance(old, CommentedSeq) and isinstance(new, CommentedSeq):
+        new = new if new else CommentedSeq([_EMPTY])
+        if len(old) - 1 in old.ca.items and not old.fa.flow_style():
+            new.ca.items[len(new) - 1] = old.ca.items[len(old) - 1]
+    return new
+
+
+def _text(content: CommentedMap) -> str:
+    text = StringIO()
+    _yaml().dump(content, text)
+    return re.sub(rf"^( *\S+:)( *#.*)?\n *- {_EMPTY}$", _emptied, text.getvalue(), flags=re.MULTILINE)
+
+
+def _emptied(match: re.Match) -> str:
+    comment = match[2] or ""  # stays in its column if there is room for the brackets
+    return f"{match[1]} []" + (comment[3:] if comment.startswith("    ") else comment)
 
 
 def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     """Write `base` and then `profile` over `params`; return whether anything changed."""
-    content = read_yaml(params)
+    read_yaml(params)
     before = params.read_text(encoding="utf-8")
-    merge(content, read_yaml(base), str(base))
+    content = read_yaml(base)
     if profile.resolve() != base.resolve():
         merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile
-    text = StringIO()
-    _yaml().dump(content, text)
-    if text.getvalue() != before:
-        save_text(params, text.getvalue())
-    return text.getvalue() != before
+    text = _text(content)
+    if text != before:
+        save_text(params, text)
+    return text != before
 
 
 @click.command(cls=StageCommand)

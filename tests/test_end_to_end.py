@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,7 +104,7 @@ def pipeline(tmp_path_factory) -> Path:
     stages = ran(dvc(folder, "repro"))
     assert {stage.split("@")[0] for stage in stages} == {
         *("download", "pretrain", "train", "energy", "leaveout", "embed"),
-        *("probe", "posthoc", "ssd", "ssdk", "ensemble", "summarize"),
+        *("probe", "posthoc", "ssd", "ssdk", "network", "ensemble", "summarize"),
     }
     return folder
 
@@ -209,6 +211,72 @@ def test_a_model_of_another_profile_is_named(pipeline):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "simclr-0.safetensors" in done.stderr and "16" in done.stderr and "12" in done.stderr
     assert not (pipeline / "none/simclr.safetensors").exists()
+
+
+# from the last stage to the first, so that what a stage needs is still there
+EVALUATIONS = ("summarize", "ensemble@wideresnet-10-1", "ssdk@0", "ssd@0", "posthoc@0", "probe@0")
+TRAININGS = ("leaveout@wideresnet-10-1-0", "energy@head-classifier_scratch-0", "train@scratch-0")
+KILLED = (*EVALUATIONS, "embed@simclr-0", *TRAININGS, "pretrain@simclr-0", "download@gaussian")
+
+
+def test_dvc_killed_in_any_stage_leaves_nothing_half_written_and_goes_on(pipeline):
+    """kill -9 of `dvc repro` and its stage as the out is being written, or a bit before."""
+    before = digests(pipeline)
+    killed = 0
+    for stage in KILLED:
+        killed += kill_as_it_writes(pipeline, stage)
+        left = digests(pipeline)
+        whole = {name for name in left if not name.endswith(".part")}
+        assert all(left[name] == before.get(name) for name in whole), stage
+    assert killed >= len(KILLED) - 2 and digests(pipeline) != before
+    ran(dvc(pipeline, "repro"))
+    for stage in TRAININGS:  # not from the cache: from their checkpoints
+        assert ran(dvc(pipeline, "repro", "--force", "--single-item", stage)) == [stage]
+    assert digests(pipeline) == before
+    assert ran(dvc(pipeline, "repro")) == []
+
+
+def kill_as_it_writes(folder: Path, stage: str) -> bool:
+    """Start `dvc repro` of one stage; kill its group when a temporary file appears. False if missed."""
+    process = subprocess.Popen(
+        ["dvc", "repro", "--force", "--single-item", stage],
+        cwd=folder,
+        env=environment(folder) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while b"Running stage" not in process.stdout.readline():
+        assert process.poll() is None, f"{stage} did not start"
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        walks = (os.walk(folder / top) for top in ("data", "metrics", "report"))
+        if any(name.endswith(".part") for walk in walks for *_, names in walk for name in names):
+            break
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    return process.returncode != 0
+
+
+@pytest.mark.parametrize("stage", [TRAININGS[0], TRAININGS[1], "embed@simclr-0", "posthoc@0", "summarize"])
+def test_a_disk_without_room_is_one_sentence(pipeline, tmp_path, stage):
+    """No file may grow beyond 512 bytes: checkpoints, models, embeddings, scores and figures do not fit."""
+    command = shlex.split(_lock(pipeline)[stage]["cmd"])
+    for place, word in enumerate(command[:-1]):
+        if word.startswith("--out"):
+            command[place + 1] = str(tmp_path / command[place + 1])
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=pipeline,
+        env=environment(pipeline) | {"SSLOOD_SCRATCH": str(tmp_path / "scratch")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert str(tmp_path) in done.stderr and "grew beyond the limit" in done.stderr
+    assert all(file.stat().st_size < 512 for file in tmp_path.rglob("*.*") if file.is_file())
 
 
 def test_after_all_these_failures_it_goes_on(pipeline):

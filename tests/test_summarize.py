@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -68,7 +69,8 @@ def run(tmp_path):
     write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["leaveout_wrn.eloc"])
     save_text(tmp_path / "curves/simclr-0.csv", "epoch,loss,knn\n1,2.0,\n2,1.5,0.5\n3,1.2,\n4,1.0,0.9\n")
     lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
-    empty = "objectives: [], inits: [], energy_inits: [], energy_modes: []"
+    empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
+    empty += ", network_models: []"
     runs = f"runs: {{seeds: [0, 1], architectures: [wrn], {empty}}}"
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
@@ -121,8 +123,27 @@ def test_table_marks_the_best_and_leaves_gaps(run, tmp_path):
     assert "**99.0** / **99.0**" in table
     assert "| `simclr` | 91.0 ± 1.4 | 50.0 ± 0.0 | – |" in table
     per_set = (tmp_path / "metrics/per_set.md").read_text().splitlines()
-    assert per_set[4].startswith("| `leaveout_wrn` | `eloc` | 99.0 / 1.0 |")  # best first
-    assert "91.0 ± 1.4 / 9.0 ± 1.4" in per_set[5]
+    assert per_set[4].startswith("| `leaveout_wrn` | `eloc` | 99.0 [")  # best first
+    assert "] / 1.0 † |" in per_set[4]  # one run: with its interval over images
+    assert "91.0 ± 1.4 / 9.0 ± 1.4 †" in per_set[5]
+    assert "71.0 ± 1.4 / 29.0 ± 1.4 |" in "".join(per_set)  # ssdk competes with nobody
+
+
+def test_results_hold_an_interval_and_the_test_against_the_best(run, tmp_path):
+    """All detectors of the fixture have the same scores: DeLong's interval by hand, no difference."""
+    run()
+    rows = pd.read_csv(tmp_path / "metrics/results.csv")
+    generator = np.random.default_rng(0)
+    inside, outside = (generator.normal(size=50) + shift for shift in (0, 1))
+    wins = outside[:, None] > inside
+    variance = wins.mean(1).var(ddof=1) / 50 + wins.mean(0).var(ddof=1) / 50
+    auroc = wins.mean()
+    half = 1.959964 * variance**0.5 / (auroc * (1 - auroc))
+    row = rows[(rows["detector"] == "eloc") & (rows["set"] == "held")].iloc[0]
+    expected = [1 / (1 + (1 / auroc - 1) * np.exp(sign * half)) for sign in (1, -1)]
+    assert [row["auroc_low"], row["auroc_high"]] == pytest.approx(expected, abs=2e-6)
+    assert (rows.loc[rows["detector"] == "eloc", "p_best"] == 1).all()
+    assert rows.loc[rows["detector"] == "ssdk", "p_best"].isna().all()
 
 
 def test_the_page_is_whole_and_needs_no_network(run, tmp_path):

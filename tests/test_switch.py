@@ -93,3 +93,16 @@ def test_a_wrong_profile_is_named_and_changes_nothing(params, tmp_path, text, sa
 def test_an_unknown_profile_lists_the_known_ones(params):
     with pytest.raises(InputError, match=r"no such profile; there are: cifar10, cifar10-cpu, .*quickstart"):
         apply(params, ROOT / "profiles/cifra10.yaml", BASE)
+
+
+def test_empty_lists_stay_on_their_line_and_the_next_comment_stays(params, tmp_path):
+    before = params.read_text()
+    apply(
+        params, write(tmp_path, "runs: {objectives: [], architectures: []}\nevaluate: {models: [a]}\n"), BASE
+    )
+    after = params.read_text()
+    assert "  objectives: []          # encoders to pretrain" in after
+    assert YAML(typ="safe").load(after)["runs"]["architectures"] == []
+    assert comments(after) == comments(before)
+    apply(params, BASE, BASE)
+    assert params.read_text() == before

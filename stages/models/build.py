@@ -17,7 +17,7 @@ FORMS = (
     "resnet-<6n+2>-<width> (resnet-20-16 is He et al.'s ResNet-20)",
     "resnet18, resnet34, resnet50, resnet101 (torchvision's, 3x3 stem for small images)",
     "resnet18-imagenet and so on (7x7 stem)",
-    "wideresnet-<6n+4>-<widen> (wideresnet-28-10)",
+    "wideresnet-<6n+4>-<widen>[-<dropout in %>] (wideresnet-28-10, wideresnet-28-10-30)",
     "densenet-<6n+4>-<growth> (densenet-100-12, BC form)",
 )
 _FAMILIES = {"resnet": (ResNet, 2), "wideresnet": (WideResNet, 4), "densenet": (DenseNet, 4)}
@@ -56,10 +56,11 @@ def build_backbone(arch: str, *, channels: int) -> nn.Module:
 
 
 def _small(arch: str, channels: int) -> nn.Module:
-    match = re.fullmatch(r"(resnet|wideresnet|densenet)-([1-9]\d{0,3})-([1-9]\d{0,3})", arch)
-    if match:
+    match = re.fullmatch(r"(resnet|wideresnet|densenet)-([1-9]\d{0,3})-([1-9]\d{0,3})(?:-(\d\d))?", arch)
+    if match and (match[4] is None or match[1] == "wideresnet"):
         family, offset = _FAMILIES[match[1]]
         depth = int(match[2])
+        dropout = {"dropout": int(match[4]) / 100} if match[4] else {}
         if depth > offset and (depth - offset) % 6 == 0:
-            return family(depth, int(match[3]), channels)
+            return family(depth, int(match[3]), channels, **dropout)
     raise InputError(f"unknown architecture {arch!r}; the forms are: {'; '.join(FORMS)}")

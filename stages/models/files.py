@@ -12,17 +12,20 @@ from stages.core.artefacts import load_tensors, save_tensors
 from stages.core.errors import InputError
 from stages.models.build import build_backbone
 from stages.models.heads import build_head, build_projector
+from stages.models.own import check_source, is_own, own_network
 from stages.models.stochastic import GaussianHead, build_prior
 
 REQUIRED = (
     "name arch objective seed size channels mean std resize id classes head_classes feature_dim "
     "projector settings"
 ).split()
-_STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout"}
+_STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
 
 
 class Model(nn.Module):
     """A backbone with, where the file has them, a linear head, a projector, and a Gaussian with its prior.
+
+    `rotation` is the linear classifier of quarter turns that rotation prediction leaves behind.
 
     `space` says where the Gaussian stands: "h", on the backbone's features, or "z", on the projections.
     """
@@ -35,10 +38,12 @@ class Model(nn.Module):
         gaussian: nn.Module | None = None,
         prior: nn.Module | None = None,
         space: str | None = None,
+        rotation: nn.Module | None = None,
     ):
         super().__init__()
         self.backbone, self.head, self.projector = backbone, head, projector
         self.gaussian, self.prior, self.space = gaussian, prior, space
+        self.rotation = rotation
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised images [N, C, H, W] -> features [N, D], before the head; of a Gaussian on h its mean."""
@@ -111,6 +116,8 @@ def restore_model(
         raise InputError(
             f"{path}: metadata lacks {', '.join(missing)}; write it again with the stage that makes it"
         )
+    if is_own(metadata["arch"]):
+        check_source(metadata["arch"], metadata.get("code", {}), path)
     with torch.random.fork_rng(devices=[]):
         model = _empty(metadata, arrays)
     _fill(model, arrays, path)
@@ -119,7 +126,7 @@ def restore_model(
 
 
 def _empty(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
-    backbone = build_backbone(metadata["arch"], channels=metadata["channels"])
+    backbone = _backbone(metadata)
     classes, widths = metadata["head_classes"], metadata["projector"]
     head = None if classes is None else build_head(backbone.feature_dim, len(classes))
     projector = None
@@ -127,12 +134,21 @@ def _empty(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Mod
         # batch norm leaves its mark in the keys; a lone linear layer is told by its missing bias
         batch_norm = "projector.0.bias" not in arrays
         projector = build_projector(backbone.feature_dim, widths, batch_norm=batch_norm)
+    rotation = build_head(backbone.feature_dim, 4) if "rotation.weight" in arrays else None
     law = metadata.get("stochastic")
     if law is None:
-        return Model(backbone, head, projector)
+        return Model(backbone, head, projector, rotation=rotation)
     size = backbone.feature_dim if law["space"] == "h" else widths[-1]
     gaussian = GaussianHead(size, size, single=law["sigma"] == "single")
     return Model(backbone, head, projector, gaussian, build_prior(law["components"], size), law["space"])
+
+
+def _backbone(metadata: Mapping[str, Any]) -> nn.Module:
+    if not is_own(metadata["arch"]):
+        return build_backbone(metadata["arch"], channels=metadata["channels"])
+    network = own_network(metadata["arch"])
+    network.feature_dim = metadata["feature_dim"]
+    return network
 
 
 def _fill(model: Model, arrays: Mapping[str, np.ndarray], path: str | Path) -> None:

@@ -6,9 +6,10 @@ tests here use the pairs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import erfc, sqrt
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
@@ -65,9 +66,22 @@ def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> D
     deviation = np.sqrt(gap.var(ddof=1) / gap.size + other.var(ddof=1) / other.size)
     if deviation == 0.0:
         return Difference(value, value, value, 1.0 if value == 0.0 else 0.0)
-    half = norm.isf((1.0 - confidence) / 2) * deviation
-    p_value = 2.0 * norm.sf(abs(value) / deviation)
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * deviation
+    p_value = erfc(abs(value) / deviation / sqrt(2.0))  # both tails, precise far out too
     return Difference(value, float(value - half), float(value + half), float(p_value))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values adjusted for their number (Holm 1979), in their order.
+
+    Of all that are below a level, the chance that even one is there by chance is at most that level.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p_values, kind="stable")
+    steps = p_values[order] * np.arange(p_values.size, 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
 
 
 def bootstrap_test(

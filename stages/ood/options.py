@@ -1,6 +1,6 @@
 """Command line options made from the settings of detectors, so that a setting is written down once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin
 
@@ -11,7 +11,7 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
     """Return a decorator that adds one required option for each field of a settings dataclass.
 
     Field k of prefix "knn" is the option --knn.k, the key posthoc.knn.k of params.yaml; a bool is a
-    pair --x / --no-x. `read_settings` takes the values back.
+    pair --x / --no-x, a tuple an option that may be repeated. `read_settings` takes the values back.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -19,8 +19,23 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
             name = f"{prefix}.{field.name}" if prefix else field.name
             flags = f"--{name}/--no-{name}" if field.type is bool else f"--{name}"
             function = click.option(
-                flags, _variable(prefix, field.name), required=True, type=_type(field.type)
+                flags,
+                _variable(prefix, field.name),
+                required=True,
+                type=_type(field.type),
+                multiple=get_origin(field.type) is tuple,
             )(function)
+        return function
+
+    return decorate
+
+
+def registry_options(kinds: Mapping[str, Any]) -> Callable:
+    """Return a decorator that adds the options of every detector of a registry: --<detector>.<setting>."""
+
+    def decorate(function: Callable) -> Callable:
+        for name, kind in reversed(kinds.items()):
+            function = setting_options(kind.Settings, name)(function)
         return function
 
     return decorate
@@ -36,4 +51,6 @@ def _variable(prefix: str, name: str) -> str:
 
 
 def _type(kind: Any) -> Any:
+    if get_origin(kind) is tuple:
+        return get_args(kind)[0]
     return click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind

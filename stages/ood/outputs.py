@@ -9,7 +9,7 @@ import numpy as np
 from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError
 
-PARTS = ("features", "projections", "logits")
+PARTS = ("features", "projections", "logits", "mu", "log_variance")
 CHUNK = 4096  # images at a time, so that float64 copies stay small
 
 
@@ -26,10 +26,23 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Prior:
+    """Mixture of K diagonal Gaussians over a stochastic model's embeddings; one = a plain Gaussian.
+
+    log_weights [K] (nats, their exponentials sum to 1), mu [K, D], log_variance [K, D].
+    """
+
+    log_weights: np.ndarray
+    mu: np.ndarray
+    log_variance: np.ndarray
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Outputs for N images; a part that the model does not have is None.
 
     name: set and split, for messages. features [N, D], projections [N, P], logits [N, K]: float.
+    mu, log_variance [N, L]: the diagonal Gaussian of each image, of stochastic models; prior: over it.
     labels int64 [N], -1 where unknown. classes: number of classes of the ID set, if known.
     head: the model's classifier, where its weights are at hand.
     Raises InputError if a part holds NaN or infinite numbers, or lengths differ.
@@ -39,9 +52,12 @@ class Outputs:
     features: np.ndarray | None = None
     projections: np.ndarray | None = None
     logits: np.ndarray | None = None
+    mu: np.ndarray | None = None
+    log_variance: np.ndarray | None = None
     labels: np.ndarray | None = None
     classes: int | None = None
     head: Head | None = None
+    prior: Prior | None = None
 
     def __post_init__(self):
         for part in PARTS:
@@ -60,9 +76,7 @@ class Outputs:
                 )
 
     def __len__(self) -> int:
-        return next(
-            len(array) for array in (self.features, self.projections, self.logits) if array is not None
-        )
+        return next(len(array) for part in PARTS if (array := getattr(self, part)) is not None)
 
     def has(self, parts) -> bool:
         """Whether every one of `parts` is there."""
@@ -106,13 +120,16 @@ class Embeddings:
         parts = {part: self._tensors.get(f"{where}.{part}") for part in (*PARTS, "labels")}
         if parts["features"] is None:
             raise InputError(f"{self.path}: holds no features of {where}; run `dvc repro embed` again")
-        return Outputs(
-            name=f"{self.path}, {where}", classes=len(self.metadata["classes"]), head=self._head(), **parts
-        )
+        shared = {"classes": len(self.metadata["classes"]), "head": self._head(), "prior": self._prior()}
+        return Outputs(name=f"{self.path}, {where}", **shared, **parts)
 
     def _head(self) -> Head | None:
         weight, bias = (self._tensors.get(f"head.{part}") for part in ("weight", "bias"))
         return None if weight is None or bias is None else Head(weight, bias)
+
+    def _prior(self) -> Prior | None:
+        parts = [self._tensors.get(f"prior.{part}") for part in ("log_weights", "mu", "log_variance")]
+        return None if any(part is None for part in parts) else Prior(*parts)
 
     def shots(self, name: str) -> Shots:
         """Return the few-shot candidates of an OOD set; InputError if the file does not hold them."""

@@ -71,3 +71,20 @@ def misclassification_metrics(scores, wrong) -> dict[str, float | int]:
     names = {"auroc": "auroc", "aupr_in": "aupr_success", "aupr_out": "aupr_error", "fpr95_id": "fpr95"}
     names |= {"n_id": "n_right", "n_ood": "n_wrong"}
     return {ours: found[theirs] for theirs, ours in names.items()}
+
+
+def own_mistakes(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return how well a classifier's confidence (MSP) tells its mistakes: logits [N, K], labels int64 [N].
+
+    Keys: aurc, eaurc, augrc; and, unless all predictions are right or all wrong, mistakes_auroc and
+    mistakes_fpr95, the share of mistakes accepted where 95 % of right predictions are.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    best = logits.max(axis=1, keepdims=True)
+    scores = np.log(np.exp(logits - best).sum(axis=1))  # -log of the largest probability
+    wrong = logits.argmax(axis=1) != labels
+    found = {key: value for key, value in aurc(scores, wrong).items() if key != "error"}
+    if 0 < wrong.sum() < wrong.size:
+        told = misclassification_metrics(scores, wrong)
+        found |= {f"mistakes_{key}": told[key] for key in ("auroc", "fpr95")}
+    return found

@@ -1,6 +1,6 @@
 """The report: one HTML file that needs nothing else, no script and no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import pandas as pd
@@ -35,17 +35,19 @@ def shade(auroc: float) -> str:
     return f"rgb({mix[0]},{mix[1]},{mix[2]})"
 
 
-def heat_table(summary: pd.DataFrame, by: str) -> str:
+def heat_table(summary: pd.DataFrame, by: str, notes: Mapping[tuple, str] | None = None) -> str:
     """Return an HTML table: a row per model x detector, a column per value of `by`, cells shaded by AUROC.
 
     `summary` is what `over_seeds` returns for at least auroc and fpr95_id. A cell reads AUROC ± std
-    over seeds, and FPR95 (ID positive) in small print; percentages.
+    over seeds, and FPR95 (ID positive) in small print; percentages. `notes` follow the AUROC of a cell; their
+    keys are (model, detector, value of `by`).
     """
     columns = list(dict.fromkeys(summary.index.get_level_values(by)))
     order = summary[("auroc", "mean")].groupby(level=["model", "detector"], sort=False).mean()
     lines = []
     for model, detector in order.sort_values(ascending=False, kind="stable").index:
-        cells = [_heat_cell(summary, (model, detector, column)) for column in columns]
+        keys = [(model, detector, column) for column in columns]
+        cells = [_heat_cell(summary, key, (notes or {}).get(key, "")) for key in keys]
         lines.append(
             f'<tr><td>{escape(model)}</td><td class="left">{escape(detector)}</td>{"".join(cells)}</tr>'
         )
@@ -56,14 +58,15 @@ def heat_table(summary: pd.DataFrame, by: str) -> str:
     )
 
 
-def _heat_cell(summary: pd.DataFrame, key: tuple) -> str:
+def _heat_cell(summary: pd.DataFrame, key: tuple, note: str) -> str:
     if key not in summary.index:
         return "<td>–</td>"
     row = summary.loc[key]
     auroc = row[("auroc", "mean")]
     text = percent(auroc, row[("auroc", "std")])
     fpr = percent(row[("fpr95_id", "mean")])
-    return f'<td style="background:{shade(auroc)}">{text} <small>{fpr}</small></td>'
+    note = f" {escape(note)}" if note else ""
+    return f'<td style="background:{shade(auroc)}">{text}{note} <small>{fpr}</small></td>'
 
 
 def plain_table(frame: pd.DataFrame) -> str:

@@ -8,9 +8,16 @@ import pandas as pd
 
 from stages.core.artefacts import load_tensors, save_json, save_text
 from stages.report import figures, page, tables
+from stages.report.mistakes import COLUMNS, mistakes_table
 from stages.report.results import over_seeds
+from stages.report.significance import LEGEND, MARK, interval_notes, marked, scores_file
 
 HEADLINE = ["auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out", "detection_error"]
+MISTAKES = (
+    "Whether classifiers know their mistakes on the ID test set, by their highest probability, in %: area "
+    "under the risk-coverage curve (0 is best), its excess over the best order, and how well mistakes are "
+    "told from right predictions."
+)
 # SSD_k has seen images of the very OOD set it is tested on, so it is never called the best detector
 INFORMED = {"ssdk"}
 
@@ -46,7 +53,9 @@ def nested(rows: pd.DataFrame, metrics: list[str]) -> dict:
     return content
 
 
-def write_tables(folder: Path, rows: pd.DataFrame, groups: pd.DataFrame, accuracy: pd.DataFrame) -> None:
+def write_tables(
+    folder: Path, rows: pd.DataFrame, groups: pd.DataFrame, accuracy: pd.DataFrame, mistaken: pd.DataFrame
+) -> None:
     """Write results.csv (every number), table.md (the overview) and per_set.md."""
     save_text(folder / "results.csv", rows.round(6).to_csv(index=False, lineterminator="\n"))
     text = (
@@ -56,12 +65,23 @@ def write_tables(folder: Path, rows: pd.DataFrame, groups: pd.DataFrame, accurac
         + "\nTest accuracy on the ID classes in %, mean ± standard deviation over seeds.\n\n"
         + tables.accuracy_table(accuracy)
     )
+    if len(mistaken):
+        text += f"\n{MISTAKES}\n\n{mistakes_table(mistaken)}"
     save_text(folder / "table.md", text)
     caption = (
-        "AUROC / FPR95 (ID positive) in %, mean ± standard deviation over seeds, best mean AUROC first.\n\n"
+        "AUROC / FPR95 (ID positive) in %, mean ± standard deviation over seeds, for a single seed with the "
+        f"95 % interval over images, best mean AUROC first. {LEGEND}\n\n"
     )
-    per_set = over_seeds(rows, HEADLINE, by="set")
-    save_text(folder / "per_set.md", caption + tables.per_set(per_set, ["auroc", "fpr95_id"]))
+    notes = {"intervals": interval_notes(rows), "marks": dict.fromkeys(marked(rows), MARK)}
+    per_set = tables.per_set(over_seeds(rows, HEADLINE, by="set"), ["auroc", "fpr95_id"], **notes)
+    save_text(folder / "per_set.md", caption + per_set)
+
+
+def cell_notes(rows: pd.DataFrame) -> dict[tuple[str, str, str], str]:
+    """Return (model, detector, set) -> interval and mark."""
+    intervals, marks = interval_notes(rows), marked(rows)
+    keys = intervals.keys() | marks
+    return {key: f"{intervals.get(key, '')} {MARK if key in marks else ''}".strip() for key in keys}
 
 
 def best_detectors(groups: pd.DataFrame) -> list[tuple[str, str]]:
@@ -77,8 +97,7 @@ def score_panels(scores: Path, rows: pd.DataFrame, groups: pd.DataFrame, sets: l
     panels = {}
     for model, detector in best_detectors(groups):
         first = rows[(rows["model"] == model) & (rows["detector"] == detector)].iloc[0]
-        name = model.removeprefix("leaveout_") if first["stage"] == "ensemble" else first["seed"]
-        path = scores / first["stage"] / f"{name}.safetensors"
+        path = scores_file(scores, first["stage"], model, first["seed"])
         found, _ = load_tensors(path, kind="scores", only=[f"{model}.{detector}.{key}" for key in sets])
         panels[f"{model} · {detector}"] = {key: found[f"{model}.{detector}.{key}"] for key in sets}
     return panels
@@ -90,7 +109,9 @@ def read_curves(folder: Path, models: Sequence[str], seed: int) -> dict:
     return {model: pd.read_csv(path).to_dict("list") for model, path in files.items() if path.is_file()}
 
 
-def write_report(folder: Path, id_name: str, rows, groups, accuracy, panels: dict, curves: dict) -> None:
+def write_report(
+    folder: Path, id_name: str, rows, groups, accuracy, mistaken, panels: dict, curves: dict
+) -> None:
     """Write index.html: shaded tables, ROC curves, accuracies, training curves."""
     note = (
         "Cells in %: AUROC ± standard deviation over seeds, then in small print FPR95, "
@@ -103,7 +124,11 @@ def write_report(folder: Path, id_name: str, rows, groups, accuracy, panels: dic
             f"{note} Unweighted means over the sets of a group.",
             page.heat_table(over_seeds(groups, HEADLINE), "role"),
         ),
-        ("Every set", note, page.heat_table(over_seeds(rows, HEADLINE, by="set"), "set")),
+        (
+            "Every set",
+            f"{note} For a single seed, the 95 % interval of the AUROC over images. {LEGEND}",
+            page.heat_table(over_seeds(rows, HEADLINE, by="set"), "set", cell_notes(rows)),
+        ),
         (
             "What a threshold costs and catches",
             "For every model the detector that did best on these sets, first seed: the share of OOD images "
@@ -116,6 +141,15 @@ def write_report(folder: Path, id_name: str, rows, groups, accuracy, panels: dic
             page.plain_table(numbers.reset_index()),
         ),
     ]
+    if len(mistaken):
+        means = mistaken.drop(columns="seed").groupby("model", sort=False).mean().map(tables.percent)
+        sections.append(
+            (
+                "Knowing its own mistakes",
+                MISTAKES,
+                page.plain_table(means.rename(columns=COLUMNS).reset_index()),
+            )
+        )
     if curves:
         drawing = figures.curves(curves, ["loss", "knn", "validation_accuracy"])
         sections.append(("Training", "First seed.", f"<figure>{drawing}</figure>"))

@@ -1,6 +1,6 @@
 """Tables for people: percentages, mean ± spread over seeds, the best of a column in bold."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -71,24 +71,35 @@ def _cell(means: pd.Series, model: str, detector: str, best: dict[str, str]) -> 
     return " / ".join(texts) or "–"
 
 
-def per_set(summary: pd.DataFrame, metrics: Sequence[str], best_by: str = "auroc") -> str:
+def per_set(
+    summary: pd.DataFrame,
+    metrics: Sequence[str],
+    best_by: str = "auroc",
+    *,
+    intervals: Mapping[tuple, str] | None = None,
+    marks: Mapping[tuple, str] | None = None,
+) -> str:
     """Return one row per model x detector, one column per set, each cell mean ± std over seeds.
 
     `summary` is what `over_seeds(..., by="set")` returns; the values of `metrics` are joined by " / "
-    in a cell. Rows are sorted by the mean of `best_by` over sets, best first.
+    in a cell. Rows are sorted by the mean of `best_by` over sets, best first. `intervals` follow the first
+    metric of a cell, `marks` the last; their keys are (model, detector, set).
     """
+    intervals, marks = intervals or {}, marks or {}
     sets = list(dict.fromkeys(summary.index.get_level_values("set")))
     order = summary[(best_by, "mean")].groupby(level=["model", "detector"], sort=False).mean()
     order = order.sort_values(ascending=best_by not in RISING, kind="stable")
     rows = []
     for model, detector in order.index:
         keys = [(model, detector, name) for name in sets]
-        cells = [
-            " / ".join(percent(summary.at[key, (m, "mean")], summary.at[key, (m, "std")]) for m in metrics)
-            if key in summary.index
-            else "–"
-            for key in keys
-        ]
+        cells = []
+        for key in keys:
+            if key not in summary.index:
+                cells.append("–")
+                continue
+            texts = [percent(summary.at[key, (m, "mean")], summary.at[key, (m, "std")]) for m in metrics]
+            texts[0] = f"{texts[0]} {intervals.get(key, '')}".strip()
+            cells.append(f"{' / '.join(texts)} {marks.get(key, '')}".strip())
         rows.append([f"`{model}`", f"`{detector}`", *cells])
     return markdown(["model", "detector", *sets], rows)
 

@@ -1,6 +1,6 @@
 """Rotation prediction: tell by how many quarter turns an image is turned (Gidaris et al. 2018)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,3 +42,6 @@ class Rotation(Objective):
         truth = torch.arange(4, device=logits.device).repeat_interleave(len(labels))
         accuracy = (logits.argmax(1) == truth).float().mean()
         return cross_entropy(logits, truth), {"accuracy": accuracy, "spread": spread(features)}
+
+    def exported(self) -> Mapping[str, nn.Module]:
+        return {"rotation": self.head}

@@ -14,7 +14,7 @@ from stages.data.resident import ResidentSet, normalise
 from stages.machine import Machine
 from stages.models.files import Model
 from stages.training.engine.checkpoint import Checkpoint
-from stages.training.engine.loop import run_epochs
+from stages.training.engine.loop import run_epochs, seed_layers
 from stages.training.engine.optimisers import build_optimiser, set_learning_rate
 
 COUNTS = ("epochs", "batch_size", "auxiliary_batch_size", "save_every")
@@ -123,6 +123,7 @@ def run_supervised(
     per_epoch = data.steps(options.batch_size)
 
     def epoch_step(epoch: int, bar) -> dict[str, float]:
+        seed_layers(seed, epoch, data.device)
         step_loss = begin_epoch(epoch)
         totals, lr = 0.0, 0.0
         for step, index in enumerate(data.epoch_batches(seed, epoch, options.batch_size), epoch * per_epoch):

@@ -135,6 +135,27 @@ stage()
     assert done.stderr.count("\n") == 1
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
+    """After kill -9 nobody cleans up; a file that another process is writing right now stays."""
+    code = """
+import os, signal, sys
+from stages.core.artefacts import atomic
+with atomic(sys.argv[1]) as path:
+    path.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    out = tmp_path / "a.json"
+    done = subprocess.run([sys.executable, "-c", code, str(out)])
+    assert done.returncode == -9
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    other = tmp_path / "b.json"
+    with atomic(out) as first:
+        save_json(out, {"whole": True})  # this process is alive: its own first try is left alone
+        assert first.exists()
+    save_json(other, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]
+
+
 def test_permissions_follow_the_umask(tmp_path):
     old = os.umask(0o027)
     try:

@@ -96,6 +96,25 @@ def test_small_images_and_both_kinds_of_channels(arch, channels):
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+def test_dropout_is_a_part_of_the_name_and_acts_in_training_alone():
+    with seeded(0):
+        plain = build_backbone("wideresnet-10-1", channels=1)
+    with seeded(0):
+        dropped = build_backbone("wideresnet-10-1-30", channels=1)
+        images = torch.randn(4, 1, 16, 16)
+        inner = torch.ones(1, 16, 200, 200)
+        block = dropped.layer1[0]
+        block.conv2 = torch.nn.Identity()
+        block.shortcut = torch.nn.Conv2d(16, 16, 1, bias=False)
+        torch.nn.init.zeros_(block.shortcut.weight)
+        block.bn2 = torch.nn.Softplus()  # above zero everywhere, so a zero was dropped
+        share = (block(inner) == 0).float().mean().item()
+    assert share == pytest.approx(0.3, abs=0.01)
+    with seeded(0):
+        again = build_backbone("wideresnet-10-1-30", channels=1).eval()
+    assert torch.equal(plain.eval()(images), again(images))
+
+
 def test_initialisation_follows_the_seed_and_leaves_the_global_generator_alone():
     def weights(seed):
         with seeded(seed):
@@ -115,7 +134,17 @@ def test_convolutions_start_from_he_et_als_variance():
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet-9-16", "resnet-2-16", "resnet19", "vit", "wideresnet-28", "densenet-100-0", ""]
+    "arch",
+    [
+        "resnet-9-16",
+        "resnet-2-16",
+        "resnet-8-4-30",
+        "resnet19",
+        "vit",
+        "wideresnet-28",
+        "densenet-100-0-30",
+        "",
+    ],
 )
 def test_an_unknown_architecture_lists_the_forms(arch):
     with pytest.raises(InputError, match="unknown architecture.*resnet18.*wideresnet-28-10.*densenet"):

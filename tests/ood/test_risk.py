@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from stages.core.errors import InputError
-from stages.ood.risk import aurc, misclassification_metrics, risk_coverage
+from stages.ood.risk import aurc, misclassification_metrics, own_mistakes, risk_coverage
 
 
 def test_aurc_equals_its_definition():
@@ -62,3 +62,16 @@ def test_refuses():
         aurc(np.arange(4), np.zeros(4))
     with pytest.raises(InputError, match="NaN"):
         aurc([np.nan], [True])
+
+
+def test_own_mistakes_are_those_of_the_highest_probability():
+    random = np.random.default_rng(4)
+    logits, labels = 3 * random.normal(size=(300, 4)), random.integers(4, size=300)
+    labels[:200] = logits[:200].argmax(1)
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    wrong = logits.argmax(1) != labels
+    found = own_mistakes(logits, labels)
+    assert found["mistakes_auroc"] == pytest.approx(roc_auc_score(wrong, -probability.max(1)), rel=1e-12)
+    assert found["aurc"] == pytest.approx(aurc(-probability.max(1), wrong)["aurc"], rel=1e-12)
+    assert set(own_mistakes(logits, logits.argmax(1))) == {"aurc", "eaurc", "augrc"}
+    assert own_mistakes(1000 * logits, labels)["aurc"] > 0  # probabilities of 1 in float64 do not tie

@@ -125,6 +125,27 @@ def test_a_member_learns_its_classes_and_says_which(run, capsys):
     assert last["lr"] == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("arch", ["wideresnet-10-1", "wideresnet-10-1-30"])
+def test_an_interrupted_run_goes_on_with_the_same_bytes(run, arch, monkeypatch):
+    """With dropout too: its draws belong to the epoch, not to the process."""
+    run |= {"arch": arch, "epochs": 3, "milestones": [2]}
+    whole = run | {"out": run["out"].with_name("whole.safetensors")}
+    assert call(main, **whole) == 0
+    seen = []
+
+    def interrupted(*logits):
+        seen.append(logits)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return msp_auroc(*logits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.training.leaveout.msp_auroc", interrupted)
+        assert call(main, **run) == 130 and not run["out"].exists()
+    assert call(main, **run) == 0
+    assert run["out"].read_bytes() == whole["out"].read_bytes()
+
+
 def test_two_runs_give_the_same_bytes_and_folds_differ(run):
     short = {**run, "epochs": 1, "milestones": [1]}
     assert call(main, **short) == 0

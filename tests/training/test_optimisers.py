@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -71,11 +74,54 @@ def test_lars_state_goes_through_a_state_dict():
         assert torch.equal(a, b)
 
 
-def test_sgd_and_adamw_are_torchs():
-    common = {"lr": 0.1, "weight_decay": 1e-3}
-    assert isinstance(build_optimiser("sgd", network(), momentum=0.9, **common), torch.optim.SGD)
-    adamw = build_optimiser("adamw", network().parameters(), momentum=0.8, **common)
-    assert isinstance(adamw, torch.optim.AdamW) and adamw.defaults["betas"] == (0.8, 0.999)
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("sgd", lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)),
+        ("adamw", lambda p: torch.optim.AdamW(p, 0.1, betas=(0.9, 0.999), weight_decay=1e-3)),
+    ],
+)
+def test_sgd_and_adamw_step_like_torchs(name, theirs):
+    """The same bytes after some steps, an interruption, and more steps with another rate."""
+    ours, reference = network(), network()
+    optimisers = (
+        build_optimiser(name, ours, lr=0.1, weight_decay=1e-3, momentum=0.9),
+        theirs(reference.parameters()),
+    )
+    for step in range(6):
+        for model, optimiser in zip((ours, reference), optimisers, strict=True):
+            set_learning_rate(optimiser, 0.1 / (step + 1))
+            optimiser.zero_grad()
+            assert all(parameter.grad is None for parameter in model.parameters())
+            for parameter, gradient in zip(model.parameters(), gradients(model, step), strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+            optimiser.load_state_dict(optimiser.state_dict())
+    for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(a, b) and a.requires_grad
+
+
+def test_training_does_not_import_torchs_compiler():
+    """It takes 2 to 3 s, in each training stage, where nothing is compiled."""
+    code = """
+import importlib, sys, torch
+for stage in ("pretrain", "train", "energy", "leaveout", "embed", "ensemble", "posthoc"):
+    importlib.import_module(f"stages.{stage}")
+from stages.selfsup.registry import OBJECTIVES, objective_class
+from stages.training.engine.optimisers import NAMES, build_optimiser
+for name in OBJECTIVES:
+    objective_class(name)
+for name in NAMES:
+    model = torch.nn.Linear(3, 2)
+    optimiser = build_optimiser(name, model, lr=0.1, weight_decay=0.1, momentum=0.9)
+    model(torch.ones(2, 3)).sum().backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    optimiser.load_state_dict(optimiser.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_frozen_parameters_are_left_out():

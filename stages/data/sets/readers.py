@@ -6,6 +6,7 @@ options of the catalogue, and returns the split asked for. Nothing is resized he
 
 import gzip
 import hashlib
+import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,24 +116,39 @@ def tiny_imagenet(files: Mapping[str, Path], split: str, options: Mapping[str, A
 def tree(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
     """A folder of images: one folder per class, or flat (labels -1). `flat: true` ignores inner folders."""
     (folder,) = files.values()
-    paths = list_images(folder)
-    if not paths:
+    places = _image_places(folder)
+    if not places:
         raise InputError(f"{folder}: no image in it; known endings: {', '.join(SUFFIXES)}")
-    names = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
+    names = ["" if len(parts) == 1 else parts[0] for parts in places]
     classes = () if options.get("flat") or set(names) == {""} else tuple(sorted(set(names)))
     if "" in classes:
-        loose = next(path for path, name in zip(paths, names, strict=True) if not name)
+        loose = folder.joinpath(*places[names.index("")])
         raise InputError(f"{loose}: stands beside class folders; use either one folder per class or none")
     position = {name: index for index, name in enumerate(classes)}
+    paths = [os.path.join(folder, *parts) for parts in places]
     return Pictures(paths, np.array([position.get(name, -1) for name in names], np.int64), classes)
 
 
 def list_images(folder: Path) -> list[Path]:
     """Return every image file below `folder` (no hidden ones), sorted by path."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(
-        path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    return [folder.joinpath(*parts) for parts in _image_places(folder)]
+
+
+def _image_places(folder: Path) -> list[tuple[str, ...]]:
+    """Return the parts of every image file's path below `folder`, sorted (Path objects would be slow)."""
+    found: list[tuple[str, ...]] = []
+    folders: list[tuple[str, ...]] = [()]
+    while folders:
+        inner = folders.pop()
+        with os.scandir(os.path.join(folder, *inner)) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((*inner, entry.name))
+                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                    found.append((*inner, entry.name))
+    return sorted(found)
 
 
 def read_digits(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from stages.core.errors import InputError
+from stages.core.seeding import stream_seed
 from stages.training.engine.checkpoint import Checkpoint
 
 SAVE_SECONDS = 60.0  # a crash loses at most about this much, whatever `save_every` says
@@ -59,6 +60,17 @@ def check_finite(label: str, epoch: int, row: Mapping[str, float]) -> None:
                 f"{label}: {term} became {value} in epoch {epoch + 1}; "
                 "lower the learning rate or lengthen the warm-up"
             )
+
+
+def seed_layers(seed: int, epoch: int, device: torch.device) -> None:
+    """Give layers that draw (dropout) a stream of the epoch, so that a resumed run draws the same.
+
+    They read torch's default generators, which nothing else in a run does.
+    """
+    value = stream_seed(seed, "layers", epoch)
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(value)
 
 
 class _Bar(tqdm):

@@ -12,7 +12,7 @@ NAMES = ("sgd", "adamw", "lars")
 
 
 class _WithoutCompiler(torch.optim.Optimizer):
-    """torch's optimiser less the wrappers that tell its compiler not to trace: they import it (2 to 3 s)."""
+    """torch's optimiser less the wrappers that tell its compiler not to trace: they import it, 2 to 3 s."""
 
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
     state_dict = unwrap(torch.optim.Optimizer.state_dict)

@@ -1,0 +1,69 @@
+"""Score the test images of stochastic models by the Gaussians that their embeddings are drawn from.
+
+Reads the cached embeddings of all models and passes over those without a Gaussian. The sign of every score
+is declared, larger = more OOD, and never turned; what it makes of ID validation against the tuning set
+stands beside it in the results. Seconds for the digits.
+"""
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from stages.core.cli import StageCommand
+from stages.core.errors import known
+from stages.machine import machine
+from stages.ood.detector import Detector
+from stages.ood.metrics import ood_metrics
+from stages.ood.options import read_settings, registry_options
+from stages.ood.outputs import Embeddings, read_embeddings
+from stages.ood.results import Results, outputs_to_test, score_sets
+from stages.ood.stochastic.registry import STOCHASTIC
+
+
+def direction(detector: Detector, file: Embeddings) -> dict:
+    """Return the declared sign, with its AUROC for ID validation against each tuning set."""
+    inside = detector.score(file.outputs(file.id, "validation"))
+    tuning = [name for name, role in file.roles.items() if role == "tuning"]
+    aurocs = {
+        name: ood_metrics(inside, detector.score(file.outputs(name, "validation")))["auroc"]
+        for name in tuning
+    }
+    return {"value": "larger = more OOD", "source": "declared", "validation_auroc": aurocs}
+
+
+@click.command(cls=StageCommand)
+@click.option(
+    "--embeddings", required=True, type=click.Path(path_type=Path), help="Folder of embeddings files."
+)
+@click.option("--models", required=True, multiple=True, help="Model to evaluate; may be repeated.")
+@click.option("--detectors", required=True, multiple=True, help="Detector to run; may be repeated.")
+@click.option("--seed", required=True, type=int)
+@click.option("--out_results", required=True, help="JSON of metrics to write.")
+@click.option("--out_scores", required=True, help="File of scores to write.")
+@registry_options(STOCHASTIC)
+def main(embeddings, models, detectors, seed, out_results, out_scores, **values):
+    kinds = {name: STOCHASTIC[known(name, "detector", STOCHASTIC)] for name in detectors}
+    settings = {name: read_settings(kind.Settings, values, name) for name, kind in kinds.items()}
+    files = [read_embeddings(embeddings, model, seed) for model in models]
+    results = Results("stochastic", seed, files[0].id)
+    for name in kinds:
+        results.settings(settings[name], name)
+    device = str(machine().device)
+    with tqdm(total=len(files) * len(kinds), desc="stochastic", unit="detector", disable=None) as bar:
+        for file in files:
+            train = file.outputs(file.id, "train")
+            tests = outputs_to_test(file)
+            results.roles |= file.roles
+            for name, kind in kinds.items():
+                detector = kind(settings[name], seed=seed, device=device)
+                if detector.suits(train):
+                    results.add(file.model, name, score_sets(detector.fit(train), tests))
+                    results.chosen[f"{file.model}.{name}.direction"] = direction(detector, file)
+                bar.update()
+    results.save(out_results, out_scores)
+    click.echo(f"Wrote {out_results}: {results.summary()}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The stages `network` and `stochastic` as commands, on small model files, embeddings and sets."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stages import network, stochastic
+from stages.core.artefacts import load_tensors, save_tensors
+from stages.data.augment import Recipe
+from stages.embedding import EmbedOptions, embed_sets
+from stages.models.build import build_backbone, seeded
+from stages.models.files import load_model, save_model
+from stages.models.heads import build_head
+from stages.models.stochastic import GaussianHead, build_prior
+from stages.ood.metrics import ood_metrics
+from stages.ood.network.registry import NETWORK
+from stages.ood.stochastic.registry import STOCHASTIC
+from tests.small import call, model_metadata, write_params, write_sets
+
+SETS = {"digits": {"role": "id"}, "heldout": {"role": "near"}, "noise": {"role": "far"}}
+SETS |= {"corruptions": {"role": "tuning"}}
+NEAREST = ("kl_knn", "reverse_kl_knn", "bhattacharyya_knn", "euclidean_knn")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_THREADS", "1")
+    monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
+    write_sets(tmp_path)
+    write_params(tmp_path / "params.yaml")
+    return tmp_path
+
+
+def write_model(folder, name, **changes):
+    """Write an untrained model with the modules that `name` is made of, e.g. "head+rotation"."""
+    with seeded(0):
+        modules = {"backbone": build_backbone("resnet-8-4", channels=1)}
+        if "head" in name:
+            modules["head"] = build_head(16, 8)
+        if "rotation" in name:
+            modules["rotation"] = build_head(16, 4)
+        if "gaussian" in name:
+            law = {"space": "h", "sigma": "diagonal", "components": changes.pop("components", 0)}
+            modules["gaussian"] = GaussianHead(16, 16, single=False)
+            modules["gaussian"].log_variance.weight.data = 0.1 * modules["gaussian"].mu.weight.data
+            modules["prior"] = build_prior(law["components"], 16)
+            changes["stochastic"] = law
+    heads = list(range(8)) if "head" in name else None
+    path = folder / f"{name}-0.safetensors"
+    save_model(path, modules, model_metadata(name=name, head_classes=heads, **changes))
+    return path
+
+
+def run_network(folder, model, out="out", detectors=tuple(NETWORK)):
+    return call(
+        network.main,
+        model=model, id="digits", sets=f"{folder}/params.yaml:sets", folder=folder, detectors=list(detectors),
+        odin__temperature=1000, odin__epsilons=[0.0, 0.002], gram__powers=3,
+        out_results=folder / f"{out}.json", out_scores=folder / f"{out}.safetensors",
+    )  # fmt: skip
+
+
+def check_results(folder, stage, out="out"):
+    """Compare the metrics with those of the scores; return the results."""
+    written = json.loads((folder / f"{out}.json").read_text())
+    scores, metadata = load_tensors(folder / f"{out}.safetensors", kind="scores")
+    assert metadata["stage"] == stage and metadata["seed"] == 0 and metadata["sets"]["noise"] == "far"
+    for model, detectors in written["models"].items():
+        for detector, sets in detectors.items():
+            assert list(sets) == ["heldout", "noise"]
+            for name, metrics in sets.items():
+                pair = (scores[f"{model}.{detector}.{part}"] for part in ("digits", name))
+                assert metrics == ood_metrics(*pair)
+    return written
+
+
+def test_network_scores_with_what_the_model_has(folder, capsys):
+    assert run_network(folder, write_model(folder, "head+rotation")) == 0
+    written = check_results(folder, "network")
+    assert list(written["models"]["head+rotation"]) == list(NETWORK)
+    chosen = written["chosen"]
+    assert chosen["gram.powers"] == {"value": 3, "source": "params"}
+    assert chosen["odin.epsilon"]["value"] in (0.0, 0.002)
+    assert chosen["splits"]["value"] == {
+        "train": "digits.train", "validation": "digits.validation", "tuning": "corruptions.validation",
+    }  # fmt: skip
+    for name, expected in (("head", ["odin", "gram"]), ("rotation", ["rotation", "rotation_uniform"])):
+        assert run_network(folder, write_model(folder, name), name) == 0
+        assert list(check_results(folder, "network", name)["models"][name]) == expected
+    assert "passed over: odin, gram" in capsys.readouterr().out
+    assert run_network(folder, write_model(folder, "plain"), "plain") == 1
+    assert "no model has what the chosen detectors read" in capsys.readouterr().err
+
+
+def test_network_gives_the_same_bytes_and_reads_no_test_image_to_choose(folder):
+    model = write_model(folder, "head+rotation")
+    assert run_network(folder, model) == run_network(folder, model, "again") == 0
+    for suffix in ("json", "safetensors"):
+        assert (folder / f"out.{suffix}").read_bytes() == (folder / f"again.{suffix}").read_bytes()
+    before, _ = load_tensors(folder / "out.safetensors")
+    for name in ("noise", "heldout"):
+        tensors, metadata = load_tensors(folder / f"{name}.safetensors")
+        tensors["test.images"] = 255 - tensors["test.images"]
+        save_tensors(folder / f"{name}.safetensors", tensors, kind="set", metadata=metadata)
+    assert run_network(folder, model, "changed") == 0
+    after, _ = load_tensors(folder / "changed.safetensors")
+    for key, values in before.items():
+        assert np.array_equal(values, after[key]) == key.endswith(".digits"), key
+
+
+def test_network_names_what_is_wrong(folder, capsys):
+    model = write_model(folder, "head")
+    assert run_network(folder, model, detectors=["grams"]) == 1
+    assert "unknown detector 'grams'; known: gram, odin, rotation" in capsys.readouterr().err
+    assert run_network(folder, write_model(folder, "head", size=16)) == 1
+    assert "16x16" in capsys.readouterr().err
+    model = write_model(folder, "head", classes=[str(label) for label in range(1, 9)])
+    assert run_network(folder, model) == 1 and "another profile" in capsys.readouterr().err
+    assert not (folder / "out.json").exists()
+
+
+def write_embeddings(folder, name, **changes):
+    model, meta = load_model(write_model(folder, name, **changes))
+    options = EmbedOptions(batch_size=64, shots=2, copies=1)
+    tensors, described = embed_sets(
+        model, meta, SETS, folder, "digits", options=options, recipe=Recipe(), seed=0, what="model"
+    )
+    metadata = {"model": name, "seed": 0, "model_metadata": meta, "id": "digits"}
+    metadata |= {"classes": meta["classes"], "sets": described}
+    save_tensors(folder / f"e/{name}.safetensors", tensors, kind="embeddings", metadata=metadata)
+    return tensors, model
+
+
+def run_stochastic(folder, models, out="out", detectors=tuple(STOCHASTIC), **changes):
+    settings = {f"{name}__k": 5 for name in NEAREST} | {"kl_prior__samples": 20} | changes
+    return call(
+        stochastic.main, embeddings=folder / "e", models=list(models), detectors=list(detectors), seed=0,
+        out_results=folder / f"{out}.json", out_scores=folder / f"{out}.safetensors", **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("components", [0, 3])
+def test_embeddings_keep_the_gaussians_and_the_prior(folder, components):
+    tensors, model = write_embeddings(folder, "gaussian", components=components)
+    assert tensors["digits.train.mu"].shape == tensors["digits.train.log_variance"].shape == (600, 16)
+    np.testing.assert_array_equal(tensors["digits.train.mu"], tensors["digits.train.features"])
+    weights, mu, log_variance = (tensors[f"prior.{part}"] for part in ("log_weights", "mu", "log_variance"))
+    assert mu.shape == log_variance.shape == (max(components, 1), 16)
+    np.testing.assert_allclose(np.exp(weights).sum(), 1, rtol=1e-6)
+    if components:
+        np.testing.assert_array_equal(mu, model.prior.mu.detach().numpy())
+    else:
+        assert not mu.any() and not log_variance.any()
+
+
+def test_stochastic_passes_over_models_without_a_gaussian(folder, capsys):
+    write_embeddings(folder, "gaussian", components=2)
+    write_embeddings(folder, "plain")
+    assert run_stochastic(folder, ["plain", "gaussian"]) == 0
+    written = check_results(folder, "stochastic")
+    assert {model: list(found) for model, found in written["models"].items()} == {
+        "gaussian": list(STOCHASTIC)
+    }
+    for name in STOCHASTIC:
+        sign = written["chosen"][f"gaussian.{name}.direction"]
+        assert sign["value"] == "larger = more OOD" and sign["source"] == "declared"
+        assert 0 <= sign["validation_auroc"]["corruptions"] <= 1
+    assert run_stochastic(folder, ["plain", "gaussian"], "again") == 0
+    assert (folder / "out.safetensors").read_bytes() == (folder / "again.safetensors").read_bytes()
+    assert run_stochastic(folder, ["plain"], "none") == 1
+    assert "no model has what the chosen detectors read" in capsys.readouterr().err
+    assert run_stochastic(folder, ["gaussian"], kl_knn__k=700) == 1
+    assert "only 600 ID train images" in capsys.readouterr().err
+    assert run_stochastic(folder, ["gaussian"], detectors=["sigma"]) == 1
+    assert "unknown detector 'sigma'" in capsys.readouterr().err
