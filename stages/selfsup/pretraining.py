@@ -201,6 +201,8 @@ class Pretraining:
             nn.utils.clip_grad_norm_(self.modules.parameters(), self.training.clip)
         self.optimiser.step()
         self.objective.after_step(self.backbone, step, self.steps * self.training.epochs)
+        if len(parts) == 1:
+            return parts[0]
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
     def _backward(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
