@@ -17,7 +17,7 @@ from stages.machine import Machine
 from stages.selfsup.objective import Objective
 from stages.training.engine.checkpoint import Checkpoint
 from stages.training.engine.compiling import Compiled
-from stages.training.engine.loop import run_epochs
+from stages.training.engine.loop import run_epochs, seed_layers
 from stages.training.engine.optimisers import build_optimiser, set_learning_rate
 from stages.training.engine.ranks import averaged, join_batch_norm, rank, ranks, share, sum_gradients
 from stages.training.engine.schedules import cosine_between, learning_rate
@@ -164,6 +164,7 @@ class Pretraining:
     def _epoch(self, epoch: int, bar) -> dict[str, float]:
         """Run an epoch's steps; their losses stay on the device and are read once, at its end."""
         self.modules.train()
+        seed_layers(self.seed, epoch, self.data.device)
         own = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "objective", epoch))
         self.objective.before_epoch(epoch, own)
         generator = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "augment", epoch))
