@@ -84,15 +84,13 @@ def stepped(name: str, form: Form, here: Machine) -> tuple[list[float], torch.Te
     drawn = torch.Generator().manual_seed(0)
     shape = (64, 3, form.size, form.size)
     losses = []
-
-    def noise(mu: torch.Tensor) -> torch.Tensor:
-        size = (run.objective.constants.samples, *mu.shape)
-        return torch.randn(size, generator=drawn).to(here.device)
-
-    run.objective._noise = noise  # a stochastic objective's, else of no use
+    run.objective.before_epoch(1, drawn)
     for step in range(STEPS):
         views = [torch.randn(shape, generator=drawn).to(here.device) for _ in range(run.objective.views)]
         labels = (torch.arange(64) % 10).to(here.device)
+        run.objective.before_batch(64)
+        if hasattr(run.objective, "noise"):  # a stochastic objective's
+            run.objective.noise = run.objective.noise.to(here.device)
         run.optimiser.zero_grad()
         loss, _ = run.objective(run.backbone, views, labels)
         loss.backward()

@@ -211,6 +211,7 @@ class Pretraining:
         # drawn for the rows of all processes, so that each image's views do not depend on their number
         draws = [share(draw(ranks() * len(images), generator)) for _ in self.recipes]
         views = [self._view(images, *part) for part in zip(draws, self.recipes, strict=True)]
+        self.objective.before_batch(ranks() * len(images))
         with self.machine.autocast():
             loss, terms = self._loss(self.backbone, views, labels)
         (loss / (self.training.accumulate * ranks())).backward()
