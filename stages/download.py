@@ -31,7 +31,7 @@ def _list(context: click.Context, option: click.Option, wanted: bool) -> None:
 @click.option(
     "--set", "name", required=True, help="Name of the set: one of the known ones, or yours with --folder."
 )
-@click.option("--role", required=True, help="id, near, far, tuning or auxiliary.")
+@click.option("--role", required=True, help="id, near, far, tuning, auxiliary or transfer.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Your pictures: a folder, or a CSV of paths.")
 @click.option(
     "--skip_unreadable/--no-skip_unreadable",
@@ -72,13 +72,15 @@ def main(name: str, role: str, folder: Path | None, id_name: str, channels: str,
     is_heldout = name == f"{id_name}_heldout"
     source = id_name if is_heldout else name
     entry = find_entry(source, catalogue) if folder is None else catalogue.get(source)
+    if role == "transfer":
+        values["heldout"] = ()
     settings = Settings(channels=int(channels), **values)
     tensors, metadata = build_set(
         name,
         entry,
         settings,
         id_entry=catalogue.get(id_name),
-        is_id=is_id,
+        is_id=is_id or role == "transfer",  # a set of its own with labels and a train split
         folder=folder,
         is_heldout=is_heldout,
     )

@@ -21,6 +21,7 @@ SPLITS = {
     "far": ("test",),
     "tuning": ("validation",),
     "auxiliary": (),
+    "transfer": ("train", "validation", "test"),
 }
 
 

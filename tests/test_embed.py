@@ -40,6 +40,18 @@ def run(tmp_path, monkeypatch):
     }
 
 
+def test_a_set_to_transfer_to_is_embedded_with_all_its_splits(run, tmp_path):
+    params = tmp_path / "transfer.yaml"
+    params.write_text("sets: {digits: {role: id}, more: {role: transfer}}")
+    (tmp_path / "more.safetensors").write_bytes((tmp_path / "digits.safetensors").read_bytes())
+    assert call(main, **{**run, "sets": f"{params}:sets"}) == 0
+    tensors, metadata = load_tensors(run["out"], kind="embeddings")
+    for split in ("train", "validation", "test"):
+        names = [f"{name}.{split}.features" for name in ("digits", "more")]
+        assert np.array_equal(*(tensors[name] for name in names))
+    assert metadata["sets"]["more"]["role"] == "transfer" and "more.shots.index" not in tensors
+
+
 def test_every_set_is_embedded_as_its_role_asks(run, capsys):
     assert call(main, **run) == 0
     assert "of 4 sets" in capsys.readouterr().out

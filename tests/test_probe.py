@@ -22,7 +22,10 @@ def run(tmp_path):
         tensors |= {f"digits.{split}.logits": logits}
     for name, head in (("encoder", None), ("classifier", list(range(10)))):
         metadata = {"model": name, "seed": 0, "id": "digits", "classes": [str(c) for c in range(10)]}
-        metadata["model_metadata"] = {"head_classes": head}
+        metadata |= {"model_metadata": {"head_classes": head}, "sets": {"digits": {"role": "id"}}}
+        if name == "classifier":  # as if the digits were a second set
+            tensors |= {k.replace("digits", "more"): v for k, v in tensors.items() if k.startswith("digits")}
+            metadata["sets"]["more"] = {"role": "transfer"}
         save_tensors(tmp_path / f"{name}.safetensors", tensors, kind="embeddings", metadata=metadata)
     return {
         "embeddings": tmp_path,
@@ -31,6 +34,7 @@ def run(tmp_path):
         "knn.k": [5, 20],
         "knn.temperature": 0.07,
         "linear.l2": [1e-3, 1e-2],
+        "linear.shares": [0.02, 0.2],
         "out": tmp_path / "probe.json",
     }
 
@@ -41,7 +45,13 @@ def test_probe_writes_what_the_contract_says(run, capsys):
     content = load_json(run["out"])
     assert set(content) == {"models", "chosen"} and set(content["models"]) == {"encoder", "classifier"}
     encoder, classifier = content["models"]["encoder"], content["models"]["classifier"]
-    assert set(encoder) == {"knn", "linear"} and set(classifier) == {"knn", "linear", "head"}
+    probes = {"knn", "linear", "linear_0.02", "linear_0.2"}
+    assert set(encoder) == probes and set(classifier) == probes | {"head", "transfer_more"}
+    assert classifier["transfer_more"] == classifier["linear"]
+    few, more = encoder["linear_0.02"], encoder["linear_0.2"]
+    assert few["labels"] == 10 and more["labels"] == 100 and few["draws"] == 5
+    assert few["accuracy"] < more["accuracy"] < encoder["linear"]["accuracy"]
+    assert set(few) == {"labels", "draws", "accuracy", "accuracy_top5", "ece", "validation_accuracy"}
     assert set(encoder["knn"]) == {"accuracy", "accuracy_top5", "k", "temperature", "validation_accuracy"}
     assert set(encoder["linear"]) == {"accuracy", "accuracy_top5", "ece", "l2", "validation_accuracy"}
     assert classifier["head"]["accuracy"] == 1.0
@@ -72,6 +82,7 @@ def test_probe_runs_as_a_script_without_torch(run):
         ({"seed": 1}, "holds 'encoder' with seed 0, not 'encoder' with seed 1"),
         ({"knn.k": [501]}, "there are 500 training images"),
         ({"linear.l2": [-1.0]}, "linear.l2"),
+        ({"linear.shares": [0.0]}, "shares is 0.0; a share of the labels lies above 0 and is at most 1"),
     ],
 )
 def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):

@@ -134,8 +134,8 @@ def _place(x: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
     else:
         return x
     # columns first, clamped between the passes, as Pillow does it: cubic weights overshoot
-    x = (x @ columns.mT.unsqueeze(1)).clamp(0, 1)
-    return (rows.unsqueeze(1) @ x).clamp(0, 1)
+    x = (x.flatten(1, 2) @ columns.mT).view(x.shape).clamp_(0, 1)  # channels and rows share a matrix
+    return (rows.unsqueeze(1) @ x).clamp_(0, 1)
 
 
 def crop_boxes(draws: Tensor, height: int, width: int, recipe: Recipe) -> tuple[Tensor, ...]:
@@ -182,9 +182,9 @@ def resize_matrix(
 
 def _cubic(d: Tensor) -> Tensor:
     """Keys' cubic kernel (1981) with a = -1/2 of the distances d >= 0."""
-    near = (1.5 * d - 2.5) * d * d + 1
-    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
-    return torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+    # both pieces as powers of the distance to where they end: no branch, and few passes over the matrices
+    u, v = (2 - d).clamp(min=0), (1 - d).clamp(min=0)
+    return 0.5 * u * u * (u - 1) + v * v * (1 - 2 * v)
 
 
 def _shift_matrix(uniform: Tensor, size: int, pad: int, flipped: Tensor | None = None) -> Tensor:
@@ -220,11 +220,13 @@ def colour_jitter(x: Tensor, order: Tensor, factors: Tensor, turn: Tensor | None
     """Apply to images [N, C, H, W] in [0, 1] the operations 0 to 3 in each image's `order` [N, 4].
 
     0 brightness, 1 contrast, 2 saturation with `factors` [N, 3]; 3 turns the hue by `turn` [N] (in
-    circles; None: not at all). The first three are x <- clamp(ref + f (x - ref)), ref = 0, the mean
-    grey, or the grey image. So that no image waits for another's order, hue stands once in the middle,
-    with three affine steps before and three after it; a step that is not an image's turn has f = 1.
+    circles; None: not at all). The first three are x <- clamp(f x + (1 - f) ref), ref = 0, the mean
+    grey, or the grey image, which one channel is itself. So that no image waits for another's order, hue
+    stands once in the middle, with three affine steps before and three after it; a step that is not an
+    image's turn has f = 1.
     """
-    factors = torch.cat((factors, torch.ones_like(factors[:, :1])), 1)  # hue as an affine step: nothing
+    does = 3 if x.shape[1] == 3 else 2
+    factors = torch.cat((factors[:, :does], torch.ones_like(factors[:, : 4 - does])), 1)  # 1: nothing to do
     if turn is None:
         for place in range(4):
             x = _affine(x, order[:, place], factors)
@@ -244,30 +246,29 @@ def _affine(x: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
     operation = operation.view(-1, 1, 1, 1)
     grey = _luma(x)
     mean = grey.mean((1, 2, 3), keepdim=True)
-    reference = torch.where(operation == _CONTRAST, mean, torch.where(operation == _SATURATION, grey, 0.0))
-    return (reference + factor * (x - reference)).clamp(0, 1)
+    rest = (1 - factor) * (operation == _CONTRAST) * mean + (1 - factor) * (operation == _SATURATION) * grey
+    return torch.addcmul(rest, x, factor).clamp_(0, 1)
 
 
 def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     """Turn the hue of RGB images [N, 3, H, W] by `turn` [N] circles, value and saturation kept.
 
-    With V = max, D = max - min and the hue h in [0, 6), a channel is V - D clamp(min(k, 4 - k), 0, 1),
-    k = (n + h) mod 6, n = 5, 3, 1 for red, green, blue: the inverse of HSV without looking up sectors.
+    With m = min, D = max - min and the hue h in [0, 6), a channel is m + D clamp(w(h), 0, 1), w = |h - 3| - 1
+    for red, 2 - |h - 2| for green, 2 - |h - 4| for blue: the inverse of HSV without looking up sectors.
     """
     red, green, blue = x.unbind(1)
-    value, chroma = x.amax(1), x.amax(1) - x.amin(1)
-    divisor = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
-    hue = torch.where(
+    value = torch.maximum(torch.maximum(red, green), blue)
+    least = torch.minimum(torch.minimum(red, green), blue)
+    chroma = value - least
+    divisor = chroma.clamp(min=1e-12)  # of a grey pixel, whose hue is nothing: 0 / 1e-12
+    sector = torch.where(
         value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+        green - blue,
+        torch.where(value == green, blue - red + 2 * divisor, red - green + 4 * divisor),
     )
-    hue = hue + 6 * turn.view(-1, 1, 1)
-    channels = []
-    for n in (5, 3, 1):
-        k = torch.remainder(n + hue, 6)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, 1)
+    hue = torch.remainder(sector / divisor + 6 * turn.view(-1, 1, 1), 6)
+    waves = torch.stack(((hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()), 1)
+    return torch.addcmul(least.unsqueeze(1), waves.clamp_(0, 1), chroma.unsqueeze(1))
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """Probes of frozen features without torch: weighted nearest neighbours, a linear classifier, calibration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from stages.core.errors import InputError
+from stages.core.seeding import numpy_stream
+from stages.data.sets.splits import stratified_choice
 
+DRAWS = 5  # of a few labels: one draw of a dozen images says little
 CHUNK = 1024  # queries at a time: bounds the memory of the similarity matrix
 
 
@@ -138,10 +141,13 @@ def probe_model(
         "validation_accuracy": top_accuracy(found[k][:cut], sets["validation"][1]),
     }
     knn |= accuracies(found[k][cut:], sets["test"][1])
-    return {"knn": knn, "linear": _probe_linear(sets, classes, l2s)}
+    return {"knn": knn, "linear": probe_linear(sets, classes, l2s)}
 
 
-def _probe_linear(sets, classes: int, l2s: Sequence[float]) -> dict[str, float]:
+def probe_linear(
+    sets: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: int, l2s: Sequence[float]
+) -> dict[str, float]:
+    """Return the record of a linear classifier on standardised features; l2 is chosen on validation."""
     mean, std = sets["train"][0].mean(0, dtype=np.float64), sets["train"][0].std(0, dtype=np.float64)
     # a feature without spread is shifted only
     scaled = {split: ((x - mean) / np.where(std > 1e-8, std, 1.0), y) for split, (x, y) in sets.items()}
@@ -153,6 +159,32 @@ def _probe_linear(sets, classes: int, l2s: Sequence[float]) -> dict[str, float]:
             best = right, l2, weights
     logits = linear_logits(scaled["test"][0], best[2])
     return {"l2": best[1], "validation_accuracy": best[0], **classified(logits, sets["test"][1])}
+
+
+def probe_few_labels(
+    sets: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    share: float,
+    *,
+    classes: int,
+    l2s: Sequence[float],
+    seed: int,
+) -> dict[str, float]:
+    """Return the record of a linear probe that knows `share` of the train labels, at least one a class.
+
+    `sets` as for `probe_model`. Means over DRAWS draws, each class in proportion, from the stream ("labels",
+    share, draw). InputError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"shares is {share}; a share of the labels lies above 0 and is at most 1")
+    features, labels = sets["train"]
+    count = max(round(share * len(labels)), len(np.unique(labels)))
+    records = []
+    for draw in range(DRAWS):
+        rows = stratified_choice(labels, count, numpy_stream(seed, "labels", str(share), draw))
+        records.append(probe_linear({**sets, "train": (features[rows], labels[rows])}, classes, l2s))
+    names = [name for name in records[0] if name != "l2"]
+    means = {name: float(np.mean([record[name] for record in records])) for name in names}
+    return {"labels": count, "draws": DRAWS, **means}
 
 
 def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -44,6 +44,9 @@ class Objective(nn.Module, ABC):
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
         """Prepare epoch `epoch` (from 0); `generator` is its stream for draws of the objective's own."""
 
+    def before_batch(self, n: int) -> None:
+        """Draw what `forward` needs for n images (of all ranks); outside `forward`, which may be compiled."""
+
     def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:
         """Update what gradients do not (a moving average, a centre) after step `step` of `steps`."""
 

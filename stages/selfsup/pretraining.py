@@ -202,6 +202,8 @@ class Pretraining:
             nn.utils.clip_grad_norm_(self.modules.parameters(), self.training.clip)
         self.optimiser.step()
         self.objective.after_step(self.backbone, step, self.steps * self.training.epochs)
+        if len(parts) == 1:
+            return parts[0]
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
     def _backward(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -209,6 +211,7 @@ class Pretraining:
         # drawn for the rows of all processes, so that each image's views do not depend on their number
         draws = [share(draw(ranks() * len(images), generator)) for _ in self.recipes]
         views = [self._view(images, *part) for part in zip(draws, self.recipes, strict=True)]
+        self.objective.before_batch(ranks() * len(images))
         with self.machine.autocast():
             loss, terms = self._loss(self.backbone, views, labels)
         (loss / (self.training.accumulate * ranks())).backward()

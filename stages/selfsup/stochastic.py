@@ -14,7 +14,7 @@ from stages.models.stochastic import GaussianHead, build_prior, kl_monte_carlo, 
 from stages.selfsup.losses.barlow_twins import barlow_twins
 from stages.selfsup.losses.vicreg import vicreg
 from stages.selfsup.objective import Objective
-from stages.training.engine.ranks import gathered, ranks, share
+from stages.training.engine.ranks import gathered, share
 from stages.training.watch import spread
 
 
@@ -53,12 +53,18 @@ class Stochastic(Objective):
     def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
         super().__init__(backbone, constants, classes=classes)
         self.projector = build_projector(backbone.feature_dim, constants.projector)
-        size = backbone.feature_dim if self.space == "h" else constants.projector[-1]
-        self.gaussian = GaussianHead(size, size, single=constants.sigma == "single")
-        self.prior = build_prior(constants.components, size)
+        self.size = backbone.feature_dim if self.space == "h" else constants.projector[-1]
+        self.gaussian = GaussianHead(self.size, self.size, single=constants.sigma == "single")
+        self.prior = build_prior(constants.components, self.size)
 
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
         self.generator = generator
+
+    def before_batch(self, n: int) -> None:
+        """Draw the noise of both views, [2, S, n, D], and keep that for this rank's rows."""
+        size = (2, self.constants.samples, n, self.size)
+        noise = torch.randn(size, device=self.generator.device, generator=self.generator)
+        self.noise = share(noise, dim=2)
 
     @abstractmethod
     def pair_loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,7 +73,8 @@ class Stochastic(Objective):
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        (z1, first), (z2, second) = (self._draws(backbone, view) for view in views)
+        sides = zip(views, self.noise, strict=True)
+        (z1, first), (z2, second) = (self._draws(backbone, view, noise) for view, noise in sides)
         with torch.autocast(z1.device.type, enabled=False):
             pairs = [self.pair_loss(a, b) for a, b in zip(z1, z2, strict=True)]
             terms = {name: torch.stack([t[name] for _, t in pairs]).mean() for name in pairs[0][1]}
@@ -75,12 +82,12 @@ class Stochastic(Objective):
             loss = torch.stack([loss for loss, _ in pairs]).mean() + self.constants.beta * shared["kl"]
             return loss, {**terms, **shared, "spread": first["spread"]}
 
-    def _draws(self, backbone: nn.Module, view: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _draws(self, backbone: nn.Module, view: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return draws of a view's projection, [S, N, P], with its divergence, mean sigma and spread."""
         base = backbone(view) if self.space == "h" else self.projector(backbone(view))
         with torch.autocast(base.device.type, enabled=False):
             mu, log_variance = self.gaussian(base.float())
-            u = sample(mu, log_variance, self._noise(mu))
+            u = sample(mu, log_variance, noise)
             kl = (
                 kl_standard_normal(mu, log_variance)
                 if self.constants.kl == "closed"
@@ -89,11 +96,6 @@ class Stochastic(Objective):
             sigma = (0.5 * log_variance.detach()).exp().mean()
         z = self.projector(u.flatten(0, 1)).unflatten(0, u.shape[:2]) if self.space == "h" else u
         return gathered(z.float(), dim=1), {"kl": kl.mean(), "sigma": sigma, "spread": spread(mu)}
-
-    def _noise(self, mu: Tensor) -> Tensor:
-        """Return standard normal draws [S, N, D] for mu [N, D]: its own of those for all ranks' rows."""
-        size = (self.constants.samples, ranks() * len(mu), mu.shape[1])
-        return share(torch.randn(size, device=mu.device, generator=self.generator), dim=1)
 
     def representation(self, features: Tensor) -> Tensor:
         return self.gaussian(features.float())[0] if self.space == "h" else features

@@ -56,6 +56,13 @@ def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
     assert np.isclose(metadata["mean"], train.mean()) and np.isclose(metadata["std"], train.std())
 
 
+def test_a_set_to_transfer_to_has_all_its_classes_and_splits(tmp_path):
+    tensors, metadata = download(tmp_path / "x", "digits", "transfer", id="cifar10")
+    assert metadata["classes"] == list("0123456789")  # what is held out concerns the ID set
+    assert sum(metadata["splits"].values()) == 1797 and len(metadata["splits"]) == 3
+    assert len(np.unique(tensors["train.labels"])) == 10
+
+
 def test_digits_are_enlarged_by_the_chain(tmp_path):
     tensors, _ = download(tmp_path / "x", "digits", "id")
     original = load_digits().images[tensors["test.index"][5]]

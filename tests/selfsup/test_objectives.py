@@ -41,6 +41,7 @@ def build(name, classes=3, **changes):
         constants = strict(kind.Constants, {**CONSTANTS[name], **changes}, f"objectives.{name}")
         objective = kind(backbone, constants, classes=classes)
     objective.before_epoch(1, torch.Generator().manual_seed(0))
+    objective.before_batch(6)
     return backbone, objective
 
 

@@ -134,3 +134,23 @@ def test_frozen_parameters_are_left_out():
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(InputError, match="unknown optimiser 'adam'; known: adamw, lars, sgd"):
         build_optimiser("adam", network(), lr=0.1, weight_decay=0.0, momentum=0.9)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_lars_for_all_weights_together_is_the_loop(nesterov):
+    """The form that CUDA takes, on the CPU, with weights of zeros and gradients of zeros among them."""
+    models = network(), network()
+    for model in models:
+        nn.init.zeros_(model[3].weight)
+        nn.init.zeros_(model[3].bias)
+    settings = {"lr": 0.4, "weight_decay": 1e-2, "momentum": 0.9, "nesterov": nesterov}
+    loop, together = (build_optimiser("lars", model, **settings) for model in models)
+    for step in range(4):
+        for model in models:
+            for parameter, gradient in zip(model.parameters(), gradients(model, step), strict=True):
+                parameter.grad = gradient * (step != 2)
+        loop.step()
+        with torch.no_grad():
+            together._update_together(list(models[1].parameters()), together.param_groups[0])
+        for mine, theirs in zip(*(model.parameters() for model in models), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)

@@ -98,5 +98,5 @@ def test_torchrun_writes_the_files_once(root, tmp_path, monkeypatch):
     one, two = (content(tmp_path, out)[1].decode().splitlines() for out in ("one", "two"))
     for mine, theirs in zip(one[1:], two[1:], strict=True):
         numbers = [[float(word or 0) for word in row.split(",")] for row in (mine, theirs)]
-        assert numbers[0] == pytest.approx(numbers[1], rel=1e-2)
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-2, abs=0.03)  # accuracies are of 200 images
     assert ranks.ranks() == 1

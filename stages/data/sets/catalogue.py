@@ -9,7 +9,7 @@ import yaml
 
 from stages.core.errors import InputError
 
-ROLES = ("id", "near", "far", "tuning", "auxiliary")
+ROLES = ("id", "near", "far", "tuning", "auxiliary", "transfer")
 _FILE = Path(__file__).with_name("catalogue.yaml")
 
 

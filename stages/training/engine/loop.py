@@ -82,15 +82,16 @@ class _Bar(tqdm):
     def __init__(self, label: str, silent: bool, **options):
         super().__init__(desc=label, unit="img", disable=silent or None, **options)
         self.label, self.tells = label, self.disable and not silent
-        self.batches, self.seen, self.before, self.started = 0, 0, 0, 0.0
+        self.at = self.before = self.n  # which stands still while the bar is off
+        self.batches, self.started = 0, 0.0
 
     def update(self, n: float = 1):
-        self.batches, self.seen = self.batches + 1, self.seen + n
-        if self.batches == FIRST:
-            self.before, self.started = self.seen, time.monotonic()
-        elif self.tells and self.batches == FIRST + TIMED:
-            rate = (self.seen - self.before) / max(time.monotonic() - self.started, 1e-9)
-            seconds = (self.total - self.n - self.seen) / rate
+        self.batches, self.at = self.batches + (n > 0), self.at + n
+        if n and self.batches == FIRST:
+            self.before, self.started = self.at, time.monotonic()
+        elif n and self.tells and self.batches == FIRST + TIMED:
+            rate = (self.at - self.before) / max(time.monotonic() - self.started, 1e-9)
+            seconds = (self.total - self.at) / rate
             if seconds >= WORTH:
                 left = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
                 print(f"{self.label}: {rate:,.0f} img/s, about {left} to go", file=sys.stderr)
@@ -132,7 +133,7 @@ def run_epochs(
                 row = {name: float(value) for name, value in epoch_step(epoch, bar).items()}
                 check_finite(label, epoch, row)
                 curves.append(row)
-                bar.update((epoch + 1) * items - bar.n)
+                bar.update((epoch + 1) * items - bar.at)
                 shown = list(row.items())[:3]
                 bar.set_postfix({name: f"{value:.4g}" for name, value in shown}, refresh=False)
                 if checkpoint is None:

@@ -51,9 +51,35 @@ class LARS(_WithoutCompiler):
     def step(self, closure=None):
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights and weights[0].is_cuda:
+                self._update_together(weights, group)
+            else:
+                for weight in weights:
                     self._update(weight, group)
+
+    def _update_together(self, weights: list[torch.Tensor], group: dict) -> None:
+        """As `_update`, with few kernels for all weights: on a GPU their number is what a step costs."""
+        scaled = [weight for weight in weights if weight.ndim > 1]
+        gradients = [weight.grad for weight in weights]
+        if scaled:
+            decay, slopes = group["weight_decay"], [weight.grad for weight in scaled]
+            size, slope = (torch.stack(torch._foreach_norm(tensors)) for tensors in (scaled, slopes))
+            rate = group["eta"] * size / (slope + decay * size) / max(group["lr"], 1e-30)
+            rate = torch.where((size > 0) & (slope > 0), rate.clamp(max=1.0), torch.ones_like(rate))
+            decayed = torch._foreach_add(slopes, scaled, alpha=decay)
+            torch._foreach_mul_(decayed, list(rate.unbind()))
+            found = iter(decayed)
+            gradients = [next(found) if weight.ndim > 1 else weight.grad for weight in weights]
+        for weight in weights:
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, gradients)
+        if group["nesterov"]:
+            velocities = torch._foreach_add(gradients, velocities, alpha=group["momentum"])
+        torch._foreach_add_(weights, velocities, alpha=-group["lr"])
 
     def _update(self, weight: torch.Tensor, group: dict) -> None:
         gradient = weight.grad
