@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import false_discovery_control
 
 from stages import deploy, embed, score
 from stages.core.artefacts import load_tensors, save_tensors
@@ -195,3 +196,30 @@ def test_the_file_says_what_it_is(folder):
     assert metadata["detector"]["settings"]["ridge"] == 1e-3
     assert metadata["threshold"]["alpha"] == 0.05 and metadata["threshold"]["images"] == 100
     json.dumps(metadata, allow_nan=False)
+
+
+def test_false_discoveries_are_controlled_over_the_whole_folder(folder, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("digits", "noise"):
+        for place, image in enumerate(load_tensors(folder / f"{name}.safetensors")[0]["test.images"][:40]):
+            Image.fromarray(image[0]).save(pictures / f"{name}{place:02}.png")
+    assert deployed(folder, "ssd") == 0
+    alone = scored(folder, tmp_path, images=pictures)[1]
+    status, rows = scored(folder, tmp_path, images=pictures, fdr=0.1, html=tmp_path / "page.html")
+    assert status == 0 and "at a false-discovery rate of 0.1" in capsys.readouterr().out
+    p = np.array([float(row["p_value"]) for row in rows])
+    called = np.array([row["is_ood"] == "true" for row in rows])
+    np.testing.assert_array_equal(called, false_discovery_control(p) <= 0.1)
+    assert called[40:].mean() > 0.5 and called[:40].mean() < 0.2
+    for key in ("path", "score", "p_value", "predicted_class"):
+        assert [row[key] for row in rows] == [row[key] for row in alone]
+    assert f"{called.sum()} of 80 pictures are OOD" in (tmp_path / "page.html").read_text()
+
+
+def test_a_rate_that_the_calibration_images_do_not_allow(folder, tmp_path, capsys):
+    assert deployed(folder, "knn") == 0
+    assert scored(folder, tmp_path, fdr=0.001)[0] == 1
+    assert "0.001 needs at least 999 calibration images, there are 100" in capsys.readouterr().err
+    assert scored(folder, tmp_path, fdr=1.5)[0] == 1
+    assert not (tmp_path / "s.csv").exists()
