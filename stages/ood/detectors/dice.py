@@ -25,6 +25,7 @@ class Dice(Detector):
     reads = ("features",)
     needs_head = True
     Settings = DiceSettings
+    space = {"dropped": (0.1, 0.3, 0.5, 0.7, 0.9)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         weight = source.head.weight.astype(np.float64)

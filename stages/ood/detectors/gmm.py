@@ -22,6 +22,7 @@ class Gmm(Detector):
 
     reads = ("features",)
     Settings = GmmSettings
+    space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         labels = class_labels(source)

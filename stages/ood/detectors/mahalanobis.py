@@ -21,6 +21,7 @@ class Mahalanobis(Detector):
 
     reads = ("features",)
     Settings = MahalanobisSettings
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}
 
     def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
         fitted = fit_gaussians(

@@ -26,6 +26,7 @@ class Neco(Detector):
 
     reads = ("features", "logits")
     Settings = NecoSettings
+    space = {"share": (0.05, 0.1, 0.2, 0.4, 0.6)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         mean = source.features.mean(axis=0, dtype=np.float64)

@@ -28,6 +28,7 @@ class Residual(Detector):
 
     reads = ("features",)
     Settings = ResidualSettings
+    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         mean = source.features.mean(axis=0, dtype=np.float64)

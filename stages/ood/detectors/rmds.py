@@ -21,6 +21,7 @@ class Rmds(Detector):
 
     reads = ("features",)
     Settings = RmdsSettings
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}
 
     def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
         settings = {"covariance": "ridge", "ridge": self.settings.ridge, "where": train.name}
