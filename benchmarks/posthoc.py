@@ -55,8 +55,8 @@ def options(params: str) -> list[str]:
     for key, value in read_section(f"{params}:posthoc").items():
         if isinstance(value, dict):
             found += [part for name, item in value.items() for part in (f"--{key}.{name}", str(item))]
-        elif isinstance(value, bool):
-            found.append(f"--{key}" if value else f"--no-{key}")
+        elif key == "search":
+            found.append("--no-search")  # the settings as they stand
         else:
             values = value if isinstance(value, list) else [value]
             found += [part for item in values for part in (f"--{key}", str(item))]

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.stats import false_discovery_control
 
 from stages import deploy, embed, score
-from stages.core.artefacts import load_tensors, save_tensors
+from stages.core.artefacts import load_tensors, save_json, save_tensors
 from stages.core.errors import InputError
 from stages.deployment import load_deployed
 from stages.models.build import build_backbone, seeded
@@ -22,7 +22,10 @@ from stages.ood.outputs import read_embeddings
 from stages.ood.thresholds import p_values
 from tests.small import call, model_metadata, write_params, write_sets
 
-POSTHOC = "posthoc:\n  knn: {k: 5}\n  vim: {share: 0.5}\nssd: {clusters: 1, tied: false, ridge: 1.0e-3}\n"
+POSTHOC = (
+    "posthoc:\n  knn: {k: 5}\n  vim: {share: 0.5}\n"
+    "ssd: {select: false, clusters: 1, tied: false, ridge: 1.0e-3}\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,20 @@ def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path,
     np.testing.assert_array_equal([row["is_ood"] == "true" for row in rows], p <= 0.05)
     logits = outputs.outputs("digits", "test").logits[:60]
     assert [row["predicted_class"] for row in rows[:60]] == [str(c) for c in logits.argmax(1)]
+
+
+def test_settings_that_a_search_chose(folder, tmp_path, capsys):
+    chosen = tmp_path / "r.json"
+    save_json(
+        chosen, {"models": {}, "chosen": {"digital.knn.k": {"value": 2, "source": "s", "candidates": []}}}
+    )
+    assert deployed(folder, "knn", chosen=chosen) == 0
+    assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 2
+    save_json(chosen, {"models": {}, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
+    assert deployed(folder, "knn", chosen=chosen) == 0
+    assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 3
+    assert deployed(folder, "vim", chosen=chosen) == 1
+    assert "holds no share of vim for model 'digital'" in capsys.readouterr().err
 
 
 def test_three_lines_of_python(folder):

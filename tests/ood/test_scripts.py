@@ -23,8 +23,9 @@ POSTHOC = (
     "--nnguide.k 5 --neco.share 0.2 --no-search"
 ).split()
 SSD = (
-    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06".split()
-)
+    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06 "
+    "--no-select"
+).split()
 SSDK = "--k 2 --per_class --clusters 1 --repeats 3".split()
 
 
@@ -192,6 +193,24 @@ def test_ssd(folder):
     written = json.loads((folder / "out.json").read_text())
     assert written["models"]["scratch"]["ssd"]["noise"]["auroc"] > 0.99
     assert written["chosen"]["clusters"] == {"value": 3, "source": "params"}
+
+
+def test_ssd_selects_by_id_validation_alone(folder):
+    options = [part if part != "--no-select" else "--select" for part in SSD]
+    result = stage(ssd, folder, options)
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"]
+    assert found["value"] == 3, "three classes, well apart"
+    assert found["source"] == "highest mean log-likelihood of ID validation"
+    best = max(found["candidates"], key=lambda one: one["log_likelihood"])
+    assert best["clusters"] == 3
+    path = folder / "e" / "classifier.safetensors"
+    arrays, metadata = load_tensors(path)
+    for name in [name for name in arrays if not name.startswith(("digits.train", "digits.validation"))]:
+        arrays[name] = arrays[name] + arrays[name].dtype.type(2)
+    save_tensors(path, arrays, kind="embeddings", metadata=metadata)
+    assert stage(ssd, folder, options).exit_code == 0
+    assert json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"] == found
 
 
 def test_ssd_says_when_no_model_has_the_layer(folder):
