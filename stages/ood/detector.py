@@ -1,6 +1,7 @@
 """What every detector is: typed by what it reads, fitted on ID train outputs, one score an image."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,8 @@ class Detector(ABC):
     hyperparameters), `_score`, and, if it learns, `_fit`: from ID train, or with `on_validation` from ID
     validation, which the model has not seen. With `needs_head`, `_fit` finds the classifier's weights in
     `head`. All that was learned is in `state` (name -> array), so a fitted detector can be written to a
-    file and read back (`restore`). `widths` holds the width of each part it was fitted on.
+    file and read back (`restore`). `widths` holds the width of each part it was fitted on. `space` holds the
+    values of each setting that a search tries, if there is one to try (stages/ood/search.py).
 
     seed: of random choices while fitting. device: where large products run ("cpu", "cuda").
     """
@@ -31,6 +33,7 @@ class Detector(ABC):
     needs_head: ClassVar[bool] = False
     on_validation: ClassVar[bool] = False
     Settings: ClassVar[type] = NoSettings
+    space: ClassVar[Mapping[str, tuple]] = {}
 
     def __init__(self, settings: Any = None, *, seed: int = 0, device: str = "cpu"):
         self.settings = self.Settings() if settings is None else settings

@@ -126,6 +126,11 @@ class Embeddings:
         """Names of the OOD test sets, near and far, in the file's order."""
         return [name for name, role in self.roles.items() if role in ("near", "far")]
 
+    @property
+    def tuning_sets(self) -> list[str]:
+        """Names of the sets on which settings may be chosen, in the file's order."""
+        return [name for name, role in self.roles.items() if role == "tuning"]
+
     def outputs(self, name: str, split: str) -> Outputs:
         """Return the outputs of one split; InputError if the file does not hold it."""
         where = f"{name}.{split}"

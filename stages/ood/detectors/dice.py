@@ -26,6 +26,7 @@ class Dice(Streaming):
     reads = ("features",)
     needs_head = True
     Settings = DiceSettings
+    space = {"dropped": (0.1, 0.3, 0.5, 0.7, 0.9)}
 
     def _gather(self, source: Outputs) -> Sums:
         return {"sum": source.features.sum(axis=0, dtype=np.float64), "count": np.array(len(source))}

@@ -24,6 +24,7 @@ class Gmm(Streaming):
     piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
     Settings = GmmSettings
+    space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
 
     def _gather(self, source: Outputs) -> Sums:
         labels, sums = known_labels(source), {}

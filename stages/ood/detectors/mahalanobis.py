@@ -22,6 +22,7 @@ class Mahalanobis(Streaming):
 
     reads = ("features",)
     Settings = MahalanobisSettings
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}
 
     def _gather(self, source: Outputs) -> Sums:
         return {"classes": class_moments(source)}

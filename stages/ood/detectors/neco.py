@@ -28,6 +28,7 @@ class Neco(Streaming):
 
     reads = ("features", "logits")
     Settings = NecoSettings
+    space = {"share": (0.05, 0.1, 0.2, 0.4, 0.6)}
 
     def _gather(self, source: Outputs) -> Sums:
         moments = Moments.empty(1, source.features.shape[1])

@@ -30,6 +30,7 @@ class Residual(Streaming):
 
     reads = ("features",)
     Settings = ResidualSettings
+    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
 
     def _gather(self, source: Outputs) -> Sums:
         moments = Moments.empty(1, source.features.shape[1])
