@@ -190,7 +190,7 @@ def test_without_overlaps_the_filtered_numbers_are_the_raw_ones(run, tmp_path):
 
 
 def test_a_mark_stands_where_the_control_nearly_matches(run, tmp_path):
-    """Controls: held 0.5; noise 0.05, so 0.95 the other way round; blobs 0.9. knn of simclr has 0.91, 0.91, 0.92."""
+    """Controls: 0.5; 0.05, so 0.95 the other way round; 0.9. The figures marked or not: 0.91, 0.91, 0.92."""
     run()
     lines = (tmp_path / "metrics/per_set.md").read_text().splitlines()
     line = next(line for line in lines if "`simclr` | `knn`" in line)

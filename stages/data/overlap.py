@@ -28,7 +28,7 @@ _EVEN = 2.0  # grey levels: where the root mean square gradient is below, nothin
 
 @dataclass(frozen=True)
 class Rules:
-    """radius: unequal bits of 128 up to which a hash proposes a pair; correlation of edges that confirms it."""
+    """radius: unequal bits of 128 up to which a hash proposes a pair; correlation of edges to confirm it."""
 
     radius: int
     correlation: float

@@ -75,6 +75,16 @@ def test_changed_copies_of_photographs_are_found(name):
     assert (found.correlation >= RULES.correlation).all() and (np.diff(found.position) > 0).all()
 
 
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (20, 3), (96, 3)])
+def test_any_size_will_do(size, channels):
+    shrunk = [
+        Image.fromarray(image.transpose(1, 2, 0)).resize((size, size)) for image in tiles()[busy(tiles())]
+    ]
+    images = np.stack(shrunk).transpose(0, 3, 1, 2)[:, :channels]
+    found = find(brighter(images), images)
+    assert (found.double == found.position).mean() >= 0.9 and len(found.position) >= 0.9 * len(images)
+
+
 def test_other_parts_of_the_same_photographs_are_no_doubles():
     assert len(find(tiles()[::2], tiles()[1::2]).position) == 0
 
@@ -104,7 +114,7 @@ def test_a_frame_makes_no_doubles():
     framed[:, :, :, [0, 1, 2, -3, -2, -1]] = 0
     framed[:, :, 3:-3, 3:-3] = framed[:, :, 3:-3, 3:-3] // 2 + 100
     assert len(find(framed[:20], framed[20:]).position) <= 1  # a boat and a bush in the same corner
-    assert len(find(jpeg(framed[:20], 80), framed).position) >= 18
+    assert len(find(jpeg(framed[:20], 80), framed).position) >= 16
 
 
 def test_digits_of_other_hands_are_no_doubles_but_copies_are():
