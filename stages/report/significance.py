@@ -13,20 +13,15 @@ from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError
 from stages.ood.comparison import Scores, delong_test, holm
 from stages.ood.intervals import delong_interval
+from stages.report.results import scores_file
 from stages.report.tables import percent
 
 LEVEL = 0.05
-MARK = "†"
+MARK = "‡"
 LEGEND = (
     f"{MARK}: not significantly worse than the set's best detector of the same seed, in any seed "
     f"(paired DeLong test on the same images, Holm-corrected, {100 * LEVEL:.0f} %)."
 )
-
-
-def scores_file(folder: Path, stage: str, model: str, seed: int) -> Path:
-    """Return the file with the scores of a row; some stages name it after the model too."""
-    names = {"ensemble": model.removeprefix("leaveout_"), "network": f"{model}-{seed}"}
-    return folder / stage / f"{names.get(stage, seed)}.safetensors"
 
 
 def with_significance(rows: pd.DataFrame, folder: Path, id_name: str, aside: Collection[str]) -> pd.DataFrame:
