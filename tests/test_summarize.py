@@ -275,3 +275,24 @@ def test_wrong_input_is_named(run, tmp_path):
     save_json(tmp_path / "results/ssd/1.json", {"models": {"simclr": {"ssd": {"svhn": metrics(0.5)}}}})
     result = run()
     assert result.exit_code == 1 and "holds set 'svhn'" in result.stderr
+
+
+def test_results_of_the_network_and_of_stochastic_models_are_taken_up(run, tmp_path):
+    for seed in (0, 1):
+        models = {"simclr": {"gram": {s: metrics(0.97 + 0.02 * seed) for s in OOD}}}
+        save_json(tmp_path / f"results/network/simclr-{seed}.json", {"models": models, "chosen": {}})
+        write_scores(tmp_path / f"scores/network/simclr-{seed}.safetensors", ["simclr.gram"])
+    models = {"scratch": {"kl_knn": {s: metrics(0.99) for s in OOD}}}
+    save_json(tmp_path / "results/stochastic/0.json", {"models": models, "chosen": {}})
+    write_scores(tmp_path / "scores/stochastic/0.safetensors", ["scratch.kl_knn"])
+    params = (tmp_path / "params.yaml").read_text()
+    params = params.replace("network_models: []", "network_models: [simclr]")
+    save_text(tmp_path / "params.yaml", params.replace("stochastic_seeds: []", "stochastic_seeds: [0]"))
+    done = run()
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "metrics/ood/simclr.gram.json").read_text())
+    assert found["near_auroc"] == pytest.approx(0.98)
+    assert (tmp_path / "metrics/ood/scratch.kl_knn.json").is_file()
+    # the best of their models: their scores are drawn
+    page = (tmp_path / "metrics_report/index.html").read_text()
+    assert "simclr · gram" in page and "scratch · kl_knn" in page
