@@ -2,8 +2,8 @@
 
     python -m benchmarks.posthoc
 
-60,000 ID train rows and 50,000 to score (ID validation, ID test and three OOD sets), 512 features, 10 classes,
-made by chance with the spectrum of a network's. Runs the stage as `dvc repro` does, in a process of its own.
+60,000 ID train rows and 50,000 others (ID validation, ID test, three OOD sets), 512 features, 10 classes, made
+by chance with the spectrum of a network's. Runs the stage as `dvc repro` does, in a process of its own.
 """
 
 import resource
@@ -55,8 +55,8 @@ def options(params: str) -> list[str]:
     for key, value in read_section(f"{params}:posthoc").items():
         if isinstance(value, dict):
             found += [part for name, item in value.items() for part in (f"--{key}.{name}", str(item))]
-        elif isinstance(value, bool):
-            found.append(f"--{key}" if value else f"--no-{key}")
+        elif key == "search":
+            found.append("--no-search")  # the settings as they stand
         else:
             values = value if isinstance(value, list) else [value]
             found += [part for item in values for part in (f"--{key}", str(item))]

@@ -34,8 +34,9 @@ class Adopted:
 
     weights: path, path below SSLOOD_DATA_MIRROR, or address; sha256: its checksum. layout: a name of
     layouts.yaml, whose rules (state, strip, drop, rename, head) the entry may replace one by one. classes:
-    what the head predicts, in its order. Floors on ID validation, 0 = none: min_accuracy of the head,
-    min_knn of the features, min_norm of their mean length.
+    what the head predicts, in its order. saw_validation: whether it was trained on images of ID validation.
+    Floors on ID validation, 0 = none: min_accuracy of the head, min_knn of the features, min_norm of their
+    mean length.
     """
 
     weights: str
@@ -46,6 +47,7 @@ class Adopted:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layout: str
+    saw_validation: bool
     classes: tuple[str, ...] = ()
     min_accuracy: float = 0.0
     min_knn: float = 0.0
@@ -211,6 +213,7 @@ def described(
         "name": name, "objective": "adopted", "arch": entry.architecture, "seed": seed,
         "size": entry.size, "channels": entry.channels, "mean": list(entry.mean), "std": list(entry.std),
         "resize": id_set["resize"], "id": id_set["name"], "classes": id_set["classes"],
-        "head_classes": head_classes, "feature_dim": model.backbone.feature_dim, "projector": None,
+        "saw_validation": entry.saw_validation, "head_classes": head_classes, "projector": None,
+        "feature_dim": model.backbone.feature_dim,
         "settings": {**settings, "found": {key: round(value, 6) for key, value in found.items()}}, **code,
     }  # fmt: skip

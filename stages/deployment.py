@@ -5,6 +5,7 @@ scorer = load_deployed("data/detectors/simclr-ssd.safetensors")
 decisions = scorer.decide(images)   # uint8 [N, C, size, size]
 """
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.core.artefacts import load_tensors, save_tensors
+from stages.core.artefacts import atomic, load_tensors, save_tensors
 from stages.core.errors import InputError
 from stages.data.sets.images import read_image, to_array
 from stages.models.extract import batches, extract
 from stages.models.files import Model, restore_model
 from stages.ood.files import Calibrated, calibrate, pack, unpack
 from stages.ood.outputs import Embeddings, Outputs
+from stages.ood.thresholds import discoveries
 
 BATCH = 256  # images in memory at a time
 _MODEL = "model."
@@ -85,6 +87,8 @@ def fit_deployed(
 ) -> Calibrated:
     """Fit a detector for a model file's `arrays` and `metadata` on that model's embeddings.
 
+    It is calibrated on ID validation, or on ID test if the model was trained on validation: it is surer of
+    images that it was trained on than of new ones, and a threshold from them raises too many alarms.
     Raises InputError if the embeddings are of another model.
     """
     if embeddings.metadata["model_metadata"] != metadata:
@@ -92,7 +96,8 @@ def fit_deployed(
             f"{embeddings.path}: these are not the embeddings of model {metadata['name']!r} of seed "
             f"{metadata['seed']}, or it was trained again since; write them with `dvc repro embed`"
         )
-    train, validation = (embeddings.outputs(embeddings.id, split) for split in ("train", "validation"))
+    splits = ("train", "test" if metadata.get("saw_validation") else "validation")
+    train, validation = (embeddings.outputs(embeddings.id, split) for split in splits)
     head = train.head
     if head is not None and not np.array_equal(head.weight, arrays["head.weight"]):
         raise InputError(f"{embeddings.path}: the model was trained again since; run `dvc repro embed`")
@@ -119,6 +124,28 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     calibrated = unpack(arrays, content, str(path), str(device))
     metadata = content["model_metadata"]
     return Deployed(restore_model(weights, metadata, path, device), metadata, calibrated)
+
+
+def judge_together(table: str | Path, rate: float, calibration: int) -> int:
+    """Set is_ood in a CSV of stages.score by false-discovery control at `rate`; return how many are OOD.
+
+    Benjamini and Hochberg on the p-values of all its images (see `discoveries`, and its InputError).
+    Reads the file twice, so that only the p-values are in memory.
+    """
+    with open(table, newline="", encoding="utf-8") as file:
+        p = np.array([float(row["p_value"]) for row in csv.DictReader(file)])
+    called = discoveries(p, rate, calibration)
+    with (
+        open(table, newline="", encoding="utf-8") as file,
+        atomic(table) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as out,
+    ):
+        rows = csv.DictReader(file)
+        writer = csv.DictWriter(out, rows.fieldnames, lineterminator="\n")
+        writer.writeheader()
+        for row, flag in zip(rows, called, strict=True):
+            writer.writerow(row | {"is_ood": "true" if flag else "false"})
+    return int(called.sum())
 
 
 def read_folder(

@@ -83,6 +83,7 @@ def main(name: str, role: str, folder: Path | None, id_name: str, channels: str,
         is_id=is_id or role == "transfer",  # a set of its own with labels and a train split
         folder=folder,
         is_heldout=is_heldout,
+        role=role,
     )
     save_tensors(out, tensors, kind="set", metadata=metadata)
     splits = ", ".join(f"{count} {split}" for split, count in metadata["splits"].items())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,25 @@ def copies_of(images: np.ndarray, recipe: Recipe, batch_size: int, seed: int) ->
         yield augment(batch, recipe, generator)
 
 
+def digests(images: np.ndarray) -> set[bytes]:
+    """Return a hash of the pixels of each uint8 image [N, C, H, W]."""
+    return {blake2b(image.tobytes(), digest_size=16).digest() for image in images}
+
+
+def check_disjoint(tuning: Mapping[str, set[bytes]], tests: Mapping[str, set[bytes]]) -> None:
+    """Raise InputError if an image of a tuning set is also a test image, pixel by pixel (set -> `digests`).
+
+    A setting chosen on test images makes every number that follows too good.
+    """
+    for name, own in tuning.items():
+        for other, seen in tests.items():
+            if shared := len(own & seen):
+                raise InputError(
+                    f"sets: {shared} images of the tuning set {name!r} are test images of {other!r}; take "
+                    f"them out of {name!r}, or give it another role"
+                )
+
+
 def embed_sets(
     model: Model,
     metadata: Mapping[str, Any],
@@ -74,12 +94,14 @@ def embed_sets(
     """Return (tensors, sets) of an embeddings file. `sets`: name -> {role: …}; `what`: the model's file.
 
     Raises InputError for an unknown role, a set of another size, a network that mixes the images of a
-    batch, or values that are not finite.
+    batch, values that are not finite, or a tuning set that shares an image with a test set.
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
     found: Arrays = {**_head(model), **_prior(model)}
     described: dict[str, Any] = {}
+    tuning: dict[str, set[bytes]] = {}
+    tests: dict[str, set[bytes]] = {}
     preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
     for name, entry in sets.items():
         role = known(entry.get("role"), f"role of set {name!r},", SPLITS)
@@ -100,10 +122,15 @@ def embed_sets(
             arrays["labels"] = tensors[f"{split}.labels"]
             check_finite(arrays, model=metadata["name"], where=f"{name} ({split})")
             found.update({f"{name}.{split}.{key}": values for key, values in arrays.items()})
+        if role == "tuning":
+            tuning[name] = digests(tensors["validation.images"])
+        else:
+            tests[name] = digests(tensors["test.images"])
         if role in ("near", "far"):
             found.update(_shots(model, tensors, name, options, recipe, seed, preprocessing))
         counts = {split: len(tensors[f"{split}.images"]) for split in splits}
         described[name] = {"role": role, "splits": counts}
+    check_disjoint(tuning, tests)
     return found, described
 
 

@@ -1,7 +1,8 @@
 """Score the test images with every detector that needs no retraining, on cached embeddings.
 
-Fits on ID train or validation, writes the metrics of each OOD set and the score of each image. Seconds
-for the quickstart; a detector that reads logits is passed over for a model without a classifier head.
+Fits on ID train or validation, writes the metrics of each OOD set and the score of each image. With
+--search the settings come from a grid that each detector declares, judged on ID validation and the tuning
+sets. Seconds for the quickstart; a detector that reads logits is passed over for a model without a head.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from stages.ood.options import read_settings, registry_options
 from stages.ood.outputs import read_embeddings
 from stages.ood.registry import DETECTORS
 from stages.ood.results import Results, outputs_to_test, score_sets
+from stages.ood.search import best_settings, tuning_of
 
 
 @click.command(cls=StageCommand)
@@ -24,17 +26,21 @@ from stages.ood.results import Results, outputs_to_test, score_sets
 )
 @click.option("--models", required=True, multiple=True, help="Model to evaluate; may be repeated.")
 @click.option("--detectors", required=True, multiple=True, help="Detector to run; may be repeated.")
+@click.option(
+    "--search/--no-search", required=True, help="Choose settings from each detector's space on tuning sets."
+)
 @click.option("--seed", required=True, type=int)
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
 @registry_options(DETECTORS)
-def main(embeddings, models, detectors, seed, out_results, out_scores, **values):
+def main(embeddings, models, detectors, search, seed, out_results, out_scores, **values):
     kinds = {name: DETECTORS[known(name, "detector", DETECTORS)] for name in detectors}
     settings = {name: read_settings(kind.Settings, values, name) for name, kind in kinds.items()}
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("posthoc", seed, files[0].id)
-    for name in kinds:
-        results.settings(settings[name], name)
+    for name, kind in kinds.items():
+        if not (search and kind.space):
+            results.settings(settings[name], name)
     device = str(machine().device)
     skipped = 0
     with tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None) as bar:
@@ -42,9 +48,15 @@ def main(embeddings, models, detectors, seed, out_results, out_scores, **values)
             train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
             tests = outputs_to_test(file)
             results.roles |= file.roles
+            tuning = tuning_of(file) if search else None
             for name, kind in kinds.items():
-                detector = kind(settings[name], seed=seed, device=device)
+                chosen = settings[name]
+                detector = kind(chosen, seed=seed, device=device)
                 if detector.suits(train):
+                    if search and kind.space:
+                        chosen, tried = best_settings(kind, chosen, tuning, seed=seed, device=device)
+                        results.found(chosen, f"{file.model}.{name}", tuning.source, tried)
+                        detector = kind(chosen, seed=seed, device=device)
                     results.add(file.model, name, score_sets(detector.fit(train, validation), tests))
                 else:
                     skipped += 1

@@ -3,8 +3,9 @@
     python -m stages.score --detector data/detectors/NAME.safetensors --images FOLDER --out scores.csv
 
 Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class. --html PAGE.html
-also shows the pictures from most to least OOD. Streams: no picture but the current batch is in memory.
-Not a stage.
+also shows the pictures from most to least OOD. --fdr 0.1 judges all pictures together instead, so that at
+most a tenth of those called OOD are expected to be ID. Streams: no picture but the
+current batch is in memory. Not a stage.
 """
 
 import csv
@@ -18,8 +19,9 @@ from stages.core.cli import StageCommand
 from stages.core.errors import InputError
 from stages.data.sets.images import SUFFIXES
 from stages.data.sets.readers import list_images
-from stages.deployment import BATCH, load_deployed, read_folder
+from stages.deployment import BATCH, judge_together, load_deployed, read_folder
 from stages.machine import machine
+from stages.ood.thresholds import check_rate
 from stages.report.gallery import gallery
 
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
@@ -31,16 +33,19 @@ COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
     "--images", required=True, type=click.Path(path_type=Path), help="Folder; its folders count too."
 )
 @click.option("--batch_size", default=BATCH, show_default=True, type=click.IntRange(min=1))
+@click.option("--fdr", type=float, help="Highest expected share of ID among the pictures called OOD.")
 @click.option("--out", required=True, help="CSV to write.")
 @click.option("--html", help="Page to write, with the pictures from most to least OOD.")
 @click.option("--html_count", default=500, show_default=True, type=click.IntRange(min=1))
-def main(detector, images, batch_size, out, html, html_count):
+def main(detector, images, batch_size, fdr, out, html, html_count):
     scorer = load_deployed(detector, machine().device)
     paths = list_images(images)
     if not paths:
         raise InputError(f"{images}: no image in it; known endings: {', '.join(SUFFIXES)}")
     size, channels = scorer.metadata["size"], scorer.metadata["channels"]
-    called = 0
+    threshold, called = scorer.calibrated.threshold, 0
+    if fdr is not None:
+        check_rate(fdr, threshold.images)
     with (
         atomic(out) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -56,12 +61,14 @@ def main(detector, images, batch_size, out, html, html_count):
             table.writerows(zip(names, *numbers, flags, found.predicted, strict=True))
             called += int(found.is_ood.sum())
             bar.update(len(piece))
+    rate = f"a false-alarm rate of {threshold.alpha:.3g}"
+    if fdr is not None:
+        called, rate = judge_together(out, fdr, threshold.images), f"a false-discovery rate of {fdr:.3g}"
     if html:
         save_text(
             html, gallery(Path(out), images, f"{images.name} by {Path(detector).stem}", count=html_count)
         )
-    alpha = scorer.calibrated.threshold.alpha
-    click.echo(f"Wrote {out}: {called} of {len(paths)} images are OOD at a false-alarm rate of {alpha:.3g}.")
+    click.echo(f"Wrote {out}: {called} of {len(paths)} images are OOD at {rate}.")
 
 
 if __name__ == "__main__":

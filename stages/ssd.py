@@ -1,6 +1,7 @@
 """Score the test images with SSD: Mahalanobis distance to clusters of the features of ID train.
 
-Writes the metrics of each OOD set and the score of each image. Seconds for the quickstart, where
+Writes the metrics of each OOD set and the score of each image. With --select the cluster count and the
+ridge are those under which ID validation is likeliest. Seconds for the quickstart, where
 noise and blobs should come out near AUROC 1 on a self-supervised encoder.
 """
 
@@ -13,6 +14,7 @@ from stages.core.cli import StageCommand
 from stages.ood.options import read_settings, setting_options
 from stages.ood.outputs import read_embeddings
 from stages.ood.results import Results, outputs_to_test, score_sets
+from stages.ood.selection import SOURCE, select_settings
 from stages.ood.ssd import Ssd, SsdSettings
 
 
@@ -24,17 +26,28 @@ from stages.ood.ssd import Ssd, SsdSettings
 @click.option("--seed", required=True, type=int, help="Seed of k-means, and of the models.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
+@click.option(
+    "--select/--no-select",
+    required=True,
+    help="Choose clusters and ridge by the likelihood of ID validation.",
+)
 @setting_options(SsdSettings)
-def main(embeddings, models, seed, out_results, out_scores, **values):
+def main(embeddings, models, seed, select, out_results, out_scores, **values):
     settings = read_settings(SsdSettings, values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("ssd", seed, files[0].id)
-    results.settings(settings)
+    if not select:
+        results.settings(settings)
     skipped = []
     for file in tqdm(files, desc="ssd", unit="model", disable=None):
-        train, detector = file.outputs(file.id, "train"), Ssd(settings, seed=seed)
+        train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
+        detector = Ssd(settings, seed=seed)
         results.roles |= file.roles
         if train.has(detector.reads):
+            if select:
+                chosen, tried = select_settings(settings, train, validation, seed)
+                results.found(chosen, file.model, SOURCE, tried)
+                detector = Ssd(chosen, seed=seed)
             results.add(file.model, "ssd", score_sets(detector.fit(train), outputs_to_test(file)))
         else:
             skipped.append(file.model)

@@ -9,9 +9,10 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import false_discovery_control
 
 from stages import deploy, embed, score
-from stages.core.artefacts import load_tensors, save_tensors
+from stages.core.artefacts import load_tensors, save_json, save_tensors
 from stages.core.errors import InputError
 from stages.deployment import load_deployed
 from stages.models.build import build_backbone, seeded
@@ -21,7 +22,10 @@ from stages.ood.outputs import read_embeddings
 from stages.ood.thresholds import p_values
 from tests.small import call, model_metadata, write_params, write_sets
 
-POSTHOC = "posthoc:\n  knn: {k: 5}\n  vim: {share: 0.5}\nssd: {clusters: 1, tied: false, ridge: 1.0e-3}\n"
+POSTHOC = (
+    "posthoc:\n  knn: {k: 5}\n  vim: {share: 0.5}\n"
+    "ssd: {select: false, clusters: 1, tied: false, ridge: 1.0e-3}\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,22 @@ def scored(folder, tmp_path, detector="d.safetensors", images=None, **changes):
         return status, list(csv.DictReader(file))
 
 
+def test_a_model_that_saw_validation_is_calibrated_on_test(folder, tmp_path, capsys):
+    with seeded(0):
+        modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
+    metadata = model_metadata(name="seen", head_classes=list(range(8)), saw_validation=True)
+    save_model(tmp_path / "seen-0.safetensors", modules, metadata)
+    status = call(
+        embed.main, model=tmp_path / "seen-0.safetensors", sets=f"{folder}/params.yaml:sets", sets_dir=folder,
+        id="digits", recipe=f"{folder}/params.yaml:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
+        out=tmp_path / "e" / "seen.safetensors",
+    )  # fmt: skip
+    assert status == 0
+    places = {"model": tmp_path / "seen-0.safetensors", "embeddings": tmp_path / "e" / "seen.safetensors"}
+    assert deployed(folder, "knn", out="seen.safetensors", **places) == 0
+    assert "from 200 calibration images" in capsys.readouterr().out  # 100 are in validation
+
+
 @pytest.mark.parametrize("name", ["knn", "ssd", "vim", "temperature_scaling", "msp"])
 def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path, name, capsys):
     assert deployed(folder, name) == 0
@@ -90,6 +110,20 @@ def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path,
     np.testing.assert_array_equal([row["is_ood"] == "true" for row in rows], p <= 0.05)
     logits = outputs.outputs("digits", "test").logits[:60]
     assert [row["predicted_class"] for row in rows[:60]] == [str(c) for c in logits.argmax(1)]
+
+
+def test_settings_that_a_search_chose(folder, tmp_path, capsys):
+    chosen = tmp_path / "r.json"
+    save_json(
+        chosen, {"models": {}, "chosen": {"digital.knn.k": {"value": 2, "source": "s", "candidates": []}}}
+    )
+    assert deployed(folder, "knn", chosen=chosen) == 0
+    assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 2
+    save_json(chosen, {"models": {}, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
+    assert deployed(folder, "knn", chosen=chosen) == 0
+    assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 3
+    assert deployed(folder, "vim", chosen=chosen) == 1
+    assert "holds no share of vim for model 'digital'" in capsys.readouterr().err
 
 
 def test_three_lines_of_python(folder):
@@ -195,3 +229,30 @@ def test_the_file_says_what_it_is(folder):
     assert metadata["detector"]["settings"]["ridge"] == 1e-3
     assert metadata["threshold"]["alpha"] == 0.05 and metadata["threshold"]["images"] == 100
     json.dumps(metadata, allow_nan=False)
+
+
+def test_false_discoveries_are_controlled_over_the_whole_folder(folder, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("digits", "noise"):
+        for place, image in enumerate(load_tensors(folder / f"{name}.safetensors")[0]["test.images"][:40]):
+            Image.fromarray(image[0]).save(pictures / f"{name}{place:02}.png")
+    assert deployed(folder, "ssd") == 0
+    alone = scored(folder, tmp_path, images=pictures)[1]
+    status, rows = scored(folder, tmp_path, images=pictures, fdr=0.1, html=tmp_path / "page.html")
+    assert status == 0 and "at a false-discovery rate of 0.1" in capsys.readouterr().out
+    p = np.array([float(row["p_value"]) for row in rows])
+    called = np.array([row["is_ood"] == "true" for row in rows])
+    np.testing.assert_array_equal(called, false_discovery_control(p) <= 0.1)
+    assert called[40:].mean() > 0.5 and called[:40].mean() < 0.2
+    for key in ("path", "score", "p_value", "predicted_class"):
+        assert [row[key] for row in rows] == [row[key] for row in alone]
+    assert f"{called.sum()} of 80 pictures are OOD" in (tmp_path / "page.html").read_text()
+
+
+def test_a_rate_that_the_calibration_images_do_not_allow(folder, tmp_path, capsys):
+    assert deployed(folder, "knn") == 0
+    assert scored(folder, tmp_path, fdr=0.001)[0] == 1
+    assert "0.001 needs at least 999 calibration images, there are 100" in capsys.readouterr().err
+    assert scored(folder, tmp_path, fdr=1.5)[0] == 1
+    assert not (tmp_path / "s.csv").exists()

@@ -168,3 +168,18 @@ def test_a_diverged_model_is_named_with_set_and_count(run, capsys):
     save_tensors(run["model"], tensors, kind="model", metadata=metadata)
     assert call(main, **run) == 1
     assert "model 'both', set 'digits (train)': 600 of 600 images have features" in capsys.readouterr().err
+
+
+def test_a_tuning_set_with_a_test_image_is_refused(run, capsys):
+    path = run["sets_dir"] / "corruptions.safetensors"
+    arrays, metadata = load_tensors(path, kind="set")
+    arrays = {key: np.array(array) for key, array in arrays.items()}
+    for name, count in (("digits", 3), ("noise", 1)):
+        stolen = load_tensors(run["sets_dir"] / f"{name}.safetensors")[0]["test.images"][:count]
+        shared = arrays | {"validation.images": arrays["validation.images"].copy()}
+        shared["validation.images"][5 : 5 + count] = stolen
+        save_tensors(path, shared, kind="set", metadata=metadata)
+        assert call(main, **run) == 1
+        found = capsys.readouterr().err
+        assert f"{count} images of the tuning set 'corruptions' are test images of '{name}'" in found
+        assert not run["out"].exists()

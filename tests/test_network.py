@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from stages import network, stochastic
+from stages import deploy, network, stochastic
 from stages.core.artefacts import load_tensors, save_tensors
 from stages.data.augment import Recipe
+from stages.deployment import load_deployed
 from stages.embedding import EmbedOptions, embed_sets
 from stages.models.build import build_backbone, seeded
 from stages.models.files import load_model, save_model
@@ -16,6 +18,8 @@ from stages.models.stochastic import GaussianHead, build_prior
 from stages.ood.metrics import ood_metrics
 from stages.ood.network.registry import NETWORK
 from stages.ood.stochastic.registry import STOCHASTIC
+from stages.opened import open_model
+from stages.selfsup.rotation import Rotation
 from tests.small import call, model_metadata, write_params, write_sets
 
 SETS = {"digits": {"role": "id"}, "heldout": {"role": "near"}, "noise": {"role": "far"}}
@@ -50,6 +54,19 @@ def write_model(folder, name, **changes):
     path = folder / f"{name}-0.safetensors"
     save_model(path, modules, model_metadata(name=name, head_classes=heads, **changes))
     return path
+
+
+def test_rotation_prediction_leaves_its_head_in_the_model_file(folder):
+    with seeded(0):
+        backbone = build_backbone("resnet-8-4", channels=1)
+        objective = Rotation(backbone, Rotation.Constants(), classes=8)
+    modules = {"backbone": backbone, **objective.exported()}
+    save_model(folder / "r.safetensors", modules, {**model_metadata(), **objective.described()})
+    model, _ = load_model(folder / "r.safetensors")
+    opened = open_model(model, mean=[0.3], std=[0.4], device="cpu")
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(opened.rotations(x), objective.head(backbone.eval()(x)))
+    assert opened.gradients is None and opened.maps is None
 
 
 def run_network(folder, model, out="out", detectors=tuple(NETWORK)):
@@ -174,3 +191,21 @@ def test_stochastic_passes_over_models_without_a_gaussian(folder, capsys):
     assert "only 600 ID train images" in capsys.readouterr().err
     assert run_stochastic(folder, ["gaussian"], detectors=["sigma"]) == 1
     assert "unknown detector 'sigma'" in capsys.readouterr().err
+
+
+def test_a_stochastic_model_decides_for_single_images(folder):
+    tensors, _ = write_embeddings(folder, "gaussian")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text() + "posthoc:\n  knn: {k: 5}\n")
+    status = call(
+        deploy.main, model=folder / "gaussian-0.safetensors", embeddings=folder / "e/gaussian.safetensors",
+        detector="knn", alpha=0.05, params=params, out=folder / "d.safetensors",
+    )  # fmt: skip
+    assert status == 0
+    scorer = load_deployed(folder / "d.safetensors")
+    images, _ = load_tensors(folder / "heldout.safetensors")
+    found = scorer.decide(images["test.images"]).scores
+    train, held = (tensors[f"{name}.features"].astype(float) for name in ("digits.train", "heldout.test"))
+    train, held = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (train, held))
+    expected = np.sort(np.linalg.norm(held[:, None] - train[None], axis=2), axis=1)[:, 4]
+    np.testing.assert_allclose(found, expected, atol=1e-5)

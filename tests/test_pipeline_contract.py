@@ -58,6 +58,14 @@ def test_declared_code_is_exactly_the_code_that_runs(index):
         assert declared == folders(expected), f"{stage.addressing}: run `python -m tests.closure --write`"
 
 
+def test_stages_without_an_item_in_the_quickstart_declare_their_code_too(index):
+    absent = STAGES.keys() - {group(stage) for stage in index.stages}
+    for name in absent:
+        declared = {dep for dep in definition(name)["deps"] if is_code(dep)}
+        assert declared == folders(closure(script_of(definition(name)["cmd"]))), name
+    assert absent == {"adopt"}
+
+
 def test_every_command_is_accepted_by_its_script(index):
     """All options are required, so this compares option names and params keys both ways."""
     for stage in index.stages:
@@ -116,6 +124,11 @@ def runs_again(index, path: str) -> set[str]:
 @pytest.mark.parametrize("detector", ["msp", "energy", "knn", "mahalanobis"])
 def test_editing_a_detector_runs_its_evaluation_and_the_summary(index, detector):
     assert runs_again(index, f"stages/ood/detectors/{detector}.py") == {"posthoc", "summarize"}
+
+
+@pytest.mark.parametrize("detector", ["odin", "gram", "rotation"])
+def test_editing_a_detector_of_the_network_runs_its_evaluation_and_the_summary(index, detector):
+    assert runs_again(index, f"stages/ood/network/{detector}.py") == {"network", "summarize"}
 
 
 def test_editing_ssd_runs_its_evaluations_and_the_summary(index):

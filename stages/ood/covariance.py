@@ -59,6 +59,20 @@ class Moments:
         self.means = self.means + shift * share[:, None]
         self.counts = counts
 
+    def merged(self, other: "Moments") -> "Moments":
+        """Return the moments of both, and leave these as they are."""
+        result = Moments(self.counts, self.means, self.scatter)
+        result.merge(other)
+        return result
+
+    def pooled(self) -> "Moments":
+        """Return the moments of all groups as one."""
+        count = self.counts.sum()
+        mean = (self.counts @ self.means / max(count, 1))[None]
+        shift = self.means - mean
+        between = (shift * self.counts[:, None]).T @ shift
+        return Moments(np.array([count]), mean, self.scatter + between)
+
     @property
     def covariance(self) -> np.ndarray:
         """Biased covariance within groups: scatter over the number of images, [D, D]."""
@@ -93,20 +107,30 @@ def fit_gaussians(
     moments = Moments.empty(int(groups.max()) + 1, width)
     for piece, of in zip(chunks(rows), chunks(groups), strict=True):
         moments.update(transform(piece), of)
+    if covariance == "ridge":
+        return ridge_gaussians(moments, ridge, where)
+    weight = _ledoit_wolf_weight(rows, groups, moments, transform)
+    return _rooted(moments, 1.0 - weight, weight, where)
+
+
+def ridge_gaussians(moments: Moments, ridge: float, where: str) -> Gaussians:
+    """Return the Gaussians of moments, with ridge * trace / D on the diagonal of their covariance."""
+    return _rooted(moments, 1.0, ridge, where)
+
+
+def _rooted(moments: Moments, share: float, weight: float, where: str) -> Gaussians:
+    """Return the means and the root of share * covariance + weight * trace / D * I."""
+    count, width = int(moments.counts.sum()), moments.means.shape[1]
     sigma = moments.covariance
     level = float(np.trace(sigma)) / width
     if not level > 0.0:
-        raise InputError(f"{where}: all {len(rows)} rows are equal, so there is no covariance to fit")
-    if covariance == "ridge":
-        sigma = sigma + ridge * level * np.eye(width)
-    else:
-        weight = _ledoit_wolf_weight(rows, groups, moments, transform)
-        sigma = (1.0 - weight) * sigma + weight * level * np.eye(width)
+        raise InputError(f"{where}: all {count} rows are equal, so there is no covariance to fit")
+    sigma = share * sigma + weight * level * np.eye(width)
     try:
         root = cholesky(sigma, lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError:
         raise InputError(
-            f"{where}: the covariance of {len(rows)} rows in {width} dimensions is singular; "
+            f"{where}: the covariance of {count} rows in {width} dimensions is singular; "
             "raise the ridge or choose ledoit_wolf"
         ) from None
     return Gaussians(moments.means, root)

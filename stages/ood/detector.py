@@ -1,6 +1,7 @@
 """What every detector is: typed by what it reads, fitted on ID train outputs, one score an image."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,8 @@ class Detector(ABC):
     hyperparameters), `_score`, and, if it learns, `_fit`: from ID train, or with `on_validation` from ID
     validation, which the model has not seen. With `needs_head`, `_fit` finds the classifier's weights in
     `head`. All that was learned is in `state` (name -> array), so a fitted detector can be written to a
-    file and read back (`restore`). `widths` holds the width of each part it was fitted on.
+    file and read back (`restore`). `widths` holds the width of each part it was fitted on. `space` holds the
+    values of each setting that a search tries, if there is one to try (stages/ood/search.py).
 
     seed: of random choices while fitting. device: where large products run ("cpu", "cuda").
     """
@@ -31,6 +33,7 @@ class Detector(ABC):
     needs_head: ClassVar[bool] = False
     on_validation: ClassVar[bool] = False
     Settings: ClassVar[type] = NoSettings
+    space: ClassVar[Mapping[str, tuple]] = {}
 
     def __init__(self, settings: Any = None, *, seed: int = 0, device: str = "cpu"):
         self.settings = self.Settings() if settings is None else settings
@@ -47,12 +50,7 @@ class Detector(ABC):
         source = validation if self.on_validation else train
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
-        self._check(source)
-        if self.needs_head and source.head is None:
-            raise InputError(
-                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are not "
-                "there; if the model is one, run `dvc repro embed` again"
-            )
+        self._check_source(source)
         self.state = self._fit(source)
         self.widths = {part: getattr(source, part).shape[1] for part in self.reads}
         return self
@@ -82,6 +80,14 @@ class Detector(ABC):
                     f"{outputs.name}: {type(self).__name__} reads {part}, which this model does not have"
                 )
 
+    def _check_source(self, source: Outputs) -> None:
+        self._check(source)
+        if self.needs_head and source.head is None:
+            raise InputError(
+                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are not "
+                "there; if the model is one, run `dvc repro embed` again"
+            )
+
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         return {}
 
@@ -110,15 +116,21 @@ def known_labels(source: Outputs) -> np.ndarray:
     unknown = int((source.labels < 0).sum())
     if unknown:
         raise InputError(f"{source.name}: {unknown} of {len(source)} images have no label")
+    if source.classes is not None and len(source) and source.labels.max() >= source.classes:
+        raise InputError(f"{source.name}: label {source.labels.max()}, but {source.classes} classes")
     return np.asarray(source.labels)
 
 
 def class_labels(train: Outputs) -> np.ndarray:
     """Return the labels as class indices [N]; InputError if one is unknown or a class has no image."""
     labels = known_labels(train)
-    count = np.bincount(labels, minlength=train.classes or 0)
-    if not count.all():
-        raise InputError(
-            f"{train.name}: no image of class {int(np.flatnonzero(count == 0)[0])}; each class needs some"
-        )
+    check_counts(np.bincount(labels, minlength=train.classes or 0), train.name)
     return labels
+
+
+def check_counts(counts: np.ndarray, name: str) -> None:
+    """Raise InputError if a class has no image."""
+    if not counts.all():
+        raise InputError(
+            f"{name}: no image of class {int(np.flatnonzero(counts == 0)[0])}; each class needs some"
+        )

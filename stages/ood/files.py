@@ -1,7 +1,7 @@
 """Fitted detectors as arrays and JSON values, with the calibration that turns scores into decisions."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from stages.core.cli import strict
 from stages.core.errors import InputError, known
 from stages.ood.detector import Detector
-from stages.ood.outputs import PARTS, Outputs
+from stages.ood.outputs import Outputs, part_of
 from stages.ood.registry import DETECTORS
 from stages.ood.ssd import Ssd
 from stages.ood.thresholds import Threshold, conformal_threshold, p_values
@@ -33,12 +33,6 @@ class Calibrated:
     def is_ood(self, scores: np.ndarray) -> np.ndarray:
         """Return bool [N]: whether each score is above the threshold."""
         return scores > self.threshold.value
-
-
-def part_of(outputs: Outputs, rows: slice) -> Outputs:
-    """Return the outputs of some of the images."""
-    arrays = {part: getattr(outputs, part) for part in (*PARTS, "labels")}
-    return replace(outputs, **{part: a[rows] for part, a in arrays.items() if a is not None})
 
 
 def calibrate(

@@ -1,7 +1,7 @@
 """What a model says about the images of one split, as arrays, read from its embeddings file."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,18 @@ def chunks(array: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
         yield array[start : start + size]
 
 
+def part_of(outputs: Outputs, rows: slice) -> Outputs:
+    """Return the outputs of some of the images."""
+    arrays = {part: getattr(outputs, part) for part in (*PARTS, "labels")}
+    return replace(outputs, **{part: a[rows] for part, a in arrays.items() if a is not None})
+
+
+def chunked(outputs: Outputs, size: int = CHUNK) -> Iterator[Outputs]:
+    """Yield the outputs of at most `size` images at a time."""
+    for start in range(0, len(outputs), size):
+        yield part_of(outputs, slice(start, start + size))
+
+
 @dataclass(frozen=True)
 class Shots:
     """Candidates for few-shot detection: features [P, copies, D] and places in the test split [P]."""
@@ -113,6 +125,11 @@ class Embeddings:
     def ood_sets(self) -> list[str]:
         """Names of the OOD test sets, near and far, in the file's order."""
         return [name for name, role in self.roles.items() if role in ("near", "far")]
+
+    @property
+    def tuning_sets(self) -> list[str]:
+        """Names of the sets on which settings may be chosen, in the file's order."""
+        return [name for name, role in self.roles.items() if role == "tuning"]
 
     def outputs(self, name: str, split: str) -> Outputs:
         """Return the outputs of one split; InputError if the file does not hold it."""

@@ -45,6 +45,13 @@ class Results:
             key = f"{prefix}.{name}" if prefix else name
             self.chosen[key] = {"value": value, "source": "params"}
 
+    def found(self, settings: Any, prefix: str, source: str, candidates: list[dict[str, Any]]) -> None:
+        """Record hyperparameters that were chosen from `candidates`, and on what (`source`)."""
+        for name, value in asdict(settings).items():
+            searched = any(name in candidate for candidate in candidates)
+            entry = {"value": value, "source": source if searched else "params"}
+            self.chosen[f"{prefix}.{name}"] = entry | ({"candidates": candidates} if searched else {})
+
     def save(self, results: str | Path, scores: str | Path, **metadata: Any) -> None:
         """Write both files. InputError if nothing was scored."""
         if not self.models:

@@ -7,10 +7,19 @@ import numpy as np
 
 from stages.core.errors import InputError
 from stages.ood.clusters import cluster
-from stages.ood.covariance import Covariance, Gaussians, fit_gaussians, nearest_squared_distance
-from stages.ood.detector import Detector, class_labels
+from stages.ood.covariance import (
+    Covariance,
+    Gaussians,
+    Moments,
+    fit_gaussians,
+    nearest_squared_distance,
+    ridge_gaussians,
+)
+from stages.ood.detector import check_counts, class_labels, known_labels
+from stages.ood.directions import normalise
 from stages.ood.outputs import Outputs
-from stages.ood.standard import Standard, fit_standard
+from stages.ood.standard import Standard, fit_standard, standard_of
+from stages.ood.streaming import Streaming, Sums
 
 
 @dataclass(frozen=True)
@@ -27,8 +36,12 @@ class SsdSettings:
     ridge: float = 1e-6
 
 
-class Ssd(Detector):
-    """min_m (z - mu_m)^T Sigma_m^-1 (z - mu_m), z the L2-normalised features standardised on ID train."""
+class Ssd(Streaming):
+    """min_m (z - mu_m)^T Sigma_m^-1 (z - mu_m), z the L2-normalised features standardised on ID train.
+
+    Standardising is affine, so moments of the directions give those of z, and batches and shards can be
+    fitted: with a ridge, and one cluster or the classes, as k-means and Ledoit-Wolf need all images again.
+    """
 
     Settings = SsdSettings
 
@@ -51,12 +64,37 @@ class Ssd(Detector):
             if settings.tied
             else fit_each(rows, groups, train.name, how)
         )
-        return {
-            "mean": standard.mean,
-            "std": standard.std,
-            "means": np.stack([gaussians.means for gaussians in fitted]),
-            "roots": np.stack([gaussians.root for gaussians in fitted]),
-        }
+        return _state(standard, fitted)
+
+    def _gather(self, source: Outputs) -> Sums:
+        settings, rows = self.settings, normalise(getattr(source, self.settings.layer))
+        if settings.covariance != "ridge" or (settings.clusters > 1 and not settings.class_conditional):
+            raise InputError(
+                f"{source.name}: ssd can be fitted in batches with covariance ridge, and one cluster or "
+                "class_conditional; for other settings fit it to all images at once"
+            )
+        groups = known_labels(source) if settings.class_conditional else np.zeros(len(rows), np.int64)
+        sums = {}
+        for group in range(source.classes if settings.class_conditional else 1):
+            sums[str(group)] = Moments.empty(1, rows.shape[1])
+            if (groups == group).any():
+                sums[str(group)].update(rows[groups == group])
+        return sums
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        parts: list[Moments] = list(sums.values())
+        counts, means = (
+            np.concatenate([getattr(part, key) for part in parts]) for key in ("counts", "means")
+        )
+        check_counts(counts, source.name)
+        joint = Moments(counts, means, sum(part.scatter for part in parts))
+        whole = joint.pooled()
+        standard = standard_of(whole.means[0], np.sqrt(np.diag(whole.covariance)))
+        fitted = [
+            ridge_gaussians(_standardised(part, standard), self.settings.ridge, source.name)
+            for part in ([joint] if self.settings.tied else parts)
+        ]
+        return _state(standard, fitted)
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         rows, state = getattr(outputs, self.settings.layer), self.state
@@ -66,6 +104,21 @@ class Ssd(Detector):
             for means, root in zip(state["means"], state["roots"], strict=True)
         ]
         return np.minimum.reduce(distances)
+
+
+def _state(standard: Standard, fitted: list[Gaussians]) -> dict[str, np.ndarray]:
+    return {
+        "mean": standard.mean,
+        "std": standard.std,
+        "means": np.stack([gaussians.means for gaussians in fitted]),
+        "roots": np.stack([gaussians.root for gaussians in fitted]),
+    }
+
+
+def _standardised(moments: Moments, standard: Standard) -> Moments:
+    """Return the moments of z from those of the directions."""
+    means = (moments.means - standard.mean) / standard.std
+    return Moments(moments.counts, means, moments.scatter / np.outer(standard.std, standard.std))
 
 
 def fit_tied(rows: np.ndarray, groups: np.ndarray, where: str, how: dict) -> list[Gaussians]:

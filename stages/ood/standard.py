@@ -30,4 +30,9 @@ def fit_standard(rows: np.ndarray) -> Standard:
     total = sum(normalise(piece).sum(axis=0) for piece in chunks(rows))
     mean = total / len(rows)
     std = np.sqrt(sum(((normalise(piece) - mean) ** 2).sum(axis=0) for piece in chunks(rows)) / len(rows))
+    return standard_of(mean, std)
+
+
+def standard_of(mean: np.ndarray, std: np.ndarray) -> Standard:
+    """Return the standardisation from mean and spread [D] of ID train, constant dimensions only centred."""
     return Standard(mean, np.where(std < CONSTANT, 1.0, std))

@@ -123,3 +123,25 @@ def adjusted_p_values(p: np.ndarray) -> np.ndarray:
     result = np.empty(p.size)
     result[order] = np.minimum(1.0, np.minimum.accumulate(steps[::-1])[::-1])
     return result
+
+
+def check_rate(rate: float, calibration: int) -> None:
+    """Raise InputError if p-values from `calibration` images are too coarse for this false-discovery rate.
+
+    A conformal p-value is never below 1 / (calibration + 1).
+    """
+    if calibration < images_needed(rate):
+        raise InputError(
+            f"a false-discovery rate of {rate} needs at least {images_needed(rate)} calibration images, "
+            f"there are {calibration}; calibrate on more ID images or raise the rate"
+        )
+
+
+def discoveries(p: np.ndarray, rate: float, calibration: int) -> np.ndarray:
+    """Return bool [N]: the images to call OOD, of which at most the share `rate` is expected to be ID.
+
+    p [N]: conformal p-values of all images that are judged together, from `calibration` images.
+    Raises InputError for a rate that they do not allow (`check_rate`).
+    """
+    check_rate(rate, calibration)
+    return adjusted_p_values(p) <= rate

@@ -19,7 +19,7 @@ LEVEL = 0.05
 MARK = "†"
 LEGEND = (
     f"{MARK}: not significantly worse than the set's best detector of the same seed, in any seed "
-    f"(paired DeLong test on the same images, Holm-corrected, {LEVEL:.0%})."
+    f"(paired DeLong test on the same images, Holm-corrected, {100 * LEVEL:.0f} %)."
 )
 
 

@@ -11,10 +11,12 @@ from tests.data.serving import serving
 def server(tmp_path, monkeypatch):
     """A badly behaving HTTP server; the download cache is an empty folder, and no proxy is asked."""
     monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SSLOOD_DATA_MIRROR", raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         for spelt in (name, name.upper()):
             monkeypatch.delenv(spelt, raising=False)
     with serving() as httpd:
+        httpd.cache = tmp_path / "cache"
         yield httpd
 
 

@@ -251,6 +251,25 @@ def test_list_names_every_set(tmp_path, monkeypatch):
     assert [line.split()[0] for line in output.splitlines()[1:]] == list(load_catalogue())
 
 
+def test_list_says_what_is_here_and_what_is_missing(tmp_path, monkeypatch):
+    for name in ("cache", "mirror/mnist", "mirror/stl10_binary"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("cache/random_images_300k/300K_random_images.npy", "mirror/iSUN.tar.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "mirror/mnist/t10k-images-idx3-ubyte.gz").write_bytes(b"")  # without its labels
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
+    output = CliRunner().invoke(_plain(), ["--list"]).output
+    rows = {line.split()[0]: line.split("  ") for line in output.splitlines()}
+    where = {name: [cell.strip() for cell in row if cell.strip()][1] for name, row in rows.items()}
+    expected = {"digits": "built in", "random_images_300k": "cache", "isun": "mirror", "stl10": "mirror"}
+    expected |= {"mnist": "to fetch", "svhn": "to fetch", "imagenet": "by hand", "lsun_crop_fixed": "by hand"}
+    assert {name: where[name] for name in expected} == expected
+    assert "39,077 MB" in output and "1,281,167 train + 50,000 test" in output
+    assert all(entry.licence in output for entry in load_catalogue().values())
+
+
 def test_no_torch_for_sets():
     """Importing torch would cost each of a dozen short stages two seconds."""
     code = (

@@ -53,10 +53,10 @@ def test_list_of_paths_alone_is_an_ood_set_in_its_order(tmp_path):
 def test_labels_are_classes_and_numbers_sort_as_numbers(tmp_path):
     names = paint(tmp_path, 4)
     path = written(tmp_path, "path,label", *map(",".join, zip(names, ["dog", "", "cat", "dog"], strict=True)))
-    pictures = read_own("mine", path, is_id=False)[0]["test"]
+    pictures = read_own("mine", path, "far")[0][""]
     assert pictures.classes == ("cat", "dog") and pictures.labels.tolist() == [1, -1, 0, 1]
     path = written(tmp_path, "label,path", *map(",".join, zip(["10", "9", "2", "10"], names, strict=True)))
-    pictures = read_own("mine", path, is_id=True)[0][""]
+    pictures = read_own("mine", path, "id")[0][""]
     assert pictures.classes == ("2", "9", "10") and pictures.labels.tolist() == [2, 1, 0, 2]
 
 
@@ -92,16 +92,16 @@ def test_splits_of_the_list_are_kept(tmp_path):
 )
 def test_faults_of_a_list_name_the_row(tmp_path, header, rows, words):
     with pytest.raises(InputError, match=words) as failure:
-        read_own("mine", written(tmp_path, header, *rows), is_id=True)
+        read_own("mine", written(tmp_path, header, *rows), "id")
     assert "list.csv" in str(failure.value) and "\n" not in str(failure.value)
 
 
 def test_list_that_is_not_there_or_no_text(tmp_path):
     with pytest.raises(InputError, match="sets.mine.folder"):
-        read_own("mine", tmp_path / "nowhere.csv", is_id=False)
+        read_own("mine", tmp_path / "nowhere.csv", "far")
     (tmp_path / "list.csv").write_bytes(b"path\n\xff\xfe.png\n")
     with pytest.raises(InputError, match="UTF-8"):
-        read_own("mine", tmp_path / "list.csv", is_id=False)
+        read_own("mine", tmp_path / "list.csv", "far")
 
 
 def damaged(folder):
@@ -157,6 +157,61 @@ def test_many_unreadable_pictures_keep_order(tmp_path):
     images = convert(paths, 8, 1, "x", skipped)
     assert skipped == list(range(0, 400, 3))
     assert images[:, 0, 0, 0].tolist() == [number % 256 for number in range(400) if number % 3]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_roles_take_the_splits_that_are_for_them(tmp_path, listed):
+    """Folders train, validation and test, or a column split: no role sees what is not meant for it."""
+    rows, red = [], {"train": range(0, 8), "validation": range(8, 12), "test": range(12, 15)}
+    for split, numbers in red.items():
+        (tmp_path / "mine" / split).mkdir(parents=True)
+        for number in numbers:
+            name = f"mine/{split}/{number:02}.png"
+            Image.new("RGB", (16, 16), (10 * number, 0, 0)).save(tmp_path / name)
+            rows.append(f"{name},{split}")
+    place = written(tmp_path, "path,split", *rows) if listed else tmp_path / "mine"
+    for role, splits in {
+        "near": ["test"], "far": ["test"], "auxiliary": ["train"], "tuning": ["train", "validation"]
+    }.items():  # fmt: skip
+        output, status = download(tmp_path / role, f"--set mine --role {role} --folder {place}")
+        assert status == 0, output
+        tensors, metadata = load_tensors(tmp_path / role, kind="set")
+        assert list(metadata["splits"]) == splits
+        for split in splits:
+            assert tensors[f"{split}.images"][:, 0, 0, 0].tolist() == [10 * n for n in red[split]]
+
+
+def test_pictures_without_splits_serve_any_role(tmp_path):
+    """Auxiliary: all for training. Tuning: a share is kept for choosing, no picture is in both."""
+    paint(tmp_path / "mine", 20)
+    words = f"--folder {tmp_path / 'mine'} --set mine --role"
+    download(tmp_path / "auxiliary", f"{words} auxiliary")
+    tensors, metadata = load_tensors(tmp_path / "auxiliary", kind="set")
+    assert metadata["splits"] == {"train": 20} and sorted(tensors["train.index"]) == list(range(20))
+    download(tmp_path / "tuning", f"{words} tuning")
+    tensors, metadata = load_tensors(tmp_path / "tuning", kind="set")
+    assert metadata["splits"] == {"train": 15, "validation": 5}
+    assert sorted([*tensors["train.index"], *tensors["validation.index"]]) == list(range(20))
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    for name in ("bus", "train"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        paint(tmp_path / "mine" / name, 2)
+    download(tmp_path / "out", f"--set mine --role auxiliary --folder {tmp_path / 'mine'}")
+    metadata = load_tensors(tmp_path / "out", kind="set")[1]
+    assert metadata["classes"] == ["bus", "train"] and metadata["splits"] == {"train": 4}
+
+
+def test_pictures_of_any_size_in_one_folder(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number, shape in enumerate([(16, 16), (300, 20), (17, 400), (1, 1), (1000, 700)]):
+        Image.new("RGB", shape, (50 * number, 0, 0)).save(folder / f"{number}.png")
+    output, status = download(tmp_path / "out", f"--set mine --role far --folder {folder}")
+    assert status == 0, output
+    images = load_tensors(tmp_path / "out", kind="set")[0]["test.images"]
+    assert (images[:, 0] == 50 * np.arange(5)[:, None, None]).all()
 
 
 def test_params_reach_the_command(tmp_path, root):

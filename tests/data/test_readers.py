@@ -22,10 +22,12 @@ def test_catalogue_is_consistent():
     for name, entry in CATALOGUE.items():
         assert entry.name == name and entry.licence and entry.citation and entry.description
         for file in entry.published:
-            assert file.sources and all(source.startswith(("http://", "https://")) for source in file.sources)
+            assert (file.sources or file.folders) and all(
+                source.startswith(("http://", "https://")) for source in file.sources
+            )
             assert len(file.md5) in (0, 32) and len(file.sha256) in (0, 64)
         if entry.published:
-            assert entry.reader in READERS and entry.counts["test"]
+            assert entry.reader in READERS and entry.counts
 
 
 def test_checksums_agree_with_torchvision():
@@ -42,11 +44,45 @@ def test_checksums_agree_with_torchvision():
         datasets.SVHN.split_list[split][1]: datasets.SVHN.split_list[split][2] for split in ("train", "test")
     }
     assert md5s("textures") == {"dtd-r1.0.1.tar.gz": datasets.DTD._MD5}
+    assert md5s("kmnist") == dict(datasets.KMNIST.resources)
+    assert md5s("stl10") == {datasets.STL10.filename: datasets.STL10.tgz_md5}
+    assert md5s("flowers102") == dict(datasets.Flowers102._file_dict.values())
+    assert md5s("sun397") == {"SUN397.tar.gz": datasets.SUN397._DATASET_MD5}
     assert md5s("places365") == dict([datasets.Places365._IMAGES_META[("val", True)]])
     for name, kind in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)):
         options = CATALOGUE[name].options
         assert options["train"] == dict(kind.train_list) and options["test"] == dict(kind.test_list)
         assert options["meta"] == {kind.meta["filename"]: kind.meta["md5"]}
+
+
+def test_checksums_agree_with_pytorch_ood():
+    from pytorch_ood.dataset import img
+
+    pairs = {
+        "tiny_imagenet": img.TinyImageNet,
+        "tiny_imagenet_crop_fixed": img.TinyImageNet,
+        "tiny_imagenet_resize_fixed": img.TinyImageNet,
+        "tiny_imagenet_crop": img.TinyImageNetCrop,
+        "tiny_imagenet_resize": img.TinyImageNetResize,
+        "lsun_crop": img.LSUNCrop,
+        "lsun_resize": img.LSUNResize,
+        "random_images_300k": img.TinyImages300k,
+    }
+    for name, theirs in pairs.items():
+        (file,) = CATALOGUE[name].published
+        assert file.name == theirs.filename
+        assert file.md5 == (theirs.md5 if name == "random_images_300k" else theirs.tgz_md5)
+
+
+def test_numbers_per_class_add_up():
+    for entry in CATALOGUE.values():
+        classes = {"cifar100": 100, "textures": 47, "flowers102": 102}.get(entry.name, 10)
+        classes = 200 if entry.name.startswith("tiny_imagenet") else classes
+        for split, numbers in entry.per_class.items():
+            total = sum(numbers) if isinstance(numbers, list) else classes * numbers
+            assert total == entry.counts[split], entry.name
+        assert set(entry.groups.values()) <= {"near", "far", "auxiliary"}
+        assert set(entry.groups) | set(entry.overlaps) <= set(CATALOGUE)
 
 
 def test_cifar10_is_the_official_one(mirror):

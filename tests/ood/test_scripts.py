@@ -20,11 +20,12 @@ POSTHOC = (
     "--energy.temperature 1.0 --gen.gamma 0.1 --gen.top 100 --knn.k 5 "
     "--mahalanobis.ridge 1e-06 --rmds.ridge 1e-06 --gmm.ridge 1e-03 --residual.share 0.5 --vim.share 0.5 "
     "--react.quantile 0.9 --ash.variant s --ash.pruned 0.65 --scale.pruned 0.85 --dice.dropped 0.5 "
-    "--nnguide.k 5 --neco.share 0.2"
+    "--nnguide.k 5 --neco.share 0.2 --no-search"
 ).split()
 SSD = (
-    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06".split()
-)
+    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06 "
+    "--no-select"
+).split()
 SSDK = "--k 2 --per_class --clusters 1 --repeats 3".split()
 
 
@@ -107,6 +108,68 @@ def test_posthoc_writes_metrics_that_its_scores_give(folder):
     assert all(array.dtype == np.float64 for array in scores.values())
 
 
+def searched(*names):
+    return [part if part != "--no-search" else "--search" for part in listed(*names)]
+
+
+def test_a_search_names_what_it_chose_and_on_what(folder):
+    result = stage(posthoc, folder, searched("knn", "msp", "vim", "gen"))
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())
+    entry = found["chosen"]["classifier.vim.share"]
+    best = max(entry["candidates"], key=lambda one: one["auroc"])
+    assert entry["value"] == best["share"]
+    assert entry["source"] == "highest mean AUROC of digits.validation against corruptions.validation"
+    assert [one["share"] for one in entry["candidates"]] == list(DETECTORS["vim"].space["share"])
+    assert "scratch.knn.k" in found["chosen"] and "knn.k" not in found["chosen"]
+    assert len(found["chosen"]["classifier.gen.gamma"]["candidates"]) == 9
+    chosen = {"--vim.share": entry["value"], "--knn.k": found["chosen"]["classifier.knn.k"]["value"]}
+    again = listed("knn", "vim")
+    for option, value in chosen.items():
+        again[again.index(option) + 1] = str(value)
+    assert stage(posthoc, folder, again, models=["classifier"], name="again").exit_code == 0
+    fixed = json.loads((folder / "again.json").read_text())["models"]["classifier"]
+    assert {name: found["models"]["classifier"][name] for name in fixed} == fixed
+
+
+def test_a_search_looks_at_no_test_image(folder):
+    """Other test images change the metrics, and nothing that was chosen."""
+    assert stage(posthoc, folder, searched("knn", "vim", "ash"), models=["classifier"]).exit_code == 0
+    before = json.loads((folder / "out.json").read_text())
+    path = folder / "e" / "classifier.safetensors"
+    arrays, metadata = load_tensors(path)
+    arrays = {key: array + (".test." in key) * array.dtype.type(3) for key, array in arrays.items()}
+    save_tensors(path, arrays, kind="embeddings", metadata=metadata)
+    assert stage(posthoc, folder, searched("knn", "vim", "ash"), models=["classifier"]).exit_code == 0
+    after = json.loads((folder / "out.json").read_text())
+    assert after["chosen"] == before["chosen"] and after["models"] != before["models"]
+
+
+def test_a_search_needs_a_tuning_set_and_a_possible_candidate(folder):
+    arrays, metadata = load_tensors(folder / "e" / "scratch.safetensors")
+    sets = {name: entry for name, entry in metadata["sets"].items() if name != "corruptions"}
+    about = metadata | {"sets": sets, "model": "untuned"}
+    save_tensors(folder / "e" / "untuned.safetensors", arrays, kind="embeddings", metadata=about)
+    result = stage(posthoc, folder, searched("knn"), models=["untuned"])
+    assert result.exit_code == 1 and "no set with role tuning to choose on" in result.output
+    few = {key: array[:3] if "digits.train" in key else array for key, array in arrays.items()}
+    save_tensors(
+        folder / "e" / "few.safetensors", few, kind="embeddings", metadata=metadata | {"model": "few"}
+    )
+    result = stage(posthoc, folder, searched("knn"), models=["few"])
+    assert result.exit_code == 0, result.output
+    candidates = json.loads((folder / "out.json").read_text())["chosen"]["few.knn.k"]["candidates"]
+    assert [one["auroc"] is None for one in candidates] == [False] + 6 * [True]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_declared_space_names_settings_and_holds_their_default(name):
+    kind = DETECTORS[name]
+    for key, values in kind.space.items():
+        assert getattr(kind.Settings(), key) in values and len(set(values)) == len(values)
+    assert np.prod([len(values) for values in kind.space.values()]) <= 20
+
+
 @pytest.mark.parametrize("script, options", [(posthoc, listed("knn", "msp")), (ssd, SSD), (ssdk, SSDK)])
 def test_two_runs_give_the_same_bytes(folder, script, options):
     for name in ("a", "b"):
@@ -130,6 +193,24 @@ def test_ssd(folder):
     written = json.loads((folder / "out.json").read_text())
     assert written["models"]["scratch"]["ssd"]["noise"]["auroc"] > 0.99
     assert written["chosen"]["clusters"] == {"value": 3, "source": "params"}
+
+
+def test_ssd_selects_by_id_validation_alone(folder):
+    options = [part if part != "--no-select" else "--select" for part in SSD]
+    result = stage(ssd, folder, options)
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"]
+    assert found["value"] == 3, "three classes, well apart"
+    assert found["source"] == "highest mean log-likelihood of ID validation"
+    best = max(found["candidates"], key=lambda one: one["log_likelihood"])
+    assert best["clusters"] == 3
+    path = folder / "e" / "classifier.safetensors"
+    arrays, metadata = load_tensors(path)
+    for name in [name for name in arrays if not name.startswith(("digits.train", "digits.validation"))]:
+        arrays[name] = arrays[name] + arrays[name].dtype.type(2)
+    save_tensors(path, arrays, kind="embeddings", metadata=metadata)
+    assert stage(ssd, folder, options).exit_code == 0
+    assert json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"] == found
 
 
 def test_ssd_says_when_no_model_has_the_layer(folder):

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
 from stages.ood.clusters import cluster
 from stages.ood.outputs import Outputs
+from stages.ood.selection import log_likelihood, select_settings
 from stages.ood.ssd import Ssd, SsdSettings
 from stages.ood.ssdk import (
     ScoredRows,
@@ -123,3 +125,29 @@ def test_refuses():
         Ssd(SsdSettings(clusters=901)).fit(ID)
     with pytest.raises(InputError, match="too few for its own covariance"):
         Ssd(SsdSettings(class_conditional=True)).fit(Outputs("t", features=TRAIN[:3], labels=np.arange(3)))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_likelihood_equals_that_of_scipys_normals(tied):
+    detector = Ssd(SsdSettings(class_conditional=True, tied=tied, ridge=0.0)).fit(ID)
+    z, t = coordinates(TEST, TRAIN), coordinates(TRAIN, TRAIN)
+    sigmas = [np.cov(t[LABELS == g].T, bias=True) for g in range(3)]
+    sigmas = [np.mean(sigmas, axis=0)] * 3 if tied else sigmas
+    laws = [multivariate_normal(t[LABELS == g].mean(0), sigma) for g, sigma in enumerate(sigmas)]
+    nearest = np.stack([law.logpdf(t) for law in laws]).argmax(0)
+    weights = np.bincount(nearest, minlength=3) / len(t)
+    expected = np.log(sum(w * law.pdf(z) for w, law in zip(weights, laws, strict=True))).mean()
+    assert log_likelihood(detector.state, TRAIN, TEST) == pytest.approx(expected, rel=1e-7)
+
+
+def test_selection_finds_the_clusters_and_keeps_what_is_not_searched():
+    random = np.random.default_rng(1)
+    centres = random.normal(size=(4, 6)) * 6
+    rows = [(centres[np.arange(n) % 4] + random.normal(size=(n, 6))).astype(np.float32) for n in (800, 200)]
+    train, validation = (Outputs(str(len(part)), features=part) for part in rows)
+    found, candidates = select_settings(SsdSettings(), train, validation, 0)
+    assert found.clusters == 4 and len(candidates) == 9 * 6
+    found, candidates = select_settings(SsdSettings(covariance="ledoit_wolf"), train, validation, 0)
+    assert found.clusters == 4 and found.ridge == SsdSettings().ridge and len(candidates) == 9
+    few = Outputs("few", features=rows[0][:12])
+    assert max(c["clusters"] for c in select_settings(SsdSettings(), few, validation, 0)[1]) <= 10

@@ -6,7 +6,14 @@ import pytest
 from scipy.stats import beta, combine_pvalues, false_discovery_control, kstest
 
 from stages.core.errors import InputError
-from stages.ood.thresholds import adjusted_p_values, combine, conformal_threshold, images_needed, p_values
+from stages.ood.thresholds import (
+    adjusted_p_values,
+    combine,
+    conformal_threshold,
+    discoveries,
+    images_needed,
+    p_values,
+)
 
 
 @pytest.mark.parametrize("count, alpha", [(19, 0.05), (100, 0.05), (73, 0.29), (500, 0.1)])
@@ -106,7 +113,22 @@ def test_benjamini_hochberg_equals_scipy_and_keeps_the_rate():
     assert np.mean(shares) <= 0.2 + 4 * np.std(shares) / np.sqrt(300)
 
 
+def test_discoveries_over_10000_batches_of_one_calibration_size():
+    random = np.random.default_rng(6)
+    shares, found = [], []
+    for _ in range(10_000):
+        calibration, own, far = random.normal(size=60), random.normal(size=16), random.normal(3, 1, size=4)
+        called = discoveries(p_values(calibration, np.concatenate([own, far])), 0.2, 60)
+        shares.append(called[:16].sum() / max(1, called.sum()))
+        found.append(called[16:].mean())
+    # Bates et al. (2023), theorem 2: the rate times the share of ID images, and no more
+    assert np.mean(shares) <= 0.2 * 16 / 20 + 4 * np.std(shares) / 100
+    assert np.mean(found) > 0.5
+
+
 def test_refuses():
+    with pytest.raises(InputError, match="rate of 0.05 needs at least 19 calibration images, there are 18"):
+        discoveries(np.ones(3), 0.05, 18)
     with pytest.raises(InputError, match="unknown combination 'mean'"):
         combine(np.ones((2, 3)), "mean")
     for bad in ([[0.0, 0.5]], [[1.5]], [[np.nan]]):

@@ -62,14 +62,17 @@ def build_set(
     is_id: bool,
     folder: Path | None,
     is_heldout: bool = False,
+    role: str = "far",
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (tensors, metadata) of the set file of `name`.
 
     `entry` is its catalogue record (None: `folder` holds its images), `id_entry` that of the ID set
     (None: a folder of one's own). `is_heldout`: the set holds the classes that `settings.heldout` leaves
     out of the ID set, and `entry` or `folder` are the ID set's. For `corruptions` `folder` is that of the
-    ID set.
+    ID set. `role` says which splits a set other than the ID set is made of: near and far test, auxiliary
+    train, tuning train and validation.
     """
+    role = "id" if is_id else role
     if folder is not None and (entry is None or entry.reader != "corruptions"):
         entry = None  # the folder is the set, whatever the catalogue has under this name
     if entry is not None and entry.reader == "corruptions":
@@ -81,7 +84,7 @@ def build_set(
             raise InputError(f"set {name!r} has only a test split, so it cannot be the ID set")
         arrays, classes, source = _synthetic(entry, settings, id_entry)
     else:
-        found = _source(name, entry, settings, is_id=is_id, folder=folder, is_heldout=is_heldout)
+        found = _source(name, entry, settings, role=role, folder=folder, is_heldout=is_heldout)
         arrays, classes, source = _converted(name, found, settings)
     return _tensors(arrays), _metadata(name, entry, settings, arrays, classes, source, is_id)
 
@@ -152,7 +155,7 @@ def _corruptions(
             "set 'corruptions' is made from the ID set, which is a folder of your own: give corruptions "
             "the same folder in params.yaml, e.g. corruptions: {role: tuning, folder: path/to/pictures}"
         )
-    found = _source("the ID set", None if folder else id_entry, settings, is_id=True, folder=folder)
+    found = _source("the ID set", None if folder else id_entry, settings, role="id", folder=folder)
     count = min(settings.count, settings.limit or settings.count)
     arrays: Arrays = {}
     for split in ("train", "validation"):
@@ -220,12 +223,13 @@ def _source(
     entry: Entry | None,
     settings: Settings,
     *,
-    is_id: bool,
+    role: str,
     folder: Path | None,
     is_heldout: bool = False,
 ) -> Source:
-    """Return the splits of a set: train, validation and test for the ID set, test for any other."""
-    read, source = read_source(name, entry, folder, is_id=is_id)
+    """Return the splits of a set that its role uses."""
+    is_id = role == "id"
+    read, source = read_source(name, entry, folder, role)
     root = Path() if folder is None else folder if folder.is_dir() else folder.parent
     if is_id or is_heldout:
         read = {split: (p, *_rows(name, p, settings, is_heldout)) for split, p in read.items()}
@@ -233,8 +237,7 @@ def _source(
     else:
         splits = {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}
     if not is_id:
-        part = splits["test"] if "test" in splits else splits[""]
-        return Source(_limited(name, {"test": part}, settings), source, root)
+        return Source(_limited(name, _for_role(splits, settings, role), settings), source, root)
     if "" in splits:
         splits = _cut_test(*splits[""], settings)
     if len(splits["train"][0].classes) < 2:
@@ -249,6 +252,20 @@ def _source(
                 "raise data.limit or data.validation, or add pictures"
             )
     return Source(splits, source, root)
+
+
+def _for_role(splits: Splits, settings: Settings, role: str) -> Splits:
+    """Name the splits of a set beside the ID set as its role wants them. A tuning set without a validation
+    split gives the share `settings.validation` to it, as the ID set does."""
+    if role == "tuning" and "validation" in splits:
+        return splits
+    (pictures, index), *_ = splits.values()
+    if role == "tuning":
+        rng = numpy_stream(settings.seed, "tuning")
+        rest, part = stratified_cut(pictures.labels, settings.validation, rng)
+        cut = {"train": rest, "validation": part}
+        return {split: (pictures.take(rows), index[rows]) for split, rows in cut.items()}
+    return {"train" if role == "auxiliary" else "test": (pictures, index)}
 
 
 def _rows(

@@ -1,7 +1,7 @@
 """What is known about image sets: catalogue.yaml as typed records."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image set. `options` goes to the reader as it stands; `counts` are images per split."""
+    """One image set. `options` goes to the reader as it stands; `counts` are images per split, `per_class`
+    those of each class (one number: all have as many). `groups`: near, far or auxiliary beside which ID
+    sets. `overlaps`: what is known to be shared with another set."""
 
     name: str
     description: str
@@ -50,6 +52,9 @@ class Entry:
     published: tuple[Published, ...]
     options: Mapping[str, Any]
     native: int  # side of the images as published, 0 where it varies
+    per_class: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    overlaps: Mapping[str, str] = field(default_factory=dict)
 
 
 def _published(values: Mapping[str, Any]) -> Published:
@@ -73,6 +78,7 @@ def load_catalogue(path: Path = _FILE) -> dict[str, Entry]:
             published=tuple(_published(file) for file in values.get("files", ())),
             options=values.get("options", {}),
             native=values.get("native", 0),
+            **{key: values.get(key, {}) for key in ("per_class", "groups", "overlaps")},
         )
         for name, values in content.items()
     }

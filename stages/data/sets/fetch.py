@@ -83,6 +83,8 @@ def locate(entry: Entry, file: Published) -> Located:
                 raise
             except (InputError, requests.RequestException) as error:
                 tried.append(f"{address}: {reason(error)}")
+    if not file.sources:
+        tried.append("it is not offered for free download")
     raise InputError(
         f"set {entry.name!r} cannot be had ({'; '.join(tried)}): put {file.name} or its unpacked content "
         "into a folder and name that folder in the environment variable SSLOOD_DATA_MIRROR, "

@@ -139,10 +139,12 @@ def _columns_first(height: int, width: int, size: int) -> bool | None:
     return None
 
 
-def read_image(path: Path, content: bytes | None = None) -> Image.Image:
+def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Decode one file (or its `content`) into an upright 8 bit image; InputError names it if that fails."""
     try:
-        content = path.read_bytes() if content is None else content  # one read instead of Pillow's dozens
+        content = (
+            Path(path).read_bytes() if content is None else content
+        )  # one read instead of Pillow's dozens
         with Image.open(BytesIO(content)) as image:
             image.load()
             return upright(image)

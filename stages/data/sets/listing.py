@@ -9,11 +9,12 @@ from stages.data.sets.fetch import cache_folder
 
 
 def whereabouts(entry: Entry) -> str:
-    """Return "built in", "mirror", "installed", "cache" or "to fetch" for a set."""
+    """Say where a set is, "built in", "mirror", "installed" or "cache", or that it is missing: "to fetch", or
+    "by hand" where nobody offers it for free download and your mirror folder must hold it."""
     if not entry.published:
         return "built in"
     mirror = Path(os.environ.get("SSLOOD_DATA_MIRROR") or "/nonexistent")
-    needed = [file for file in entry.published if file.split in ("", "test")]
+    needed = [file for file in entry.published if file.split in ("", "test")] or entry.published
     places = [
         [mirror / place / file.name for place in (*file.mirror, "")] + [mirror / f for f in file.folders]
         for file in needed
@@ -23,7 +24,9 @@ def whereabouts(entry: Entry) -> str:
     if all(any((Path(place) / file.name).is_file() for place in file.installed) for file in needed):
         return "installed"
     kept = all((cache_folder() / entry.name / file.name).is_file() for file in needed)
-    return "cache" if kept else "to fetch"
+    if kept:
+        return "cache"
+    return "to fetch" if all(file.sources for file in needed) else "by hand"
 
 
 def listing(catalogue: Mapping[str, Entry]) -> str:
@@ -32,7 +35,11 @@ def listing(catalogue: Mapping[str, Entry]) -> str:
     for entry in catalogue.values():
         images = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items()) or "as asked"
         size = sum(file.size for file in entry.published)
-        download = f"{size / 1e6:,.0f} MB" if size else ("unknown" if entry.published else "-")
+        download = (
+            f"{size / 1e6:,.0f} MB"
+            if size
+            else ("unknown" if any(f.sources for f in entry.published) else "-")
+        )
         rows.append((entry.name, whereabouts(entry), images, download, entry.licence))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(

@@ -5,8 +5,9 @@
     /elsewhere/x.tif,dog,test
 
 Only `path` is needed: absolute, or relative to the CSV file. `label` is a class name (empty: unknown).
-`split` is train, validation or test; an OOD set takes its test rows. Without splits an ID set is cut by
-seed, and an OOD set takes every row.
+`split` is train, validation or test; near and far sets take their test rows, auxiliary ones train, tuning
+ones validation (and train). Without splits ID and tuning sets are cut by seed, others take every row. A
+folder can hold folders of these names as well.
 """
 
 import csv
@@ -23,30 +24,42 @@ SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "label", "split")
 
 
-def read_own(name: str, place: Path, *, is_id: bool) -> tuple[dict[str, Pictures], dict[str, Any]]:
+# splits that a role uses, and which of them must be there
+_USES = {
+    "id": (SPLITS, ("train", "test")),
+    "near": (("test",), ("test",)),
+    "far": (("test",), ("test",)),
+    "auxiliary": (("train",), ("train",)),
+    "tuning": (("train", "validation"), ("validation",)),
+}
+
+
+def read_own(name: str, place: Path, role: str) -> tuple[dict[str, Pictures], dict[str, Any]]:
     """Return the splits of set `name` in folder or CSV file `place`, and what is recorded of its source.
 
-    The key "" holds pictures without a split, which an ID set has yet to be cut into.
+    The key "" holds pictures without a split: all of them, whatever the role.
     """
+    is_id, (uses, needs) = role == "id", _USES[role]
     if place.suffix.lower() == ".csv":
-        return _table(name, place, is_id=is_id)
+        return _table(name, place, role)
     if not place.is_dir():
         raise InputError(
             f"set {name!r}: folder {str(place)!r} is not there; correct `sets.{name}.folder` in params.yaml"
         )
     source = {"folder": place.name, "sha256": digest(list_images(place), place)}
     inner = [split for split in SPLITS if (place / split).is_dir()]
-    if "test" in inner and (not is_id or "train" in inner):
-        read = {split: tree({name: place / split}, split, {}) for split in (inner if is_id else ["test"])}
+    others = {path.name for path in place.iterdir() if path.is_dir()} - set(SPLITS)
+    if set(needs) <= set(inner) and not (others and role in ("auxiliary", "tuning")):  # a class called train
+        read = {split: tree({name: place / split}, split, {}) for split in uses if split in inner}
         if len({pictures.classes for pictures in read.values()}) > 1:
             raise InputError(
-                f"{place}: {', '.join(inner)} hold different class folders; they must be the same"
+                f"{place}: {', '.join(read)} hold different class folders; they must be the same"
             )
         return read, source
     pictures = tree({name: place}, "test", {})
     if is_id and not pictures.classes:
         raise InputError(f"{place}: an ID set needs one folder per class; this one is flat")
-    return {"": pictures} if is_id else {"test": pictures}, source
+    return {"": pictures}, source
 
 
 def _rows(name: str, place: Path) -> list[dict[str, str]]:
@@ -81,27 +94,27 @@ def _rows(name: str, place: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _table(name: str, place: Path, *, is_id: bool) -> tuple[dict[str, Pictures], dict[str, Any]]:
+def _table(name: str, place: Path, role: str) -> tuple[dict[str, Pictures], dict[str, Any]]:
     """Read a CSV file. Classes are its labels, sorted (as numbers where all are)."""
     rows = _rows(name, place)
     texts = [row.get("label", "") for row in rows]
     names = set(texts) - {""}
     classes = tuple(sorted(names, key=int if all(n.isdecimal() for n in names) else str))
-    if is_id and "" in texts:
+    if role == "id" and "" in texts:
         raise InputError(f"{place}, row {texts.index('') + 2}: an ID set needs a label in every row")
     position = {label: index for index, label in enumerate(classes)}
     labels = np.array([position.get(text, -1) for text in texts], np.int64)
     pictures = Pictures([place.parent / row["path"] for row in rows], labels, classes)
     source = {"list": place.name, "sha256": _digest(rows, pictures.images)}
     if "split" not in rows[0]:
-        return {"" if is_id else "test": pictures}, source
+        return {"": pictures}, source
     column = np.array([row["split"] for row in rows])
     splits = {split: pictures.take(np.flatnonzero(column == split)) for split in SPLITS if split in column}
-    needed = ("train", "test") if is_id else ("test",)
-    for split in needed:
+    uses, needs = _USES[role]
+    for split in needs:
         if split not in splits:
             raise InputError(f"{place}: no row has split {split!r}; add some, or leave the column out")
-    return splits if is_id else {"test": splits["test"]}, source
+    return {split: splits[split] for split in uses if split in splits}, source
 
 
 def _digest(rows: list[dict[str, str]], paths: list[Path]) -> str:

@@ -67,9 +67,19 @@ def idx(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pi
     image_name, label_name = options[split]
     images, labels = _idx(files[image_name], 3), _idx(files[label_name], 1).astype(np.int64)
     classes = tuple(options["classes"])
-    if len(images) != len(labels) or labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
-        raise InputError(f"{files[label_name]}: labels do not fit {image_name} and {len(classes)} classes")
+    _fitting(files[label_name], images, labels, len(classes))
     return Pictures(images, labels, classes)
+
+
+def _fitting(path: Path, images: Images, labels: np.ndarray, classes: int) -> None:
+    """Raise InputError unless there is one label in 0..classes-1 for each image; `path` holds the labels."""
+    if len(images) != len(labels):
+        raise InputError(f"{path}: {len(labels)} labels do not fit {len(images)} images; fetch it again")
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        raise InputError(
+            f"{path}: the label of image {outside[0]} does not fit the {classes} classes; fetch it again"
+        )
 
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
@@ -91,10 +101,12 @@ def svhn(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> P
     path = files[options[split]]
     try:
         content = loadmat(path, variable_names=("X", "y"))
-        images, labels = content["X"], content["y"].reshape(-1).astype(np.int64) % 10
+        images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].reshape(-1).astype(np.int64)
     except (MatReadError, KeyError, ValueError, OSError, IndexError, TypeError, NotImplementedError) as error:
         raise InputError(f"{path}: not a complete SVHN file ({error}); fetch it again") from None
-    return Pictures(images.transpose(3, 0, 1, 2), labels, tuple("0123456789"))
+    classes = tuple("0123456789")
+    _fitting(path, images, labels - 1, len(classes))
+    return Pictures(images, labels % 10, classes)
 
 
 def tiny_imagenet(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
@@ -109,8 +121,75 @@ def tiny_imagenet(files: Mapping[str, Path], split: str, options: Mapping[str, A
     rows = [line.split("\t")[:2] for line in table.read_text().splitlines() if line.strip()]
     position = {wnid: index for index, wnid in enumerate(wnids)}
     paths = [folder / "val/images" / name for name, _ in rows]
-    labels = np.array([position[wnid] for _, wnid in rows], np.int64)
+    labels = np.array([position.get(wnid, -1) for _, wnid in rows], np.int64)
+    _fitting(table, paths, labels, len(wnids))
     return Pictures(paths, labels, tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids))
+
+
+def stl10(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """STL-10, binary version: 3 x 96 x 96 bytes an image, column by column; labels 1 to 10."""
+    (folder,) = files.values()
+    content = {}
+    for name in ("class_names.txt", f"{split}_X.bin", f"{split}_y.bin"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: missing; the set is incomplete, fetch or unpack it again")
+        content[name] = (folder / name).read_bytes()
+    images, labels = (np.frombuffer(content[f"{split}_{kind}.bin"], np.uint8) for kind in "Xy")
+    if len(images) % (3 * 96 * 96):
+        raise InputError(f"{folder}/{split}_X.bin: cut short; fetch or unpack it again")
+    classes = tuple(content["class_names.txt"].decode().split())
+    images, labels = images.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1), labels.astype(np.int64) - 1
+    _fitting(folder / f"{split}_y.bin", images, labels, len(classes))
+    return Pictures(images, labels, classes)
+
+
+def npy(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """One NumPy file of uint8 [N, H, W, 3], no labels. It is mapped, never unpickled."""
+    (path,) = files.values()
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a complete NumPy file of numbers ({error}); fetch it again") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"{path}: holds {images.dtype} {list(images.shape)}, not images of bytes")
+    return Pictures(images, np.full(len(images), -1, np.int64), ())
+
+
+def flowers(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """Flowers-102: pictures by number; labels (1 to 102) and the numbers of each split in Matlab files."""
+    folder, content = files["102flowers.tgz"], {}
+    for name, key in (("imagelabels.mat", "labels"), ("setid.mat", options[split])):
+        try:
+            content[name] = loadmat(files[name])[key].reshape(-1).astype(np.int64)
+        except (MatReadError, KeyError, ValueError, OSError, IndexError, TypeError) as error:
+            raise InputError(f"{files[name]}: not the set's Matlab file ({error}); fetch it again") from None
+    labels, numbers = content["imagelabels.mat"], content["setid.mat"]
+    if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= len(labels):
+        raise InputError(f"{files['setid.mat']}: names pictures beyond the {len(labels)} that have labels")
+    paths = [folder / f"image_{number:05}.jpg" for number in numbers]
+    _fitting(files["imagelabels.mat"], paths, labels[numbers - 1] - 1, 102)
+    return Pictures(paths, labels[numbers - 1] - 1, tuple(str(number) for number in range(1, 103)))
+
+
+def sun397(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """SUN397: ClassName.txt lists folders as /a/abbey or /a/apartment_building/outdoor."""
+    (folder,) = files.values()
+    names = folder / "ClassName.txt"
+    if not names.is_file():
+        raise InputError(f"{names}: missing; the set is incomplete, fetch or unpack it again")
+    classes = tuple(line.strip().lstrip("/") for line in names.read_text().splitlines() if line.strip())
+    paths = [path for path in list_images(folder) if path.name.startswith("sun_")]
+    position = {name: index for index, name in enumerate(classes)}
+    found = [position.get(path.relative_to(folder).parent.as_posix(), -1) for path in paths]
+    _fitting(names, paths, np.array(found, np.int64), len(classes))
+    titles = tuple(name.split("/", 1)[1] for name in classes)
+    return Pictures(paths, np.array(found, np.int64), titles)
+
+
+def folders(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
+    """One folder a split, each with one folder per class."""
+    name = options[split]
+    return tree({name: files[name]}, split, options)
 
 
 def tree(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
@@ -166,6 +245,11 @@ READERS: dict[str, Reader] = {
     "svhn": svhn,
     "tiny_imagenet": tiny_imagenet,
     "tree": tree,
+    "stl10": stl10,
+    "npy": npy,
+    "flowers": flowers,
+    "sun397": sun397,
+    "folders": folders,
 }
 
 

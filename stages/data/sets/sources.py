@@ -4,29 +4,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.core.errors import InputError
 from stages.data.sets.catalogue import Entry
 from stages.data.sets.fetch import Located, locate
-from stages.data.sets.own import read_own
+from stages.data.sets.own import SPLITS, read_own
 from stages.data.sets.readers import READERS, Pictures, digest, read_digits
+from stages.data.sets.remake import remade
 from stages.data.sets.synthetic import package_folder
 
 Read = dict[str, Pictures]  # split -> pictures; "" = no split is published
 
 
-def read_source(
-    name: str, entry: Entry | None, place: Path | None, *, is_id: bool
-) -> tuple[Read, dict[str, Any]]:
+def read_source(name: str, entry: Entry | None, place: Path | None, role: str) -> tuple[Read, dict[str, Any]]:
     """Return the pictures of a set and what is recorded of their origin.
 
     `place`: folder or CSV file of one's own pictures; else `entry` says what to fetch. An ID set comes as
-    train and test (perhaps validation), any other as test; the key "" holds a set without splits.
+    train and test (perhaps validation), a near or far one as test, others as what they may be used for
+    (see `_wanted`); the key "" holds a set without splits.
     """
     if place is not None:
-        return read_own(name, place, is_id=is_id)
+        return read_own(name, place, role)
     if entry.reader == "digits":
         return _digits()
-    return _published(entry, is_id=is_id)
+    return _published(entry, role)
+
+
+def _wanted(entry: Entry, role: str) -> tuple[str, ...]:
+    """Return the published splits that a role uses."""
+    if role == "id":
+        wanted = [split for split in SPLITS if split in entry.counts] if "train" in entry.counts else []
+        lacking = "has only a test split, so it cannot be the ID set; name another in `id`"
+    elif role in ("near", "far"):
+        wanted = [split for split in ("test",) if split in entry.counts]
+        lacking = "is for training and has no test split; give it role auxiliary"
+    else:
+        wanted, lacking = [split for split in ("train", "test") if split in entry.counts][:1], ""
+    if not wanted and "all" not in entry.counts:
+        raise InputError(f"set {entry.name!r} {lacking}")
+    return tuple(wanted) or ("all",)
 
 
 def _digits() -> tuple[Read, dict[str, Any]]:
@@ -37,30 +54,38 @@ def _digits() -> tuple[Read, dict[str, Any]]:
     return {"": Pictures(images, labels, tuple("0123456789"))}, {"files": {file.name: checked}}
 
 
-def _published(entry: Entry, *, is_id: bool) -> tuple[Read, dict[str, Any]]:
-    """Fetch and read a published set: test only, or train and test for the ID set."""
-    if is_id and "train" not in entry.counts:
-        raise InputError(
-            f"set {entry.name!r} has only a test split, so it cannot be the ID set; name another in `id`"
-        )
-    splits = ("train", "test") if is_id else ("test",)
+def _published(entry: Entry, role: str) -> tuple[Read, dict[str, Any]]:
+    """Fetch and read the splits of a published set that its role uses."""
+    splits = _wanted(entry, role)
     wanted = [file for file in entry.published if not file.split or file.split in splits]
     located = {file.name: locate(entry, file) for file in wanted}
     files = {name: found.path for name, found in located.items()}
     read = {split: READERS[entry.reader](files, split, entry.options) for split in splits}
     if not any(found.checked == "unpacked copy" for found in located.values()):
         _counted(entry, read)
-    source = {"addresses": [file.sources[0] for file in wanted], "files": _provenance(located)}
-    return read, source
+    read = {split: remade(entry.name, pictures, entry.options) for split, pictures in read.items()}
+    source = {
+        "addresses": [file.sources[0] for file in wanted if file.sources],
+        "files": _provenance(located),
+    }
+    return {"" if split == "all" else split: pictures for split, pictures in read.items()}, source
 
 
 def _counted(entry: Entry, read: Mapping[str, Pictures]) -> None:
     """Compare with the published numbers of images (an unpacked copy may hold a part of a set)."""
     for split, pictures in read.items():
-        if entry.counts.get(split, len(pictures.labels)) != len(pictures.labels):
+        count = len(pictures.labels)
+        if entry.counts.get(split, count) != count:
             raise InputError(
-                f"set {entry.name!r}: {len(pictures.labels)} {split} images found, "
+                f"set {entry.name!r}: {count} {split} images found, "
                 f"published are {entry.counts[split]}; fetch it again"
+            )
+        found = np.bincount(pictures.labels[pictures.labels >= 0], minlength=len(pictures.classes))
+        wrong = np.flatnonzero(found != entry.per_class.get(split, found))
+        if len(wrong):
+            raise InputError(
+                f"set {entry.name!r}: {found[wrong[0]]} {split} images of class "
+                f"{pictures.classes[wrong[0]]!r} found, which is not the published number; fetch it again"
             )
 
 

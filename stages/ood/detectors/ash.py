@@ -32,6 +32,7 @@ class Ash(Detector):
     reads = ("features",)
     needs_head = True
     Settings = AshSettings
+    space = {"variant": ("s", "b", "p"), "pruned": (0.65, 0.75, 0.85, 0.9, 0.95)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         return dict(vars(source.head))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from stages.ood.detector import Detector, fraction
+from stages.ood.detector import fraction
 from stages.ood.outputs import Head, Outputs
+from stages.ood.streaming import Streaming, Sums
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,20 @@ class DiceSettings:
         fraction("dice", dropped=self.dropped)
 
 
-class Dice(Detector):
+class Dice(Streaming):
     """-log sum_c exp(sum_d W_cd M_cd z_d + b_c); M keeps the largest W_cd * mean of z_d on ID train."""
 
     reads = ("features",)
     needs_head = True
     Settings = DiceSettings
+    space = {"dropped": (0.1, 0.3, 0.5, 0.7, 0.9)}
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
+    def _gather(self, source: Outputs) -> Sums:
+        return {"sum": source.features.sum(axis=0, dtype=np.float64), "count": np.array(len(source))}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
         weight = source.head.weight.astype(np.float64)
-        contribution = weight * source.features.mean(axis=0, dtype=np.float64)
+        contribution = weight * (sums["sum"] / sums["count"])
         kept = contribution > np.quantile(contribution, self.settings.dropped)
         return {"weight": weight * kept, "bias": source.head.bias.astype(np.float64)}
 

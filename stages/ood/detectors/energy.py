@@ -24,6 +24,7 @@ class Energy(Detector):
 
     reads = ("logits",)
     Settings = EnergySettings
+    space = {"temperature": (0.1, 0.5, 1.0, 2.0, 10.0)}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         temperature = self.settings.temperature

@@ -3,11 +3,11 @@
 import numpy as np
 
 from stages.core.errors import InputError
-from stages.ood.detector import Detector
 from stages.ood.outputs import Head, Outputs
+from stages.ood.streaming import Streaming, Sums
 
 
-class Fdbd(Detector):
+class Fdbd(Streaming):
     """-mean over c != c* of |f_c* - f_c| / (|w_c* - w_c| |z - mean|), c* the predicted class.
 
     The mean is that of the ID train features. Two classes of equal weights have no boundary and add 0.
@@ -16,10 +16,13 @@ class Fdbd(Detector):
     reads = ("features",)
     needs_head = True
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
+    def _gather(self, source: Outputs) -> Sums:
+        return {"sum": source.features.sum(axis=0, dtype=np.float64), "count": np.array(len(source))}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
         if len(source.head.weight) < 2:
             raise InputError(f"{source.name}: fdbd needs a classifier of at least two classes")
-        return {**vars(source.head), "mean": source.features.mean(axis=0, dtype=np.float64)}
+        return {**vars(source.head), "mean": sums["sum"] / sums["count"]}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         weight = self.state["weight"].astype(np.float64)

@@ -25,6 +25,7 @@ class Gen(Detector):
 
     reads = ("logits",)
     Settings = GenSettings
+    space = {"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 100)}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         logs = -np.sort(-log_probabilities(outputs.logits), axis=1)

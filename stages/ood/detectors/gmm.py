@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from stages.ood.covariance import Gaussians, fit_gaussians, nearest_squared_distance
-from stages.ood.detector import Detector, class_labels
+from stages.ood.covariance import Gaussians, Moments, nearest_squared_distance, ridge_gaussians
+from stages.ood.detector import check_counts, known_labels
 from stages.ood.outputs import Outputs
+from stages.ood.streaming import Streaming, Sums
 
 
 @dataclass(frozen=True)
@@ -17,26 +18,31 @@ class GmmSettings:
     ridge: float = 1e-3
 
 
-class Gmm(Detector):
+class Gmm(Streaming):
     """-log sum_c pi_c N(z; mu_c, Sigma_c), z the features, pi_c the share of the class in ID train."""
 
+    piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
     Settings = GmmSettings
+    space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
-        labels = class_labels(source)
-        count = np.bincount(labels)
+    def _gather(self, source: Outputs) -> Sums:
+        labels, sums = known_labels(source), {}
+        for k in range(source.classes):
+            sums[str(k)] = Moments.empty(1, source.features.shape[1])
+            if (labels == k).any():
+                sums[str(k)].update(source.features[labels == k])
+        return sums
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        count = np.array([moments.counts[0] for moments in sums.values()])
+        check_counts(count, source.name)
         fitted = [
-            fit_gaussians(
-                source.features[labels == k],
-                covariance="ridge",
-                ridge=self.settings.ridge,
-                where=f"{source.name}, class {k}",
-            )
-            for k in range(len(count))
+            ridge_gaussians(moments, self.settings.ridge, f"{source.name}, class {k}")
+            for k, moments in sums.items()
         ]
         return {
-            "log_weights": np.log(count / len(labels)),
+            "log_weights": np.log(count / count.sum()),
             "means": np.stack([gaussians.means for gaussians in fitted]),
             "roots": np.stack([gaussians.root for gaussians in fitted]),
         }

@@ -3,12 +3,12 @@
 import numpy as np
 from scipy.special import logsumexp
 
-from stages.ood.detector import Detector
 from stages.ood.logs import log_probabilities
 from stages.ood.outputs import Outputs
+from stages.ood.streaming import LogSums, Streaming, Sums
 
 
-class KlMatching(Detector):
+class KlMatching(Streaming):
     """min_k KL(p || d_k), d_k the mean softmax of the ID validation images predicted as class k.
 
     A class that is never predicted there has no template and is left out.
@@ -17,14 +17,17 @@ class KlMatching(Detector):
     reads = ("logits",)
     on_validation = True
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
+    def _gather(self, source: Outputs) -> Sums:
         logs = log_probabilities(source.logits)
-        predicted = logs.argmax(axis=1)
-        means = [
-            logsumexp(logs[predicted == k], axis=0) - np.log(np.sum(predicted == k))
-            for k in np.unique(predicted)
-        ]
-        return {"log_templates": np.stack(means)}
+        predicted, count = logs.argmax(axis=1), logs.shape[1]
+        sums = np.full((count, count), -np.inf)
+        for k in np.unique(predicted):
+            sums[k] = logsumexp(logs[predicted == k], axis=0)
+        return {"templates": LogSums(sums), "count": np.bincount(predicted, minlength=count)}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        seen = sums["count"] > 0
+        return {"log_templates": sums["templates"].logs[seen] - np.log(sums["count"][seen])[:, None]}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         logs = log_probabilities(outputs.logits)

@@ -25,6 +25,7 @@ class Knn(Detector):
 
     reads = ("features",)
     Settings = KnnSettings
+    space = {"k": (1, 5, 10, 20, 50, 100, 200)}
 
     def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
         return {"bank": directions(train.features)}

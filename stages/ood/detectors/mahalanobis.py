@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.ood.covariance import Gaussians, fit_gaussians, nearest_squared_distance
-from stages.ood.detector import Detector, class_labels
+from stages.ood.covariance import Gaussians, nearest_squared_distance, ridge_gaussians
+from stages.ood.detector import check_counts
 from stages.ood.outputs import Outputs
+from stages.ood.streaming import Streaming, Sums, class_moments
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,19 @@ class MahalanobisSettings:
     ridge: float = 1e-6
 
 
-class Mahalanobis(Detector):
+class Mahalanobis(Streaming):
     """min_c (z - mu_c)^T Sigma^-1 (z - mu_c), z the features, Sigma their covariance within classes."""
 
     reads = ("features",)
     Settings = MahalanobisSettings
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}
 
-    def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
-        fitted = fit_gaussians(
-            train.features,
-            class_labels(train),
-            covariance="ridge",
-            ridge=self.settings.ridge,
-            where=train.name,
-        )
+    def _gather(self, source: Outputs) -> Sums:
+        return {"classes": class_moments(source)}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        check_counts(sums["classes"].counts, source.name)
+        fitted = ridge_gaussians(sums["classes"], self.settings.ridge, source.name)
         return {"means": fitted.means, "root": fitted.root}
 
     def _score(self, outputs: Outputs) -> np.ndarray:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.ood.detector import Detector, fraction
+from stages.ood.covariance import Moments
+from stages.ood.detector import fraction
 from stages.ood.outputs import Outputs, chunks
-from stages.ood.subspace import dimensions, eigenvectors, lengths_along, second_moments
+from stages.ood.streaming import Streaming, Sums
+from stages.ood.subspace import dimensions, eigenvectors, lengths_along
 
 CONSTANT = 1e-10  # a spread below this is rounding
 
@@ -21,15 +23,20 @@ class NecoSettings:
         fraction("neco", share=self.share)
 
 
-class Neco(Detector):
+class Neco(Streaming):
     """-max_c f_c * |P^T z| / |z|, z the features standardised on ID train, P its principal directions."""
 
     reads = ("features", "logits")
     Settings = NecoSettings
+    space = {"share": (0.05, 0.1, 0.2, 0.4, 0.6)}
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
-        mean = source.features.mean(axis=0, dtype=np.float64)
-        moments = second_moments(source.features, mean)
+    def _gather(self, source: Outputs) -> Sums:
+        moments = Moments.empty(1, source.features.shape[1])
+        moments.update(source.features)
+        return {"all": moments}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        mean, moments = sums["all"].means[0], sums["all"].covariance
         std = np.sqrt(np.diag(moments))
         std = np.where(std < CONSTANT, 1.0, std)
         kept = dimensions(self.settings.share, len(mean))

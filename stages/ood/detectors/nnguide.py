@@ -27,6 +27,7 @@ class Nnguide(Detector):
     reads = ("features",)
     needs_head = True
     Settings = NnguideSettings
+    space = {"k": (1, 5, 10, 20, 50, 100)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         energy = logsumexp(source.head.logits(source.features), axis=1)

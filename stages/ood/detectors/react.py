@@ -25,6 +25,7 @@ class React(Detector):
     reads = ("features",)
     needs_head = True
     Settings = ReactSettings
+    space = {"quantile": (0.8, 0.85, 0.9, 0.95, 0.99)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         limit = np.quantile(source.features, self.settings.quantile)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.ood.detector import Detector, fraction
+from stages.ood.covariance import Moments
+from stages.ood.detector import fraction
 from stages.ood.outputs import Outputs
-from stages.ood.subspace import dimensions, eigenvectors, lengths_along, second_moments
+from stages.ood.streaming import Streaming, Sums
+from stages.ood.subspace import dimensions, eigenvectors, lengths_along
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class ResidualSettings:
         fraction("residual", share=self.share)
 
 
-class Residual(Detector):
+class Residual(Streaming):
     """|R^T (z - mean)|, R the directions of least variance on ID train.
 
     About the mean of ID train, where ViM's authors take the origin of the classifier: so an encoder
@@ -28,11 +30,17 @@ class Residual(Detector):
 
     reads = ("features",)
     Settings = ResidualSettings
+    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
-        mean = source.features.mean(axis=0, dtype=np.float64)
+    def _gather(self, source: Outputs) -> Sums:
+        moments = Moments.empty(1, source.features.shape[1])
+        moments.update(source.features)
+        return {"all": moments}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        mean = sums["all"].means[0]
         kept = dimensions(self.settings.share, len(mean))
-        return {"mean": mean, "basis": eigenvectors(second_moments(source.features, mean))[:, kept:]}
+        return {"mean": mean, "basis": eigenvectors(sums["all"].covariance)[:, kept:]}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         return lengths_along(outputs.features, self.state["mean"], self.state["basis"])

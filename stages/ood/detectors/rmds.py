@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.ood.covariance import Gaussians, fit_gaussians, nearest_squared_distance
-from stages.ood.detector import Detector, class_labels
+from stages.ood.covariance import Gaussians, nearest_squared_distance, ridge_gaussians
+from stages.ood.detector import check_counts
 from stages.ood.outputs import Outputs
+from stages.ood.streaming import Streaming, Sums, class_moments
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,22 @@ class RmdsSettings:
     ridge: float = 1e-6
 
 
-class Rmds(Detector):
+class Rmds(Streaming):
     """Squared distance to the nearest class less that to one Gaussian of all classes; may be negative."""
 
     reads = ("features",)
     Settings = RmdsSettings
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}
 
-    def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
-        settings = {"covariance": "ridge", "ridge": self.settings.ridge, "where": train.name}
-        classes = fit_gaussians(train.features, class_labels(train), **settings)
-        whole = fit_gaussians(train.features, **settings)
+    def _gather(self, source: Outputs) -> Sums:
+        return {"classes": class_moments(source)}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        moments = sums["classes"]
+        check_counts(moments.counts, source.name)
+        classes, whole = (
+            ridge_gaussians(part, self.settings.ridge, source.name) for part in (moments, moments.pooled())
+        )
         return {"means": classes.means, "root": classes.root, "mean": whole.means, "whole_root": whole.root}
 
     def _score(self, outputs: Outputs) -> np.ndarray:

@@ -26,6 +26,7 @@ class Scale(Detector):
     reads = ("features",)
     needs_head = True
     Settings = ScaleSettings
+    space = {"pruned": (0.65, 0.75, 0.85, 0.9, 0.95)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         return dict(vars(source.head))

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from stages.ood.detector import Detector, class_labels
+from stages.ood.detector import check_counts, known_labels
 from stages.ood.outputs import Outputs
+from stages.ood.streaming import Streaming, Sums, class_sums
 
 
-class She(Detector):
+class She(Streaming):
     """-z^T s_c*, s_c the mean features of the ID train images of class c that are classified rightly.
 
     c* is the predicted class. A class of which no image is classified rightly has the mean of all its
@@ -15,14 +16,19 @@ class She(Detector):
 
     reads = ("features", "logits")
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
-        labels, predicted = class_labels(source), source.logits.argmax(axis=1)
-        patterns = np.zeros((source.logits.shape[1], source.features.shape[1]))
-        for k in np.unique(labels):
-            right = (labels == k) & (predicted == k)
-            members = right if right.any() else labels == k
-            patterns[k] = source.features[members].mean(axis=0, dtype=np.float64)
-        return {"patterns": patterns}
+    def _gather(self, source: Outputs) -> Sums:
+        labels, right = known_labels(source), source.labels == source.logits.argmax(axis=1)
+        count = max(source.classes, source.logits.shape[1])
+        rows = source.features
+        return {
+            "all": class_sums(rows, labels, count),
+            "right": class_sums(rows[right], labels[right], count),
+        }
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        check_counts(sums["all"][: source.classes, -1], source.name)
+        chosen = np.where(sums["right"][:, -1:] > 0, sums["right"], sums["all"])
+        return {"patterns": chosen[:, :-1] / np.maximum(chosen[:, -1:], 1)}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         pattern = self.state["patterns"][outputs.logits.argmax(axis=1)]

@@ -30,6 +30,7 @@ class Vim(Detector):
     reads = ("features",)
     needs_head = True
     Settings = VimSettings
+    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
 
     def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
         weight, bias = source.head.weight.astype(np.float64), source.head.bias.astype(np.float64)
