@@ -58,7 +58,7 @@ def test_every_objective_is_tried_here():
 def test_every_section_of_the_profiles_fits_its_objective(profile):
     base, own = (yaml.safe_load((ROOT / name).read_text()) for name in ("params.yaml", profile))
     shared = {**base["pretrain"], **own.get("pretrain", {})}
-    assert set(own["runs"]["objectives"]) <= set(own["objectives"]) <= set(OBJECTIVES)
+    assert set(own["runs"].get("objectives", [])) <= set(own["objectives"]) <= set(OBJECTIVES)
     for name, section in own["objectives"].items():
         training, _ = settings_of(shared, section, objective_class(name).Constants, f"{profile}:{name}")
         assert isinstance(training, Training)
