@@ -35,19 +35,19 @@ def shade(auroc: float) -> str:
     return f"rgb({mix[0]},{mix[1]},{mix[2]})"
 
 
-def heat_table(summary: pd.DataFrame, by: str, notes: Mapping[tuple, str] | None = None) -> str:
+def heat_table(summary: pd.DataFrame, by: str, notes: Mapping[tuple, tuple[str, str]] | None = None) -> str:
     """Return an HTML table: a row per model x detector, a column per value of `by`, cells shaded by AUROC.
 
     `summary` is what `over_seeds` returns for at least auroc and fpr95_id. A cell reads AUROC ± std
-    over seeds, and FPR95 (ID positive) in small print; percentages. `notes` follow the AUROC of a cell; their
-    keys are (model, detector, value of `by`).
+    over seeds, and FPR95 (ID positive) in small print; percentages. `notes` maps (model, detector, value of
+    `by`) to (interval, mark) of a cell.
     """
     columns = list(dict.fromkeys(summary.index.get_level_values(by)))
     order = summary[("auroc", "mean")].groupby(level=["model", "detector"], sort=False).mean()
     lines = []
     for model, detector in order.sort_values(ascending=False, kind="stable").index:
         keys = [(model, detector, column) for column in columns]
-        cells = [_heat_cell(summary, key, (notes or {}).get(key, "")) for key in keys]
+        cells = [_heat_cell(summary, key, (notes or {}).get(key, ("", ""))) for key in keys]
         lines.append(
             f'<tr><td>{escape(model)}</td><td class="left">{escape(detector)}</td>{"".join(cells)}</tr>'
         )
@@ -58,15 +58,16 @@ def heat_table(summary: pd.DataFrame, by: str, notes: Mapping[tuple, str] | None
     )
 
 
-def _heat_cell(summary: pd.DataFrame, key: tuple, note: str) -> str:
+def _heat_cell(summary: pd.DataFrame, key: tuple, note: tuple[str, str]) -> str:
     if key not in summary.index:
         return "<td>–</td>"
     row = summary.loc[key]
     auroc = row[("auroc", "mean")]
     text = percent(auroc, row[("auroc", "std")])
     fpr = percent(row[("fpr95_id", "mean")])
-    note = f" {escape(note)}" if note else ""
-    return f'<td style="background:{shade(auroc)}">{text}{note} <small>{fpr}</small></td>'
+    interval, mark = map(escape, note)
+    below = f"<br><small>{interval}</small>" if interval else ""
+    return f'<td style="background:{shade(auroc)}">{text}{mark} <small>{fpr}</small>{below}</td>'
 
 
 def plain_table(frame: pd.DataFrame) -> str:

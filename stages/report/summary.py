@@ -77,11 +77,11 @@ def write_tables(
     save_text(folder / "per_set.md", caption + per_set)
 
 
-def cell_notes(rows: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    """Return (model, detector, set) -> interval and mark."""
+def cell_notes(rows: pd.DataFrame) -> dict[tuple[str, str, str], tuple[str, str]]:
+    """Return (model, detector, set) -> (interval, mark), each "" where there is none."""
     intervals, marks = interval_notes(rows), marked(rows)
     keys = intervals.keys() | marks
-    return {key: f"{intervals.get(key, '')} {MARK if key in marks else ''}".strip() for key in keys}
+    return {key: (intervals.get(key, ""), f" {MARK}" if key in marks else "") for key in keys}
 
 
 def best_detectors(groups: pd.DataFrame) -> list[tuple[str, str]]:
