@@ -56,8 +56,7 @@ def heat_table(
     lines = []
     for model, detector in order.sort_values(ascending=False, kind="stable").index:
         keys = [(model, detector, column) for column in columns]
-        behind = [f"{marks.get(key, '')} {intervals.get(key, '')}".rstrip() for key in keys]
-        cells = [_heat_cell(summary, *pair, prefix) for pair in zip(keys, behind, strict=True)]
+        cells = [_heat_cell(summary, key, prefix, marks.get(key, ""), intervals.get(key)) for key in keys]
         lines.append(
             f'<tr><td>{escape(model)}</td><td class="left">{escape(detector)}</td>{"".join(cells)}</tr>'
         )
@@ -70,14 +69,15 @@ def heat_table(
     )
 
 
-def _heat_cell(summary: pd.DataFrame, key: tuple, behind: str, prefix: str) -> str:
+def _heat_cell(summary: pd.DataFrame, key: tuple, prefix: str, mark: str, interval: str | None) -> str:
     if key not in summary.index:
         return "<td>–</td>"
     row = summary.loc[key]
     auroc = row[(f"{prefix}auroc", "mean")]
-    text = percent(auroc, row[(f"{prefix}auroc", "std")]) + escape(behind)
+    text = percent(auroc, row[(f"{prefix}auroc", "std")]) + escape(mark)
     fpr = percent(row[(f"{prefix}fpr95_id", "mean")])
-    return f'<td style="background:{shade(auroc)}">{text} <small>{fpr}</small></td>'
+    below = f"<br><small>{escape(interval)}</small>" if interval else ""
+    return f'<td style="background:{shade(auroc)}">{text} <small>{fpr}</small>{below}</td>'
 
 
 def plain_table(frame: pd.DataFrame) -> str:
