@@ -3,10 +3,11 @@
 import mpmath
 import numpy as np
 import pytest
+from scipy.linalg import solve_triangular
 from sklearn.covariance import LedoitWolf
 
 from stages.core.errors import InputError
-from stages.ood.covariance import Moments, fit_gaussians, nearest_squared_distance
+from stages.ood.covariance import BLOCK, Moments, Whitening, fit_gaussians, nearest_squared_distance
 from stages.ood.directions import normalise
 
 
@@ -97,3 +98,27 @@ def test_refuses():
         fit_gaussians(np.ones((5, 3)), covariance="ridge", ridge=1e-3)
     with pytest.raises(InputError, match="singular"):
         fit_gaussians(np.eye(3)[:2].repeat(2, 0), covariance="ridge", ridge=0.0)
+
+
+@pytest.mark.parametrize("width", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_whitening_by_blocks_equals_substitution(width):
+    rows = steep(2 * width + 5, width, width / 4)
+    root = fit_gaussians(rows, covariance="ridge", ridge=1e-6).root
+    expected = solve_triangular(root, rows.T, lower=True).T
+    np.testing.assert_allclose(Whitening(root)(rows), expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
+
+
+def test_whitening_of_ill_conditioned_factors_against_fifty_digits():
+    """Over several blocks, with a covariance whose condition is 1e8."""
+    width = 2 * BLOCK + 20
+    rows = steep(400, width, 12)
+    root = fit_gaussians(rows, covariance="ridge", ridge=1e-6).root
+    assert np.linalg.cond(root) ** 2 > 1e7
+    with mpmath.workdps(50):
+        exact = []
+        for i in range(width):
+            done = mpmath.fdot(root[i, :i].tolist(), exact)
+            exact.append((mpmath.mpf(float(rows[0, i])) - done) / mpmath.mpf(float(root[i, i])))
+        square = float(mpmath.fsum(value**2 for value in exact))
+    found = Whitening(root)(rows[:1])[0]
+    assert found @ found == pytest.approx(square, rel=1e-10)

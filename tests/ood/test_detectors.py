@@ -162,6 +162,8 @@ def test_refuses_what_cannot_be_right():
         Outputs("digits.test", features=bad)
     with pytest.raises(InputError, match="only 600 ID train images"):
         Knn(KnnSettings(k=601)).fit(TRAIN).score(TEST)
+    with pytest.raises(InputError, match="features are 9 wide, but the detector was fitted on 16"):
+        fitted("mahalanobis").score(Outputs("digits.test", features=TEST.features[:, :9]))
     with pytest.raises(InputError, match="no image of class 5"):
         Mahalanobis().fit(Outputs("train", features=TRAIN.features, labels=TRAIN.labels, classes=6))
     with pytest.raises(InputError, match="600 of 600 images have no label"):
