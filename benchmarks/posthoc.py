@@ -2,8 +2,8 @@
 
     python -m benchmarks.posthoc
 
-60,000 ID train rows and 50,000 others (ID validation, ID test, three OOD sets), 512 features, 10 classes, made
-by chance with the spectrum of a network's. Runs the stage as `dvc repro` does, in a process of its own.
+60,000 ID train rows and 50,000 others (ID validation, ID test, three OOD sets), 512 features, 10 classes,
+made by chance with the spectrum of a network. Runs the stage as `dvc repro` does, in a process of its own.
 """
 
 import resource

@@ -13,12 +13,14 @@ import click
 from stages.core.artefacts import save_json
 from stages.core.cli import StageCommand, read_section, strict
 from stages.ood.imagesets import roles_of
+from stages.report.audit import read_audit, with_audit
 from stages.report.mistakes import mistakes
 from stages.report.results import accuracies, by_group, collect
 from stages.report.significance import with_significance
 from stages.report.summary import (
     HEADLINE,
     INFORMED,
+    Beside,
     nested,
     read_curves,
     score_panels,
@@ -68,14 +70,22 @@ def result_files(results: Path, runs: Runs) -> list[tuple[str, int, Path]]:
 @click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder of results.")
 @click.option("--scores", required=True, type=click.Path(path_type=Path), help="Folder of scores.")
 @click.option("--curves", required=True, type=click.Path(path_type=Path), help="Folder of training curves.")
+@click.option("--audit", required=True, type=click.Path(path_type=Path), help="Audit of the image sets.")
+@click.option(
+    "--margin", required=True, type=click.FloatRange(0, 1), help="AUROC above the control that is marked."
+)
 @click.option("--out_metrics", required=True, type=click.Path(path_type=Path))
 @click.option("--out_report", required=True, type=click.Path(path_type=Path))
-def main(id_name, sets, runs, models, results, scores, curves, out_metrics, out_report) -> None:
+def main(
+    id_name, sets, runs, models, results, scores, curves, audit, margin, out_metrics, out_report
+) -> None:
     """Summarise all evaluations."""
     chosen = strict(Runs, read_section(runs), runs)
     roles, _ = roles_of(read_section(sets), id_name, sets)
     files = result_files(results, chosen)
+    beside = Beside(read_audit(audit, [id_name, *roles]), margin, roles)
     rows = with_significance(collect(files, roles), scores, id_name, INFORMED)
+    rows = with_audit(rows, scores, beside.audit)
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in chosen.seeds]
     accuracy = accuracies(probes, [path for stage, _, path in files if stage == "ensemble"])
     mistaken = mistakes(probes)
@@ -83,10 +93,10 @@ def main(id_name, sets, runs, models, results, scores, curves, out_metrics, out_
     groups = by_group(rows, metrics)
     write_metrics(out_metrics, groups, accuracy)
     save_json(out_metrics / "summary.json", nested(rows, metrics))
-    write_tables(out_metrics, rows, groups, accuracy, mistaken)
+    write_tables(out_metrics, rows, groups, accuracy, mistaken, beside)
     panels = score_panels(scores, rows, groups, [id_name, *roles])
     curves = read_curves(curves, models, chosen.seeds[0])
-    write_report(out_report, id_name, rows, groups, accuracy, mistaken, panels, curves)
+    write_report(out_report, id_name, rows, groups, accuracy, mistaken, panels, curves, beside)
     count = rows["model"].nunique()
     click.echo(
         f"Summarised {len(rows)} results of {count} models: {out_metrics}/table.md, {out_report}/index.html"

@@ -1,4 +1,4 @@
-"""Put a profile's values into params.yaml, keeping its comments and order.
+"""Put a profile's values into params.yaml, between the quickstart's comments and in its order.
 
     make profile P=cifar10        (or: python -m stages.switch profiles/cifar10.yaml)
 
@@ -108,8 +108,8 @@ def _emptied(match: re.Match) -> str:
 
 
 def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
-    """Write `base` and then `profile` over `params`; return whether anything changed."""
-    read_yaml(params)
+    """Write `base` with the values of `profile` to `params`; return whether anything changed."""
+    read_yaml(params)  # a broken one is named, not overwritten
     before = params.read_text(encoding="utf-8")
     content = read_yaml(base)
     if profile.resolve() != base.resolve():

@@ -202,7 +202,8 @@ def test_a_torchvision_file_with_a_class_too_many_is_refused(tmp_path, capsys):
         "weights": str(tmp_path / "w.pth"),
         "sha256": hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest(),
         "architecture": "resnet-8-4", "layout": "torchvision", "saw_validation": False,
-        "size": 8, "channels": 1, "mean": [0.3], "std": [0.4], "classes": [str(label) for label in range(8)], "min_accuracy": 0.5,
+        "size": 8, "channels": 1, "mean": [0.3], "std": [0.4],
+        "classes": [str(label) for label in range(8)], "min_accuracy": 0.5,
     }  # fmt: skip
     assert adopted(tmp_path, entry, "digits") == 1
     assert "2 missing: 'fc.weight', 'fc.bias'" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def pipeline(tmp_path_factory) -> Path:
     change(folder, CUT)
     stages = ran(dvc(folder, "repro"))
     assert {stage.split("@")[0] for stage in stages} == {
-        *("download", "pretrain", "train", "energy", "leaveout", "embed"),
+        *("download", "audit", "pretrain", "train", "energy", "leaveout", "embed"),
         *("probe", "posthoc", "ssd", "ssdk", "network", "ensemble", "summarize"),
     }
     return folder

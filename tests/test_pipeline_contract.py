@@ -16,7 +16,7 @@ from stages.switch import apply
 from tests.closure import ROOT, closure, folders, is_code, script_of
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-TORCH_FREE = {"download", "summarize"}
+TORCH_FREE = {"download", "audit", "summarize"}
 
 
 def definition(name: str) -> dict:
@@ -63,7 +63,7 @@ def test_stages_without_an_item_in_the_quickstart_declare_their_code_too(index):
     for name in absent:
         declared = {dep for dep in definition(name)["deps"] if is_code(dep)}
         assert declared == folders(closure(script_of(definition(name)["cmd"]))), name
-    assert absent == {"adopt"}
+    assert absent == {"adopt", "stochastic"}
 
 
 def test_every_command_is_accepted_by_its_script(index):

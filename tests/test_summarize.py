@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from sklearn.metrics import roc_auc_score
 
-from stages.core.artefacts import save_json, save_tensors, save_text
+from stages.core.artefacts import load_tensors, save_json, save_tensors, save_text
 from stages.summarize import main
 
 SETS = {"digits": "id", "held": "near", "noise": "far", "blobs": "far", "corruptions": "tuning"}
@@ -35,7 +36,25 @@ def write_scores(path, names):
     scores = {
         f"{name}.{s}": generator.normal(size=50) + (s != "digits") for name in names for s in ["digits", *OOD]
     }
+    for name in names if "ssdk" in str(path) else []:  # 5 known images have left each test set
+        for s in OOD:
+            scores[f"{name}.{s}"] = generator.normal(size=45) + 1
+            scores[f"{name}.{s}.index"] = np.setdiff1d(np.arange(50), [1, 2, 11, 30, 49])
+            scores[f"{name}.digits.{s}"] = generator.normal(size=50)
     save_tensors(path, scores, kind="scores", metadata={})
+
+
+def write_audit(path, *, left_out=(), controls=(0.5, 0.05, 0.9)):
+    """Write an audit of 50 images a set; `left_out` maps sets to positions."""
+    left_out = {name: np.array(dict(left_out).get(name, []), np.int64) for name in ("digits", *OOD)}
+    sets = {
+        name: {"role": SETS[name], "n": 50, "left_out": len(rows), "exact": 0, "near": len(rows), "class": 0}
+        for name, rows in left_out.items()
+    }
+    for name, value in zip(OOD, controls, strict=True):
+        sets[name]["control_auroc"] = value
+    tensors = {f"{name}.left_out": rows for name, rows in left_out.items()}
+    save_tensors(path, tensors, kind="audit", metadata={"id": "digits", "sets": sets})
 
 
 @pytest.fixture
@@ -74,7 +93,9 @@ def run(tmp_path):
     runs = f"runs: {{seeds: [0, 1], architectures: [wrn], {empty}}}"
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
-    def summarise(*, out="metrics", id_name="digits", models=("simclr", "scratch")):
+    write_audit(tmp_path / "audit.safetensors")
+
+    def summarise(*, out="metrics", id_name="digits", models=("simclr", "scratch"), margin="0.02"):
         options = [
             "--id",
             id_name,
@@ -90,6 +111,7 @@ def run(tmp_path):
             "--scores",
             f"{tmp_path}/scores",
         ]
+        options += ["--audit", f"{tmp_path}/audit.safetensors", "--margin", margin]
         options += ["--curves", f"{tmp_path}/curves", "--out_metrics", f"{tmp_path}/{out}"]
         return CliRunner().invoke(main, [*options, "--out_report", f"{tmp_path}/{out}_report"])
 
@@ -118,14 +140,14 @@ def test_table_marks_the_best_and_leaves_gaps(run, tmp_path):
     run()
     table = (tmp_path / "metrics/table.md").read_text()
     assert "| detector | `simclr` | `scratch` |" in table and "| detector | `leaveout_wrn` |" in table
-    assert "| `knn` | 91.0 / 91.5 | 61.0 / 61.5 |" in table
-    assert "| `ssd` | 81.0 / 81.5 | 41.0 / 41.5 |" in table
+    assert "| `knn` | 91.0 / 91.5† | 61.0 / 61.5† |" in table
+    assert "| `ssd` | 81.0 / 81.5† | 41.0† / 41.5† |" in table
     assert "**99.0** / **99.0**" in table
     assert "| `simclr` | 91.0 ± 1.4 | 50.0 ± 0.0 | – |" in table
     per_set = (tmp_path / "metrics/per_set.md").read_text().splitlines()
-    assert per_set[4].startswith("| `leaveout_wrn` | `eloc` | 99.0 [")  # best first
-    assert "] / 1.0 † |" in per_set[4]  # one run: with its interval over images
-    assert "91.0 ± 1.4 / 9.0 ± 1.4 †" in per_set[5]
+    assert per_set[4].startswith("| `leaveout_wrn` | `eloc` | 99.0‡ [")  # best first
+    assert "] / 1.0 |" in per_set[4]  # one run: with its interval over images
+    assert "91.0 ± 1.4‡ / 9.0 ± 1.4" in per_set[5]
     assert "71.0 ± 1.4 / 29.0 ± 1.4 |" in "".join(per_set)  # ssdk competes with nobody
 
 
@@ -144,6 +166,86 @@ def test_results_hold_an_interval_and_the_test_against_the_best(run, tmp_path):
     assert [row["auroc_low"], row["auroc_high"]] == pytest.approx(expected, abs=2e-6)
     assert (rows.loc[rows["detector"] == "eloc", "p_best"] == 1).all()
     assert rows.loc[rows["detector"] == "ssdk", "p_best"].isna().all()
+
+
+def test_filtered_numbers_are_those_of_the_images_kept(run, tmp_path):
+    known, other = [0, 3, 49], [1, 3, 10, 48]
+    write_audit(tmp_path / "audit.safetensors", left_out={"digits": known, "blobs": other})
+    assert run().exit_code == 0
+    rows = pd.read_csv(tmp_path / "metrics/results.csv")
+    assert len(rows) == 6 * 6 + 3
+    kept = {"digits": 47, "held": 50, "noise": 50, "blobs": 46}
+    for row in rows.to_dict("records"):
+        file = "wrn" if row["stage"] == "ensemble" else row["seed"]
+        found, _ = load_tensors(tmp_path / f"scores/{row['stage']}/{file}.safetensors", kind="scores")
+        name = f"{row['model']}.{row['detector']}"
+        is_ssdk = row["detector"] == "ssdk"
+        inside = np.delete(found[f"{name}.digits.{row['set']}" if is_ssdk else f"{name}.digits"], known)
+        outside, places = found[f"{name}.{row['set']}"], np.arange(50)
+        if is_ssdk:
+            places = found[f"{name}.{row['set']}.index"]
+        outside = outside[~np.isin(places, other if row["set"] == "blobs" else [])]
+        truth = np.repeat([0, 1], [len(inside), len(outside)])
+        expected = roc_auc_score(truth, np.concatenate([inside, outside]))
+        assert row["filtered_auroc"] == pytest.approx(expected, abs=1e-6)
+        threshold = np.sort(inside)[int(np.ceil(0.95 * len(inside))) - 1]
+        assert row["filtered_fpr95_id"] == pytest.approx((outside <= threshold).mean(), abs=1e-6)
+        assert row["filtered_n_id"] == 47
+        if not is_ssdk:
+            assert row["filtered_n_ood"] == kept[row["set"]]
+    per_set = (tmp_path / "metrics/per_set.md").read_text()
+    assert "| blobs | far | 50 | 90.0 | rougher | 0 | 4 | 0 | 4 |" in per_set
+    assert "The first table without the images to leave out, on both sides." in per_set
+    page = (tmp_path / "metrics_report/index.html").read_text()
+    assert "<small>control 90.0, 4 left out</small>" in page and "Without overlaps" in page
+
+
+def test_without_overlaps_the_filtered_numbers_are_the_raw_ones(run, tmp_path):
+    run()
+    rows = pd.read_csv(tmp_path / "metrics/results.csv")
+    for name in ("auroc", "fpr95_id", "fpr95_ood", "n_id", "n_ood"):
+        assert np.array_equal(rows[f"filtered_{name}"], rows[name])
+    assert "without the images to leave out" not in (tmp_path / "metrics/per_set.md").read_text()
+    assert "Without overlaps" not in (tmp_path / "metrics_report/index.html").read_text()
+
+
+def test_a_mark_stands_where_the_control_nearly_matches(run, tmp_path):
+    """Controls: 0.5; 0.05, so 0.95 the other way round; 0.9. The figures marked or not: 0.91, 0.91, 0.92."""
+    run()
+    lines = (tmp_path / "metrics/per_set.md").read_text().splitlines()
+    line = next(line for line in lines if "`simclr` | `knn`" in line)
+    cells = [cell.strip() for cell in line.split("|")[3:6]]
+    assert ["†" in cell for cell in cells] == [False, True, True]
+    assert cells[1] == "91.0 ± 1.4†‡ / 9.0 ± 1.4"
+    assert "| noise | far | 50 | 95.0 | smoother |" in "\n".join(lines)
+    table = (tmp_path / "metrics/table.md").read_text()
+    assert "† = at most 2.0 points of AUROC above the artefact control" in table
+    assert "The control alone reaches 50.0 / 92.5 (`held` 50.0, `noise` 95.0, `blobs` 90.0)." in table
+    run(margin="0.01")
+    lines = (tmp_path / "metrics/per_set.md").read_text().splitlines()
+    line = next(line for line in lines if "`simclr` | `knn`" in line)
+    assert ["†" in cell for cell in line.split("|")[3:6]] == [False, True, False]
+
+
+def test_a_set_that_is_left_out_whole_has_no_filtered_numbers(run, tmp_path):
+    write_audit(tmp_path / "audit.safetensors", left_out={"noise": range(50)})
+    assert run().exit_code == 0
+    rows = pd.read_csv(tmp_path / "metrics/results.csv")
+    assert rows.loc[rows["set"] == "noise", "filtered_auroc"].isna().all()
+    assert rows.loc[rows["set"] != "noise", "filtered_auroc"].notna().all()
+
+
+def test_an_audit_of_other_sets_is_named(run, tmp_path):
+    tensors, about = load_tensors(tmp_path / "audit.safetensors")
+    tensors, about["sets"]["held"]["n"] = dict(tensors) | {"held.left_out": np.array([1])}, 20
+    save_tensors(tmp_path / "other.safetensors", tensors, kind="audit", metadata=about)
+    (tmp_path / "other.safetensors").replace(tmp_path / "audit.safetensors")
+    assert "has more images of 'held' than" in run().stderr
+    del about["sets"]["held"]
+    save_tensors(tmp_path / "audit.safetensors", {"x": np.zeros(1)}, kind="audit", metadata=about)
+    assert "does not hold set 'held'; run `dvc repro audit`" in run().stderr
+    (tmp_path / "audit.safetensors").unlink()
+    assert "audit.safetensors: no such file" in run().stderr
 
 
 def test_the_page_is_whole_and_needs_no_network(run, tmp_path):
@@ -173,3 +275,24 @@ def test_wrong_input_is_named(run, tmp_path):
     save_json(tmp_path / "results/ssd/1.json", {"models": {"simclr": {"ssd": {"svhn": metrics(0.5)}}}})
     result = run()
     assert result.exit_code == 1 and "holds set 'svhn'" in result.stderr
+
+
+def test_results_of_the_network_and_of_stochastic_models_are_taken_up(run, tmp_path):
+    for seed in (0, 1):
+        models = {"simclr": {"gram": {s: metrics(0.97 + 0.02 * seed) for s in OOD}}}
+        save_json(tmp_path / f"results/network/simclr-{seed}.json", {"models": models, "chosen": {}})
+        write_scores(tmp_path / f"scores/network/simclr-{seed}.safetensors", ["simclr.gram"])
+    models = {"scratch": {"kl_knn": {s: metrics(0.99) for s in OOD}}}
+    save_json(tmp_path / "results/stochastic/0.json", {"models": models, "chosen": {}})
+    write_scores(tmp_path / "scores/stochastic/0.safetensors", ["scratch.kl_knn"])
+    params = (tmp_path / "params.yaml").read_text()
+    params = params.replace("network_models: []", "network_models: [simclr]")
+    save_text(tmp_path / "params.yaml", params.replace("stochastic_seeds: []", "stochastic_seeds: [0]"))
+    done = run()
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "metrics/ood/simclr.gram.json").read_text())
+    assert found["near_auroc"] == pytest.approx(0.98)
+    assert (tmp_path / "metrics/ood/scratch.kl_knn.json").is_file()
+    # the best of their models: their scores are drawn
+    page = (tmp_path / "metrics_report/index.html").read_text()
+    assert "simclr · gram" in page and "scratch · kl_knn" in page

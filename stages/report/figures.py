@@ -40,7 +40,9 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
     with plt.rc_context(STYLE):
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
-        size = (3.6 * columns, 2.4 * rows + 0.4)
+        names = len(next(iter(panels.values()))) - 1
+        across = min(names, 2 * columns + 1)  # so many names fit side by side
+        size = (3.6 * columns, 2.4 * rows + 0.2 + 0.2 * -(-names // across))
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
@@ -52,7 +54,7 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
             axis.tick_params(labelbottom=True)
         figure.supylabel("share of OOD flagged", fontsize=9)
         handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=across, frameon=False)
         return _svg(figure)
 
 

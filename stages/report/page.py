@@ -5,7 +5,7 @@ from html import escape
 
 import pandas as pd
 
-from stages.report.tables import percent
+from stages.report.tables import NO_MARKS, percent
 
 CSS = """
 :root { color-scheme: light; }
@@ -15,8 +15,9 @@ h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-
 p.note, figcaption { color: #555; font-size: .9rem; max-width: 52rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
+th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
 th:first-child, td:first-child, th.left, td.left { text-align: left; }
+th small { display: block; color: #555; font-weight: normal; }
 thead th { border-bottom: 2px solid #888; position: sticky; top: 0; background: #fff; }
 td small { color: #555; } figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
 """
@@ -35,38 +36,48 @@ def shade(auroc: float) -> str:
     return f"rgb({mix[0]},{mix[1]},{mix[2]})"
 
 
-def heat_table(summary: pd.DataFrame, by: str, notes: Mapping[tuple, str] | None = None) -> str:
+def heat_table(
+    summary: pd.DataFrame,
+    by: str,
+    *,
+    prefix: str = "",
+    marks: Mapping[tuple, str] = NO_MARKS,
+    notes: Mapping[str, str] = NO_MARKS,
+    intervals: Mapping[tuple, str] = NO_MARKS,
+) -> str:
     """Return an HTML table: a row per model x detector, a column per value of `by`, cells shaded by AUROC.
 
-    `summary` is what `over_seeds` returns for at least auroc and fpr95_id. A cell reads AUROC ± std
-    over seeds, and FPR95 (ID positive) in small print; percentages. `notes` follow the AUROC of a cell; their
-    keys are (model, detector, value of `by`).
+    `summary` is what `over_seeds` returns for at least <prefix>auroc and <prefix>fpr95_id. A cell reads
+    AUROC ± std over seeds, its signs in `marks` and its interval, both by (model, detector, column), and
+    FPR95 (ID positive) in small print; percentages. `notes` go under the names of the columns.
     """
     columns = list(dict.fromkeys(summary.index.get_level_values(by)))
-    order = summary[("auroc", "mean")].groupby(level=["model", "detector"], sort=False).mean()
+    order = summary[(f"{prefix}auroc", "mean")].groupby(level=["model", "detector"], sort=False).mean()
     lines = []
     for model, detector in order.sort_values(ascending=False, kind="stable").index:
         keys = [(model, detector, column) for column in columns]
-        cells = [_heat_cell(summary, key, (notes or {}).get(key, "")) for key in keys]
+        cells = [_heat_cell(summary, key, prefix, marks.get(key, ""), intervals.get(key)) for key in keys]
         lines.append(
             f'<tr><td>{escape(model)}</td><td class="left">{escape(detector)}</td>{"".join(cells)}</tr>'
         )
-    head = "".join(f"<th>{escape(str(column))}</th>" for column in columns)
+    head = "".join(
+        f"<th>{escape(str(column))}<small>{escape(notes.get(column, ''))}</small></th>" for column in columns
+    )
     return (
         f'<div class="wide"><table><thead><tr><th>model</th><th class="left">detector</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _heat_cell(summary: pd.DataFrame, key: tuple, note: str) -> str:
+def _heat_cell(summary: pd.DataFrame, key: tuple, prefix: str, mark: str, interval: str | None) -> str:
     if key not in summary.index:
         return "<td>–</td>"
     row = summary.loc[key]
-    auroc = row[("auroc", "mean")]
-    text = percent(auroc, row[("auroc", "std")])
-    fpr = percent(row[("fpr95_id", "mean")])
-    note = f" {escape(note)}" if note else ""
-    return f'<td style="background:{shade(auroc)}">{text}{note} <small>{fpr}</small></td>'
+    auroc = row[(f"{prefix}auroc", "mean")]
+    text = percent(auroc, row[(f"{prefix}auroc", "std")]) + escape(mark)
+    fpr = percent(row[(f"{prefix}fpr95_id", "mean")])
+    below = f"<br><small>{escape(interval)}</small>" if interval else ""
+    return f'<td style="background:{shade(auroc)}">{text} <small>{fpr}</small>{below}</td>'
 
 
 def plain_table(frame: pd.DataFrame) -> str:

@@ -63,3 +63,9 @@ def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = (
         for model, value in load_json(path)["accuracy"].items():
             rows.append({"model": model, "seed": None, "ensemble": value})
     return pd.DataFrame(rows)
+
+
+def scores_file(folder: Path, stage: str, model: str, seed: int) -> Path:
+    """Return the file with the scores of a row; some stages name it after the model too."""
+    names = {"ensemble": model.removeprefix("leaveout_"), "network": f"{model}-{seed}"}
+    return folder / stage / f"{names.get(stage, seed)}.safetensors"

@@ -3,7 +3,7 @@
 Both are about the images of one run. The spread over seeds is another thing and stands apart.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,15 @@ from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError
 from stages.ood.comparison import Scores, delong_test, holm
 from stages.ood.intervals import delong_interval
+from stages.report.results import scores_file
 from stages.report.tables import percent
 
 LEVEL = 0.05
-MARK = "†"
+MARK = "‡"
 LEGEND = (
     f"{MARK}: not significantly worse than the set's best detector of the same seed, in any seed "
     f"(paired DeLong test on the same images, Holm-corrected, {100 * LEVEL:.0f} %)."
 )
-
-
-def scores_file(folder: Path, stage: str, model: str, seed: int) -> Path:
-    """Return the file with the scores of a row; some stages name it after the model too."""
-    names = {"ensemble": model.removeprefix("leaveout_"), "network": f"{model}-{seed}"}
-    return folder / stage / f"{names.get(stage, seed)}.safetensors"
 
 
 def with_significance(rows: pd.DataFrame, folder: Path, id_name: str, aside: Collection[str]) -> pd.DataFrame:
@@ -36,31 +31,30 @@ def with_significance(rows: pd.DataFrame, folder: Path, id_name: str, aside: Col
     difference to the detector with the highest AUROC for the same seed and set; NaN for detectors in
     `aside`, which are tested on fewer images. InputError if scores of a row are not in their file.
     """
-    found = [_of_row(row, folder, id_name) for row in rows.itertuples()]
+    paths = [scores_file(folder, row.stage, row.model, row.seed) for row in rows.itertuples()]
+    files = {path: load_tensors(path, kind="scores")[0] for path in dict.fromkeys(paths)}
+    found = [
+        _of_row(row, files[path], path, id_name) for row, path in zip(rows.itertuples(), paths, strict=True)
+    ]
     intervals = [delong_interval(scores.id, scores.ood) for scores in found]
     low, high = np.array(intervals).T
     p_best = pd.Series(np.nan, index=rows.index)
     fair = rows[~rows["detector"].isin(aside)]
     for _, part in fair.groupby(["seed", "set"], sort=False):
         scores = {label: found[rows.index.get_loc(label)] for label in part.index}
-        p_best[part.index] = against_best(scores)
+        p_best[part.index] = against_best(scores, part["auroc"].idxmax())
     return rows.assign(auroc_low=low, auroc_high=high, p_best=p_best)
 
 
-def against_best(scores: Mapping[object, Scores]) -> list[float]:
-    """Return for each detector the adjusted p-value against the one of highest AUROC, whose own is 1."""
-    keys = list(scores)
-    aurocs = [delong_test(scores[keys[0]], scores[key]).value for key in keys]
-    best = scores[keys[int(np.argmax(aurocs))]]
-    others = [place for place in range(len(keys)) if place != int(np.argmax(aurocs))]
-    p_values = np.ones(len(keys))
-    p_values[others] = holm([delong_test(best, scores[keys[place]]).p_value for place in others])
-    return p_values.tolist()
+def against_best(scores: Mapping[Hashable, Scores], best: Hashable) -> list[float]:
+    """Return for each detector the adjusted p-value of no difference to the `best` one, whose own is 1."""
+    others = [key for key in scores if key != best]
+    p_values = holm([delong_test(scores[best], scores[key]).p_value for key in others])
+    found = dict(zip(others, p_values.tolist(), strict=True))
+    return [found.get(key, 1.0) for key in scores]
 
 
-def _of_row(row, folder: Path, id_name: str) -> Scores:
-    path = scores_file(folder, row.stage, row.model, row.seed)
-    arrays, _ = load_tensors(path, kind="scores")
+def _of_row(row, arrays: Mapping[str, np.ndarray], path: Path, id_name: str) -> Scores:
     here = f"{row.model}.{row.detector}"
     # SSD_k scores the ID images anew for every OOD set
     inside = arrays.get(f"{here}.{id_name}.{row.set}", arrays.get(f"{here}.{id_name}"))

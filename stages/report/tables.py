@@ -1,10 +1,13 @@
 """Tables for people: percentages, mean ± spread over seeds, the best of a column in bold."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 
 from stages.report.results import RISING
+
+NO_MARKS: Mapping[tuple, str] = MappingProxyType({})
 
 
 def percent(mean: float, std: float | None = None) -> str:
@@ -22,16 +25,18 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def overview(summary: pd.DataFrame, metric: str, aside: Collection[str] = ()) -> str:
+def overview(
+    summary: pd.DataFrame, metric: str, aside: Collection[str] = (), marks: Mapping[tuple, str] = NO_MARKS
+) -> str:
     """Return detectors x models, each cell "near / far" of `metric`, means over sets and seeds.
 
     `summary` is what `over_seeds` returns. The best near and the best far value are bold; detectors
-    in `aside` do not compete.
+    in `aside` do not compete. `marks` maps (model, detector, role) to a sign that is put behind its value.
     """
     means = summary[(metric, "mean")]
     rivals = means[~means.index.get_level_values("detector").isin(aside)]
     best = {role: _best(rivals.xs(role, level="role"), metric) for role in rivals.index.unique("role")}
-    return "\n".join(_overview_part(means, models, best, aside) for models in _kindred(means))
+    return "\n".join(_overview_part(means, models, best, aside, marks) for models in _kindred(means))
 
 
 def _kindred(means: pd.Series) -> list[list[str]]:
@@ -49,12 +54,14 @@ def _kindred(means: pd.Series) -> list[list[str]]:
     return [models for models, _ in groups]
 
 
-def _overview_part(means: pd.Series, models: list[str], best: dict, aside: Collection[str]) -> str:
+def _overview_part(
+    means: pd.Series, models: list[str], best: dict, aside: Collection[str], marks: Mapping[tuple, str]
+) -> str:
     mine = means[means.index.get_level_values("model").isin(models)]
     rows = []
     for detector in dict.fromkeys(mine.index.get_level_values("detector")):
-        marks = {} if detector in aside else best
-        rows.append([f"`{detector}`", *(_cell(mine, model, detector, marks) for model in models)])
+        bold = {} if detector in aside else best
+        rows.append([f"`{detector}`", *(_cell(mine, model, detector, bold, marks) for model in models)])
     return markdown(["detector", *(f"`{name}`" for name in models)], rows)
 
 
@@ -62,12 +69,15 @@ def _best(means: pd.Series, metric: str) -> str:
     return percent(means.max() if metric in RISING else means.min())
 
 
-def _cell(means: pd.Series, model: str, detector: str, best: dict[str, str]) -> str:
+def _cell(
+    means: pd.Series, model: str, detector: str, best: dict[str, str], marks: Mapping[tuple, str]
+) -> str:
     texts = []
     for role in ("near", "far"):
         if (model, detector, role) in means.index:
             text = percent(means[(model, detector, role)])
-            texts.append(f"**{text}**" if text == best.get(role) else text)
+            text = f"**{text}**" if text == best.get(role) else text
+            texts.append(text + marks.get((model, detector, role), ""))
     return " / ".join(texts) or "–"
 
 
@@ -76,32 +86,30 @@ def per_set(
     metrics: Sequence[str],
     best_by: str = "auroc",
     *,
-    intervals: Mapping[tuple, str] | None = None,
-    marks: Mapping[tuple, str] | None = None,
+    marks: Mapping[tuple, str] = NO_MARKS,
+    intervals: Mapping[tuple, str] = NO_MARKS,
 ) -> str:
     """Return one row per model x detector, one column per set, each cell mean ± std over seeds.
 
     `summary` is what `over_seeds(..., by="set")` returns; the values of `metrics` are joined by " / "
-    in a cell. Rows are sorted by the mean of `best_by` over sets, best first. `intervals` follow the first
-    metric of a cell, `marks` the last; their keys are (model, detector, set).
+    in a cell. Behind the first stand its signs in `marks` and its interval, both by (model, detector, set).
+    Rows are sorted by the mean of `best_by` over sets, best first.
     """
-    intervals, marks = intervals or {}, marks or {}
     sets = list(dict.fromkeys(summary.index.get_level_values("set")))
     order = summary[(best_by, "mean")].groupby(level=["model", "detector"], sort=False).mean()
-    order = order.sort_values(ascending=best_by not in RISING, kind="stable")
+    order = order.sort_values(ascending=best_by.removeprefix("filtered_") not in RISING, kind="stable")
     rows = []
     for model, detector in order.index:
         keys = [(model, detector, name) for name in sets]
-        cells = []
-        for key in keys:
-            if key not in summary.index:
-                cells.append("–")
-                continue
-            texts = [percent(summary.at[key, (m, "mean")], summary.at[key, (m, "std")]) for m in metrics]
-            texts[0] = f"{texts[0]} {intervals.get(key, '')}".strip()
-            cells.append(f"{' / '.join(texts)} {marks.get(key, '')}".strip())
+        behind = {key: f"{marks.get(key, '')} {intervals.get(key, '')}".rstrip() for key in keys}
+        cells = [_values(summary, key, metrics, behind[key]) if key in summary.index else "–" for key in keys]
         rows.append([f"`{model}`", f"`{detector}`", *cells])
     return markdown(["model", "detector", *sets], rows)
+
+
+def _values(summary: pd.DataFrame, key: tuple, metrics: Sequence[str], behind: str) -> str:
+    texts = [percent(summary.at[key, (m, "mean")], summary.at[key, (m, "std")]) for m in metrics]
+    return " / ".join([texts[0] + behind, *texts[1:]])
 
 
 def accuracy_table(rows: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from stages.core.errors import InputError
 from stages.data.sets import fetch, transfer
+from stages.download import main
 from tests.data.serving import BODY, MD5, entry, serving
 
 
@@ -231,6 +233,15 @@ def test_folder_that_cannot_be_written(server, unwritable, monkeypatch):
     monkeypatch.setenv("SSLOOD_DATA_CACHE", str(unwritable / "cache"))
     refused(entry(f"{server.address}/ok/images.bin"), "permission denied.*SSLOOD_DATA_CACHE names another")
     assert server.log == []
+
+
+def test_set_file_that_cannot_be_written(unwritable):
+    """One sentence that names the file, and nothing half-written."""
+    words = "--set blobs --role far --id digits --size 8 --channels 1 --validation 0.1 --count 8 --limit 0"
+    out = unwritable / "blobs.safetensors"
+    result = CliRunner().invoke(main, [*words.split(), *f"--seed 0 --test 0.3 --out {out}".split()])
+    assert result.exit_code == 1 and "permission denied" in result.output and str(unwritable) in result.output
+    assert result.output.count("\n") == 1 and not list(unwritable.iterdir())
 
 
 def test_cache_that_is_a_file(server, tmp_path, monkeypatch):
