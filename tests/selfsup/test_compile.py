@@ -1,4 +1,4 @@
-"""SSLOOD_COMPILE=1: steps are traced and differentiate as without, and a failure of the compiler gives way.
+"""SSLOOD_COMPILE=1: steps are traced and differentiate as without it; a failure of the compiler gives way.
 
 The graphs run through torch's own kernels (backend "aot_eager"), which takes seconds where generating code
 takes minutes; what is tested is that tracing changes no result.
