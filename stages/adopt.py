@@ -5,13 +5,13 @@ Reads an entry of `models` in params.yaml, writes a model file like those of `pr
 
 import click
 
-from stages.adoption import build, check_entry, check_floors, described, measure, read_entry
 from stages.core.artefacts import load_tensors
 from stages.core.cli import StageCommand, read_section
 from stages.machine import machine
 from stages.models.files import save_model
-from stages.models.layouts import weights_of
-from stages.models.weights import locate_weights, read_checkpoint
+from stages.outside.adoption import build, check_entry, check_floors, described, measure, read_entry
+from stages.outside.layouts import weights_of
+from stages.outside.weights import locate_weights, read_checkpoint
 
 
 @click.command(cls=StageCommand)

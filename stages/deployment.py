@@ -18,7 +18,7 @@ import torch
 from stages.core.artefacts import atomic, load_tensors, save_tensors
 from stages.core.errors import InputError
 from stages.data.sets.images import read_image, to_array
-from stages.models.extract import batches, extract
+from stages.evaluation.extract import batches, extract
 from stages.models.files import Model, restore_model
 from stages.ood.files import Calibrated, calibrate, pack, unpack
 from stages.ood.outputs import Embeddings, Outputs

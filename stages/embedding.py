@@ -12,7 +12,7 @@ from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError, known
 from stages.core.seeding import numpy_stream, stream_seed
 from stages.data.augment import Recipe, augment
-from stages.models.extract import Arrays, batches, check_batch_invariance, check_finite, extract
+from stages.evaluation.extract import Arrays, batches, check_batch_invariance, check_finite, extract
 from stages.models.files import Model, check_fits
 
 # what of a set is embedded, by role; auxiliary sets serve trainings alone

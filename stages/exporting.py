@@ -12,7 +12,7 @@ from stages.core.artefacts import atomic
 from stages.core.errors import InputError
 from stages.data.resident import normalise
 from stages.deployment import Deployed
-from stages.models.extract import outputs
+from stages.evaluation.extract import outputs
 from stages.ood.graphs import FORMS
 
 OPSET = 18

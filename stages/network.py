@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from stages.core.cli import StageCommand, read_section
 from stages.core.errors import known
+from stages.evaluation.extract import check_batch_invariance
 from stages.machine import machine
-from stages.models.extract import check_batch_invariance
 from stages.models.files import check_fits, load_model
 from stages.ood.imagesets import read_split, roles_of
 from stages.ood.network.registry import NETWORK

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from stages.core.artefacts import load_tensors, read_metadata, save_json
 from stages.core.cli import StageCommand
 from stages.core.errors import InputError
-from stages.models.probing import classified, probe_few_labels, probe_linear, probe_model
+from stages.evaluation.probing import classified, probe_few_labels, probe_linear, probe_model
 from stages.ood.risk import own_mistakes
 
 

@@ -23,10 +23,10 @@ from stages.core.errors import InputError
 from stages.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
-# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, models from
-# outside, the parts of an augmentation): it replaces them whole
 _EMPTY = "empty-list"
-WHOLE = re.compile(r"sets|objectives|models|augment\.\w+")
+# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, models from
+# outside, detectors that only some models have, the parts of an augmentation): it replaces them whole
+WHOLE = re.compile(r"sets|objectives|models|stochastic|augment\.\w+")
 
 
 def _yaml() -> YAML:

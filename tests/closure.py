@@ -47,20 +47,18 @@ def closure(module: str, root: Path = ROOT) -> set[str]:
 
 
 def folders(files: set[str], root: Path = ROOT) -> set[str]:
-    """Return `files` with every folder of which they hold all modules named as one dep.
+    """Return `files` with every folder of which they hold all modules, at any depth, named as one dep.
 
     DVC's cost grows with the number of deps, and a folder that is used whole says the same.
     """
     found = set(files)
-    for folder in {Path(file).parent for file in files}:
-        modules = {path.relative_to(root).as_posix() for path in (root / folder).glob("[!_]*.py")}
-        if len(modules) > 1 and modules <= files and not _has_folders(root / folder):
+    for folder in sorted(
+        {parent for file in files for parent in Path(file).parents[:-2]}
+    ):  # outer ones first
+        modules = {path.relative_to(root).as_posix() for path in (root / folder).rglob("[!_]*.py")}
+        if len(modules) > 1 and modules <= files and modules & found:
             found = found - modules | {folder.as_posix()}
     return found
-
-
-def _has_folders(folder: Path) -> bool:
-    return any(path.is_dir() and path.name != "__pycache__" for path in folder.iterdir())
 
 
 def script_of(cmd: str) -> str:

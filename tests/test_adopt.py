@@ -11,8 +11,8 @@ from torchvision.models import resnet18
 
 from stages import adopt
 from stages.core.artefacts import load_tensors, save_tensors
+from stages.evaluation.extract import batches, extract
 from stages.models.build import build_backbone, seeded
-from stages.models.extract import batches, extract
 from stages.models.files import load_model
 from tests.models.test_published_resnet20 import MEAN, STD, cifar10_test
 from tests.small import call, write_sets

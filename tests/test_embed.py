@@ -5,8 +5,8 @@ from stages.core.artefacts import load_tensors, save_tensors
 from stages.data.augment import Recipe
 from stages.embed import main
 from stages.embedding import copies_of, shot_pool
+from stages.evaluation.extract import batches, extract
 from stages.models.build import build_backbone, seeded
-from stages.models.extract import batches, extract
 from stages.models.files import load_model, save_model
 from stages.models.heads import build_head, build_projector
 from stages.ood.outputs import Head

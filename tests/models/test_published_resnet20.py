@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import torch
 
+from stages.evaluation.extract import batches, extract
 from stages.models.build import build_backbone
-from stages.models.extract import batches, extract
 from stages.models.files import Model
 from stages.models.heads import build_head
 

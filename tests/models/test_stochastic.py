@@ -6,8 +6,8 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from stages.core.errors import InputError
+from stages.evaluation.extract import outputs
 from stages.models.build import build_backbone, seeded
-from stages.models.extract import outputs
 from stages.models.files import load_model, save_model
 from stages.models.heads import build_projector
 from stages.models.stochastic import (

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from stages.core.errors import InputError
+from stages.evaluation.extract import batches, check_batch_invariance, check_finite, extract
 from stages.models.build import build_backbone, seeded
-from stages.models.extract import batches, check_batch_invariance, check_finite, extract
 from stages.models.files import Model
 from stages.models.heads import build_head, build_projector
 

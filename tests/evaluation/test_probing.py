@@ -6,7 +6,7 @@ from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from stages.core.errors import InputError
-from stages.models.probing import (
+from stages.evaluation.probing import (
     expected_calibration_error,
     fit_linear,
     knn_scores,

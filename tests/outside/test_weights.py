@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from stages.core.errors import InputError
-from stages.models.weights import locate_weights, read_checkpoint
+from stages.outside.weights import locate_weights, read_checkpoint
 
 
 class Touch:

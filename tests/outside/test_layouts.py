@@ -7,7 +7,7 @@ from torchvision.models import resnet18
 
 from stages.core.errors import InputError
 from stages.models.build import build_backbone, seeded
-from stages.models.layouts import Layout, load_layouts, weights_of
+from stages.outside.layouts import Layout, load_layouts, weights_of
 
 
 @pytest.fixture(scope="module")

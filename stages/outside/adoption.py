@@ -15,13 +15,13 @@ from torch import nn
 
 from stages.core.cli import strict
 from stages.core.errors import InputError
+from stages.evaluation.extract import batches, extract
+from stages.evaluation.probing import knn_scores, top_accuracy
 from stages.models.build import build_backbone
-from stages.models.extract import batches, extract
 from stages.models.files import Model
 from stages.models.heads import build_head
-from stages.models.layouts import Layout, State, find_layout
 from stages.models.own import feature_dim, is_own, own_network, source
-from stages.models.probing import knn_scores, top_accuracy
+from stages.outside.layouts import Layout, State, find_layout
 
 BATCH = 256
 RULES = ("state", "strip", "drop", "rename", "head")
