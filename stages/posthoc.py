@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from stages.core.cli import StageCommand
 from stages.core.errors import known
+from stages.core.threads import blas_threads
 from stages.machine import machine
 from stages.ood.options import read_settings, registry_options
 from stages.ood.outputs import read_embeddings
@@ -43,7 +44,8 @@ def main(embeddings, models, detectors, search, seed, out_results, out_scores, *
             results.settings(settings[name], name)
     device = str(machine().device)
     skipped = 0
-    with tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None) as bar:
+    bar = tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None)
+    with bar, blas_threads(files[0].size):
         for file in files:
             train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
             tests = outputs_to_test(file)

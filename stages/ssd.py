@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from stages.core.cli import StageCommand
+from stages.core.threads import blas_threads
 from stages.ood.options import read_settings, setting_options
 from stages.ood.outputs import read_embeddings
 from stages.ood.results import Results, outputs_to_test, score_sets
@@ -39,18 +40,19 @@ def main(embeddings, models, seed, select, out_results, out_scores, **values):
     if not select:
         results.settings(settings)
     skipped = []
-    for file in tqdm(files, desc="ssd", unit="model", disable=None):
-        train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
-        detector = Ssd(settings, seed=seed)
-        results.roles |= file.roles
-        if train.has(detector.reads):
-            if select:
-                chosen, tried = select_settings(settings, train, validation, seed)
-                results.found(chosen, file.model, SOURCE, tried)
-                detector = Ssd(chosen, seed=seed)
-            results.add(file.model, "ssd", score_sets(detector.fit(train), outputs_to_test(file)))
-        else:
-            skipped.append(file.model)
+    with blas_threads(files[0].size):
+        for file in tqdm(files, desc="ssd", unit="model", disable=None):
+            train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
+            detector = Ssd(settings, seed=seed)
+            results.roles |= file.roles
+            if train.has(detector.reads):
+                if select:
+                    chosen, tried = select_settings(settings, train, validation, seed)
+                    results.found(chosen, file.model, SOURCE, tried)
+                    detector = Ssd(chosen, seed=seed)
+                results.add(file.model, "ssd", score_sets(detector.fit(train), outputs_to_test(file)))
+            else:
+                skipped.append(file.model)
     results.save(out_results, out_scores)
     passed = f" (passed over, without {settings.layer}: {', '.join(skipped)})" if skipped else ""
     click.echo(f"Wrote {out_results}: {results.summary()}{passed}.")

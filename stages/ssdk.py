@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from stages.core.cli import StageCommand
+from stages.core.threads import blas_threads
 from stages.ood.fewshot import evaluate
 from stages.ood.options import read_settings, setting_options
 from stages.ood.outputs import read_embeddings
@@ -32,7 +33,8 @@ def main(embeddings, models, seed, out_results, out_scores, **values):
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("ssdk", seed, files[0].id)
     results.settings(settings)
-    with tqdm(total=sum(len(file.ood_sets) for file in files), desc="ssdk", unit="set", disable=None) as bar:
+    bar = tqdm(total=sum(len(file.ood_sets) for file in files), desc="ssdk", unit="set", disable=None)
+    with bar, blas_threads(files[0].size):
         for file in files:
             evaluate(file, settings, seed, results, bar.update)
     note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"

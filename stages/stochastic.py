@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from stages.core.cli import StageCommand
 from stages.core.errors import known
+from stages.core.threads import blas_threads
 from stages.machine import machine
 from stages.ood.detector import Detector
 from stages.ood.metrics import ood_metrics
@@ -50,7 +51,8 @@ def main(embeddings, models, detectors, seed, out_results, out_scores, **values)
     for name in kinds:
         results.settings(settings[name], name)
     device = str(machine().device)
-    with tqdm(total=len(files) * len(kinds), desc="stochastic", unit="detector", disable=None) as bar:
+    bar = tqdm(total=len(files) * len(kinds), desc="stochastic", unit="detector", disable=None)
+    with bar, blas_threads(files[0].size):
         for file in files:
             train = file.outputs(file.id, "train")
             tests = outputs_to_test(file)

@@ -12,6 +12,7 @@ import click
 
 from stages.core.artefacts import save_json
 from stages.core.cli import StageCommand, read_section, strict
+from stages.core.threads import blas_threads
 from stages.ood.imagesets import roles_of
 from stages.report.audit import read_audit, with_audit
 from stages.report.mistakes import mistakes
@@ -84,7 +85,8 @@ def main(
     roles, _ = roles_of(read_section(sets), id_name, sets)
     files = result_files(results, chosen)
     beside = Beside(read_audit(audit, [id_name, *roles]), margin, roles)
-    rows = with_significance(collect(files, roles), scores, id_name, INFORMED)
+    with blas_threads(0):  # many tests on few numbers each
+        rows = with_significance(collect(files, roles), scores, id_name, INFORMED)
     rows = with_audit(rows, scores, beside.audit)
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in chosen.seeds]
     accuracy = accuracies(probes, [path for stage, _, path in files if stage == "ensemble"])

@@ -131,6 +131,11 @@ class Embeddings:
         """Names of the sets on which settings may be chosen, in the file's order."""
         return [name for name, role in self.roles.items() if role == "tuning"]
 
+    @property
+    def size(self) -> int:
+        """How many numbers the ID train features hold: the measure of the work on this file."""
+        return self._tensors[f"{self.id}.train.features"].size
+
     def outputs(self, name: str, split: str) -> Outputs:
         """Return the outputs of one split; InputError if the file does not hold it."""
         where = f"{name}.{split}"
