@@ -33,6 +33,7 @@ CUT = {
         "inits": ["scratch"],
         "energy_modes": ["head"],
         "architectures": ["wideresnet-10-1"],
+        "network_models": ["classifier_scratch"],
     },
     "evaluate": {"models": ["simclr", "classifier_scratch"]},
     "pretrain": {"epochs": 2, "warmup_epochs": 1, "batch_size": 32},

@@ -63,7 +63,7 @@ def test_stages_without_an_item_in_the_quickstart_declare_their_code_too(index):
     for name in absent:
         declared = {dep for dep in definition(name)["deps"] if is_code(dep)}
         assert declared == folders(closure(script_of(definition(name)["cmd"]))), name
-    assert absent == {"adopt", "stochastic"}
+    assert absent == {"adopt", "network", "stochastic"}
 
 
 def test_every_command_is_accepted_by_its_script(index):
@@ -79,6 +79,14 @@ def test_every_command_is_accepted_by_its_script(index):
                 or set(option.opts + option.secondary_opts) & given
                 or option.default is not None
             ), f"{module}: {option.opts[0]} is neither required nor given"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_section_that_a_script_reads_is_declared(name):
+    """What stands in the command is tracked with it; a section read from the file has to be named."""
+    found = definition(name)
+    read = {word.partition(":")[2] for word in found["cmd"].split() if word.startswith("params.yaml:")}
+    assert read == set(found.get("params", []))
 
 
 def test_stages_that_need_no_torch_do_not_import_it():
