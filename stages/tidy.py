@@ -1,4 +1,4 @@
-"""Remove what no stage declares any more: outs under data/ and metrics/, entries of dvc.lock.
+"""Remove what no stage declares any more: outs under data/, entries of dvc.lock, leftovers of killed stages.
 
     make tidy
 
@@ -10,6 +10,7 @@ putting the name back restores them without a run.
 from pathlib import Path
 
 import click
+import psutil
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
@@ -28,6 +29,15 @@ def orphans(root: Path) -> tuple[list[Path], list[str]]:
     ]
     unknown = [file for file in files if not any(file == out or out in file.parents for out in outs)]
     return unknown, [name for name in _lock(root).get("stages", {}) if name not in names]
+
+
+def remove_leftovers(root: Path) -> None:
+    """Delete the temporary files (.NAME.PROCESS.….part) of processes that are no more."""
+    for top in ("data", "metrics", "report"):
+        for part in (root / top).rglob(".*.part"):
+            owner = part.name.split(".")[-3]
+            if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+                part.unlink(missing_ok=True)
 
 
 def _lock(root: Path) -> dict:
@@ -51,6 +61,7 @@ def tidy(root: Path) -> str:
 
     Raises InputError if dvc.yaml and params.yaml cannot be read together.
     """
+    remove_leftovers(root)
     try:
         files, names = orphans(root)
     except Exception as error:  # DVC raises many kinds; all say what is wrong with the two files
