@@ -7,6 +7,7 @@ would see them. Only files whose content lies in DVC's cache are removed, so not
 putting the name back restores them without a run.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -45,15 +46,12 @@ def _lock(root: Path) -> dict:
     return (YAML(typ="safe").load(path) or {}) if path.is_file() else {}
 
 
-def _cached(root: Path, file: Path) -> bool:
-    """Whether dvc.lock knows the file and DVC's cache holds its content."""
-    name = file.relative_to(root).as_posix()
+def _cached(root: Path, files: Sequence[Path]) -> list[Path]:
+    """Return those of `files` that dvc.lock knows and whose content DVC's cache holds."""
+    outs = (out for stage in _lock(root).get("stages", {}).values() for out in stage.get("outs", []))
+    hashes = {root / out["path"]: out["md5"] for out in outs if "md5" in out}
     with Repo(str(root)) as repo:
-        for stage in _lock(root).get("stages", {}).values():
-            for out in stage.get("outs", []):
-                if out["path"] == name and "md5" in out:
-                    return repo.cache.local.exists(out["md5"])
-    return False
+        return [file for file in files if file in hashes and repo.cache.local.exists(hashes[file])]
 
 
 def tidy(root: Path) -> str:
@@ -66,7 +64,7 @@ def tidy(root: Path) -> str:
         files, names = orphans(root)
     except Exception as error:  # DVC raises many kinds; all say what is wrong with the two files
         raise InputError(f"dvc.yaml or params.yaml cannot be read: {error}") from None
-    safe = [file for file in files if _cached(root, file)]
+    safe = _cached(root, files)
     for file in safe:
         file.unlink()
     for folder in sorted({file.parent for file in safe}, reverse=True):

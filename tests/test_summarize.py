@@ -1,15 +1,20 @@
 """Averages, tables and the page, from made-up results with known answers."""
 
+import base64
+import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from stages.core.artefacts import load_tensors, save_json, save_tensors, save_text
+from stages.report.columns import described
 from stages.summarize import main
 
 SETS = {"digits": "id", "held": "near", "noise": "far", "blobs": "far", "corruptions": "tuning"}
@@ -94,6 +99,9 @@ def run(tmp_path):
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
     write_audit(tmp_path / "audit.safetensors")
+    for name in ("digits", *OOD):  # image number n is of grey n
+        images = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 1, 4, 4))
+        save_tensors(tmp_path / f"sets/{name}.safetensors", {"test.images": images}, kind="set", metadata={})
 
     def summarise(*, out="metrics", id_name="digits", models=("simclr", "scratch"), margin="0.02"):
         options = [
@@ -110,6 +118,8 @@ def run(tmp_path):
             f"{tmp_path}/results",
             "--scores",
             f"{tmp_path}/scores",
+            "--folder",
+            f"{tmp_path}/sets",
         ]
         options += ["--audit", f"{tmp_path}/audit.safetensors", "--margin", margin]
         options += ["--curves", f"{tmp_path}/curves", "--out_metrics", f"{tmp_path}/{out}"]
@@ -251,12 +261,50 @@ def test_an_audit_of_other_sets_is_named(run, tmp_path):
 def test_the_page_is_whole_and_needs_no_network(run, tmp_path):
     run()
     html = (tmp_path / "metrics_report/index.html").read_text()
-    assert html.count("<svg") == html.count("</svg>") == 2
-    assert not re.search(r'(src|href)="(?!#)', html.replace('xlink:href="#', ""))
-    drawing = html.split("<svg")[2]  # kNN accuracies, measured in every second epoch, are joined by a line
+    assert html.count("<svg") == html.count("</svg>") == 3
+    assert not re.search(r'(src|href)="(?!#)', html.replace('xlink:href="#', "").replace('src="data:', ""))
+    drawing = html.split("<svg")[3]  # kNN accuracies, measured in every second epoch, are joined by a line
     assert len(re.findall(r'<path d="M [\d.]+ [\d.]+ \nL [\d.]+ [\d.]+ \n" clip-path', drawing)) == 1
     for word in ("simclr", "eloc", "held", "knn", "</html>"):
         assert word in html
+
+
+def test_the_page_says_what_is_best_and_which_images_mislead_it(run, tmp_path):
+    """The ensemble has the highest AUROC on every set; all others have its scores, so none is worse."""
+    run()
+    page = (tmp_path / "metrics_report/index.html").read_text()
+    glance = page.split("At a glance</h2>")[1].split("</table>")[0]
+    cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td.*?</td>", glance)]
+    assert cells[:5] == ["near: held", "leaveout_wrn · eloc", "99.0", "1.0", "50.0"]
+    assert cells[5] == "simclr · knn, simclr · ssd, scratch · knn and 1 more"
+    assert "far: mean of 2" in cells and "scratch · ssdk" not in glance
+
+    found, _ = load_tensors(tmp_path / "scores/ensemble/wrn.safetensors")
+    inside, outside = found["leaveout_wrn.eloc.digits"], found["leaveout_wrn.eloc.held"]
+    section = page.split("Which images mislead the best</h2>")[1].split("</table>")[0]
+    rows = section.split("<tr>")[1:]
+    assert [re.search(r"<th[^>]*>(\w+)", row)[1] for row in rows] == ["digits", *OOD]
+    for row, order in ((rows[0], np.argsort(-inside)), (rows[1], np.argsort(outside))):
+        assert re.findall(r'alt="\w+ (\d+)"', row) == [str(place) for place in order[:12]]
+        pictures = re.findall(r"base64,([^\"]+)", row)
+        for text, place in zip(pictures, order, strict=False):
+            picture = Image.open(io.BytesIO(base64.b64decode(text)))
+            assert picture.size == (4, 4) and picture.getpixel((0, 0)) == place
+    shares = [f"{100 * (inside >= outside[place]).mean():.1f}" for place in np.argsort(outside)[:12]]
+    assert re.findall(r"<figcaption>([\d.]+)", rows[1]) == shares
+    assert rows[1].count('"wrong"') == sum(float(share) > 5 for share in shares)
+    assert rows[0].count('"wrong"') == 2  # 5 % of 50 images are 2 whole ones
+
+
+def test_every_column_of_the_results_is_described(run, tmp_path):
+    run()
+    columns = pd.read_csv(tmp_path / "metrics/results.csv").columns
+    assert [name for name in columns if not described(name)] == []
+    assert "- `fpr95_id`: share of OOD accepted" in (tmp_path / "metrics/per_set.md").read_text()
+    repository = Path(__file__).resolve().parent.parent  # SSD_k's among them
+    header = (repository / "metrics/results.csv").read_text().splitlines()[0]
+    assert [name for name in header.split(",") if not described(name)] == []
+    assert described("auroc_median") == ""
 
 
 def test_two_runs_give_the_same_bytes(run, tmp_path):

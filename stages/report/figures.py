@@ -1,4 +1,4 @@
-"""Figures as SVG text: ROC curves and training curves. Same input, same bytes."""
+"""Figures as SVG text: score distributions, ROC curves, training curves. Same input, same bytes."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -30,6 +30,84 @@ def _svg(figure) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
+def _grid(count: int, columns: int, height: float, **shared):
+    """Return (figure, axes that are used): `count` panels of 3.6 x `height` inches."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, height * rows), squeeze=False, **shared
+    )
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, axes.flat[:count]
+
+
+def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> str:
+    """Return an SVG with one panel per key: how the scores of every set are distributed.
+
+    `panels` maps a title to {set: scores [N]}, larger = more OOD. x: interquartile ranges of the ID scores
+    above their median, on an asinh scale (linear near 0, logarithmic far out), since far sets lie orders of
+    magnitude away. Each set is drawn to its own height. The dotted line is the threshold with 5 % false
+    alarms; the number beside a set says how much of it lies to the right.
+    """
+    with plt.rc_context(STYLE):
+        names = list(next(iter(panels.values())))
+        figure, axes = _grid(len(panels), 3, 0.5 + 0.3 * len(names), sharey=True)
+        for axis, (title, sets) in zip(axes, panels.items(), strict=True):
+            _ridges(axis, sets, id_name)
+            axis.set_title(title, fontsize=9)
+        figure.supxlabel("score: ID interquartile ranges above the ID median", fontsize=9)
+        return _svg(figure)
+
+
+def _ridges(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
+    finite = np.concatenate(list(sets.values()))
+    finite = finite[np.isfinite(finite)] if np.isfinite(finite).any() else np.zeros(1)
+    # infinite scores are drawn at the end of the finite ones
+    sets = {name: np.clip(scores, finite.min(), finite.max()) for name, scores in sets.items()}
+    low, middle, high = np.quantile(sets[id_name], [0.25, 0.5, 0.75])
+    unit = high - low or np.std(sets[id_name]) or 1.0
+    scaled = {name: np.arcsinh((scores - middle) / unit) for name, scores in sets.items()}
+    first, last = (pick([pick(values) for values in scaled.values()]) for pick in (np.min, np.max))
+    edges = np.linspace(first, last, 81) if last > first else np.linspace(first - 1, first + 1, 81)
+    # the value that at most 5 % of ID lie above
+    threshold = np.quantile(scaled[id_name], 0.95, method="higher")
+    others = [name for name in sets if name != id_name]
+    for place, (name, values) in enumerate(scaled.items()):
+        counts = np.histogram(values, edges)[0]
+        colour = "#999999" if name == id_name else COLOURS[others.index(name) % len(COLOURS)]
+        heights = -place + 0.85 * counts / counts.max()
+        axis.stairs(heights, edges, baseline=-place, fill=True, color=colour)
+        axis.text(
+            1.01, -place, f"{100 * np.mean(values > threshold):.0f} %", transform=_beside(axis), fontsize=7
+        )
+    axis.axvline(threshold, color="#666666", linewidth=0.8, linestyle=":")
+    axis.set_yticks([-place for place in range(len(sets))], list(sets))
+    axis.tick_params(left=False)
+    axis.spines["left"].set_visible(False)
+    _asinh_ticks(axis, edges[0], edges[-1])
+
+
+def _beside(axis):
+    return axis.get_yaxis_transform()  # x in parts of the panel, y in data
+
+
+def _asinh_ticks(axis, first: float, last: float) -> None:
+    """Label 0 and powers of ten, at most about six of them, on an axis that holds arcsinh of the value."""
+    reach = int(np.log10(np.sinh(min(max(abs(first), abs(last)), 300.0)) + 1)) + 1
+    powers = range(0, reach + 1, max(1, -(-reach // 5)))
+    ticks = [sign * 10**power for sign in (-1, 1) for power in powers] + [0]
+    shown = sorted(tick for tick in ticks if first <= np.arcsinh(float(tick)) <= last)
+    axis.set_xticks(np.arcsinh(np.array(shown, float)), [_power(tick) for tick in shown])
+    axis.set_xlim(first, last)
+
+
+def _power(value: int) -> str:
+    size = abs(value)
+    text = f"{size}" if size <= 100 else f"1e{len(str(size)) - 1}"
+    return f"−{text}" if value < 0 else text
+
+
 def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> str:
     """Return an SVG with one panel per key: the ROC curve of every OOD set against the ID test set.
 
@@ -38,24 +116,28 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
     flagged. The dotted line marks 5 % false alarms.
     """
     with plt.rc_context(STYLE):
-        columns = min(3, len(panels))
-        rows = -(-len(panels) // columns)
-        names = len(next(iter(panels.values()))) - 1
-        across = min(names, 2 * columns + 1)  # so many names fit side by side
-        size = (3.6 * columns, 2.4 * rows + 0.2 + 0.2 * -(-names // across))
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
-        for axis, (title, sets) in zip(axes.flat, panels.items(), strict=False):
+        figure, axes = _grid(len(panels), 3, 2.4, sharex=True, sharey=True)
+        for index, (axis, (title, sets)) in enumerate(zip(axes, panels.items(), strict=True)):
             _roc(axis, sets, id_name)
             axis.set_title(title, fontsize=9)
-        for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:
-            axis.set_xlabel("share of ID flagged (false alarms)")
-            axis.tick_params(labelbottom=True)
+            if index >= len(panels) - 3:
+                axis.tick_params(labelbottom=True)
+                axis.set_xlabel("share of ID flagged (false alarms)")
         figure.supylabel("share of OOD flagged", fontsize=9)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=across, frameon=False)
+        _legend_below(figure, axes)
         return _svg(figure)
+
+
+def _legend_below(figure, axes) -> None:
+    """Put one legend for all panels under them, as many names in a row as fit."""
+    found: dict = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    letters = max(map(len, found), default=1)
+    across = max(1, min(len(found), int(figure.get_figwidth() / (0.45 + 0.075 * letters))))
+    figure.set_figheight(figure.get_figheight() + 0.2 + 0.2 * -(-len(found) // across))
+    figure.legend(found.values(), found, loc="outside lower center", ncols=across, frameon=False)
 
 
 def _roc(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
@@ -75,19 +157,26 @@ def _roc(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
     axis.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
 
 
-def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Sequence[str]) -> str:
-    """Return an SVG of training curves: one panel per quantity of `wanted`, one line per run."""
+def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[str, str]) -> str:
+    """Return an SVG of training curves: one panel per {column: title} of `wanted`, one line per run.
+
+    A run has the same colour in every panel.
+    """
     panels = [name for name in wanted if any(name in run for run in runs.values())]
+    colours = {label: COLOURS[index % len(COLOURS)] for index, label in enumerate(runs)}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.6), squeeze=False)
-        for axis, name in zip(axes.flat, panels, strict=True):
-            shown = [(label, run) for label, run in runs.items() if name in run]
-            for index, (label, run) in enumerate(shown):
-                # what is measured in some epochs only (kNN) is joined from one measurement to the next
-                points = [(x, y) for x, y in zip(run["epoch"], run[name], strict=True) if not np.isnan(y)]
-                marker = "." if len(points) < len(run["epoch"]) else None
-                colour = COLOURS[index % len(COLOURS)]
-                axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label, linewidth=1)
-            axis.set(xlabel="epoch", title=name.replace("_", " "))
-            axis.legend(frameon=False, fontsize=7)
+        figure, axes = _grid(len(panels), 3, 2.6)
+        for axis, name in zip(axes, panels, strict=True):
+            for label, run in runs.items():
+                _curve(axis, run, name, label, colours[label])
+            axis.set(xlabel="epoch", title=wanted[name])
+        _legend_below(figure, axes)
         return _svg(figure)
+
+
+def _curve(axis, run: Mapping[str, Sequence[float]], name: str, label: str, colour: str) -> None:
+    # what is measured in some epochs only (kNN) is joined from one measurement to the next
+    points = [(x, y) for x, y in zip(run["epoch"], run.get(name, []), strict=False) if not np.isnan(y)]
+    if points:
+        marker = "." if len(points) < len(run["epoch"]) or len(points) == 1 else None
+        axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label, linewidth=1)

@@ -1,6 +1,7 @@
 """Results of the evaluation stages as one long table, and what is averaged over it."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,39 @@ from stages.core.artefacts import load_json
 from stages.core.errors import InputError
 
 KEYS = ["stage", "model", "detector", "seed", "set", "role"]
+EVALUATIONS = ("posthoc", "ssd", "ssdk")  # stages with one results file a seed
 # larger is better for these, smaller for the rest
 RISING = {"auroc", "aupr_in", "aupr_out", "aupr_in_balanced", "aupr_out_balanced"}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The section `runs` of params.yaml: what is run."""
+
+    seeds: tuple[int, ...]
+    objectives: tuple[str, ...]
+    inits: tuple[str, ...]
+    energy_inits: tuple[str, ...]
+    energy_modes: tuple[str, ...]
+    architectures: tuple[str, ...]
+    network_models: tuple[str, ...]
+    stochastic_seeds: tuple[int, ...]
+    adopted: tuple[str, ...] = ()
+
+
+def result_files(results: Path, runs: Runs) -> list[tuple[str, int, Path]]:
+    """Return (stage, seed, path) of every results file that the params ask for; never a glob."""
+    files = [(stage, seed, results / stage / f"{seed}.json") for stage in EVALUATIONS for seed in runs.seeds]
+    files += [("stochastic", seed, results / "stochastic" / f"{seed}.json") for seed in runs.stochastic_seeds]
+    files += [
+        ("network", seed, results / "network" / f"{model}-{seed}.json")
+        for model in runs.network_models
+        for seed in runs.seeds
+    ]
+    ensembles = [
+        ("ensemble", runs.seeds[0], results / "ensemble" / f"{name}.json") for name in runs.architectures
+    ]
+    return files + ensembles
 
 
 def collect(files: Iterable[tuple[str, int, Path]], roles: Mapping[str, str]) -> pd.DataFrame:

@@ -1,23 +1,31 @@
-"""What `summarize` writes: the DVC metrics, the full summary, the tables and the page."""
+"""What `summarize` writes beside the page: the DVC metrics, the full summary, the tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from stages.core.artefacts import load_tensors, save_json, save_text
-from stages.report import figures, page, tables
+from stages.core.artefacts import save_json, save_text
+from stages.report import tables
 from stages.report.audit import MARK as LIKE_CONTROL
 from stages.report.audit import Audit, control, legend, near_control, of_roles, sets_table
-from stages.report.mistakes import COLUMNS, mistakes_table
-from stages.report.results import over_seeds, scores_file
+from stages.report.columns import columns_list
+from stages.report.glance import group_equals
+from stages.report.mistakes import mistakes_table
+from stages.report.results import by_group, over_seeds
 from stages.report.significance import LEGEND, interval_notes, marked
 from stages.report.significance import MARK as LIKE_BEST
 from stages.report.tables import percent
 
 HEADLINE = ["auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out", "detection_error"]
+ACCURACY = (
+    "Test accuracy on the ID classes in %: knn = nearest neighbours of the frozen features; linear = "
+    "logistic regression on them, learnt from all labels of ID train or from the share that is named; "
+    "head = the classifier's own; ensemble = the leave-out ensemble's."
+)
 MISTAKES = (
     "Whether classifiers know their mistakes on the ID test set, by their highest probability, in %: area "
     "under the risk-coverage curve (0 is best), its excess over the best order, and how well mistakes are "
@@ -32,56 +40,58 @@ SPREAD = "mean ± standard deviation over seeds, for a single seed with the 95 %
 INFORMED = {"ssdk"}
 
 
-def write_metrics(folder: Path, groups: pd.DataFrame, accuracy: pd.DataFrame) -> None:
-    """Write one small JSON per model x detector and per model: means over sets and seeds, as fractions.
-
-    Few and stable keys: they are what `dvc metrics show` and `dvc metrics diff` print.
-    """
-    summary = over_seeds(groups, ["auroc", "fpr95_id"])
-    for (model, detector), part in summary.groupby(level=["model", "detector"], sort=False):
-        values = {
-            f"{role}_{metric}": round(float(part.loc[(model, detector, role), (metric, "mean")]), 6)
-            for role in part.index.get_level_values("role")
-            for metric in ("auroc", "fpr95_id")
-        }
-        save_json(folder / "ood" / f"{model}.{detector}.json", values)
-    for model, part in accuracy.groupby("model", sort=False):
-        means = part.drop(columns=["model", "seed"]).mean().dropna()
-        values = {f"accuracy_{probe}": round(float(value), 6) for probe, value in means.items()}
-        save_json(folder / "accuracy" / f"{model}.json", values)
-
-
-def nested(rows: pd.DataFrame, metrics: list[str]) -> dict:
-    """Return {model: {detector: {set: {metric: {mean, std, n}}}}}; std is absent for one seed."""
-    content: dict = {}
-    for (model, detector, name), row in over_seeds(rows, metrics, by="set").iterrows():
-        place = content.setdefault(model, {}).setdefault(detector, {}).setdefault(name, {})
-        for metric in metrics:
-            parts = {part: float(row[(metric, part)]) for part in ("mean", "std")}
-            place[metric] = {part: round(value, 6) for part, value in parts.items() if not np.isnan(value)}
-            place[metric]["n"] = int(row[(metric, "count")])
-    return content
-
-
 @dataclass(frozen=True)
-class Beside:
-    """What stands beside the results: the audit, the margin of the mark (AUROC), {set: near or far}."""
+class Findings:
+    """All results: `rows` (one per stage x model x detector x seed x set), accuracies, the audit beside them.
 
+    `roles` maps OOD sets to near or far, `margin` is the AUROC up to which the control's mark is set.
+    """
+
+    id: str
+    rows: pd.DataFrame
+    accuracy: pd.DataFrame
+    mistaken: pd.DataFrame
     audit: Audit
     margin: float
     roles: Mapping[str, str]
 
-    def marks(self, summary: pd.DataFrame) -> dict[tuple, str]:
-        """Return {key of `summary`: sign} of what the artefact control nearly matches, by set or by role."""
-        by_set = control(self.audit)
-        reference = by_set | of_roles(by_set, self.roles)
-        return dict.fromkeys(near_control(summary, reference, self.margin), LIKE_CONTROL)
+    @cached_property
+    def metrics(self) -> list[str]:
+        return [name for name in HEADLINE if name in self.rows.columns]
 
-    def cell_marks(self, rows: pd.DataFrame, by_set: pd.DataFrame) -> dict[tuple, str]:
-        """Return {(model, detector, set): signs}: near the control, and no worse than the best."""
-        like_control, like_best = self.marks(by_set), dict.fromkeys(marked(rows), LIKE_BEST)
-        keys = like_control.keys() | like_best.keys()
-        return {key: like_control.get(key, "") + like_best.get(key, "") for key in keys}
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        return by_group(self.rows, self.metrics)
+
+    @cached_property
+    def by_role(self) -> pd.DataFrame:
+        return over_seeds(self.groups, self.metrics)
+
+    @cached_property
+    def by_set(self) -> pd.DataFrame:
+        return over_seeds(self.rows, self.metrics, by="set")
+
+    @cached_property
+    def control(self) -> dict[str, float]:
+        """Return {set or role: AUROC of the artefact control}."""
+        by_set = control(self.audit)
+        return by_set | of_roles(by_set, self.roles)
+
+    @cached_property
+    def equals(self) -> set[tuple]:
+        """Return the keys by set that no seed shows to be worse than the best; by role: so on every set."""
+        found = marked(self.rows)
+        return found | group_equals(found, self.by_set, self.roles)
+
+    def marks(self, summary: pd.DataFrame, *, equals: bool = True) -> dict[tuple, str]:
+        """Return {key of `summary`: signs}: near the control, and with `equals` no worse than the best."""
+        low = near_control(summary, self.control, self.margin)
+        like_best = self.equals if equals else set()
+        return {
+            key: (LIKE_CONTROL if key in low else "") + (LIKE_BEST if key in like_best else "")
+            for key in summary.index
+            if key in low or key in like_best
+        }
 
     def notes(self) -> dict[str, str]:
         """Return what stands under a set's name: the control, and the number of images left out."""
@@ -99,141 +109,81 @@ class Beside:
         return f"The control alone reaches {groups} ({each})."
 
 
-def write_tables(
-    folder: Path,
-    rows: pd.DataFrame,
-    groups: pd.DataFrame,
-    accuracy: pd.DataFrame,
-    mistaken: pd.DataFrame,
-    beside: Beside,
-) -> None:
-    """Write results.csv (every number), table.md (the overview) and per_set.md."""
-    save_text(folder / "results.csv", rows.round(6).to_csv(index=False, lineterminator="\n"))
-    summary = over_seeds(groups, HEADLINE)
+def write_metrics(folder: Path, found: Findings) -> None:
+    """Write one small JSON per model x detector and per model: means over sets and seeds, as fractions.
+
+    Few and stable keys: they are what `dvc metrics show` and `dvc metrics diff` print.
+    """
+    for (model, detector), part in found.by_role.groupby(level=["model", "detector"], sort=False):
+        values = {
+            f"{role}_{metric}": round(float(part.loc[(model, detector, role), (metric, "mean")]), 6)
+            for role in part.index.get_level_values("role")
+            for metric in ("auroc", "fpr95_id")
+        }
+        save_json(folder / "ood" / f"{model}.{detector}.json", values)
+    for model, part in found.accuracy.groupby("model", sort=False):
+        means = part.drop(columns=["model", "seed"]).mean().dropna()
+        values = {f"accuracy_{probe}": round(float(value), 6) for probe, value in means.items()}
+        save_json(folder / "accuracy" / f"{model}.json", values)
+
+
+def nested(by_set: pd.DataFrame, metrics: list[str]) -> dict:
+    """Return {model: {detector: {set: {metric: {mean, std, n}}}}}; std is absent for one seed."""
+    content: dict = {}
+    for (model, detector, name), row in by_set.iterrows():
+        place = content.setdefault(model, {}).setdefault(detector, {}).setdefault(name, {})
+        for metric in metrics:
+            parts = {part: float(row[(metric, part)]) for part in ("mean", "std")}
+            place[metric] = {part: round(value, 6) for part, value in parts.items() if not np.isnan(value)}
+            place[metric]["n"] = int(row[(metric, "count")])
+    return content
+
+
+def accuracy_note(accuracy: pd.DataFrame) -> str:
+    """Return the sentence that explains the columns of accuracies."""
+    transfer = any(name.startswith("transfer_") for name in accuracy.columns)
+    return ACCURACY + (
+        " Transfer: the linear probe on the images and classes of that set." if transfer else ""
+    )
+
+
+def write_tables(folder: Path, found: Findings) -> None:
+    """Write summary.json and results.csv (every number), table.md (the overview) and per_set.md."""
+    save_json(folder / "summary.json", nested(found.by_set, found.metrics))
+    save_text(folder / "results.csv", found.rows.round(6).to_csv(index=False, lineterminator="\n"))
+    signs = found.marks(found.by_role, equals=False)
     text = (
         "AUROC in %, near-OOD / far-OOD: unweighted means over the sets of a group, then over seeds "
-        f"({rows['seed'].nunique()}). Best in bold, `ssdk` aside: it has seen images of the OOD set.\n\n"
-        + tables.overview(summary, "auroc", INFORMED, beside.marks(summary))
-        + f"\n{legend(beside.margin)} {beside.alone()}\n"
-        + "\nTest accuracy on the ID classes in %, mean ± standard deviation over seeds.\n\n"
-        + tables.accuracy_table(accuracy)
+        f"({found.rows['seed'].nunique()}). Best in bold, `ssdk` aside: it has seen images of the "
+        "OOD set.\n\n"
+        + tables.overview(found.by_role, "auroc", INFORMED, signs)
+        + f"\n{legend(found.margin)} {found.alone()}\n"
+        + f"\n{accuracy_note(found.accuracy)} Mean ± standard deviation over seeds.\n\n"
+        + tables.accuracy_table(found.accuracy)
     )
-    if len(mistaken):
-        text += f"\n{MISTAKES}\n\n{mistakes_table(mistaken)}"
+    if len(found.mistaken):
+        text += f"\n{MISTAKES}\n\n{mistakes_table(found.mistaken)}"
     save_text(folder / "table.md", text)
-    save_text(folder / "per_set.md", _per_set(rows, beside))
+    save_text(folder / "per_set.md", _per_set(found))
 
 
-def _per_set(rows: pd.DataFrame, beside: Beside) -> str:
-    summary = over_seeds(rows, HEADLINE, by="set")
-    signs = beside.cell_marks(rows, summary)
-    header, *lines = sets_table(beside.audit)
+def _per_set(found: Findings) -> str:
+    rows, by_set = found.rows, found.by_set
+    header, *lines = sets_table(found.audit)
     parts = [
         f"AUROC / FPR95 (ID positive) in %, {SPREAD}, best mean AUROC first.\n",
-        tables.per_set(summary, ["auroc", "fpr95_id"], marks=signs, intervals=interval_notes(rows)),
-        f"{legend(beside.margin)} {LEGEND}\n",
+        tables.per_set(
+            by_set, ["auroc", "fpr95_id"], marks=found.marks(by_set), intervals=interval_notes(rows)
+        ),
+        f"{legend(found.margin)} {LEGEND}\n",
         f"The sets: AUROC of the artefact control in %, and how many images {LEFT_OUT}\n",
         tables.markdown(header, lines),
     ]
-    if beside.audit.left_out_in_all:
+    if found.audit.left_out_in_all:
         columns = ["filtered_auroc", "filtered_fpr95_id"]
         filtered = over_seeds(rows, columns, by="set")
         parts += [
             "The first table without the images to leave out, on both sides.\n",
             tables.per_set(filtered, columns, "filtered_auroc"),
         ]
-    return "\n".join(parts)
-
-
-def best_detectors(groups: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (model, detector) with the highest mean of near and far AUROC, for every model."""
-    fair = groups[~groups["detector"].isin(INFORMED)]
-    means = fair.groupby(["model", "detector"], sort=False)["auroc"].mean().reset_index()
-    best = means.loc[means.groupby("model", sort=False)["auroc"].idxmax()]
-    return list(zip(best["model"], best["detector"], strict=True))
-
-
-def score_panels(scores: Path, rows: pd.DataFrame, groups: pd.DataFrame, sets: list[str]) -> dict:
-    """Return {title: {set: scores}} of the first run of each model's best detector."""
-    panels = {}
-    for model, detector in best_detectors(groups):
-        first = rows[(rows["model"] == model) & (rows["detector"] == detector)].iloc[0]
-        path = scores_file(scores, first["stage"], model, first["seed"])
-        found, _ = load_tensors(path, kind="scores", only=[f"{model}.{detector}.{key}" for key in sets])
-        panels[f"{model} · {detector}"] = {key: found[f"{model}.{detector}.{key}"] for key in sets}
-    return panels
-
-
-def read_curves(folder: Path, models: Sequence[str], seed: int) -> dict:
-    """Return {model: {column: values}} of the training curves that exist for `seed`."""
-    files = {model: folder / f"{model}-{seed}.csv" for model in models}
-    return {model: pd.read_csv(path).to_dict("list") for model, path in files.items() if path.is_file()}
-
-
-def _table_sections(rows: pd.DataFrame, groups: pd.DataFrame, beside: Beside) -> list[tuple[str, str, str]]:
-    note = (
-        "Cells in %: AUROC ± standard deviation over seeds, then in small print FPR95, "
-        "the share of OOD accepted when 95 % of ID is."
-    )
-    by_role, by_set = over_seeds(groups, HEADLINE), over_seeds(rows, HEADLINE, by="set")
-    signs = beside.cell_marks(rows, by_set)
-    header, *lines = sets_table(beside.audit)
-    sections = [
-        (
-            "Near and far OOD",
-            f"{note} Unweighted means over the sets of a group. {legend(beside.margin)}",
-            page.heat_table(by_role, "role", marks=beside.marks(by_role)),
-        ),
-        (
-            "Every set",
-            f"{note} For a single seed the 95 % interval of the AUROC. {legend(beside.margin)} {LEGEND}",
-            page.heat_table(by_set, "set", marks=signs, notes=beside.notes(), intervals=interval_notes(rows)),
-        ),
-        (
-            "The sets",
-            f"AUROC of the artefact control in %, and how many images {LEFT_OUT}",
-            page.plain_table(pd.DataFrame(lines, columns=header)),
-        ),
-    ]
-    if beside.audit.left_out_in_all:
-        filtered = over_seeds(rows, ["filtered_auroc", "filtered_fpr95_id"], by="set")
-        without = "Every set without the images to leave out, on both sides."
-        table = page.heat_table(filtered, "set", prefix="filtered_")
-        sections.append(("Without overlaps", f"{without} {note}", table))
-    return sections
-
-
-def write_report(
-    folder: Path, id_name: str, rows, groups, accuracy, mistaken, panels: dict, curves: dict, beside: Beside
-) -> None:
-    """Write index.html: shaded tables, ROC curves, accuracies, training curves."""
-    numbers = accuracy.drop(columns="seed").groupby("model", sort=False).mean().map(tables.percent)
-    sections = [
-        *_table_sections(rows, groups, beside),
-        (
-            "What a threshold costs and catches",
-            "For every model the detector that did best on these sets, first seed: the share of OOD images "
-            "that is flagged at each share of false alarms. The dotted line marks 5 % false alarms.",
-            f"<figure>{figures.roc_panels(panels, id_name)}</figure>",
-        ),
-        (
-            "Accuracy on the ID classes",
-            "Test accuracy in %, mean over seeds.",
-            page.plain_table(numbers.reset_index()),
-        ),
-    ]
-    if len(mistaken):
-        means = mistaken.drop(columns="seed").groupby("model", sort=False).mean().map(tables.percent)
-        sections.append(
-            (
-                "Knowing its own mistakes",
-                MISTAKES,
-                page.plain_table(means.rename(columns=COLUMNS).reset_index()),
-            )
-        )
-    if curves:
-        drawing = figures.curves(curves, ["loss", "knn", "validation_accuracy"])
-        sections.append(("Training", "First seed.", f"<figure>{drawing}</figure>"))
-    counts = {name: rows[name].nunique() for name in ("model", "detector", "set", "seed")}
-    lead = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()) + "."
-    save_text(folder / "index.html", page.page(f"OOD detection on {id_name}", lead, sections))
+    return "\n".join([*parts, "The columns of results.csv:\n", columns_list(rows.columns)])

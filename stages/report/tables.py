@@ -1,5 +1,6 @@
 """Tables for people: percentages, mean ± spread over seeds, the best of a column in bold."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
@@ -36,11 +37,14 @@ def overview(
     means = summary[(metric, "mean")]
     rivals = means[~means.index.get_level_values("detector").isin(aside)]
     best = {role: _best(rivals.xs(role, level="role"), metric) for role in rivals.index.unique("role")}
-    return "\n".join(_overview_part(means, models, best, aside, marks) for models in _kindred(means))
+    return "\n".join(_overview_part(means, models, best, aside, marks) for models in kindred(means))
 
 
-def _kindred(means: pd.Series) -> list[list[str]]:
-    """Return the models in groups that have a detector in common (ensembles have detectors of their own)."""
+def kindred(means: pd.Series) -> list[list[str]]:
+    """Return the models in groups that have a detector in common (ensembles have detectors of their own).
+
+    `means` is indexed by (model, detector, …).
+    """
     groups: list[tuple[list[str], set[str]]] = []
     for model, part in means.groupby(level="model", sort=False):
         detectors = set(part.index.get_level_values("detector"))
@@ -113,11 +117,21 @@ def _values(summary: pd.DataFrame, key: tuple, metrics: Sequence[str], behind: s
 
 
 def accuracy_table(rows: pd.DataFrame) -> str:
-    """Return models x probes, test accuracy as mean ± std over seeds."""
+    """Return models x probes, test accuracy as mean ± std over seeds; headings by `probe_name`."""
     probes = [name for name in rows.columns if name not in ("model", "seed")]
     grouped = rows.groupby("model", sort=False)[probes].agg(["mean", "std"])
     lines = [
         [f"`{model}`", *(percent(row[(probe, "mean")], row[(probe, "std")]) for probe in probes)]
         for model, row in grouped.iterrows()
     ]
-    return markdown(["model", *probes], lines)
+    return markdown(["model", *map(probe_name, probes)], lines)
+
+
+def probe_name(probe: str) -> str:
+    """Return the heading of a column of accuracies; "linear_0.01" is the probe on 1 % of the labels."""
+    share = re.fullmatch(r"linear_(0?\.\d+)", probe)
+    return (
+        f"linear, {100 * float(share[1]):g} % of labels"
+        if share
+        else probe.replace("transfer_", "transfer to ")
+    )

@@ -1,0 +1,63 @@
+"""Figures: what is drawn stands where the numbers say, for scores of any range."""
+
+import re
+
+import numpy as np
+import pytest
+
+from stages.report.figures import curves, distributions, roc_panels
+
+
+def shares(svg: str) -> list[str]:
+    return re.findall(r">(\d+) %</text>", svg)
+
+
+def test_distributions_say_how_much_of_a_set_is_flagged():
+    inside = np.arange(100.0)
+    panels = {"a · b": {"id": inside, "low": inside[:50], "half": np.repeat([10.0, 95.0], 20)}}
+    # threshold 95 (of 100 values 95 lie below): above it 96 … 99
+    assert shares(distributions(panels, "id")) == ["4", "0", "0"]
+    panels["a · b"]["half"] = np.repeat([10.0, 96.0], 20)
+    assert shares(distributions(panels, "id")) == ["4", "0", "50"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.zeros(5), np.array([0.0, 1e-300, 1e300]), np.array([-np.inf, 0.0, np.inf]), np.full(4, np.inf)],
+    ids=["constant", "huge", "infinite", "only infinite"],
+)
+def test_any_scores_can_be_drawn(values):
+    panels = {"m · d": {"id": np.array([0.0, 1.0, 2.0]), "ood": values}}
+    for draw in (distributions, roc_panels):
+        drawing = draw(panels, "id")
+        assert "nan" not in drawing.lower() and "inf" not in drawing.lower()
+        assert draw(panels, "id") == drawing
+    assert distributions({"m · d": {"id": values, "ood": values}}, "id")
+
+
+def test_the_axis_of_scores_is_labelled_in_powers_of_ten():
+    inside = np.linspace(-1, 1, 101)  # median 0, interquartile range 1
+    drawing = distributions({"m · d": {"id": inside, "far": inside * 1e4}}, "id")
+    labels = re.findall(r">(−?(?:1e\d|1?0{0,2}))</text>", drawing)
+    assert "0" in labels and "1e4" not in labels[:0] and labels == sorted(labels, key=_number)
+    assert max(map(_number, labels)) <= 1e4 and min(map(_number, labels)) >= -1e4
+
+
+def _number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def test_a_run_has_one_colour_in_all_panels_and_one_legend():
+    nan = float("nan")
+    runs = {
+        "first": {"epoch": [1, 2], "loss": [2.0, 1.0]},
+        "second": {"epoch": [1, 2], "loss": [3.0, 2.0], "knn": [nan, 0.5]},
+        "third": {"epoch": [1], "knn": [0.4]},
+    }
+    drawing = curves(runs, {"loss": "loss", "knn": "kNN accuracy"})
+    assert [drawing.count(f">{name}</text>") for name in runs] == [1, 1, 1]
+    colours = set(
+        re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: 1;", drawing.replace("stroke-linecap", "x"))
+    )
+    assert colours <= {"#000000", "#e69f00", "#56b4e9"} or not colours
+    assert ">kNN accuracy</text>" in drawing
