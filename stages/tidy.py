@@ -3,8 +3,8 @@
     make tidy
 
 DVC leaves the files of a dropped seed, set or model behind, and a stage that depends on a folder
-would see them. Only files whose content lies in DVC's cache are removed, so nothing is lost:
-putting the name back restores them without a run.
+would see them. Only files whose content lies in DVC's cache are removed, so nothing is lost: putting
+the name back restores them without a run. data/detectors/ is the user's own and left alone.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,11 @@ def orphans(root: Path) -> tuple[list[Path], list[str]]:
     with Repo(str(root)) as repo:
         outs = [Path(out.fs_path) for out in repo.index.outs]
         names = {stage.addressing for stage in repo.index.stages}
+    own = root / "data/detectors"
     files = [
-        file for file in sorted((root / "data").rglob("*")) if file.is_file() and file.name != ".gitignore"
+        file
+        for file in sorted((root / "data").rglob("*"))
+        if file.is_file() and file.name != ".gitignore" and own not in file.parents
     ]
     unknown = [file for file in files if not any(file == out or out in file.parents for out in outs)]
     return unknown, [name for name in _lock(root).get("stages", {}) if name not in names]

@@ -38,13 +38,8 @@ def test_any_scores_can_be_drawn(values):
 def test_the_axis_of_scores_is_labelled_in_powers_of_ten():
     inside = np.linspace(-1, 1, 101)  # median 0, interquartile range 1
     drawing = distributions({"m · d": {"id": inside, "far": inside * 1e4}}, "id")
-    labels = re.findall(r">(−?(?:1e\d|1?0{0,2}))</text>", drawing)
-    assert "0" in labels and "1e4" not in labels[:0] and labels == sorted(labels, key=_number)
-    assert max(map(_number, labels)) <= 1e4 and min(map(_number, labels)) >= -1e4
-
-
-def _number(text: str) -> float:
-    return float(text.replace("−", "-"))
+    labels = re.findall(r">([^<]+)</text>", drawing)
+    assert labels[:11] == ["−1e4", "−1e3", "−100", "−10", "−1", "0", "1", "10", "100", "1e3", "1e4"]
 
 
 def test_a_run_has_one_colour_in_all_panels_and_one_legend():
@@ -56,8 +51,8 @@ def test_a_run_has_one_colour_in_all_panels_and_one_legend():
     }
     drawing = curves(runs, {"loss": "loss", "knn": "kNN accuracy"})
     assert [drawing.count(f">{name}</text>") for name in runs] == [1, 1, 1]
-    colours = set(
-        re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: 1;", drawing.replace("stroke-linecap", "x"))
-    )
-    assert colours <= {"#000000", "#e69f00", "#56b4e9"} or not colours
+    lines = re.findall(r"fill: none; stroke: (#[0-9a-f]{6}); stroke-linecap", drawing)
+    first, second, third = "#000000", "#e69f00", "#56b4e9"
+    # two lines in the first panel, two in the second, three in the legend
+    assert lines == [first, second, second, third, first, second, third]
     assert ">kNN accuracy</text>" in drawing
