@@ -344,3 +344,17 @@ def test_results_of_the_network_and_of_stochastic_models_are_taken_up(run, tmp_p
     # the best of their models: their scores are drawn
     page = (tmp_path / "metrics_report/index.html").read_text()
     assert "simclr · gram" in page and "scratch · kl_knn" in page
+
+
+def test_accuracies_are_headed_in_words(run, tmp_path):
+    for seed in (0, 1):
+        probes = {"knn": 0.9, "linear": 0.5, "linear_0.01": 0.25, "linear_0.1": 0.4, "transfer_flowers": 0.3}
+        probes = {name: {"accuracy": value} for name, value in probes.items()}
+        save_json(tmp_path / f"results/probe/{seed}.json", {"models": {"simclr": probes, "scratch": probes}})
+    assert run().exit_code == 0
+    head = "| model | knn | linear | linear, 1 % of labels | linear, 10 % of labels | transfer to flowers |"
+    table = (tmp_path / "metrics/table.md").read_text()
+    assert head in table and "Transfer: the linear probe on the images and classes of that set." in table
+    # the metrics keep their short keys
+    accuracy = json.loads((tmp_path / "metrics/accuracy/simclr.json").read_text())
+    assert accuracy["accuracy_linear_0.01"] == 0.25 and accuracy["accuracy_transfer_flowers"] == 0.3
