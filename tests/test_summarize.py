@@ -325,6 +325,15 @@ def test_wrong_input_is_named(run, tmp_path):
     assert result.exit_code == 1 and "holds set 'svhn'" in result.stderr
 
 
+def test_images_that_are_missing_or_others_are_named(run, tmp_path):
+    path = tmp_path / "sets/noise.safetensors"
+    images = np.zeros((7, 1, 4, 4), np.uint8)
+    path.unlink()
+    assert "noise.safetensors: no such file" in run().stderr
+    save_tensors(path, {"test.images": images}, kind="set", metadata={})
+    assert "'noise' has 7 test images for 50 scores" in run().stderr
+
+
 def test_results_of_the_network_and_of_stochastic_models_are_taken_up(run, tmp_path):
     for seed in (0, 1):
         models = {"simclr": {"gram": {s: metrics(0.97 + 0.02 * seed) for s in OOD}}}

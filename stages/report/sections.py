@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stages.core.artefacts import load_tensors, save_text
+from stages.core.errors import InputError
 from stages.ood.imagesets import read_split
 from stages.report import figures, page
 from stages.report.audit import legend, sets_table
@@ -115,6 +116,9 @@ def _scores(found: Findings, panels: Mapping[str, Mapping[str, np.ndarray]], set
     drawing = figures.distributions(panels, found.id)
     title, scores = next(iter(panels.items()))
     images = {name: read_split(sets, name, "test")[0] for name in scores}
+    for name, values in scores.items():
+        if len(images[name]) != len(values):
+            raise InputError(f"{sets}: {name!r} has {len(images[name])} test images for {len(values)} scores")
     return [
         (
             "How the scores are distributed",
