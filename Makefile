@@ -14,6 +14,7 @@ DISK_GB := 8
 .DELETE_ON_ERROR:
 
 repro: $(VENV)/.run
+	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "No git repository here (or no git), which DVC needs: git clone instead of downloading the zip."; exit 1; }
 	@echo "Running dvc repro: every stage that is not up to date."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	@echo "Done. Results: metrics/table.md and metrics/summary.json; what changed: $(BIN)/dvc metrics diff"

@@ -109,8 +109,10 @@ def _emptied(match: re.Match) -> str:
 
 def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     """Write `base` with the values of `profile` to `params`; return whether anything changed."""
-    read_yaml(params)  # a broken one is named, not overwritten
-    before = params.read_text(encoding="utf-8")
+    before = ""
+    if params.is_file():
+        read_yaml(params)  # a broken one is named, not overwritten
+        before = params.read_text(encoding="utf-8")
     content = read_yaml(base)
     if profile.resolve() != base.resolve():
         merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile

@@ -60,8 +60,10 @@ def _cached(root: Path, files: Sequence[Path]) -> list[Path]:
 def tidy(root: Path) -> str:
     """Remove orphans below `root` and return a sentence that says what was done.
 
-    Raises InputError if dvc.yaml and params.yaml cannot be read together.
+    Raises InputError if dvc.yaml and params.yaml cannot be read together, or `root` is no git repository.
     """
+    if not (root / ".git").exists():
+        raise InputError(f"{root}: no git repository, which DVC needs; clone it, or run `git init` here")
     remove_leftovers(root)
     try:
         files, names = orphans(root)

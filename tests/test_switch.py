@@ -5,6 +5,7 @@ from ruamel.yaml import YAML
 
 from stages.core.errors import InputError
 from stages.switch import apply
+from stages.tidy import tidy
 from tests.closure import ROOT
 
 BASE = ROOT / "profiles/quickstart.yaml"
@@ -106,3 +107,14 @@ def test_empty_lists_stay_on_their_line_and_the_next_comment_stays(params, tmp_p
     assert comments(after) == comments(before)
     apply(params, BASE, BASE)
     assert params.read_text() == before
+
+
+def test_lost_params_are_written_anew(params):
+    params.unlink()
+    assert apply(params, BASE, BASE)
+    assert params.read_bytes() == BASE.read_bytes()
+
+
+def test_tidying_without_git_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match="no git repository, which DVC needs; clone it"):
+        tidy(tmp_path)
