@@ -17,7 +17,7 @@ repro: $(VENV)/.run
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "No git repository here (or no git), which DVC needs: git clone instead of downloading the zip."; exit 1; }
 	@echo "Running dvc repro: every stage that is not up to date."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
-	@echo "Done. Results: metrics/table.md and metrics/summary.json; what changed: $(BIN)/dvc metrics diff"
+	@echo "Done. Results: metrics/table.md and report/index.html; what changed: $(BIN)/dvc metrics diff"
 
 test: $(VENV)/.test
 	@echo "Linting, then running all tests (warnings are errors)."

@@ -9,8 +9,9 @@ from stages.core.artefacts import load_json
 from stages.report.tables import markdown, percent
 
 COLUMNS = {
-    "aurc": "AURC",
-    "eaurc": "E-AURC",
+    "error": "error",
+    "aurc": "AURC ×10³",
+    "eaurc": "E-AURC ×10³",
     "mistakes_auroc": "AUROC of mistakes",
     "mistakes_fpr95": "FPR95 of mistakes",
     "ece": "calibration error",
@@ -26,15 +27,29 @@ def mistakes(probes: Iterable[tuple[int, Path]]) -> pd.DataFrame:
     for seed, path in probes:
         for model, found in load_json(path)["models"].items():
             if "aurc" in found.get("head", {}):
-                rows.append({"model": model, "seed": seed} | {key: found["head"].get(key) for key in COLUMNS})
+                head = {"error": 1 - found["head"]["accuracy"], **found["head"]}
+                rows.append({"model": model, "seed": seed} | {key: head.get(key) for key in COLUMNS})
     return pd.DataFrame(rows, columns=["model", "seed", *COLUMNS])
 
 
-def mistakes_table(rows: pd.DataFrame) -> str:
-    """Return classifiers x columns in percent, mean ± standard deviation over seeds."""
+def mistakes_frame(rows: pd.DataFrame, *, spread: bool) -> pd.DataFrame:
+    """Return classifiers x columns as text, mean over seeds and, with `spread`, ± standard deviation.
+
+    Percentages, AURC and E-AURC in thousandths: they are areas under a curve of small errors.
+    """
     grouped = rows.astype(dict.fromkeys(COLUMNS, float)).groupby("model", sort=False)[list(COLUMNS)]
-    lines = [
-        [f"`{model}`", *(percent(row[(key, "mean")], row[(key, "std")]) for key in COLUMNS)]
-        for model, row in grouped.agg(["mean", "std"]).iterrows()
-    ]
-    return markdown(["model", *COLUMNS.values()], lines)
+    scale = {key: 10.0 if key.endswith("aurc") else 1.0 for key in COLUMNS}
+    cells = {"model": []} | {title: [] for title in COLUMNS.values()}
+    for model, row in grouped.agg(["mean", "std"]).iterrows():
+        cells["model"].append(model)
+        for key, title in COLUMNS.items():
+            std = scale[key] * row[(key, "std")] if spread else None
+            cells[title].append(percent(scale[key] * row[(key, "mean")], std))
+    return pd.DataFrame(cells)
+
+
+def mistakes_table(rows: pd.DataFrame) -> str:
+    """Return classifiers x columns as a Markdown table, mean ± standard deviation over seeds."""
+    frame = mistakes_frame(rows, spread=True)
+    lines = [[f"`{model}`", *cells] for model, *cells in frame.itertuples(index=False)]
+    return markdown(list(frame.columns), lines)

@@ -12,7 +12,7 @@ from stages.ood.imagesets import read_split
 from stages.report import figures, page
 from stages.report.audit import legend, sets_table
 from stages.report.glance import best_of, glance_table
-from stages.report.mistakes import COLUMNS
+from stages.report.mistakes import mistakes_frame
 from stages.report.pictures import misleading
 from stages.report.results import over_seeds, scores_file
 from stages.report.significance import LEGEND, interval_notes
@@ -148,8 +148,7 @@ def _accuracies(found: Findings) -> list[Section]:
     table = page.plain_table(numbers.rename(columns=probe_name).reset_index())
     sections = [("Accuracy on the ID classes", f"{accuracy_note(found.accuracy)} Mean over seeds.", table)]
     if len(found.mistaken):
-        means = found.mistaken.drop(columns="seed").groupby("model", sort=False).mean().map(percent)
-        table = page.plain_table(means.rename(columns=COLUMNS).reset_index())
+        table = page.plain_table(mistakes_frame(found.mistaken, spread=False))
         sections.append(("Knowing its own mistakes", MISTAKES, table))
     return sections
 

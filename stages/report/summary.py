@@ -27,9 +27,10 @@ ACCURACY = (
     "head = the classifier's own; ensemble = the leave-out ensemble's."
 )
 MISTAKES = (
-    "Whether classifiers know their mistakes on the ID test set, by their highest probability, in %: area "
-    "under the risk-coverage curve (0 is best), its excess over the best order, and how well mistakes are "
-    "told from right predictions."
+    "Whether classifiers know their mistakes on the ID test set, by their highest probability, in %: the "
+    "error, the area under the risk-coverage curve (AURC, 0 is best), its excess over the best order "
+    "(E-AURC), how well mistakes are told from right predictions (uncertain where they are few), and how far "
+    "probabilities are from accuracies."
 )
 LEFT_OUT = (
     "the filtered numbers leave out: exact or else near duplicates of images that something is learnt from "

@@ -96,4 +96,4 @@ def test_mistakes_table(tmp_path):
     rows = mistakes((seed, tmp_path / f"{seed}.json") for seed in (0, 1))
     assert len(rows) == 2 and set(rows["model"]) == {"net"}
     last = mistakes_table(rows).splitlines()[-1]
-    assert last == "| `net` | 1.2 ± 0.0 | 0.7 ± 0.0 | 91.0 | 43.0 | 2.0 ± 0.0 |"
+    assert last == "| `net` | 10.0 ± 0.0 | 12.0 ± 0.0 | 7.0 ± 0.0 | 91.0 | 43.0 | 2.0 ± 0.0 |"
