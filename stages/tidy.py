@@ -81,7 +81,12 @@ def tidy(root: Path) -> str:
     text = (
         f"Tidied: {len(safe)} file(s) and {len(names)} entries of dvc.lock that no stage declares any more."
     )
-    return text + (f" Kept, since DVC's cache does not hold them: {', '.join(kept)}." if kept else "")
+    if kept:
+        text += (
+            " Kept, since dvc.lock does not name them or DVC's cache lacks them (`dvc checkout` removes "
+            f"those that DVC made): {', '.join(kept)}."
+        )
+    return text
 
 
 def _drop(root: Path, names: list[str]) -> None:
