@@ -118,3 +118,15 @@ def test_lost_params_are_written_anew(params):
 def test_tidying_without_git_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match="no git repository, which DVC needs; clone it"):
         tidy(tmp_path)
+
+
+def test_lists_on_one_line_are_written_below_each_other_like_the_quickstart_s(params, tmp_path):
+    before = params.read_text()
+    profile = "runs: {architectures: [a], seeds: [3, 4], adopted: [x]}\nevaluate: {models: [a, b]}\n"
+    apply(params, write(tmp_path, profile), BASE)
+    after = params.read_text()
+    values = YAML(typ="safe").load(after)
+    assert values["runs"]["architectures"] == ["a"] and values["runs"]["seeds"] == [3, 4]
+    assert values["runs"]["adopted"] == ["x"] and values["evaluate"]["models"] == ["a", "b"]
+    assert values["models"] == {} and comments(after) == comments(before)
+    assert "  architectures:          # leave-out ensembles\n  - a\n" in after
