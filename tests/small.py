@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from stages.core.artefacts import save_tensors
+from stages.core.artefacts import load_tensors, save_tensors
 from stages.models.build import build_backbone, seeded
 from stages.models.files import save_model
 
@@ -58,6 +58,16 @@ def write_sets(folder: Path) -> dict[str, Path]:
     upside |= {"validation.images": own[600:700, :, ::-1], "validation.labels": np.full(100, -1)}
     save_tensors(paths["corruptions"], upside, kind="set", metadata=set_metadata("corruptions", [], {}))
     return paths
+
+
+def steal(folder: Path, name: str, count: int) -> None:
+    """Put the first test images of a set among the tuning images of corruptions, from place 5 on."""
+    path = folder / "corruptions.safetensors"
+    tensors, metadata = load_tensors(path, kind="set")
+    tensors = {key: np.array(array) for key, array in tensors.items()}
+    stolen = load_tensors(folder / f"{name}.safetensors")[0]["test.images"][:count]
+    tensors["validation.images"][5 : 5 + count] = stolen
+    save_tensors(path, tensors, kind="set", metadata=metadata)
 
 
 def model_metadata(**changes) -> dict:

@@ -20,7 +20,7 @@ from stages.ood.network.registry import NETWORK
 from stages.ood.stochastic.registry import STOCHASTIC
 from stages.opened import open_model
 from stages.selfsup.rotation import Rotation
-from tests.small import call, model_metadata, write_params, write_sets
+from tests.small import call, model_metadata, steal, write_params, write_sets
 
 SETS = {"digits": {"role": "id"}, "heldout": {"role": "near"}, "noise": {"role": "far"}}
 SETS |= {"corruptions": {"role": "tuning"}}
@@ -134,6 +134,9 @@ def test_network_names_what_is_wrong(folder, capsys):
     assert "16x16" in capsys.readouterr().err
     model = write_model(folder, "head", classes=[str(label) for label in range(1, 9)])
     assert run_network(folder, model) == 1 and "another profile" in capsys.readouterr().err
+    steal(folder, "heldout", 2)
+    assert run_network(folder, write_model(folder, "head")) == 1
+    assert "shares 2 of its validation images with the test images of 'heldout'" in capsys.readouterr().err
     assert not (folder / "out.json").exists()
 
 
