@@ -1,4 +1,4 @@
-"""Model, preprocessing, detector and threshold in one file, and decisions about any images from it.
+"""Model, preprocessing, detectors and threshold in one file, and decisions about any images from it.
 
 from stages.deployment import load_deployed
 scorer = load_deployed("data/detectors/simclr-ssd.safetensors")
@@ -20,9 +20,10 @@ from stages.core.errors import InputError
 from stages.data.sets.images import read_image, to_array
 from stages.evaluation.extract import batches, extract
 from stages.models.files import Model, restore_model
-from stages.ood.files import Calibrated, calibrate, pack, unpack
-from stages.ood.outputs import Embeddings, Outputs
+from stages.ood.files import Calibrated, Given, pack, unpack
+from stages.ood.outputs import Outputs
 from stages.ood.thresholds import discoveries
+from stages.opened import open_model
 
 BATCH = 256  # images in memory at a time
 _MODEL = "model."
@@ -41,7 +42,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A scorer: network, its metadata (preprocessing, classes), and the calibrated detector."""
+    """A scorer: network, its metadata (preprocessing, classes), and the calibrated detectors."""
 
     model: Model
     metadata: Mapping[str, Any]
@@ -58,9 +59,13 @@ class Deployed:
                 f"images must be uint8 of shape (N, {channels}, {size}, {size}), "
                 f"found {images.dtype} {images.shape}; read files with `read_folder`"
             )
-        mean, std = self.metadata["mean"], self.metadata["std"]
-        arrays = extract(self.model, batches(images, BATCH), mean=mean, std=std)
-        scores = self.calibrated.detector.score(Outputs("images", **arrays))
+        preprocessing = {"mean": self.metadata["mean"], "std": self.metadata["std"]}
+        arrays = extract(self.model, batches(images, BATCH), **preprocessing)
+        given = Given(Outputs("images", **arrays))
+        if self.calibrated.asks_network:
+            device = next(self.model.parameters()).device
+            given = Given(given.outputs, images, open_model(self.model, device=device, **preprocessing))
+        scores = self.calibrated.score(given)
         return Decisions(
             scores,
             self.calibrated.p_values(scores),
@@ -75,43 +80,13 @@ class Deployed:
         return [str(names[head[place]]) for place in logits.argmax(axis=1)]
 
 
-def fit_deployed(
-    arrays: Mapping[str, np.ndarray],
-    metadata: Mapping[str, Any],
-    embeddings: Embeddings,
-    *,
-    detector: str,
-    settings: Any,
-    alpha: float,
-    device: str,
-) -> Calibrated:
-    """Fit a detector for a model file's `arrays` and `metadata` on that model's embeddings.
-
-    It is calibrated on ID validation, or on ID test if the model was trained on validation: it is surer of
-    images that it was trained on than of new ones, and a threshold from them raises too many alarms.
-    Raises InputError if the embeddings are of another model.
-    """
-    if embeddings.metadata["model_metadata"] != metadata:
-        raise InputError(
-            f"{embeddings.path}: these are not the embeddings of model {metadata['name']!r} of seed "
-            f"{metadata['seed']}, or it was trained again since; write them with `dvc repro embed`"
-        )
-    splits = ("train", "test" if metadata.get("saw_validation") else "validation")
-    train, validation = (embeddings.outputs(embeddings.id, split) for split in splits)
-    head = train.head
-    if head is not None and not np.array_equal(head.weight, arrays["head.weight"]):
-        raise InputError(f"{embeddings.path}: the model was trained again since; run `dvc repro embed`")
-    seed = metadata["seed"]
-    return calibrate(detector, settings, train, validation, alpha=alpha, seed=seed, device=device)
-
-
 def save_deployed(
     path: str | Path,
     arrays: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
     calibrated: Calibrated,
 ) -> None:
-    """Write a model file's arrays and metadata and a calibrated detector as one file."""
+    """Write a model file's arrays and metadata and calibrated detectors as one file."""
     found, content = pack(calibrated)
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **found}
     save_tensors(path, tensors, kind="detector", metadata={**content, "model_metadata": dict(metadata)})

@@ -114,16 +114,22 @@ def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path,
 
 def test_settings_that_a_search_chose(folder, tmp_path, capsys):
     chosen = tmp_path / "r.json"
-    save_json(
-        chosen, {"models": {}, "chosen": {"digital.knn.k": {"value": 2, "source": "s", "candidates": []}}}
-    )
+    models = {"digital": {"knn": {}, "vim": {}}}
+    found = {"digital.knn.k": {"value": 2, "source": "s", "candidates": []}}
+    save_json(chosen, {"models": models, "chosen": found})
     assert deployed(folder, "knn", chosen=chosen) == 0
     assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 2
-    save_json(chosen, {"models": {}, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
+    save_json(chosen, {"models": models, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
     assert deployed(folder, "knn", chosen=chosen) == 0
     assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 3
     assert deployed(folder, "vim", chosen=chosen) == 1
     assert "holds no share of vim for model 'digital'" in capsys.readouterr().err
+    save_json(chosen, {"models": {"other": models["digital"]}, "chosen": {}})
+    assert deployed(folder, "knn", chosen=chosen) == 1
+    assert (
+        "no results of knn for model 'digital'; name the results of the stage posthoc"
+        in capsys.readouterr().err
+    )
 
 
 def test_three_lines_of_python(folder):
@@ -226,7 +232,7 @@ def test_embeddings_of_another_training_are_refused(folder, tmp_path, capsys):
 def test_the_file_says_what_it_is(folder):
     assert deployed(folder, "ssd") == 0
     metadata = load_tensors(folder / "d.safetensors")[1]
-    assert metadata["detector"]["settings"]["ridge"] == 1e-3
+    assert metadata["detectors"][0]["settings"]["ridge"] == 1e-3 and metadata["combination"] is None
     assert metadata["threshold"]["alpha"] == 0.05 and metadata["threshold"]["images"] == 100
     json.dumps(metadata, allow_nan=False)
 
