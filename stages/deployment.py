@@ -80,6 +80,24 @@ class Deployed:
         return [str(names[head[place]]) for place in logits.argmax(axis=1)]
 
 
+def facts(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
+    """Return in words what decides: for people who look at the decisions. fdr: as of `judge_together`."""
+    metadata, threshold = scorer.metadata, scorer.calibrated.threshold
+    rule = (
+        f"score above {threshold.value:.6g}; of an ID picture with a chance of at most {threshold.alpha:.3g}"
+    )
+    if fdr is not None:
+        rule = f"all judged together: of those called OOD at most {fdr:.3g} are expected to be ID"
+    classes = ", ".join(map(str, metadata["classes"]))
+    return {
+        "Detector": scorer.calibrated.name,
+        "Model": f"{metadata['name']}, seed {metadata['seed']}",
+        "ID": f"{metadata['id']}: {classes}",
+        "Called OOD": rule,
+        "Calibrated on": f"{threshold.images} ID pictures",
+    }
+
+
 def save_deployed(
     path: str | Path,
     arrays: Mapping[str, np.ndarray],

@@ -19,7 +19,7 @@ from stages.core.cli import StageCommand
 from stages.core.errors import InputError
 from stages.data.sets.images import SUFFIXES
 from stages.data.sets.readers import list_images
-from stages.deployment import BATCH, judge_together, load_deployed, read_folder
+from stages.deployment import BATCH, facts, judge_together, load_deployed, read_folder
 from stages.machine import machine
 from stages.ood.thresholds import check_rate
 from stages.report.gallery import gallery
@@ -65,9 +65,8 @@ def main(detector, images, batch_size, fdr, out, html, html_count):
     if fdr is not None:
         called, rate = judge_together(out, fdr, threshold.images), f"a false-discovery rate of {fdr:.3g}"
     if html:
-        save_text(
-            html, gallery(Path(out), images, f"{images.name} by {Path(detector).stem}", count=html_count)
-        )
+        title = f"{images.resolve().name} by {Path(detector).stem}"
+        save_text(html, gallery(Path(out), images, title, facts(scorer, fdr), count=html_count))
     click.echo(f"Wrote {out}: {called} of {len(paths)} images are OOD at {rate}.")
 
 

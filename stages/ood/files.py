@@ -15,7 +15,14 @@ from stages.ood.outputs import Outputs, part_of
 from stages.ood.registry import DETECTORS
 from stages.ood.ssd import Ssd
 from stages.ood.stochastic.registry import STOCHASTIC
-from stages.ood.thresholds import Combination, Threshold, conformal_threshold, evidence, p_values
+from stages.ood.thresholds import (
+    Combination,
+    Threshold,
+    conformal_threshold,
+    evidence,
+    images_needed,
+    p_values,
+)
 
 Kind = type[Detector] | type[NetworkDetector]
 KINDS: dict[str, Kind] = {**DETECTORS, "ssd": Ssd, **STOCHASTIC, **NETWORK}
@@ -31,6 +38,9 @@ class Given:
     outputs: Outputs | None = None
     images: np.ndarray | None = None
     network: Network | None = None
+
+    def __len__(self) -> int:
+        return len(self.images if self.outputs is None else self.outputs)
 
     def part(self, rows: slice) -> "Given":
         """Return what is given of some of the images."""
@@ -116,6 +126,7 @@ def calibrate(
     first = second = held
     if combination is not None or any(map(reads_validation, detectors.values())):
         first, second = held.part(slice(0, None, 2)), held.part(slice(1, None, 2))
+    _check_count(alpha, len(second), len(held))
     for detector in detectors.values():
         if isinstance(detector, NetworkDetector):
             images = {"train": train.images, "validation": first.images, "tuning": tuning}
@@ -131,6 +142,16 @@ def calibrate(
     return Calibrated(
         detectors, calibration, conformal_threshold(calibration, alpha), combination, references
     )
+
+
+def _check_count(alpha: float, count: int, held: int) -> None:
+    """Raise InputError if there are too few images, before anything is fitted."""
+    if count < (needed := images_needed(alpha)):
+        half = f", half of {held}, since the other half is learned from" if count < held else ""
+        raise InputError(
+            f"a threshold for alpha {alpha} needs at least {needed} calibration images, there are "
+            f"{count}{half}; calibrate on more ID images or raise alpha"
+        )
 
 
 def reads_validation(detector: Detector | NetworkDetector) -> bool:

@@ -169,7 +169,7 @@ def test_a_combination_finds_what_each_detector_alone_would_miss():
 def test_refuses():
     with pytest.raises(InputError, match="needs at least 999 calibration images, there are 300"):
         calibrated("knn", alpha=0.001)
-    with pytest.raises(InputError, match="needs at least 199 calibration images, there are 150"):
+    with pytest.raises(InputError, match="at least 199 calibration images, there are 150, half of 300"):
         calibrated("knn", "msp", alpha=0.005, combination="simes")
     with pytest.raises(InputError, match="unknown detector 'odinn'"):
         made("odinn", None, seed=0, device="cpu")

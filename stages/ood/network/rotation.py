@@ -1,8 +1,9 @@
 """Rotation score (Hendrycks et al. 2019): how badly the network tells how an image is turned.
 
-Their score of a classifier with a rotation head beside its class head is this one less KL(uniform || p(. | x))
-over the classes. No model here carries both over one backbone (`train` moves the backbone that the rotation
-head was learned on, and leaves that head out of its file), so there is the self-supervised part alone.
+Of a classifier with a rotation head beside its class head, their score is this one less
+KL(uniform || p(. | x)) over the classes. No model here has both over one backbone (`train` moves the
+backbone that the rotation head was learned on, and leaves that head out of its file), so this is the
+self-supervised part alone.
 """
 
 import torch
