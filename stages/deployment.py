@@ -17,7 +17,8 @@ import torch
 
 from stages.core.artefacts import atomic, load_tensors, save_tensors
 from stages.core.errors import InputError
-from stages.data.sets.images import read_image, to_array
+from stages.data.sets.images import SUFFIXES, read_image, to_array
+from stages.data.sets.readers import list_images
 from stages.evaluation.extract import batches, extract
 from stages.models.files import Model, restore_model
 from stages.ood.files import Calibrated, Given, pack, unpack
@@ -83,11 +84,9 @@ class Deployed:
 def facts(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
     """Return in words what decides: for people who look at the decisions. fdr: as of `judge_together`."""
     metadata, threshold = scorer.metadata, scorer.calibrated.threshold
-    rule = (
-        f"score above {threshold.value:.6g}; of an ID picture with a chance of at most {threshold.alpha:.3g}"
-    )
+    rule = f"score above {threshold.value:.6g}: at most {threshold.alpha:.1%} of ID pictures, on average"
     if fdr is not None:
-        rule = f"all judged together: of those called OOD at most {fdr:.3g} are expected to be ID"
+        rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
     classes = ", ".join(map(str, metadata["classes"]))
     return {
         "Detector": scorer.calibrated.name,
@@ -141,18 +140,49 @@ def judge_together(table: str | Path, rate: float, calibration: int) -> int:
     return int(called.sum())
 
 
+def find_pictures(where: Path) -> tuple[Path, list[Path]]:
+    """Return (folder, paths of the pictures in it and in its folders, sorted); `where` may be one picture.
+
+    Raises InputError if there is nothing, or no picture.
+    """
+    if where.is_file():
+        return where.parent, [where]
+    if not where.is_dir():
+        raise InputError(f"{where}: no such folder or picture")
+    paths = list_images(where)
+    if not paths:
+        raise InputError(f"{where}: no image in it; known endings: {', '.join(SUFFIXES)}")
+    return where, paths
+
+
 def read_folder(
-    paths: Sequence[Path], size: int, channels: int, *, batch_size: int = BATCH
+    paths: Sequence[Path],
+    size: int,
+    channels: int,
+    *,
+    batch_size: int = BATCH,
+    unreadable: list[Path] | None = None,
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
     """Yield (paths, uint8 [B, channels, size, size]) by the chain of all sets, in constant memory.
 
-    Raises InputError naming a file that cannot be read.
+    Raises InputError naming a file that cannot be read; if a list `unreadable` is given, the file goes
+    in there instead and its row is left out.
     """
 
-    def load(path: Path) -> np.ndarray:
-        return to_array(read_image(path), size, channels)
+    def load(path: Path) -> np.ndarray | None:
+        try:
+            return to_array(read_image(path), size, channels)
+        except InputError:
+            if unreadable is None:
+                raise
+            return None
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
-            piece = list(paths[start : start + batch_size])
-            yield piece, np.stack(list(pool.map(load, piece)))
+            piece = paths[start : start + batch_size]
+            found = list(zip(piece, pool.map(load, piece), strict=True))
+            if unreadable is not None:
+                unreadable.extend(path for path, array in found if array is None)
+            found = [pair for pair in found if pair[1] is not None]
+            if found:
+                yield [path for path, _ in found], np.stack([array for _, array in found])

@@ -111,11 +111,16 @@ def write_params(path: Path) -> Path:
 
 
 def options(**values) -> list[str]:
-    """Return command-line options from names and values; lists repeat, bools become --x or --no-x."""
+    """Return command-line options from names and values; lists repeat, bools become --x or --no-x.
+
+    None makes a flag, --x.
+    """
     found = []
     for name, value in values.items():
         name = name.replace("__", ".")
-        if isinstance(value, bool):
+        if value is None:
+            found.append(f"--{name}")
+        elif isinstance(value, bool):
             found.append(f"--{name}" if value else f"--no-{name}")
         else:
             for item in value if isinstance(value, list) else [value]:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -176,6 +177,13 @@ def test_gallery_shows_the_most_ood_first(folder, tmp_path):
         with Image.open(folder / "pictures" / names[0]) as original:
             np.testing.assert_array_equal(np.asarray(shown), np.asarray(original))
     assert "http" not in page, "nothing is loaded from elsewhere"
+    heights = [float(height) for height in re.findall(r'height="([\d.]+)" fill=', page)]
+    p = np.array([float(row["p_value"]) for row in rows])
+    red = np.array([row["is_ood"] == "true" for row in rows])
+    bars = np.stack([np.histogram(p[part], 20, (0, 1))[0] for part in (red, ~red)], 1).ravel()
+    np.testing.assert_allclose(np.array(heights) / sum(heights), bars / bars.sum(), atol=1e-3)
+    assert page.index("Out-of-distribution") < page.index("In-distribution")
+    assert "<dd>knn</dd>" in page and "at most 5.0% of ID pictures" in page
 
 
 def test_gallery_escapes_names(folder, tmp_path):
@@ -197,7 +205,40 @@ def test_bad_pictures_are_named(folder, tmp_path, capsys):
     (images / "broken.png").write_bytes(b"not a picture")
     assert scored(folder, tmp_path, images=images)[0] == 1
     assert "broken.png: cannot be read" in capsys.readouterr().err
+    assert scored(folder, tmp_path, images=images, skip_unreadable=None)[0] == 1
+    assert "none of the 1 pictures can be read" in capsys.readouterr().err
+    for nothing in ("absent", "absent.png"):
+        assert scored(folder, tmp_path, images=images / nothing)[0] == 1
+        assert f"{nothing}: no such folder or picture" in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_unreadable_pictures_can_be_left_out_and_are_named(folder, tmp_path, capsys):
+    assert deployed(folder, "knn") == 0
+    _, all_rows = scored(folder, tmp_path, images=folder / "pictures" / "heldout")
+    shutil.copytree(folder / "pictures" / "heldout", tmp_path / "in")
+    for place in (0, 7, 59):
+        (tmp_path / "in" / f"{place:03}.png").write_bytes(b"not a picture")
+    page, images = tmp_path / "page.html", tmp_path / "in"
+    status, rows = scored(folder, tmp_path, images=images, skip_unreadable=None, batch_size=1, html=page)
+    assert status == 0 and len(rows) == 57
+    expected = [row for place, row in enumerate(all_rows) if place not in (0, 7, 59)]
+    for row, alone in zip(rows, expected, strict=True):
+        assert row["path"] == alone["path"]
+        assert float(row["score"]) == pytest.approx(float(alone["score"]), rel=1e-3, abs=1e-5)
+    found = capsys.readouterr()
+    assert found.err.count("cannot be read, left out") == 3 and "007.png" in found.err
+    assert "of 57 images" in found.out and "of 57 pictures" in page.read_text()
+
+
+def test_one_picture(folder, tmp_path):
+    assert deployed(folder, "knn") == 0
+    _, all_rows = scored(folder, tmp_path)
+    page = tmp_path / "page.html"
+    status, rows = scored(folder, tmp_path, images=folder / "pictures" / "digits" / "007.png", html=page)
+    assert status == 0 and [row["path"] for row in rows] == ["007.png"]
+    assert float(rows[0]["score"]) == pytest.approx(float(all_rows[7]["score"]), rel=1e-3, abs=1e-5)
+    assert "#1 <strong>" in page.read_text()
 
 
 def test_wrong_files_are_named(folder, tmp_path, capsys):
