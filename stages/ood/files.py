@@ -47,7 +47,9 @@ class Given:
         outputs = None if self.outputs is None else part_of(self.outputs, rows)
         return replace(self, outputs=outputs, images=None if self.images is None else self.images[rows])
 
-    def score(self, detector: Detector | NetworkDetector, progress: Progress = lambda count: None):
+    def score(
+        self, detector: Detector | NetworkDetector, progress: Progress = lambda count: None
+    ) -> np.ndarray:
         """Return the scores float64 [N] of a fitted detector, larger = more OOD."""
         if isinstance(detector, NetworkDetector):
             return detector.score(self.network, self.images, progress)

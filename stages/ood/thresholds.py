@@ -104,7 +104,9 @@ def tail_p_values(reference, scores) -> np.ndarray:
     return np.maximum(p, np.finfo(np.float64).tiny)
 
 
-def evidence(references: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], method: Combination):
+def evidence(
+    references: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], method: Combination
+) -> np.ndarray:
     """Return -log of the combined p-value of several detectors, in nats: float64 [N], larger = more OOD.
 
     references and scores by detector: of ID images, and of the images to judge. The p-values among

@@ -81,7 +81,7 @@ def _sections(
     ):
         places = [place for place in shown if rows[place]["is_ood"] == flag]
         if places:
-            yield f"<h2>{name} <span>{total} pictures</span></h2><main>"
+            yield f"<h2>{name} <span>{total} picture{'s' * (total != 1)}</span></h2><main>"
             yield from (_figure(rows[place], place + 1, images) for place in places)
             yield "</main>"
 
@@ -92,7 +92,7 @@ def _figure(row: Mapping[str, str], rank: int, images: Path) -> str:
     predicted = html.escape(row["predicted_class"])
     lines = [f"score {float(row['score']):.4g}", f"p {float(row['p_value']):.3g}"]
     lines += [f"class {predicted}"] if predicted else []
-    details = "".join(f"<small>{line}</small>" for line in [" · ".join(lines[:2]), *lines[2:]])
+    details = "".join(f"<small>{line}</small>" for line in lines)
     return (
         f'<figure class="{"ood" if is_ood else "id"}"><img alt="{name}"{look} src="{source}">'
         f"<figcaption>#{rank} <strong>{'OOD' if is_ood else 'ID'}</strong>{details}"
