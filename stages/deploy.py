@@ -4,68 +4,70 @@
         --embeddings data/embeddings/0/classifier_simclr.safetensors --detector knn --alpha 0.05
         --out data/detectors/classifier_simclr-knn.safetensors
 
-Not a stage: run it for the detector you chose. Seconds on two CPU cores.
+Any detector of the stages posthoc, ssd, stochastic and network. Several, each by its own --detector, make
+one score by --combine. Not a stage: run it for the detector you chose. Seconds on two CPU cores; where
+a detector asks the network itself, a pass over the images of --sets_dir more.
 """
 
-from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import click
 
-from stages.core.artefacts import load_json, load_tensors
-from stages.core.cli import StageCommand, read_section, strict
-from stages.core.errors import InputError, known
-from stages.deployment import fit_deployed, save_deployed
+from stages.calibration import fit_deployed, settings_of
+from stages.core.artefacts import load_tensors
+from stages.core.cli import StageCommand
+from stages.core.errors import InputError
+from stages.deployment import save_deployed
 from stages.machine import machine
-from stages.ood.files import KINDS
 from stages.ood.outputs import read_embeddings
+from stages.ood.thresholds import Combination
+
+FOLDER = click.Path(path_type=Path)
 
 
-def settings_of(detector: str, params: str, chosen: str | None = None, model: str = ""):
-    """Return the detector's settings from its section of the params file, or what a search chose for `model`.
-
-    chosen: results of posthoc or ssd. InputError if a file lacks the section or the choice.
-    """
-    kind = KINDS[known(detector, "detector", KINDS)]
-    where = f"{params}:ssd" if detector == "ssd" else f"{params}:posthoc.{detector}"
-    names = [field.name for field in fields(kind.Settings)]
-    if chosen is None:
-        section = read_section(where) if names else {}
-        section.pop("select", None)  # how the stage ssd finds its settings, and none of them
-        return strict(kind.Settings, section, where)
-    found = load_json(chosen).get("chosen", {})
-    prefixes = [f"{model}.", ""] if detector == "ssd" else [f"{model}.{detector}.", f"{detector}."]
-    values = {
-        name: found[p + name]["value"] for name in names for p in reversed(prefixes) if p + name in found
-    }
-    if missing := [name for name in names if name not in values]:
-        raise InputError(
-            f"{chosen}: holds no {missing[0]} of {detector} for model {model!r}; run it with search"
-        )
-    return strict(kind.Settings, values, chosen)
+def check_names(names: tuple[str, ...], combine: str | None) -> None:
+    """Raise InputError unless there is one detector, or several different ones and a way to combine them."""
+    if len(set(names)) < len(names):
+        raise InputError(f"--detector names one twice: {', '.join(names)}")
+    if combine is None and len(names) > 1:
+        raise InputError(f"--detector is given {len(names)} times; say how they make one score by --combine")
+    if combine is not None and len(names) == 1:
+        raise InputError("--combine needs two or more detectors; give --detector again, or leave it away")
 
 
 @click.command(cls=StageCommand)
 @click.option("--model", required=True, help="Model file.")
-@click.option("--embeddings", required=True, type=click.Path(path_type=Path), help="Its embeddings file.")
-@click.option("--detector", required=True, help="Name of the detector, as in params.yaml.")
+@click.option("--embeddings", type=FOLDER, help="Its embeddings file; odin, gram and rotation need none.")
+@click.option("--detector", required=True, multiple=True, help="Name of a detector, as in params.yaml.")
+@click.option("--combine", type=click.Choice(get_args(Combination)), help="How several make one score.")
 @click.option("--alpha", required=True, type=float, help="Share of ID images that may be called OOD.")
-@click.option("--params", default="params.yaml", show_default=True, help="File with the detector's settings.")
-@click.option("--chosen", help="Results of posthoc or ssd: use the settings that they chose for the model.")
+@click.option("--params", default="params.yaml", show_default=True, help="File with settings and sets.")
+@click.option("--chosen", multiple=True, help="Results of a stage: use the settings chosen for the model.")
+@click.option("--sets_dir", default="data/sets", show_default=True, type=FOLDER, help="Folder of set files.")
 @click.option("--out", required=True, help="Detector file to write.")
-def main(model, embeddings, detector, alpha, params, chosen, out):
+def main(model, embeddings, detector, combine, alpha, params, chosen, sets_dir, out):
+    check_names(detector, combine)
     arrays, metadata = load_tensors(model, kind="model")
-    settings = settings_of(detector, params, chosen, metadata["name"])
-    outputs = read_embeddings(embeddings.parent, embeddings.stem, metadata["seed"])
-    device = str(machine().device)
+    settings = {name: settings_of(name, params, chosen, metadata["name"]) for name in detector}
+    outputs = embeddings and read_embeddings(embeddings.parent, embeddings.stem, metadata["seed"])
     calibrated = fit_deployed(
-        arrays, metadata, outputs, detector=detector, settings=settings, alpha=alpha, device=device
+        arrays,
+        metadata,
+        settings,
+        embeddings=outputs,
+        sets=f"{params}:sets",
+        folder=sets_dir,
+        alpha=alpha,
+        combination=combine,
+        device=str(machine().device),
     )
     save_deployed(out, arrays, metadata, calibrated)
     found = calibrated.threshold
     click.echo(
-        f"Wrote {out}: {detector} on {metadata['name']}, OOD is above {found.value:.6g}; {alpha:.3g} of ID "
-        f"will be called OOD ({found.low:.3f} to {found.high:.3f}, from {found.images} calibration images)."
+        f"Wrote {out}: {calibrated.name} on {metadata['name']}, OOD is above {found.value:.6g}; {alpha:.3g} "
+        f"of ID will be called OOD ({found.low:.3f} to {found.high:.3f}, from {found.images} calibration "
+        "images)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Model, preprocessing, detector and threshold in one file, and decisions about any images from it.
+"""Model, preprocessing, detectors and threshold in one file, and decisions about any images from it.
 
 from stages.deployment import load_deployed
 scorer = load_deployed("data/detectors/simclr-ssd.safetensors")
@@ -17,12 +17,14 @@ import torch
 
 from stages.core.artefacts import atomic, load_tensors, save_tensors
 from stages.core.errors import InputError
-from stages.data.sets.images import read_image, to_array
+from stages.data.sets.images import SUFFIXES, read_image, to_array
+from stages.data.sets.readers import list_images
 from stages.evaluation.extract import batches, extract
 from stages.models.files import Model, restore_model
-from stages.ood.files import Calibrated, calibrate, pack, unpack
-from stages.ood.outputs import Embeddings, Outputs
+from stages.ood.files import Calibrated, Given, pack, unpack
+from stages.ood.outputs import Outputs
 from stages.ood.thresholds import discoveries
+from stages.opened import open_model
 
 BATCH = 256  # images in memory at a time
 _MODEL = "model."
@@ -41,7 +43,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A scorer: network, its metadata (preprocessing, classes), and the calibrated detector."""
+    """A scorer: network, its metadata (preprocessing, classes), and the calibrated detectors."""
 
     model: Model
     metadata: Mapping[str, Any]
@@ -58,9 +60,13 @@ class Deployed:
                 f"images must be uint8 of shape (N, {channels}, {size}, {size}), "
                 f"found {images.dtype} {images.shape}; read files with `read_folder`"
             )
-        mean, std = self.metadata["mean"], self.metadata["std"]
-        arrays = extract(self.model, batches(images, BATCH), mean=mean, std=std)
-        scores = self.calibrated.detector.score(Outputs("images", **arrays))
+        preprocessing = {"mean": self.metadata["mean"], "std": self.metadata["std"]}
+        arrays = extract(self.model, batches(images, BATCH), **preprocessing)
+        given = Given(Outputs("images", **arrays))
+        if self.calibrated.asks_network:
+            device = next(self.model.parameters()).device
+            given = Given(given.outputs, images, open_model(self.model, device=device, **preprocessing))
+        scores = self.calibrated.score(given)
         return Decisions(
             scores,
             self.calibrated.p_values(scores),
@@ -75,34 +81,20 @@ class Deployed:
         return [str(names[head[place]]) for place in logits.argmax(axis=1)]
 
 
-def fit_deployed(
-    arrays: Mapping[str, np.ndarray],
-    metadata: Mapping[str, Any],
-    embeddings: Embeddings,
-    *,
-    detector: str,
-    settings: Any,
-    alpha: float,
-    device: str,
-) -> Calibrated:
-    """Fit a detector for a model file's `arrays` and `metadata` on that model's embeddings.
-
-    It is calibrated on ID validation, or on ID test if the model was trained on validation: it is surer of
-    images that it was trained on than of new ones, and a threshold from them raises too many alarms.
-    Raises InputError if the embeddings are of another model.
-    """
-    if embeddings.metadata["model_metadata"] != metadata:
-        raise InputError(
-            f"{embeddings.path}: these are not the embeddings of model {metadata['name']!r} of seed "
-            f"{metadata['seed']}, or it was trained again since; write them with `dvc repro embed`"
-        )
-    splits = ("train", "test" if metadata.get("saw_validation") else "validation")
-    train, validation = (embeddings.outputs(embeddings.id, split) for split in splits)
-    head = train.head
-    if head is not None and not np.array_equal(head.weight, arrays["head.weight"]):
-        raise InputError(f"{embeddings.path}: the model was trained again since; run `dvc repro embed`")
-    seed = metadata["seed"]
-    return calibrate(detector, settings, train, validation, alpha=alpha, seed=seed, device=device)
+def facts(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
+    """Return in words what decides: for people who look at the decisions. fdr: as of `judge_together`."""
+    metadata, threshold = scorer.metadata, scorer.calibrated.threshold
+    rule = f"score above {threshold.value:.6g}: at most {threshold.alpha:.1%} of ID pictures, on average"
+    if fdr is not None:
+        rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
+    classes = ", ".join(map(str, metadata["classes"]))
+    return {
+        "Detector": scorer.calibrated.name,
+        "Model": f"{metadata['name']}, seed {metadata['seed']}",
+        "ID": f"{metadata['id']}: {classes}",
+        "Called OOD": rule,
+        "Calibrated on": f"{threshold.images} ID pictures",
+    }
 
 
 def save_deployed(
@@ -111,7 +103,7 @@ def save_deployed(
     metadata: Mapping[str, Any],
     calibrated: Calibrated,
 ) -> None:
-    """Write a model file's arrays and metadata and a calibrated detector as one file."""
+    """Write a model file's arrays and metadata and calibrated detectors as one file."""
     found, content = pack(calibrated)
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **found}
     save_tensors(path, tensors, kind="detector", metadata={**content, "model_metadata": dict(metadata)})
@@ -148,18 +140,49 @@ def judge_together(table: str | Path, rate: float, calibration: int) -> int:
     return int(called.sum())
 
 
+def find_pictures(where: Path) -> tuple[Path, list[Path]]:
+    """Return (folder, paths of the pictures in it and in its folders, sorted); `where` may be one picture.
+
+    Raises InputError if there is nothing, or no picture.
+    """
+    if where.is_file():
+        return where.parent, [where]
+    if not where.is_dir():
+        raise InputError(f"{where}: no such folder or picture")
+    paths = list_images(where)
+    if not paths:
+        raise InputError(f"{where}: no image in it; known endings: {', '.join(SUFFIXES)}")
+    return where, paths
+
+
 def read_folder(
-    paths: Sequence[Path], size: int, channels: int, *, batch_size: int = BATCH
+    paths: Sequence[Path],
+    size: int,
+    channels: int,
+    *,
+    batch_size: int = BATCH,
+    unreadable: list[Path] | None = None,
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
     """Yield (paths, uint8 [B, channels, size, size]) by the chain of all sets, in constant memory.
 
-    Raises InputError naming a file that cannot be read.
+    Raises InputError naming a file that cannot be read; if a list `unreadable` is given, the file goes
+    in there instead and its row is left out.
     """
 
-    def load(path: Path) -> np.ndarray:
-        return to_array(read_image(path), size, channels)
+    def load(path: Path) -> np.ndarray | None:
+        try:
+            return to_array(read_image(path), size, channels)
+        except InputError:
+            if unreadable is None:
+                raise
+            return None
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
-            piece = list(paths[start : start + batch_size])
-            yield piece, np.stack(list(pool.map(load, piece)))
+            piece = paths[start : start + batch_size]
+            found = list(zip(piece, pool.map(load, piece), strict=True))
+            if unreadable is not None:
+                unreadable.extend(path for path, array in found if array is None)
+            found = [pair for pair in found if pair[1] is not None]
+            if found:
+                yield [path for path, _ in found], np.stack([array for _, array in found])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from stages.core.seeding import numpy_stream, stream_seed
 from stages.data.augment import Recipe, augment
 from stages.evaluation.extract import Arrays, batches, check_batch_invariance, check_finite, extract
 from stages.models.files import Model, check_fits
+from stages.ood.imagesets import check_disjoint
 
 # what of a set is embedded, by role; auxiliary sets serve trainings alone
 SPLITS = {
@@ -60,25 +61,6 @@ def copies_of(images: np.ndarray, recipe: Recipe, batch_size: int, seed: int) ->
         yield augment(batch, recipe, generator)
 
 
-def digests(images: np.ndarray) -> set[bytes]:
-    """Return a hash of the pixels of each uint8 image [N, C, H, W]."""
-    return {blake2b(image.tobytes(), digest_size=16).digest() for image in images}
-
-
-def check_disjoint(tuning: Mapping[str, set[bytes]], tests: Mapping[str, set[bytes]]) -> None:
-    """Raise InputError if an image of a tuning set is also a test image, pixel by pixel (set -> `digests`).
-
-    A setting chosen on test images makes every number that follows too good.
-    """
-    for name, own in tuning.items():
-        for other, seen in tests.items():
-            if shared := len(own & seen):
-                raise InputError(
-                    f"sets: {shared} images of the tuning set {name!r} are test images of {other!r}; take "
-                    f"them out of {name!r}, or give it another role"
-                )
-
-
 def embed_sets(
     model: Model,
     metadata: Mapping[str, Any],
@@ -98,10 +80,9 @@ def embed_sets(
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
+    check_disjoint(Path(folder), sets)
     found: Arrays = {**_head(model), **_prior(model)}
     described: dict[str, Any] = {}
-    tuning: dict[str, set[bytes]] = {}
-    tests: dict[str, set[bytes]] = {}
     preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
     for name, entry in sets.items():
         role = known(entry.get("role"), f"role of set {name!r},", SPLITS)
@@ -122,15 +103,10 @@ def embed_sets(
             arrays["labels"] = tensors[f"{split}.labels"]
             check_finite(arrays, model=metadata["name"], where=f"{name} ({split})")
             found.update({f"{name}.{split}.{key}": values for key, values in arrays.items()})
-        if role == "tuning":
-            tuning[name] = digests(tensors["validation.images"])
-        else:
-            tests[name] = digests(tensors["test.images"])
         if role in ("near", "far"):
             found.update(_shots(model, tensors, name, options, recipe, seed, preprocessing))
         counts = {split: len(tensors[f"{split}.images"]) for split in splits}
         described[name] = {"role": role, "splits": counts}
-    check_disjoint(tuning, tests)
     return found, described
 
 

@@ -14,7 +14,7 @@ from stages.core.artefacts import load_tensors
 from stages.core.cli import StageCommand, read_section
 from stages.machine import machine
 from stages.members import load_members
-from stages.ood.imagesets import read_split, roles_of
+from stages.ood.imagesets import check_disjoint, read_split, roles_of
 from stages.ood.leaveout import accuracy, evaluate
 from stages.ood.results import Results
 
@@ -38,7 +38,9 @@ from stages.ood.results import Results
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
 def main(arch, members, id_name, sets, folder, temperature, epsilons, out_results, out_scores):
-    roles, tuning = roles_of(read_section(sets), id_name, sets)
+    section = read_section(sets)
+    roles, tuning = roles_of(section, id_name, sets)
+    check_disjoint(folder, section)
     plan = [(id_name, "validation"), (tuning, "validation"), *((name, "test") for name in (id_name, *roles))]
     read = [read_split(folder, *item) for item in plan]
     images, metas = [part for part, _ in read], [meta for _, meta in read]

@@ -10,13 +10,12 @@ import click
 from tqdm import tqdm
 
 from stages.core.cli import StageCommand, read_section
-from stages.core.errors import known
 from stages.evaluation.extract import check_batch_invariance
 from stages.machine import machine
 from stages.models.files import check_fits, load_model
-from stages.ood.imagesets import read_split, roles_of
+from stages.ood.imagesets import check_disjoint, read_split, roles_of
 from stages.ood.network.registry import NETWORK
-from stages.ood.options import read_settings, registry_options
+from stages.ood.options import read_detectors, registry_options
 from stages.ood.results import Results
 from stages.opened import open_model
 
@@ -31,9 +30,10 @@ from stages.opened import open_model
 @click.option("--out_scores", required=True, help="File of scores to write.")
 @registry_options(NETWORK)
 def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):
-    kinds = {name: NETWORK[known(name, "detector", NETWORK)] for name in detectors}
-    settings = {name: read_settings(kind.Settings, values, name) for name, kind in kinds.items()}
-    roles, tuning = roles_of(read_section(sets), id_name, sets)
+    kinds = read_detectors(NETWORK, detectors, values)
+    section = read_section(sets)
+    roles, tuning = roles_of(section, id_name, sets)
+    check_disjoint(folder, section)
     device = machine().device
     network, meta = load_model(model, device)
     splits = {"train": id_name, "validation": id_name, "tuning": tuning}
@@ -46,7 +46,7 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     preprocessing = {"mean": meta["mean"], "std": meta["std"]}
     check_batch_invariance(network, images["validation"], name=meta["name"], **preprocessing)
     opened = open_model(network, device=device, **preprocessing)
-    made = {name: kind(settings[name]) for name, kind in kinds.items()}
+    made = {name: kind(settings) for name, (kind, settings) in kinds.items()}
     made = {name: detector for name, detector in made.items() if detector.suits(opened)}
     results = Results("network", meta["seed"], id_name)
     results.roles = {id_name: "id", **roles, tuning: "tuning"}
@@ -58,7 +58,7 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
             detector.fit(opened, images, bar.update)
             scores = {s: detector.score(opened, part, bar.update) for s, part in tests.items()}
             results.add(meta["name"], name, scores)
-            results.settings(settings[name], name)
+            results.settings(detector.settings, name)
             results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}
     read = {part: ".".join(place) for part, place in plan.items() if part in splits}
     results.chosen["splits"] = {"value": read, "source": "params"}

@@ -11,10 +11,9 @@ import click
 from tqdm import tqdm
 
 from stages.core.cli import StageCommand
-from stages.core.errors import known
 from stages.core.threads import blas_threads
 from stages.machine import machine
-from stages.ood.options import read_settings, registry_options
+from stages.ood.options import read_detectors, registry_options
 from stages.ood.outputs import read_embeddings
 from stages.ood.registry import DETECTORS
 from stages.ood.results import Results, outputs_to_test, score_sets
@@ -35,13 +34,12 @@ from stages.ood.search import best_settings, tuning_of
 @click.option("--out_scores", required=True, help="File of scores to write.")
 @registry_options(DETECTORS)
 def main(embeddings, models, detectors, search, seed, out_results, out_scores, **values):
-    kinds = {name: DETECTORS[known(name, "detector", DETECTORS)] for name in detectors}
-    settings = {name: read_settings(kind.Settings, values, name) for name, kind in kinds.items()}
+    kinds = read_detectors(DETECTORS, detectors, values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("posthoc", seed, files[0].id)
-    for name, kind in kinds.items():
+    for name, (kind, settings) in kinds.items():
         if not (search and kind.space):
-            results.settings(settings[name], name)
+            results.settings(settings, name)
     device = str(machine().device)
     skipped = 0
     bar = tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None)
@@ -51,8 +49,7 @@ def main(embeddings, models, detectors, search, seed, out_results, out_scores, *
             tests = outputs_to_test(file)
             results.roles |= file.roles
             tuning = tuning_of(file) if search else None
-            for name, kind in kinds.items():
-                chosen = settings[name]
+            for name, (kind, chosen) in kinds.items():
                 detector = kind(chosen, seed=seed, device=device)
                 if detector.suits(train):
                     if search and kind.space:

@@ -11,12 +11,11 @@ import click
 from tqdm import tqdm
 
 from stages.core.cli import StageCommand
-from stages.core.errors import known
 from stages.core.threads import blas_threads
 from stages.machine import machine
 from stages.ood.detector import Detector
 from stages.ood.metrics import ood_metrics
-from stages.ood.options import read_settings, registry_options
+from stages.ood.options import read_detectors, registry_options
 from stages.ood.outputs import Embeddings, read_embeddings
 from stages.ood.results import Results, outputs_to_test, score_sets
 from stages.ood.stochastic.registry import STOCHASTIC
@@ -44,12 +43,11 @@ def direction(detector: Detector, file: Embeddings) -> dict:
 @click.option("--out_scores", required=True, help="File of scores to write.")
 @registry_options(STOCHASTIC)
 def main(embeddings, models, detectors, seed, out_results, out_scores, **values):
-    kinds = {name: STOCHASTIC[known(name, "detector", STOCHASTIC)] for name in detectors}
-    settings = {name: read_settings(kind.Settings, values, name) for name, kind in kinds.items()}
+    kinds = read_detectors(STOCHASTIC, detectors, values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("stochastic", seed, files[0].id)
-    for name in kinds:
-        results.settings(settings[name], name)
+    for name, (_, settings) in kinds.items():
+        results.settings(settings, name)
     device = str(machine().device)
     bar = tqdm(total=len(files) * len(kinds), desc="stochastic", unit="detector", disable=None)
     with bar, blas_threads(files[0].size):
@@ -57,8 +55,8 @@ def main(embeddings, models, detectors, seed, out_results, out_scores, **values)
             train = file.outputs(file.id, "train")
             tests = outputs_to_test(file)
             results.roles |= file.roles
-            for name, kind in kinds.items():
-                detector = kind(settings[name], seed=seed, device=device)
+            for name, (kind, settings) in kinds.items():
+                detector = kind(settings, seed=seed, device=device)
                 if detector.suits(train):
                     results.add(file.model, name, score_sets(detector.fit(train), tests))
                     results.chosen[f"{file.model}.{name}.direction"] = direction(detector, file)

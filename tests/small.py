@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from stages.core.artefacts import save_tensors
+from stages.core.artefacts import load_tensors, save_tensors
 from stages.models.build import build_backbone, seeded
 from stages.models.files import save_model
 
@@ -60,6 +60,16 @@ def write_sets(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def steal(folder: Path, name: str, count: int) -> None:
+    """Put the first test images of a set among the tuning images of corruptions, from place 5 on."""
+    path = folder / "corruptions.safetensors"
+    tensors, metadata = load_tensors(path, kind="set")
+    tensors = {key: np.array(array) for key, array in tensors.items()}
+    stolen = load_tensors(folder / f"{name}.safetensors")[0]["test.images"][:count]
+    tensors["validation.images"][5 : 5 + count] = stolen
+    save_tensors(path, tensors, kind="set", metadata=metadata)
+
+
 def model_metadata(**changes) -> dict:
     """Return the metadata of an untrained encoder for the digits of `write_sets`."""
     return {
@@ -101,11 +111,16 @@ def write_params(path: Path) -> Path:
 
 
 def options(**values) -> list[str]:
-    """Return command-line options from names and values; lists repeat, bools become --x or --no-x."""
+    """Return command-line options from names and values; lists repeat, bools become --x or --no-x.
+
+    None makes a flag, --x.
+    """
     found = []
     for name, value in values.items():
         name = name.replace("__", ".")
-        if isinstance(value, bool):
+        if value is None:
+            found.append(f"--{name}")
+        elif isinstance(value, bool):
             found.append(f"--{name}" if value else f"--no-{name}")
         else:
             for item in value if isinstance(value, list) else [value]:

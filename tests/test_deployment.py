@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -114,16 +115,22 @@ def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path,
 
 def test_settings_that_a_search_chose(folder, tmp_path, capsys):
     chosen = tmp_path / "r.json"
-    save_json(
-        chosen, {"models": {}, "chosen": {"digital.knn.k": {"value": 2, "source": "s", "candidates": []}}}
-    )
+    models = {"digital": {"knn": {}, "vim": {}}}
+    found = {"digital.knn.k": {"value": 2, "source": "s", "candidates": []}}
+    save_json(chosen, {"models": models, "chosen": found})
     assert deployed(folder, "knn", chosen=chosen) == 0
     assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 2
-    save_json(chosen, {"models": {}, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
+    save_json(chosen, {"models": models, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
     assert deployed(folder, "knn", chosen=chosen) == 0
     assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 3
     assert deployed(folder, "vim", chosen=chosen) == 1
     assert "holds no share of vim for model 'digital'" in capsys.readouterr().err
+    save_json(chosen, {"models": {"other": models["digital"]}, "chosen": {}})
+    assert deployed(folder, "knn", chosen=chosen) == 1
+    assert (
+        "no results of knn for model 'digital'; name the results of the stage posthoc"
+        in capsys.readouterr().err
+    )
 
 
 def test_three_lines_of_python(folder):
@@ -170,6 +177,13 @@ def test_gallery_shows_the_most_ood_first(folder, tmp_path):
         with Image.open(folder / "pictures" / names[0]) as original:
             np.testing.assert_array_equal(np.asarray(shown), np.asarray(original))
     assert "http" not in page, "nothing is loaded from elsewhere"
+    heights = [float(height) for height in re.findall(r'height="([\d.]+)" fill=', page)]
+    p = np.array([float(row["p_value"]) for row in rows])
+    red = np.array([row["is_ood"] == "true" for row in rows])
+    bars = np.stack([np.histogram(p[part], 20, (0, 1))[0] for part in (red, ~red)], 1).ravel()
+    np.testing.assert_allclose(np.array(heights) / sum(heights), bars / bars.sum(), atol=1e-3)
+    assert page.index("Out-of-distribution") < page.index("In-distribution")
+    assert "<dd>knn</dd>" in page and "at most 5.0% of ID pictures" in page
 
 
 def test_gallery_escapes_names(folder, tmp_path):
@@ -191,7 +205,40 @@ def test_bad_pictures_are_named(folder, tmp_path, capsys):
     (images / "broken.png").write_bytes(b"not a picture")
     assert scored(folder, tmp_path, images=images)[0] == 1
     assert "broken.png: cannot be read" in capsys.readouterr().err
+    assert scored(folder, tmp_path, images=images, skip_unreadable=None)[0] == 1
+    assert "none of the 1 pictures can be read" in capsys.readouterr().err
+    for nothing in ("absent", "absent.png"):
+        assert scored(folder, tmp_path, images=images / nothing)[0] == 1
+        assert f"{nothing}: no such folder or picture" in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_unreadable_pictures_can_be_left_out_and_are_named(folder, tmp_path, capsys):
+    assert deployed(folder, "knn") == 0
+    _, all_rows = scored(folder, tmp_path, images=folder / "pictures" / "heldout")
+    shutil.copytree(folder / "pictures" / "heldout", tmp_path / "in")
+    for place in (0, 7, 59):
+        (tmp_path / "in" / f"{place:03}.png").write_bytes(b"not a picture")
+    page, images = tmp_path / "page.html", tmp_path / "in"
+    status, rows = scored(folder, tmp_path, images=images, skip_unreadable=None, batch_size=1, html=page)
+    assert status == 0 and len(rows) == 57
+    expected = [row for place, row in enumerate(all_rows) if place not in (0, 7, 59)]
+    for row, alone in zip(rows, expected, strict=True):
+        assert row["path"] == alone["path"]
+        assert float(row["score"]) == pytest.approx(float(alone["score"]), rel=1e-3, abs=1e-5)
+    found = capsys.readouterr()
+    assert found.err.count("cannot be read, left out") == 3 and "007.png" in found.err
+    assert "of 57 images" in found.out and "of 57 pictures" in page.read_text()
+
+
+def test_one_picture(folder, tmp_path):
+    assert deployed(folder, "knn") == 0
+    _, all_rows = scored(folder, tmp_path)
+    page = tmp_path / "page.html"
+    status, rows = scored(folder, tmp_path, images=folder / "pictures" / "digits" / "007.png", html=page)
+    assert status == 0 and [row["path"] for row in rows] == ["007.png"]
+    assert float(rows[0]["score"]) == pytest.approx(float(all_rows[7]["score"]), rel=1e-3, abs=1e-5)
+    assert "#1 <strong>" in page.read_text()
 
 
 def test_wrong_files_are_named(folder, tmp_path, capsys):
@@ -226,7 +273,7 @@ def test_embeddings_of_another_training_are_refused(folder, tmp_path, capsys):
 def test_the_file_says_what_it_is(folder):
     assert deployed(folder, "ssd") == 0
     metadata = load_tensors(folder / "d.safetensors")[1]
-    assert metadata["detector"]["settings"]["ridge"] == 1e-3
+    assert metadata["detectors"][0]["settings"]["ridge"] == 1e-3 and metadata["combination"] is None
     assert metadata["threshold"]["alpha"] == 0.05 and metadata["threshold"]["images"] == 100
     json.dumps(metadata, allow_nan=False)
 

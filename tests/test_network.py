@@ -1,12 +1,15 @@
 """The stages `network` and `stochastic` as commands, on small model files, embeddings and sets."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.stats import false_discovery_control
 
-from stages import deploy, network, stochastic
+from stages import deploy, export, network, score, stochastic
 from stages.core.artefacts import load_tensors, save_tensors
 from stages.data.augment import Recipe
 from stages.deployment import load_deployed
@@ -20,7 +23,7 @@ from stages.ood.network.registry import NETWORK
 from stages.ood.stochastic.registry import STOCHASTIC
 from stages.opened import open_model
 from stages.selfsup.rotation import Rotation
-from tests.small import call, model_metadata, write_params, write_sets
+from tests.small import call, model_metadata, steal, write_params, write_sets
 
 SETS = {"digits": {"role": "id"}, "heldout": {"role": "near"}, "noise": {"role": "far"}}
 SETS |= {"corruptions": {"role": "tuning"}}
@@ -134,6 +137,9 @@ def test_network_names_what_is_wrong(folder, capsys):
     assert "16x16" in capsys.readouterr().err
     model = write_model(folder, "head", classes=[str(label) for label in range(1, 9)])
     assert run_network(folder, model) == 1 and "another profile" in capsys.readouterr().err
+    steal(folder, "heldout", 2)
+    assert run_network(folder, write_model(folder, "head")) == 1
+    assert "shares 2 of its validation images with the test images of 'heldout'" in capsys.readouterr().err
     assert not (folder / "out.json").exists()
 
 
@@ -209,3 +215,127 @@ def test_a_stochastic_model_decides_for_single_images(folder):
     train, held = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (train, held))
     expected = np.sort(np.linalg.norm(held[:, None] - train[None], axis=2), axis=1)[:, 4]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def decide(folder, model, detectors, images, **changes):
+    """Deploy detectors for a model file of `write_model`; return the scorer and its scores of the images."""
+    embeddings = folder / "e" / model.name.replace("-0", "")
+    known = {"embeddings": embeddings} if embeddings.exists() else {}
+    status = call(
+        deploy.main, model=model, detector=list(detectors), alpha=0.05, params=folder / "params.yaml",
+        sets_dir=folder, out=folder / "d.safetensors", **known, **changes,
+    )  # fmt: skip
+    assert status == 0
+    scorer = load_deployed(folder / "d.safetensors")
+    return scorer, scorer.decide(images).scores
+
+
+def test_deployed_network_detectors_score_as_their_stage(folder):
+    model = write_model(folder, "head+rotation")
+    assert run_network(folder, model) == 0
+    stage, _ = load_tensors(folder / "out.safetensors")
+    images = load_tensors(folder / "heldout.safetensors")[0]["test.images"]
+    for name in ("odin", "rotation", "rotation_uniform"):
+        scorer, scores = decide(folder, model, [name], images, chosen=folder / "out.json")
+        np.testing.assert_allclose(scores, stage[f"head+rotation.{name}.heldout"], rtol=1e-9)
+        assert scorer.calibrated.threshold.images == 100, "nothing was fitted on validation"
+    chosen = json.loads((folder / "out.json").read_text())["chosen"]["odin.epsilon"]["value"]
+    scorer, _ = decide(folder, model, ["odin"], images, chosen=folder / "out.json")
+    assert scorer.calibrated.detector.settings.epsilons == (chosen,)
+
+
+def test_deployed_gram_matrices_divide_by_what_half_of_validation_deviates(folder):
+    params = folder / "params.yaml"
+    params.write_text(params.read_text() + "network: {gram: {powers: 3}}\n")
+    model = write_model(folder, "head")
+    digits = load_tensors(folder / "digits.safetensors")[0]
+    scorer, scores = decide(folder, model, ["gram"], digits["test.images"])
+    opened = open_model(load_model(model)[0], mean=[0.3], std=[0.37], device="cpu")
+    parts = {"train": digits["train.images"], "validation": digits["validation.images"][::2]}
+    fitted = NETWORK["gram"](NETWORK["gram"].Settings(powers=3)).fit(opened, parts)
+    np.testing.assert_allclose(scores, fitted.score(opened, digits["test.images"]), rtol=1e-9)
+    assert scorer.calibrated.threshold.images == 50
+
+
+def test_deployed_stochastic_detectors_score_as_their_stage(folder):
+    write_embeddings(folder, "gaussian", components=2)
+    assert run_stochastic(folder, ["gaussian"]) == 0
+    stage, _ = load_tensors(folder / "out.safetensors")
+    images = load_tensors(folder / "heldout.safetensors")[0]["test.images"]
+    model = folder / "gaussian-0.safetensors"
+    for name in STOCHASTIC:
+        _, scores = decide(folder, model, [name], images, chosen=folder / "out.json")
+        np.testing.assert_allclose(scores, stage[f"gaussian.{name}.heldout"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_of_pictures_judged_by_detectors_of_all_kinds_together(folder, capsys):
+    params = folder / "params.yaml"
+    params.write_text(
+        params.read_text()
+        + "posthoc: {knn: {k: 5}}\nnetwork: {odin: {temperature: 1000, epsilons: [0, 0.002]}}\n"
+    )
+    write_embeddings(folder, "head+gaussian")
+    model, names = folder / "head+gaussian-0.safetensors", ["knn", "odin", "log_prior"]
+    images = load_tensors(folder / "noise.safetensors")[0]["test.images"]
+    scorer, scores = decide(folder, model, names, images, combine="simes")
+    assert "knn + odin + log_prior by simes on" in capsys.readouterr().out
+    (folder / "p").mkdir()
+    for place, image in enumerate(images):
+        Image.fromarray(image[0]).save(folder / "p" / f"{place:02}.png")
+    values = {"detector": folder / "d.safetensors", "images": folder / "p", "fdr": 0.2}
+    for size in (1, 7, 256):
+        out = {"out": folder / f"{size}.csv", "html": folder / f"{size}.html"}
+        assert call(score.main, **values, **out, batch_size=size) == 0
+        with open(out["out"], newline="") as file:
+            rows = list(csv.DictReader(file))
+        found = [float(row["score"]) for row in rows]
+        np.testing.assert_allclose(found, scores, rtol=1e-4)  # whatever else is in the batch
+        p = np.array([float(row["p_value"]) for row in rows])
+        np.testing.assert_array_equal(p, scorer.calibrated.p_values(np.array(found)))
+        expected = false_discovery_control(p) <= 0.2
+        np.testing.assert_array_equal([row["is_ood"] == "true" for row in rows], expected)
+    assert call(export.main, detector=folder / "d.safetensors", out=folder / "d.onnx") == 1
+    assert "'knn + odin + log_prior by simes' cannot be written as ONNX" in capsys.readouterr().err
+
+
+def test_deploy_names_what_does_not_go_together(folder, capsys):
+    params = folder / "params.yaml"
+    params.write_text(
+        params.read_text() + "posthoc: {knn: {k: 5}}\nstochastic: {kl_knn: {k: 5}}\n"
+        "network: {odin: {temperature: 1000, epsilons: [0, 0.002]}}\n"
+    )
+
+    def refused(name, detectors, *, embedded=True, **changes):
+        if embedded:
+            write_embeddings(folder, name)
+        known = {"embeddings": folder / f"e/{name}.safetensors"} if embedded else {}
+        status = call(
+            deploy.main, model=folder / f"{name}-0.safetensors", detector=detectors, alpha=0.05,
+            params=params, sets_dir=folder, out=folder / "d.safetensors", **known, **changes,
+        )  # fmt: skip
+        assert status == 1 and not (folder / "d.safetensors").exists()
+        return capsys.readouterr().err
+
+    lacks = "'odin' does not suit model 'plain', which lacks a classifier head"
+    assert lacks in refused("plain", ["odin"])
+    assert "'msp' does not suit model 'plain', which lacks a classifier head" in refused("plain", ["msp"])
+    assert "lacks an embedding that is a Gaussian" in refused("plain", ["kl_knn"])
+    assert "lacks a head that tells quarter turns" in refused("head", ["rotation"])
+    assert "give --embeddings data/embeddings/0/head.safetensors" in refused("head", ["knn"], embedded=False)
+    assert "--detector names one twice" in refused("head", ["knn", "knn"], combine="simes")
+    assert "how they make one score by --combine" in refused("head", ["knn", "odin"])
+    assert "--combine needs two or more detectors" in refused("head", ["knn"], combine="fisher")
+    write_embeddings(folder, "head")
+    steal(folder, "noise", 1)
+    assert "shares 1 of its validation images" in refused("head", ["odin"], embedded=False)
+    write_sets(folder)
+    arrays, metadata = load_tensors(folder / "digits.safetensors")
+    fewer = {key: array[:90] if "validation" in key else array for key, array in arrays.items()}
+    save_tensors(folder / "digits.safetensors", fewer, kind="set", metadata=metadata)
+    known = {"embeddings": folder / "e/head.safetensors"}
+    found = refused("head", ["knn", "odin"], embedded=False, combine="simes", **known)
+    assert "holds the outputs of 100 images where the set has 90" in found
+    (folder / "digits.safetensors").unlink()
+    assert "digits.safetensors: no such file; run `dvc repro download`" in refused(
+        "head", ["odin"], embedded=False
+    )

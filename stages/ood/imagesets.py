@@ -1,4 +1,4 @@
-"""Image sets for detectors that need the images themselves."""
+"""Image sets for detectors that need the images themselves, and what keeps choices apart from tests."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,9 @@ import numpy as np
 
 from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError
+
+TESTED = ("id", "near", "far", "transfer")  # roles of sets that have test images
+SHOWN = 10  # positions that a message lists
 
 
 def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], str]:
@@ -32,3 +35,57 @@ def read_split(folder: Path, name: str, split: str) -> tuple[np.ndarray, dict[st
         raise InputError(f"{path}: no such file; run `dvc repro download`")
     tensors, metadata = load_tensors(path, kind="set", only=[f"{split}.images"])
     return tensors[f"{split}.images"], metadata
+
+
+def check_disjoint(folder: Path, sets: Mapping[str, Any]) -> None:
+    """Raise InputError if an image that settings are chosen on is also a test image, pixel by pixel.
+
+    sets: the section with the sets and their roles; compared are the validation split of the tuning sets
+    and the test split of every other one. A setting chosen on test images makes every number that follows
+    too good. 40,000 images of CIFAR's size take a fifth of a second.
+    """
+    roles = {name: (entry or {}).get("role") for name, entry in sets.items()}
+    tuning = {
+        name: read_split(folder, name, "validation")[0] for name, role in roles.items() if role == "tuning"
+    }
+    places = {name: _places(images) for name, images in tuning.items()}
+    for test, role in roles.items():
+        if role not in TESTED or not tuning:
+            continue
+        images, _ = read_split(folder, test, "test")
+        keys = _keys(images)
+        for name, own in tuning.items():
+            rows = [
+                (place, row)
+                for row, key in enumerate(keys)
+                for place in places[name].get(key, ())
+                if np.array_equal(own[place], images[row])
+            ]
+            if rows:
+                _refuse(name, test, rows)
+
+
+def _refuse(tuning: str, test: str, rows: list[tuple[int, int]]) -> None:
+    own, others = (sorted(set(side)) for side in zip(*rows, strict=True))
+    raise InputError(
+        f"sets: the tuning set {tuning!r} shares {len(own)} of its validation images with the test images of "
+        f"{test!r} (places {_listed(own)} here, {_listed(others)} there, counted from 0); take them out of "
+        f"{tuning!r}, or give it another role"
+    )
+
+
+def _listed(places: list[int]) -> str:
+    return ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
+
+
+def _keys(images: np.ndarray) -> list[int]:
+    """Return a 64-bit key of each image; equal images have equal keys."""
+    return [hash(image.tobytes()) for image in images]
+
+
+def _places(images: np.ndarray) -> dict[int, list[int]]:
+    """Return key -> positions of the images that have it."""
+    found: dict[int, list[int]] = {}
+    for place, key in enumerate(_keys(images)):
+        found.setdefault(key, []).append(place)
+    return found

@@ -1,10 +1,12 @@
 """Command line options made from the settings of detectors, so that a setting is written down once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin
 
 import click
+
+from stages.core.errors import known
 
 
 def setting_options(settings: type, prefix: str = "") -> Callable:
@@ -44,6 +46,17 @@ def registry_options(kinds: Mapping[str, Any]) -> Callable:
 def read_settings(settings: type, values: dict[str, Any], prefix: str = "") -> Any:
     """Return the settings from a script's option values; InputError for a value out of range."""
     return settings(**{field.name: values[_variable(prefix, field.name)] for field in fields(settings)})
+
+
+def read_detectors(
+    registry: Mapping[str, Any], names: Sequence[str], values: dict[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return name -> (class, its settings from a script's option values) of the chosen detectors, in order.
+
+    Raises InputError for a name that the registry does not hold, or a value out of range.
+    """
+    kinds = {name: registry[known(name, "detector", registry)] for name in names}
+    return {name: (kind, read_settings(kind.Settings, values, name)) for name, kind in kinds.items()}
 
 
 def _variable(prefix: str, name: str) -> str:

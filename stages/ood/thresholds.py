@@ -4,6 +4,7 @@ All rest on calibration scores of held-out ID images that neither the model nor 
 training. A score is larger for what looks more OOD; a p-value is small for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
@@ -81,6 +82,40 @@ def p_values(calibration, scores) -> np.ndarray:
     ordered = np.sort(checked(calibration, "calibration"))
     at_or_above = ordered.size - np.searchsorted(ordered, checked(scores, "test"), side="left")
     return (1.0 + at_or_above) / (ordered.size + 1.0)
+
+
+def tail_p_values(reference, scores) -> np.ndarray:
+    """Return (1/2 + number of reference scores at or above) / (n + 1) for each score: float64 [N].
+
+    Beyond the largest of n reference scores, where counting tells images apart no more, it falls as
+    1 / (1 + excess / scale), with the mean excess of the upper tenth of the reference as scale. What rests on
+    these values must be calibrated anew: they are no conformal p-values. Never 0 and never 1, which would
+    outvote all others of a combination. Raises InputError for NaN or an empty side.
+    """
+    ordered, scores = np.sort(checked(reference, "reference")), checked(scores, "test")
+    count = ordered.size
+    p = (0.5 + count - np.searchsorted(ordered, scores, side="left")) / (count + 1.0)
+    beyond = scores > ordered[-1]
+    tail = ordered[-max(2, ceil(count / 10)) :]
+    with np.errstate(invalid="ignore"):
+        scale = tail.mean() - tail[0]
+    scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+    p[beyond] /= 1.0 + (scores[beyond] - ordered[-1]) / scale
+    return np.maximum(p, np.finfo(np.float64).tiny)
+
+
+def evidence(
+    references: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], method: Combination
+) -> np.ndarray:
+    """Return -log of the combined p-value of several detectors, in nats: float64 [N], larger = more OOD.
+
+    references and scores by detector: of ID images, and of the images to judge. The p-values among
+    the references (`tail_p_values`) put the detectors on one scale, whatever theirs was. Without any
+    guarantee of its own, it is a score like another: calibrate it on images that are not among the
+    references.
+    """
+    p = np.stack([tail_p_values(references[name], found) for name, found in scores.items()])
+    return -np.log(np.maximum(combine(p, method), np.finfo(np.float64).tiny))
 
 
 def combine(p: np.ndarray, method: Combination) -> np.ndarray:

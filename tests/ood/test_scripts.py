@@ -14,6 +14,7 @@ from stages.models.files import save_model
 from stages.models.heads import build_head
 from stages.ood.metrics import ood_metrics
 from stages.ood.registry import DETECTORS
+from tests.small import steal
 
 ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning"}
 POSTHOC = (
@@ -330,3 +331,7 @@ def test_ensemble_refuses_what_does_not_fit(tmp_path):
     (tmp_path / "s" / "noise.safetensors").unlink()
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "dvc repro download" in result.output
+    image_sets(tmp_path / "s")
+    steal(tmp_path / "s", "close", 4)
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1 and "shares 4 of its validation images with the test" in result.output

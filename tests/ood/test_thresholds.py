@@ -13,6 +13,7 @@ from stages.ood.thresholds import (
     discoveries,
     images_needed,
     p_values,
+    tail_p_values,
 )
 
 
@@ -99,6 +100,24 @@ def test_combinations_of_uniform_p_values_are_uniform(method):
     assert kstest(found, "uniform").pvalue > 1e-4
     one = np.array([[0.01, 0.5, 1.0]])
     np.testing.assert_allclose(combine(one, method), one[0], rtol=1e-12)
+
+
+def test_ranks_among_references_go_on_beyond_the_last_one():
+    random = np.random.default_rng(7)
+    reference = random.normal(size=200)
+    scores = np.sort(np.concatenate([random.normal(size=300), np.linspace(3, 1e6, 50), [np.inf]]))
+    found = tail_p_values(reference, scores)
+    inside = scores <= reference.max()
+    counted = (0.5 + (reference >= scores[:, None]).sum(1)) / 201
+    np.testing.assert_allclose(found[inside], counted[inside], rtol=1e-15)
+    assert (np.diff(found[~inside]) < 0).all() and found[~inside].max() < 0.5 / 201
+    assert found.min() > 0 and tail_p_values(reference, [-np.inf])[0] == 200.5 / 201
+    tenth = np.sort(reference)[-20:]
+    excess = 3 * (tenth.mean() - tenth[0])  # three mean excesses beyond: a quarter
+    assert tail_p_values(reference, [reference.max() + excess])[0] == pytest.approx(0.5 / 201 / 4)
+    for odd in (np.zeros(5), np.array([-np.inf, 0.0, np.inf]), np.array([1.0])):
+        values = tail_p_values(odd, [-np.inf, 0.0, 1.0, 5.0, np.inf])
+        assert (np.diff(values) <= 0).all() and values.min() > 0 and values.max() < 1
 
 
 def test_benjamini_hochberg_equals_scipy_and_keeps_the_rate():

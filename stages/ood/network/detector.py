@@ -54,12 +54,14 @@ class NetworkDetector(ABC):
 
     A subclass states what it `reads` of a `Network`, the splits it is `fitted_on` ("train", "validation"
     of the ID set; "tuning": outliers that share no image with a test set), its `Settings`, `_fit` and
-    `_score`. What was learned is in `state`, what was chosen and from what in `chosen`.
+    `_score`. What was learned is in `state`, what was chosen and from what in `chosen`. `candidates` names
+    the settings that list candidates, each with the key in `chosen` of the one that was taken.
     """
 
     reads: ClassVar[Reads]
-    fitted_on: ClassVar[tuple[str, ...]] = ()
+    fitted_on: tuple[str, ...] = ()
     Settings: ClassVar[type] = NoSettings
+    candidates: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: Any = None):
         self.settings = self.Settings() if settings is None else settings
@@ -91,6 +93,11 @@ class NetworkDetector(ABC):
                 self._score(network, batch).cpu().double() for batch in network.batches(images, progress)
             ]
         return torch.cat(pieces).numpy()
+
+    def restore(self, state: dict[str, np.ndarray], chosen: dict[str, Any]) -> Self:
+        """Become the fitted detector whose `state` and `chosen` these were."""
+        self.state, self.chosen = state, chosen
+        return self
 
     def _check(self, network: Network) -> None:
         if not self.suits(network):

@@ -30,17 +30,27 @@ class OdinSettings:
 class Odin(NetworkDetector):
     """-max_c softmax(f(x') / T) for x' = x - epsilon sign(gradient at x of CE(f(x) / T, argmax f(x))).
 
-    epsilon is the candidate with the highest AUROC for ID validation against the tuning images.
+    epsilon is the candidate with the highest AUROC for ID validation against the tuning images; of a
+    single candidate no image is asked.
     """
 
     reads = "gradients"
     fitted_on = ("validation", "tuning")
     Settings = OdinSettings
+    candidates = {"epsilons": "epsilon"}
+
+    def __init__(self, settings: OdinSettings | None = None):
+        super().__init__(settings)
+        if len(self.settings.epsilons) == 1:
+            self.fitted_on = ()
 
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress
     ) -> dict[str, np.ndarray]:
         epsilons = self.settings.epsilons
+        if not self.fitted_on:
+            self.chosen = {"epsilon": {"value": epsilons[0], "source": "the only candidate"}}
+            return {"epsilon": np.array(epsilons[0])}
         inside, outside = (
             np.concatenate(
                 [

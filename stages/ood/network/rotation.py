@@ -1,4 +1,10 @@
-"""Rotation score (Hendrycks et al. 2019): how badly the network tells how an image is turned."""
+"""Rotation score (Hendrycks et al. 2019): how badly the network tells how an image is turned.
+
+Of a classifier with a rotation head beside its class head, their score is this one less
+KL(uniform || p(. | x)) over the classes. No model here has both over one backbone (`train` moves the
+backbone that the rotation head was learned on, and leaves that head out of its file), so this is the
+self-supervised part alone.
+"""
 
 import torch
 from torch import Tensor
@@ -14,7 +20,10 @@ def turned_log_probabilities(network: Network, batch: Tensor) -> Tensor:
 
 
 class Rotation(NetworkDetector):
-    """-1/4 sum_r log q(r | x turned by r quarters), in nats."""
+    """-1/4 sum_r log q(r | x turned by r quarters), in nats.
+
+    Golan and El-Yaniv's (2018) simplified score is the mean of the probabilities instead of their logarithms.
+    """
 
     reads = "rotations"
 

@@ -1,4 +1,5 @@
-"""Indecision about how an image is turned (Hendrycks et al. 2019's divergence, on the rotation head)."""
+"""Indecision about how an image is turned: the divergence that Hendrycks et al. (2019) take over the classes,
+taken over the turns."""
 
 import math
 
