@@ -18,7 +18,8 @@ from scipy.io import savemat
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
 from stages.data.sets.catalogue import load_catalogue
-from stages.data.sets.images import convert, read_image
+from stages.data.sets.convert import convert
+from stages.data.sets.images import read_image
 from stages.data.sets.sources import read_source
 
 CATALOGUE = load_catalogue()
