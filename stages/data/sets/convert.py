@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from stages.core.errors import InputError
-from stages.data.sets.images import Images, read_image, to_array
+from stages.data.sets.images import Images, read_bytes, read_image, to_array
 from stages.data.sets.jpeg import Room, decode_plain
 from stages.data.sets.stacks import to_arrays
 from stages.data.sets.workers import CAN_FORK, forked, shared
@@ -19,7 +19,6 @@ _BLOCK = 128  # pictures a thread or process takes at a time
 _MANY = 1000  # files from which processes pay
 _ALIKE = 4  # pictures of one shape from which resizing them together pays
 _TOGETHER, _CACHE = 32, 1 << 20  # at most so many at once, and bytes of them: what stays in a core's cache
-_READ = 1 << 16  # bytes asked for at a time
 _SMALL = 1 << 18  # bytes of a picture up to which it is held back until others of its shape have come
 Blocks = Iterator[tuple[int, list[int]]]
 
@@ -155,15 +154,3 @@ def _decoded(path: str | os.PathLike, room: Room) -> np.ndarray | Image.Image:
         raise InputError(f"{path}: cannot be read ({error}); repair or remove it") from None
     plain = decode_plain(content, room)
     return read_image(path, content) if plain is None else plain
-
-
-def read_bytes(path: str | os.PathLike) -> bytes:
-    """Return the bytes of a file by three system calls if it is small, half of what Python's files need."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        parts = [os.read(file, _READ)]
-        while len(parts[-1]) == _READ:
-            parts.append(os.read(file, _READ))
-    finally:
-        os.close(file)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

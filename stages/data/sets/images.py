@@ -3,6 +3,7 @@
 All sets pass the same chain, so that none can be told by its resampling.
 """
 
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from stages.core.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_READ = 1 << 16  # bytes asked for at a time
 Images = np.ndarray | Sequence[str | Path]
 
 
@@ -76,9 +78,7 @@ def to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
 def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Decode one file (or its `content`) into an upright 8 bit image; InputError names it if that fails."""
     try:
-        content = (
-            Path(path).read_bytes() if content is None else content
-        )  # one read instead of Pillow's dozens
+        content = read_bytes(path) if content is None else content  # one read instead of Pillow's dozens
         with Image.open(BytesIO(content)) as image:
             image.load()
             return upright(image)
@@ -89,3 +89,15 @@ def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"{path}: cannot be read ({reason}); repair or remove it") from None
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Return the bytes of a file by three system calls if it is small, half of what Python's files need."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        parts = [os.read(file, _READ)]
+        while len(parts[-1]) == _READ:
+            parts.append(os.read(file, _READ))
+    finally:
+        os.close(file)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
