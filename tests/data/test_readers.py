@@ -80,7 +80,7 @@ def test_checksums_agree_with_pytorch_ood():
 
 def test_numbers_per_class_add_up():
     for entry in CATALOGUE.values():
-        classes = {"cifar100": 100, "textures": 47, "flowers102": 102}.get(entry.name, 10)
+        classes = {"cifar100": 100, "textures": 47, "flowers102": 102, "imagenet": 1000}.get(entry.name, 10)
         classes = 200 if entry.name.startswith("tiny_imagenet") else classes
         for split, numbers in entry.per_class.items():
             total = sum(numbers) if isinstance(numbers, list) else classes * numbers
