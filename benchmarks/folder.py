@@ -22,7 +22,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
-from stages.data.sets.images import convert
+from stages.data.sets.convert import convert
 from stages.data.sets.readers import tree
 
 COUNT, SIDE, SIZE, ROUNDS = 10_000, 64, 32, 5

@@ -3,9 +3,9 @@ edges of the pictures confirm.
 
 A hash alone takes pictures of one layout for copies: dark figures on white, digits on black, a ship under
 an even sky. So a proposed pair must also have its edges in the same places: the correlation of the slightly
-blurred gradients, at the best of small shifts. Even areas count nothing there, whatever their share of the
-picture, nor do brightness, contrast and colour; and what agrees must not be a frame alone, nor no more than
-what the picture has in common with many others.
+blurred gradients, at the best of small shifts, or with one picture moved and scaled to lie on the other. Even
+areas count nothing there, whatever their share of the picture, nor do brightness, contrast and colour; and
+what agrees must not be a frame alone, nor no more than what the picture has in common with many others.
 """
 
 import hashlib
@@ -16,11 +16,13 @@ from itertools import product
 import numpy as np
 
 from stages.data.hashes import luminance, neighbours, perceptual_hashes
+from stages.data.register import blurred, registered
 
 EXACT, NEAR = 1, 2
 _PROPOSALS = 16  # per image and orientation; look-alikes of a crowded set would else multiply the work
 _CROWD, _STANDS_OUT = 8, 1 / 4  # a double differs a quarter as much as the eighth best look-alike does
 _INNER = 0.2  # by so much less the inner three fifths may correlate, where a frame counts nothing
+_LOOK = 2.5  # a pair that differs by so much more than is allowed is brought into register first
 _PAIRS = 64  # whose edges are compared at a time, in a core's cache
 _BLOCK = 64  # images whose distances are held at a time
 _EVEN = 2.0  # grey levels: where the root mean square gradient is below, nothing can be compared
@@ -64,9 +66,11 @@ def index_images(name: str, images: np.ndarray) -> Indexed:
 
 def edges(images: np.ndarray) -> np.ndarray:
     """Return float32 [N, 2, s - 1, s - 1]: vertical and horizontal differences of the blurred luminance."""
-    x = np.pad(luminance(images), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    x = (x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]) / 4
-    x = (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]) / 4
+    return _differences(luminance(images))
+
+
+def _differences(grey: np.ndarray) -> np.ndarray:
+    x = blurred(grey)
     down, right = np.diff(x, axis=1)[:, :, :-1], np.diff(x, axis=2)[:, :-1]
     return np.stack([down, right], axis=1).astype(np.float32)
 
@@ -116,6 +120,26 @@ def _agreement(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
     return found
 
 
+def _in_register(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return float64 [N]: the correlation of the edges of a and b, uint8 [N, C, H, H], once b lies on a.
+
+    The lower of that over what both show and that over its inner three fifths; 0 where one is even there.
+    """
+    grey = luminance(a)
+    view, inside = registered(grey, luminance(b))
+    x, y = _differences(grey), _differences(view)
+    lowest, rim = np.ones(len(a)), x.shape[2] // 5
+    for cut in (0, rim):
+        part = slice(cut, x.shape[2] - cut)
+        seen = inside[:, None, :-1, :-1][:, :, part, part]
+        p, q = x[:, :, part, part] * seen, y[:, :, part, part] * seen
+        xy, xx, yy = (np.einsum("nchw,nchw->n", *pair) for pair in ((p, q), (p, p), (q, q)))
+        cosine = xy / np.sqrt(np.maximum(xx, 1e-9) * np.maximum(yy, 1e-9))
+        even = np.minimum(xx, yy) <= _EVEN**2 * seen.sum((1, 2, 3))
+        np.minimum(lowest, np.where(even, 0, cosine + (_INNER if cut else 0)), out=lowest)
+    return lowest
+
+
 def _crowd(query: np.ndarray, correlation: np.ndarray) -> np.ndarray:
     """Return for each pair the eighth best correlation among the pairs of its query, 0 if there are fewer."""
     order = np.lexsort((-correlation, query))
@@ -138,6 +162,14 @@ def _near(
     correlation = np.concatenate(
         [_agreement(of_images[pairs[p, 0]], of_doubles[place[p]], rules.correlation) for p in parts]
     )
+    # cut or scaled otherwise: worth a closer look, and then to be sure of
+    rows = np.flatnonzero(
+        (correlation < rules.correlation) & (correlation >= 1 - _LOOK * (1 - rules.correlation))
+    )
+    for part in np.array_split(rows, -(-len(rows) // _PAIRS)) if len(rows) else []:
+        found = _in_register(images[pairs[part, 0]], reference.images[pairs[part, 1]])
+        sure = found >= (1 + rules.correlation) / 2
+        correlation[part[sure]] = found[sure]
     alone = 1 - correlation <= _STANDS_OUT * (1 - _crowd(pairs[:, 0], correlation))
     kept = (correlation >= rules.correlation) & alone
     return pairs[kept], correlation[kept]
@@ -163,7 +195,8 @@ def overlap(test: Indexed, reference: Indexed, rules: Rules) -> Matches:
     """Return the images of `test` that have an exact or near duplicate in `reference`, with the best one.
 
     Exact: the same pixels. Near: a hash within `rules.radius` bits and edges that correlate by
-    `rules.correlation` or more, as they are or mirrored, at a shift of up to a sixteenth of the side.
+    `rules.correlation` or more, as they are or mirrored, at a shift of up to a sixteenth of the side; or by
+    half way from there to 1, once one is moved and scaled to lie on the other.
     """
     known = {digest: place for place, digest in reversed(list(enumerate(reference.digests)))}
     exact = np.array(

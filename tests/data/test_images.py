@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from stages.core.errors import InputError
-from stages.data.sets.images import chain_text, convert, read_image, resize, to_array
+from stages.data.sets.convert import convert
+from stages.data.sets.images import chain_text, read_image, resize, to_array
 
 RNG = np.random.default_rng(0)
 
@@ -105,26 +106,3 @@ def test_too_many_pixels_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match="bomb.png"):
         read_image(tmp_path / "bomb.png")
-
-
-def test_many_files_keep_their_order(tmp_path):
-    paths = []
-    for value in range(200):
-        paths.append(tmp_path / f"{value:03}.png")
-        Image.new("L", (10, 10), value).save(paths[-1])
-    assert convert(paths, 8, 1, "x")[:, 0, 4, 4].tolist() == list(range(200))
-
-
-def test_processes_give_what_threads_give(tmp_path, monkeypatch):
-    paths = [tmp_path / f"{number:03}.png" for number in range(150)]
-    for number, path in enumerate(paths):
-        Image.fromarray(picture(20 + number % 7, 24)).save(path)
-    threads = convert(paths, 16, 3, "x")
-    monkeypatch.setattr("stages.data.sets.images._MANY", 100)
-    assert np.array_equal(convert(paths, 16, 3, "x"), threads)
-    paths[77].write_bytes(b"")
-    with pytest.raises(InputError, match="077.png"):
-        convert(paths, 16, 3, "x")
-    skipped: list[int] = []
-    assert np.array_equal(convert(paths, 16, 3, "x", skipped), np.delete(threads, 77, 0))
-    assert skipped == [77]

@@ -14,13 +14,14 @@ from stages.data.sets.catalogue import load_catalogue
 RULES = Rules(radius=32, correlation=0.8)
 
 
-def tiles(offset=0):
+def tiles(offset=0, height=64, width=64):
     """Return uint8 [N, 3, 32, 32]: a grid of patches of two photographs, moved by `offset` source pixels."""
     found = []
     for photograph in load_sample_images().images:
         for top in range(8, photograph.shape[0] - 72, 64):
             for left in range(8, photograph.shape[1] - 72, 64):
-                patch = photograph[top + offset : top + offset + 64, left + offset : left + offset + 64]
+                rows = slice(top + offset, top + offset + height)
+                patch = photograph[rows, left + offset : left + offset + width]
                 found.append(np.asarray(Image.fromarray(patch.copy()).resize((32, 32), Image.Resampling.BOX)))
     return np.stack(found).transpose(0, 3, 1, 2)
 
@@ -58,6 +59,8 @@ CHANGES = {
     "colour": (lambda: grey(tiles()), 0.95),
     "mirrored": (lambda: tiles()[:, :, :, ::-1], 0.95),
     "moved by a pixel": (lambda: tiles(2), 0.8),
+    "cut out smaller": (lambda: tiles(4, 57, 57), 0.65),
+    "of another proportion": (lambda: brighter(tiles(3, 60, 55)), 0.65),
     "all at once": (lambda: jpeg(brighter(tiles(2)[:, :, :, ::-1]), 75), 0.75),
 }
 
@@ -161,7 +164,7 @@ def test_known_near_duplicates_of_cifar10_are_found(mirror, monkeypatch, tmp_pat
     others = np.setdiff1d(np.arange(0, 50_000, 25), pairs[:, 1])
     found = find(tensors["test.images"][pairs[:, 0]], train[np.concatenate([pairs[:, 1], others])])
     # CIFAR-10 holds some pictures more often than in pairs, so one or two may meet another double first
-    assert (found.double == found.position).sum() >= 0.55 * len(pairs)
+    assert (found.double == found.position).sum() >= 0.62 * len(pairs)
     assert (found.double != found.position).sum() <= 2
     rest = np.setdiff1d(np.arange(0, 10_000, 10), pairs[:, 0])
     assert len(find(tensors["test.images"][rest], train[others]).position) <= 5

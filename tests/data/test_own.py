@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError
-from stages.data.sets.images import convert
+from stages.data.sets.convert import convert
 from stages.data.sets.own import read_own
 from stages.download import main
 from tests.test_pipeline_contract import outside_git

@@ -1,8 +1,11 @@
 """Readers on real files of the mirror, and on small files in the publishers' formats."""
 
 import gzip
+import hashlib
+import os
 import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from sklearn.datasets import load_digits
 
 from stages.core.errors import InputError
 from stages.data.sets.catalogue import load_catalogue
-from stages.data.sets.readers import READERS, list_images, read_digits, tree
+from stages.data.sets.convert import convert
+from stages.data.sets.readers import READERS, digest, list_images, read_digits, tree
 from stages.data.sets.synthetic import package_folder
 
 CATALOGUE = load_catalogue()
@@ -76,7 +80,7 @@ def test_checksums_agree_with_pytorch_ood():
 
 def test_numbers_per_class_add_up():
     for entry in CATALOGUE.values():
-        classes = {"cifar100": 100, "textures": 47, "flowers102": 102}.get(entry.name, 10)
+        classes = {"cifar100": 100, "textures": 47, "flowers102": 102, "imagenet": 1000}.get(entry.name, 10)
         classes = 200 if entry.name.startswith("tiny_imagenet") else classes
         for split, numbers in entry.per_class.items():
             total = sum(numbers) if isinstance(numbers, list) else classes * numbers
@@ -154,7 +158,7 @@ def test_svhn_ten_means_zero(tmp_path):
     assert found.labels.tolist() == [0, 1, 2, 9, 0, 5, 3]
     assert np.array_equal(found.images[3], images[..., 3])
     (tmp_path / "test_32x32.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut short")
-    with pytest.raises(InputError, match="SVHN"):
+    with pytest.raises(InputError, match="test_32x32.mat: not the set's Matlab file"):
         READERS["svhn"]({"test_32x32.mat": tmp_path / "test_32x32.mat"}, "test", CATALOGUE["svhn"].options)
 
 
@@ -181,7 +185,7 @@ def test_folder_flat_by_class_and_mixed(tmp_path):
     for name in ("a.png", "b.JPG", ".hidden.png"):
         picture.save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
-    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG"]
+    assert [os.path.basename(path) for path in list_images(tmp_path)] == ["a.png", "b.JPG"]
     assert tree({"x": tmp_path}, "test", {}).labels.tolist() == [-1, -1]
     (tmp_path / "cats").mkdir()
     picture.save(tmp_path / "cats/c.webp")
@@ -196,3 +200,30 @@ def test_folder_flat_by_class_and_mixed(tmp_path):
 def test_empty_folder(tmp_path):
     with pytest.raises(InputError, match="no image"):
         tree({"x": tmp_path}, "test", {})
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    """A folder of links to classes kept elsewhere is a set like any other; a link to nothing is named."""
+    for name in ("cats", "dogs"):
+        (tmp_path / "kept" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "kept" / name / "a.png")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/cats").symlink_to(tmp_path / "kept/cats")
+    (tmp_path / "mine/dogs").symlink_to(tmp_path / "kept/dogs")
+    (tmp_path / "kept/cats/again").symlink_to(tmp_path / "kept")
+    found = tree({"x": tmp_path / "mine"}, "test", {})
+    assert found.classes == ("cats", "dogs") and found.labels.tolist() == [0, 1]
+    (tmp_path / "mine/cats/gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = tree({"x": tmp_path / "mine"}, "test", {})
+    assert len(digest(found.images, tmp_path / "mine")) == 64
+    with pytest.raises(InputError, match=r"gone\.png: cannot be read"):
+        convert(found.images, 8, 3, "x")
+
+
+def test_digest_is_of_names_and_contents(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/x.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    lines = "".join(f"{name}\0{hashlib.sha256(name.encode()).hexdigest()}\n" for name in ("a/x.png", "b.png"))
+    for root in (tmp_path, Path(os.path.relpath(tmp_path))):
+        assert digest(list_images(root), root) == hashlib.sha256(lines.encode()).hexdigest()

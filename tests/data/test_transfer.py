@@ -237,11 +237,26 @@ def test_folder_that_cannot_be_written(server, unwritable, monkeypatch):
 
 def test_set_file_that_cannot_be_written(unwritable):
     """One sentence that names the file, and nothing half-written."""
-    words = "--set blobs --role far --id digits --size 8 --channels 1 --validation 0.1 --count 8 --limit 0"
-    out = unwritable / "blobs.safetensors"
+    words = "--set uniform --role far --id digits --size 8 --channels 1 --validation 0.1 --count 8 --limit 0"
+    out = unwritable / "uniform.safetensors"
     result = CliRunner().invoke(main, [*words.split(), *f"--seed 0 --test 0.3 --out {out}".split()])
     assert result.exit_code == 1 and "permission denied" in result.output and str(unwritable) in result.output
     assert result.output.count("\n") == 1 and not list(unwritable.iterdir())
+
+
+def test_proxy_of_the_environment(server, monkeypatch):
+    """A proxy gets the whole address, whose host this machine could not even look up."""
+    monkeypatch.setenv("http_proxy", server.address)
+    assert fetch.locate(*entry("http://publisher.invalid/ok/images.bin")).path.read_bytes() == BODY
+    assert [path for path, _ in server.log] == ["http://publisher.invalid/ok/images.bin"]
+
+
+def test_proxy_that_is_not_there_and_hosts_that_need_none(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "publisher.invalid")
+    refused(entry("http://elsewhere.invalid/images.bin"), "the proxy refused or could not be reached")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert fetch.locate(*entry(f"{server.address}/ok/images.bin")).path.read_bytes() == BODY
 
 
 def test_cache_that_is_a_file(server, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import io
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -36,6 +37,8 @@ HOSTILE = {
     "pipe": [("a.png", tarfile.FIFOTYPE, b"")],
     "twice": [("a.png", FILE, b"x"), ("a.png", FILE, b"y")],
     "case": [("a.png", FILE, b"x"), ("A.png", FILE, b"y")],
+    "accents": [("\u00e9.png", FILE, b"x"), ("e\u0301.png", FILE, b"y")],
+    "sparse": [("a.png", tarfile.GNUTYPE_SPARSE, b"")],
     "empty twin": [("a.png", FILE, b"x"), ("a.png", FILE, b"")],
     "file and folder": [("a", FILE, b"x"), ("a/b.png", FILE, b"y")],
     "folder and file": [("a/b.png", FILE, b"y"), ("A", FILE, b"x")],
@@ -126,6 +129,30 @@ def test_bomb_is_refused_at_its_header(tmp_path):
     path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000)))
     with pytest.raises(InputError, match="refused, it would unpack to more"):
         unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("place", [0, 1])
+def test_bomb_in_a_name(tmp_path, kind, place):
+    """A header of 50 MB would be read into memory before its member is seen."""
+    path, good, info = tmp_path / "set.tar.gz", tarfile.TarInfo("a.png"), tarfile.TarInfo("b.png")
+    info.type, info.size = kind, 50_000_000
+    path.write_bytes(
+        gzip.compress(good.tobuf() * place + info.tobuf(tarfile.GNU_FORMAT) + bytes(50_001_000), 1)
+    )
+    tracemalloc.start()
+    with pytest.raises(InputError, match="refused, a name of 50000000 bytes"):
+        unpack(path, tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    assert {path.name for path in tmp_path.iterdir()} == {"set.tar.gz"}
+
+
+def test_no_archive_at_all(tmp_path):
+    (tmp_path / "set.tar.gz").write_text("<html>Not found</html>")
+    with pytest.raises(InputError, match="not an archive") as failure:
+        unpack(tmp_path / "set.tar.gz", tmp_path / "out")
+    assert "\n" not in str(failure.value)
 
 
 @pytest.mark.parametrize("name", ["set.tar.gz", "set.zip"])

@@ -10,8 +10,9 @@ import numpy as np
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
 from stages.data.sets.catalogue import Entry
+from stages.data.sets.convert import convert
 from stages.data.sets.corruptions import KINDS, corrupt
-from stages.data.sets.images import chain_text, convert
+from stages.data.sets.images import chain_text
 from stages.data.sets.own import SPLITS
 from stages.data.sets.readers import Pictures, digest
 from stages.data.sets.sources import read_source

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from stages.core.errors import InputError
-from stages.data.sets.images import SUFFIXES, Images
+from stages.data.sets.images import SUFFIXES, Images, read_bytes
 
 
 @dataclass(frozen=True)
@@ -99,14 +97,25 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
 def svhn(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
     """SVHN, cropped digits: a Matlab file with X [32, 32, 3, N] and y [N, 1], where 10 means digit 0."""
     path = files[options[split]]
-    try:
-        content = loadmat(path, variable_names=("X", "y"))
-        images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].reshape(-1).astype(np.int64)
-    except (MatReadError, KeyError, ValueError, OSError, IndexError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{path}: not a complete SVHN file ({error}); fetch it again") from None
+    content = _matlab(path, "X", "y")
+    if content["X"].ndim != 4 or content["X"].shape[:3] != (32, 32, 3) or content["X"].dtype != np.uint8:
+        raise InputError(f"{path}: X is not 32 x 32 x 3 x N bytes; it is not the set's file, fetch it again")
+    images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].reshape(-1).astype(np.int64)
     classes = tuple("0123456789")
     _fitting(path, images, labels - 1, len(classes))
     return Pictures(images, labels % 10, classes)
+
+
+def _matlab(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Return arrays of a Matlab file by name."""
+    from scipy.io import loadmat  # not above: it takes a tenth of a second, and two sets need it
+    from scipy.io.matlab import MatReadError
+
+    try:
+        content = loadmat(path, variable_names=names)
+        return {name: np.asarray(content[name]) for name in names}
+    except (MatReadError, KeyError, ValueError, OSError, IndexError, TypeError, NotImplementedError) as error:
+        raise InputError(f"{path}: not the set's Matlab file ({error}); fetch it again") from None
 
 
 def tiny_imagenet(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
@@ -157,13 +166,11 @@ def npy(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pi
 
 def flowers(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
     """Flowers-102: pictures by number; labels (1 to 102) and the numbers of each split in Matlab files."""
-    folder, content = files["102flowers.tgz"], {}
-    for name, key in (("imagelabels.mat", "labels"), ("setid.mat", options[split])):
-        try:
-            content[name] = loadmat(files[name])[key].reshape(-1).astype(np.int64)
-        except (MatReadError, KeyError, ValueError, OSError, IndexError, TypeError) as error:
-            raise InputError(f"{files[name]}: not the set's Matlab file ({error}); fetch it again") from None
-    labels, numbers = content["imagelabels.mat"], content["setid.mat"]
+    folder = files["102flowers.tgz"]
+    labels, numbers = (
+        _matlab(files[name], key)[key].reshape(-1).astype(np.int64)
+        for name, key in (("imagelabels.mat", "labels"), ("setid.mat", options[split]))
+    )
     if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= len(labels):
         raise InputError(f"{files['setid.mat']}: names pictures beyond the {len(labels)} that have labels")
     paths = [folder / f"image_{number:05}.jpg" for number in numbers]
@@ -178,7 +185,7 @@ def sun397(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) ->
     if not names.is_file():
         raise InputError(f"{names}: missing; the set is incomplete, fetch or unpack it again")
     classes = tuple(line.strip().lstrip("/") for line in names.read_text().splitlines() if line.strip())
-    paths = [path for path in list_images(folder) if path.name.startswith("sun_")]
+    paths = [Path(path) for path in list_images(folder) if os.path.basename(path).startswith("sun_")]
     position = {name: index for index, name in enumerate(classes)}
     found = [position.get(path.relative_to(folder).parent.as_posix(), -1) for path in paths]
     _fitting(names, paths, np.array(found, np.int64), len(classes))
@@ -208,9 +215,9 @@ def tree(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> P
     return Pictures(paths, np.array([position.get(name, -1) for name in names], np.int64), classes)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return every image file below `folder` (no hidden ones), sorted by path."""
-    return [folder.joinpath(*parts) for parts in _image_places(folder)]
+def list_images(folder: Path) -> list[str]:
+    """Return the path of every image file below `folder` (no hidden ones), sorted."""
+    return [os.path.join(folder, *parts) for parts in _image_places(folder)]
 
 
 def _image_places(folder: Path) -> list[tuple[str, ...]]:
@@ -223,11 +230,20 @@ def _image_places(folder: Path) -> list[tuple[str, ...]]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((*inner, entry.name))
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                if entry.is_dir():
+                    if not _loops(entry):
+                        folders.append((*inner, entry.name))
+                elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
                     found.append((*inner, entry.name))
     return sorted(found)
+
+
+def _loops(folder: os.DirEntry) -> bool:
+    """Whether a folder is a link to one that it lies in, which would never come to an end."""
+    if not folder.is_symlink():
+        return False
+    target = os.path.realpath(folder.path)
+    return os.path.commonpath((target, os.path.realpath(os.path.dirname(folder.path)))) == target
 
 
 def read_digits(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -253,10 +269,13 @@ READERS: dict[str, Reader] = {
 }
 
 
-def digest(paths: Sequence[Path], root: Path) -> str:
-    """Return one sha256 over the names below `root` and the contents of `paths`, in order."""
-    total = hashlib.sha256()
-    for path in paths:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+def digest(paths: Sequence[str | Path], root: Path) -> str:
+    """Return one sha256 over the names below `root` and the contents of `paths`, in order.
+
+    A link to a file that is not there counts as such: whoever reads the picture decides what that means.
+    """
+    total, start = hashlib.sha256(), len(os.path.join(root, ""))
+    for path in map(os.fspath, paths):
+        content = hashlib.sha256(read_bytes(path)).hexdigest() if os.path.exists(path) else "missing"
+        total.update(f"{path[start:].replace(os.sep, '/')}\0{content}\n".encode(errors="surrogateescape"))
     return total.hexdigest()

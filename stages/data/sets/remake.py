@@ -12,7 +12,8 @@ import numpy as np
 
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
-from stages.data.sets.images import convert, read_image
+from stages.data.sets.convert import convert
+from stages.data.sets.images import read_image
 from stages.data.sets.readers import Pictures
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import gaussian_filter
 
 from stages.data.sets.images import to_array
 
@@ -92,6 +91,8 @@ def photos(count: int, size: int, channels: int, rng: np.random.Generator) -> tu
 def blobs(count: int, size: int, channels: int, rng: np.random.Generator) -> np.ndarray:
     """Return uint8 [count, channels, size, size]: Bernoulli(0.7) pixels, blurred with sigma 1.5 pixels
     over height and width only, and set to 0 below 0.75 (Hendrycks et al. 2019; SSD's blobs)."""
+    from scipy.ndimage import gaussian_filter  # not above: it takes a tenth of a second
+
     coins = (rng.random((count, channels, size, size)) < 0.7).astype(np.float32)
     blurred = gaussian_filter(coins, sigma=(0, 0, 1.5, 1.5), mode="nearest", truncate=4.0)
     blurred[blurred < 0.75] = 0.0

@@ -3,6 +3,7 @@
 import shutil
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,6 +14,11 @@ from stages.core.errors import InputError
 MAX_BYTES = 64 * 2**30
 MAX_RATIO = 200  # unpacked to packed; image sets stay below 10, a bomb has thousands
 MAX_FILES = 3_000_000
+MAX_NAME = 1 << 20  # bytes of an extended header; its content goes to memory before anybody sees it
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 
 class Member(NamedTuple):
@@ -38,7 +44,8 @@ def check_members(archive: Path, members: Iterable[Member], max_bytes: int = MAX
             raise InputError(f"{archive}: refused, the name {member.name[:60]!r}… is too long for a disk")
         if member.kind == "other":
             raise InputError(f"{archive}: refused, member {member.name!r} is a link or a device")
-        folded = str(path).casefold()
+        # a disk may take two spellings for one: by case, or by composed and decomposed accents
+        folded = unicodedata.normalize("NFC", str(path).casefold())
         folders |= {str(parent) for parent in PurePosixPath(folded).parents}
         if member.kind == "folder":
             folders.add(folded)
@@ -58,8 +65,21 @@ def check_members(archive: Path, members: Iterable[Member], max_bytes: int = MAX
         raise InputError(f"{archive}: refused, {clash[0]!r} is a file and a folder")
 
 
+class _Header(tarfile.TarInfo):
+    """A tar header that is refused where the library would read without bounds to understand it."""
+
+    @classmethod
+    def frombuf(cls, *args, **kwargs) -> "_Header":
+        header = super().frombuf(*args, **kwargs)
+        if header.type in _EXTENDED and header.size > MAX_NAME:
+            raise tarfile.TarError(f"refused, a name of {header.size} bytes")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.TarError("refused, it holds a sparse file")
+        return header
+
+
 def _unpack_tar(archive: Path, folder: Path, max_bytes: int) -> None:
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, tarinfo=_Header) as tar:
         kinds = ((i, "file" if i.isfile() else "folder" if i.isdir() else "other") for i in tar)
         # one header at a time: a bomb is refused at its header, before its content is decompressed
         check_members(archive, (Member(info.name, info.size, kind) for info, kind in kinds), max_bytes)
@@ -90,6 +110,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         work.chmod(0o755)
         work.rename(folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{archive}: broken or not an archive ({error}); fetch it again") from None
+        said = " ".join(str(error).split())  # tarfile lists every way that it tried on a line
+        raise InputError(f"{archive}: broken or not an archive ({said}); fetch it again") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
