@@ -51,7 +51,7 @@ def direction(rows: Tensor) -> Tensor:
 def squared_distances(means: Tensor, roots: Tensor) -> Callable[[Tensor], Tensor]:
     """Return rows z [N, D] -> min_g (z - mu_mg)^T (L_m L_m^T)^-1 (z - mu_mg): [N, M].
 
-    As `nearest_squared_distance` for each of M covariances with the factors `roots` [M, D, D] and G means each,
+    As `nearest_squared_distance` for each of M covariances with factors `roots` [M, D, D] and G means each,
     `means` [M, G, D]: all at once, so that a graph of many classes is no longer than that of one.
     """
     centres = means.mean(1, keepdim=True)
