@@ -57,6 +57,10 @@ class Float32:
         """Return products, float32, from some of the form."""
         return form
 
+    def threshold(self, bounds: np.ndarray) -> np.ndarray:
+        """Return in this form what is at most, and close to, the bounds [q] that `rounded` gave."""
+        return np.nextafter(bounds.astype(np.float32), np.float32(-np.inf))
+
     def rounded(self, bounds: np.ndarray) -> np.ndarray:
         """Return bounds [q] as the products were rounded at last."""
         return bounds
@@ -93,6 +97,9 @@ class BFloat16:
     def values(self, form: np.ndarray) -> np.ndarray:
         return (form.astype(np.int32) << 16).view(np.float32)
 
+    def threshold(self, bounds: np.ndarray) -> np.ndarray:
+        return torch.from_numpy(bounds).bfloat16().view(torch.int16).numpy()
+
     def rounded(self, bounds: np.ndarray) -> np.ndarray:
         return torch.from_numpy(bounds).bfloat16().float().numpy()
 
@@ -122,12 +129,13 @@ def shortlist(
     heads = way.values(_maxima(form, width))
     # any k groups have k maxima, so the k-th largest maximum is no more than the k-th largest product
     low = _bound(way, _kth(heads, k), -margin)
-    query, group = np.nonzero(heads >= low[:, None])
-    if len(query) > most or (way.unit and not (low > 0).all()):
+    if way.unit and not (low > 0).all():
         return None
-    query, row, values = _members(way, form, query, group, width, low)
-    if len(query) > most:
+    places = np.flatnonzero(form >= way.threshold(low)[:, None])
+    if len(places) > most:
         return None
+    query, row = np.divmod(places, form.shape[1])
+    values = way.values(form.ravel().take(places))
     kth = _kth(table_of(values, query, len(form), -np.inf), k)
     between = values >= _bound(way, kth, -margin)[query]
     clear = values > _bound(way, kth, margin)[query] if sure else np.zeros_like(between)
@@ -178,13 +186,3 @@ def _maxima(form: np.ndarray, width: int) -> np.ndarray:
     rest = maxima[:, : form.shape[1] - whole]
     np.maximum(rest, form[:, whole:], out=rest)
     return maxima
-
-
-def _members(way, form: np.ndarray, query: np.ndarray, group: np.ndarray, width: int, low: np.ndarray):
-    """Return (queries, columns, products) of at least low [q], of some groups of some queries."""
-    count = form.shape[1]
-    columns = group[:, None] + np.arange(0, count, width)
-    flat = query[:, None] * count + np.minimum(columns, count - 1)
-    values = way.values(form.ravel().take(flat))
-    pair, member = np.nonzero((values >= low[query][:, None]) & (columns < count))
-    return query[pair], columns[pair, member], values[pair, member]
