@@ -1,7 +1,7 @@
 """Score the test images with SSD: Mahalanobis distance to clusters of the features of ID train.
 
 Writes the metrics of each OOD set and the score of each image. With --select the cluster count and the
-ridge are those under which ID validation is likeliest. Seconds for the quickstart, where
+shrinkage are those under which ID validation is likeliest. Seconds for the quickstart, where
 noise and blobs should come out near AUROC 1 on a self-supervised encoder.
 """
 
@@ -30,7 +30,7 @@ from stages.ood.ssd import Ssd, SsdSettings
 @click.option(
     "--select/--no-select",
     required=True,
-    help="Choose clusters and ridge by the likelihood of ID validation.",
+    help="Choose clusters and shrinkage by the likelihood of ID validation.",
 )
 @setting_options(SsdSettings)
 def main(embeddings, models, seed, select, out_results, out_scores, **values):

@@ -12,6 +12,7 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from stages.core.errors import InputError
 from stages.ood.outputs import chunks
+from stages.ood.pieces import in_pieces, one_thread
 
 Covariance = Literal["ridge", "ledoit_wolf"]
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -19,9 +20,9 @@ PIECE = 256  # rows whitened at a time: 1 MiB of 512 features stays in the cache
 BLOCK = 128  # of the triangular factor
 
 
-def as_float64(rows: np.ndarray) -> np.ndarray:
-    """The transform that only widens."""
-    return np.asarray(rows, dtype=np.float64)
+def unchanged(rows: np.ndarray) -> np.ndarray:
+    """The transform that leaves the features as they are."""
+    return rows
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Moments:
 
     def update(self, rows: np.ndarray, groups: np.ndarray | None = None) -> None:
         """Add rows [n, D] of groups [n] (all of group 0 if not given)."""
-        rows = as_float64(rows)
+        rows = np.asarray(rows, dtype=np.float64)
         groups = np.zeros(len(rows), np.int64) if groups is None else groups
         member = np.zeros((len(self.counts), len(rows)))
         member[groups, np.arange(len(rows))] = 1.0
@@ -93,7 +94,7 @@ def fit_gaussians(
     *,
     covariance: Covariance,
     ridge: float = 0.0,
-    transform: Transform = as_float64,
+    transform: Transform = unchanged,
     where: str = "features",
 ) -> Gaussians:
     """Fit one mean a group and one covariance within groups to transform(rows) [N, D].
@@ -154,20 +155,32 @@ def _ledoit_wolf_weight(
 
 
 def nearest_squared_distance(
-    rows: np.ndarray, gaussians: Gaussians, *, transform: Transform = as_float64
+    rows: np.ndarray, gaussians: Gaussians, *, transform: Transform = unchanged
 ) -> np.ndarray:
     """Return min_g (z - mu_g)^T Sigma^-1 (z - mu_g) for z = transform(rows): float64 [N], at least 0."""
     centre = gaussians.means.mean(axis=0)
-    whiten = Whitening(gaussians.root)
-    means = whiten(gaussians.means - centre)
+    with one_thread():
+        whiten = Whitening(gaussians.root)
+        means = whiten(gaussians.means - centre)
     norms = np.einsum("gd,gd->g", means, means)
     result = np.empty(len(rows))
-    for start in range(0, len(rows), PIECE):
-        white = whiten(transform(rows[start : start + PIECE]) - centre)
-        # the expanded square finds the nearest mean by one product; its own square is then summed
-        # directly, which cannot cancel
-        white -= means[np.argmin(norms - 2.0 * (white @ means.T), axis=1)] if len(means) > 1 else means
-        result[start : start + PIECE] = np.einsum("nd,nd->n", white, white)
+
+    def make():
+        white, other = np.empty((2, min(PIECE, len(rows)), len(centre)))
+
+        def measure(piece: slice) -> None:
+            here = transform(rows[piece])
+            found, spare = white[: len(here)], other[: len(here)]
+            whiten(np.subtract(here, centre, out=found), out=found)
+            # the expanded square finds the nearest mean by one product; its own square is then summed
+            # directly, which cannot cancel
+            nearest = np.argmin(norms - 2.0 * (found @ means.T), axis=1)
+            found -= means.take(nearest, axis=0, out=spare, mode="clip") if len(means) > 1 else means
+            result[piece] = np.einsum("nd,nd->n", found, found)
+
+        return measure
+
+    in_pieces(make, len(rows), PIECE)
     return result
 
 
@@ -187,12 +200,12 @@ class Whitening:
             inverse = solve_triangular(block, np.eye(len(block)), lower=True, check_finite=False)
             self.steps.append((place, root[place, :start].T, inverse.T))
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Return y [N, D] of rows z [N, D], float64."""
-        result = np.empty(rows.shape)
+    def __call__(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return y [N, D] of rows z [N, D], float64; in `out`, which may be `rows`, if given."""
+        out = np.empty(rows.shape) if out is None else out
         for place, left, inverse in self.steps:
             rest = rows[:, place]
             if place.start:
-                rest = rest - result[:, : place.start] @ left
-            np.matmul(rest, inverse, out=result[:, place])
-        return result
+                rest = rest - out[:, : place.start] @ left
+            out[:, place] = rest @ inverse
+        return out

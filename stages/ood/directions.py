@@ -7,8 +7,9 @@ from stages.ood.outputs import chunks
 
 def normalise(rows: np.ndarray) -> np.ndarray:
     """Return rows / (norm + 1e-10) in float64; a zero row stays zero."""
-    rows = np.asarray(rows, dtype=np.float64)
-    return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-10)
+    result = np.array(rows, dtype=np.float64)
+    result /= np.sqrt(np.einsum("...d,...d->...", result, result))[..., None] + 1e-10
+    return result
 
 
 def directions(rows: np.ndarray) -> np.ndarray:

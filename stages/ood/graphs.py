@@ -48,22 +48,32 @@ def direction(rows: Tensor) -> Tensor:
     return rows / (length(rows)[:, None] + 1e-10)
 
 
-def squared_distance(means: Tensor, root: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return rows z [N, D] -> min_g (z - mu_g)^T (L L^T)^-1 (z - mu_g), as `nearest_squared_distance`."""
-    centre, whitening = means.mean(0), Whitening(root.numpy())
-    centres = torch.from_numpy(whitening((means - centre).numpy()))
-    norms = (centres * centres).sum(1)
-    steps = [(place, *map(_tensor, factors)) for place, *factors in whitening.steps]
+def squared_distances(means: Tensor, roots: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return rows z [N, D] -> min_g (z - mu_mg)^T (L_m L_m^T)^-1 (z - mu_mg): [N, M].
 
-    def distance(rows: Tensor) -> Tensor:
-        white = _whiten(rows - centre, steps)
-        if len(centres) > 1:
-            white = white - centres[(norms - 2.0 * (white @ centres.T)).argmin(1)]
+    As `nearest_squared_distance` for each of M covariances with factors `roots` [M, D, D] and G means each,
+    `means` [M, G, D]: all at once, so that a graph of many classes is no longer than that of one.
+    """
+    centres = means.mean(1, keepdim=True)
+    whitenings = [Whitening(root.numpy()) for root in roots]
+    steps = [
+        (parts[0][0], *(torch.stack([_tensor(part[place]) for part in parts]) for place in (1, 2)))
+        for parts in zip(*(whitening.steps for whitening in whitenings), strict=True)
+    ]
+    moved = _whiten(means - centres, steps)
+    norms, count = (moved * moved).sum(2), means.shape[1]
+    first = count * torch.arange(len(means))[:, None]
+
+    def distances(rows: Tensor) -> Tensor:
+        white = _whiten(rows - centres, steps)
+        if count > 1:
+            nearest = (norms[:, None] - 2.0 * (white @ moved.mT)).argmin(2)
+            white = white - moved.flatten(0, 1)[first + nearest]
         else:
-            white = white - centres
-        return (white * white).sum(1)
+            white = white - moved
+        return (white * white).sum(2).T
 
-    return distance
+    return distances
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -71,13 +81,14 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def _whiten(rows: Tensor, steps: list[tuple[slice, Tensor, Tensor]]) -> Tensor:
+    """Return L_m^-1 z of rows z [M, N, D], as `Whitening`."""
     done: list[Tensor] = []
     for place, left, inverse in steps:
-        rest = rows[:, place]
+        rest = rows[:, :, place]
         if done:
-            rest = rest - torch.cat(done, 1) @ left
+            rest = rest - torch.cat(done, 2) @ left
         done.append(rest @ inverse)
-    return torch.cat(done, 1)
+    return torch.cat(done, 2)
 
 
 def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -124,37 +135,30 @@ def _nnguide(state: Tensors, settings: Any, found: Tensors) -> Tensor:
 
 
 def _mahalanobis(state: Tensors, settings: Any) -> Scoring:
-    distance = squared_distance(state["means"], state["root"])
-    return lambda found: distance(found["features"])
+    distances = squared_distances(state["means"][None], state["root"][None])
+    return lambda found: distances(found["features"])[:, 0]
 
 
 def _rmds(state: Tensors, settings: Any) -> Scoring:
-    classes = squared_distance(state["means"], state["root"])
-    whole = squared_distance(state["mean"], state["whole_root"])
-    return lambda found: classes(found["features"]) - whole(found["features"])
+    classes = squared_distances(state["means"][None], state["root"][None])
+    whole = squared_distances(state["mean"][None], state["whole_root"][None])
+    return lambda found: (classes(found["features"]) - whole(found["features"]))[:, 0]
 
 
 def _gmm(state: Tensors, settings: Any) -> Scoring:
     width = state["means"].shape[-1]
     half_log_det = state["roots"].diagonal(dim1=1, dim2=2).log().sum(1)
     constants = state["log_weights"] - half_log_det - 0.5 * width * math.log(2 * math.pi)
-    pairs = zip(state["means"], state["roots"], strict=True)
-    distances = [squared_distance(means, root) for means, root in pairs]
-
-    def score(found: Tensors) -> Tensor:
-        far = torch.stack([distance(found["features"]) for distance in distances], 1)
-        return -torch.logsumexp(constants - 0.5 * far, 1)
-
-    return score
+    distances = squared_distances(state["means"], state["roots"])
+    return lambda found: -torch.logsumexp(constants - 0.5 * distances(found["features"]), 1)
 
 
 def _ssd(state: Tensors, settings: Any) -> Scoring:
-    pairs = zip(state["means"], state["roots"], strict=True)
-    distances = [squared_distance(means, root) for means, root in pairs]
+    distances = squared_distances(state["means"], state["roots"])
 
     def score(found: Tensors) -> Tensor:
         rows = (direction(found[settings.layer]) - state["mean"]) / state["std"]
-        return torch.stack([distance(rows) for distance in distances], 1).amin(1)
+        return distances(rows).amin(1)
 
     return score
 

@@ -1,8 +1,7 @@
-"""Cluster count and ridge of SSD, chosen by the likelihood of ID validation images: no OOD image is seen."""
+"""Cluster count and shrinkage of SSD by the likelihood of ID validation images: no OOD image is seen."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ from scipy.special import logsumexp
 from stages.core.errors import InputError
 from stages.ood.covariance import Gaussians, nearest_squared_distance
 from stages.ood.outputs import Outputs
-from stages.ood.ssd import Ssd, SsdSettings
-from stages.ood.standard import Standard
+from stages.ood.ssd import SsdSettings, assigned, fit_state
+from stages.ood.standard import Standard, fit_standard
 
 CLUSTERS = (1, 2, 3, 4, 5, 8, 10, 15, 20)
-RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+SHRINKAGES = [{"ridge": ridge} for ridge in (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)]
+SHRINKAGES.append({"covariance": "ledoit_wolf"})
 SOURCE = "highest mean log-likelihood of ID validation"
 Candidates = list[dict[str, Any]]
 
@@ -48,25 +48,31 @@ def _distances(state, rows, standard):
 def select_settings(
     settings: SsdSettings, train: Outputs, validation: Outputs, seed: int
 ) -> tuple[SsdSettings, Candidates]:
-    """Return (settings with the best cluster count and ridge, every candidate with its log-likelihood).
+    """Return (settings with the best cluster count and shrinkage, every candidate with its log-likelihood).
 
-    With class_conditional the count stays, with ledoit_wolf the ridge does. A count that ID train does
-    not allow is left out. Raises InputError if none is possible.
+    With class_conditional the count stays; with ledoit_wolf the shrinkage does, with ridge it is a ridge or
+    ledoit_wolf. A count that ID train does not allow is left out. Raises InputError if none is possible.
     """
-    space = {} if settings.class_conditional else {"clusters": CLUSTERS}
-    space |= {} if settings.covariance == "ledoit_wolf" else {"ridge": RIDGES}
-    rows = getattr(validation, settings.layer)
-    candidates, last = [], None
-    for values in product(*space.values()):
-        chosen = dict(zip(space, values, strict=True))
+    counts = [{}] if settings.class_conditional else [{"clusters": count} for count in CLUSTERS]
+    shrinkages = [{}] if settings.covariance == "ledoit_wolf" else SHRINKAGES
+    rows, seen = getattr(validation, settings.layer), getattr(train, settings.layer)
+    standard, candidates, last = fit_standard(seen), [], None
+    for count in counts:
         try:
-            state = Ssd(replace(settings, **chosen), seed=seed).fit(train).state
+            groups = assigned(replace(settings, **count), train, standard, seed)
         except InputError as error:
             last = error
             continue
-        found = log_likelihood(state, getattr(train, settings.layer), rows)
-        candidates.append({**chosen, "log_likelihood": found})
+        for shrinkage in shrinkages:
+            chosen = count | shrinkage
+            try:
+                state = fit_state(replace(settings, **chosen), train, standard, groups)
+            except InputError as error:
+                last = error
+                continue
+            candidates.append({**chosen, "log_likelihood": log_likelihood(state, seen, rows)})
     if not candidates:
         raise last
     best = max(candidates, key=lambda one: one["log_likelihood"])
-    return replace(settings, **{name: best[name] for name in space}), candidates
+    chosen = {name: value for name, value in best.items() if name != "log_likelihood"}
+    return replace(settings, **chosen), candidates

@@ -50,21 +50,8 @@ class Ssd(Streaming):
         return (self.settings.layer,)
 
     def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
-        settings, rows = self.settings, getattr(train, self.settings.layer)
-        standard = fit_standard(rows)
-        if settings.class_conditional:
-            groups = class_labels(train)
-        elif settings.clusters == 1:
-            groups = np.zeros(len(rows), np.int64)
-        else:
-            groups = cluster(standard(rows).astype(np.float32), settings.clusters, self.seed, train.name)
-        how = {"covariance": settings.covariance, "ridge": settings.ridge, "transform": standard}
-        fitted = (
-            fit_tied(rows, groups, train.name, how)
-            if settings.tied
-            else fit_each(rows, groups, train.name, how)
-        )
-        return _state(standard, fitted)
+        standard = fit_standard(getattr(train, self.settings.layer))
+        return fit_state(self.settings, train, standard, assigned(self.settings, train, standard, self.seed))
 
     def _gather(self, source: Outputs) -> Sums:
         settings, rows = self.settings, normalise(getattr(source, self.settings.layer))
@@ -104,6 +91,25 @@ class Ssd(Streaming):
             for means, root in zip(state["means"], state["roots"], strict=True)
         ]
         return np.minimum.reduce(distances)
+
+
+def assigned(settings: SsdSettings, train: Outputs, standard: Standard, seed: int) -> np.ndarray:
+    """Return the cluster of each image: int64 [N]; InputError as `cluster`, or for missing labels."""
+    rows = getattr(train, settings.layer)
+    if settings.class_conditional:
+        return class_labels(train)
+    if settings.clusters == 1:
+        return np.zeros(len(rows), np.int64)
+    return cluster(standard(rows).astype(np.float32), settings.clusters, seed, train.name)
+
+
+def fit_state(
+    settings: SsdSettings, train: Outputs, standard: Standard, groups: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the state of an `Ssd` whose images are in these clusters; InputError if a covariance fails."""
+    fit = fit_tied if settings.tied else fit_each
+    how = {"covariance": settings.covariance, "ridge": settings.ridge, "transform": standard}
+    return _state(standard, fit(getattr(train, settings.layer), groups, train.name, how))
 
 
 def _state(standard: Standard, fitted: list[Gaussians]) -> dict[str, np.ndarray]:

@@ -18,7 +18,10 @@ class Standard:
     std: np.ndarray
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return (normalise(rows) - self.mean) / self.std
+        result = normalise(rows)
+        result -= self.mean
+        result /= self.std
+        return result
 
 
 def fit_standard(rows: np.ndarray) -> Standard:

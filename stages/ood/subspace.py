@@ -5,15 +5,6 @@ import numpy as np
 from stages.ood.outputs import chunks
 
 
-def second_moments(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Return the mean of (row - centre)(row - centre)^T over rows [N, D]: float64 [D, D]."""
-    moments = np.zeros((rows.shape[1], rows.shape[1]))
-    for piece in chunks(rows):
-        shifted = piece.astype(np.float64) - centre
-        moments += shifted.T @ shifted
-    return moments / len(rows)
-
-
 def eigenvectors(moments: np.ndarray) -> np.ndarray:
     """Return the eigenvectors of a symmetric matrix, one a column, the largest eigenvalue first."""
     return np.linalg.eigh(moments)[1][:, ::-1]

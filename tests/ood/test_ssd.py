@@ -146,8 +146,14 @@ def test_selection_finds_the_clusters_and_keeps_what_is_not_searched():
     rows = [(centres[np.arange(n) % 4] + random.normal(size=(n, 6))).astype(np.float32) for n in (800, 200)]
     train, validation = (Outputs(str(len(part)), features=part) for part in rows)
     found, candidates = select_settings(SsdSettings(), train, validation, 0)
-    assert found.clusters == 4 and len(candidates) == 9 * 6
+    assert found.clusters == 4 and len(candidates) == 9 * 7
     found, candidates = select_settings(SsdSettings(covariance="ledoit_wolf"), train, validation, 0)
     assert found.clusters == 4 and found.ridge == SsdSettings().ridge and len(candidates) == 9
-    few = Outputs("few", features=rows[0][:12])
+    few, several = (Outputs("few", features=train.features[:count]) for count in (12, 40))
+    wide = [np.hstack([part.features, random.normal(size=(len(part), 24))]) for part in (several, validation)]
+    wide = [Outputs("wide", features=part.astype(np.float32)) for part in wide]
+    found = select_settings(SsdSettings(class_conditional=False, tied=True), *wide, 0)[0]
+    assert found.covariance == "ledoit_wolf", (
+        "40 images in 30 dimensions want more than a tenth of their trace"
+    )
     assert max(c["clusters"] for c in select_settings(SsdSettings(), few, validation, 0)[1]) <= 10

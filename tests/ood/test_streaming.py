@@ -5,10 +5,12 @@ import pytest
 
 from stages.core.errors import InputError
 from stages.ood.covariance import Moments
+from stages.ood.detector import Detector
+from stages.ood.detectors.react import React, ReactSettings
 from stages.ood.outputs import Outputs, chunked, part_of
 from stages.ood.registry import DETECTORS
 from stages.ood.ssd import Ssd, SsdSettings
-from stages.ood.streaming import Streaming
+from stages.ood.streaming import Streaming, TwoPass
 from tests.ood.test_head_detectors import TEST, TRAIN, VALIDATION
 
 STREAMING = [name for name, kind in DETECTORS.items() if issubclass(kind, Streaming)]
@@ -19,8 +21,8 @@ def source(name):
     return VALIDATION if DETECTORS[name].on_validation else TRAIN
 
 
-def in_batches(name, outputs, sizes):
-    detector, start = DETECTORS[name](), 0
+def in_batches(detector, outputs, sizes):
+    start = 0
     for size in sizes:
         detector.partial_fit(part_of(outputs, slice(start, start + size)))
         start += size
@@ -33,10 +35,10 @@ def rows(outputs, order):
     return Outputs(outputs.name, classes=outputs.classes, head=outputs.head, **parts)
 
 
-def test_all_that_sums_can_fit_are_here():
-    assert STREAMING == [
-        "mahalanobis", "rmds", "kl_matching", "gmm", "residual", "dice", "fdbd", "neco", "she"
-    ]  # fmt: skip
+def test_all_that_learn_are_here():
+    learning = [name for name, kind in DETECTORS.items() if kind._fit is not Detector._fit]
+    assert set(STREAMING) == set(learning) - {"ash", "scale"}  # which learn nothing but the head
+    assert [name for name in STREAMING if issubclass(DETECTORS[name], TwoPass)] == ["vim", "react"]
 
 
 @pytest.mark.parametrize("name", STREAMING)
@@ -44,28 +46,62 @@ def test_batches_and_shards_equal_the_whole(name):
     whole = DETECTORS[name]().fit(TRAIN, VALIDATION).score(TEST)
     outputs = source(name)
     count = len(outputs)
-    streamed = in_batches(name, outputs, [1, 7, 100, count - 108]).finish()
-    np.testing.assert_allclose(streamed.score(TEST), whole, rtol=1e-9, atol=1e-9)
+    sizes, kind = [1, 7, 100, count - 108], DETECTORS[name]
+    streamed = in_batches(kind(), outputs, sizes)
+    if issubclass(kind, TwoPass):
+        in_batches(streamed.again(), outputs, sizes)
+    np.testing.assert_allclose(streamed.finish().score(TEST), whole, rtol=1e-9, atol=1e-9)
     # shards by class: most classes are missing in each
     order = np.argsort(outputs.labels, kind="stable")
-    shards = [in_batches(name, s, [len(s)]) for s in chunked(rows(outputs, order), count // 4)]
-    merged = DETECTORS[name]()
-    for shard in reversed(shards):
-        merged.merge(shard)
+    parts = list(chunked(rows(outputs, order), count // 4))
+    merged = kind()
+    for part in reversed(parts):
+        merged.merge(in_batches(kind(), part, [len(part)]))
+    if issubclass(kind, TwoPass):
+        merged.again()
+        for part in parts:
+            merged.merge(in_batches(merged.share(), part, [len(part)]))
     np.testing.assert_allclose(merged.finish().score(TEST), whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", STREAMING)
+@pytest.mark.parametrize("name", [name for name in STREAMING if not issubclass(DETECTORS[name], TwoPass)])
 def test_more_may_follow_and_shards_stay_as_they_are(name):
     outputs = source(name)
     first, second = chunked(outputs, len(outputs) // 2)
-    one, other = (in_batches(name, part, [len(part)]) for part in (first, second))
+    one, other = (in_batches(DETECTORS[name](), part, [len(part)]) for part in (first, second))
     alone = other.finish().score(TEST)
     one.finish().merge(other)
     np.testing.assert_array_equal(other.finish().score(TEST), alone)
     whole = DETECTORS[name]().fit(TRAIN, VALIDATION)
     np.testing.assert_allclose(one.finish().score(TEST), whole.score(TEST), rtol=1e-9, atol=1e-9)
     assert one.last.features is None and one.last.logits is None, "a batch is kept"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.1234, 0.9999])
+def test_react_clips_at_the_quantile_of_all_activations(share):
+    values = np.concatenate([TRAIN.features - 0.7, -TRAIN.features, np.zeros_like(TRAIN.features)])
+    outputs = Outputs("made", features=values, head=TRAIN.head)
+    limit = React(ReactSettings(quantile=share)).fit(outputs).state["limit"]
+    np.testing.assert_allclose(limit, np.quantile(values.astype(np.float64), share), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", ["vim", "react"])
+def test_two_passes_see_the_same_images(name):
+    kind, part = DETECTORS[name], part_of(TRAIN, slice(0, 300))
+    with pytest.raises(InputError, match="takes two passes .* the first has not ended"):
+        kind().partial_fit(TRAIN).finish()
+    with pytest.raises(InputError, match="has seen no images yet"):
+        kind().again()
+    for second in ([], [part], [TRAIN, part]):
+        detector = kind().partial_fit(TRAIN).again()
+        for batch in second:
+            detector.partial_fit(batch)
+        with pytest.raises(
+            InputError, match=f"the first has seen 600 .* second has seen {sum(map(len, second))}"
+        ):
+            detector.finish()
+    with pytest.raises(InputError, match="merge after the first pass"):
+        kind().partial_fit(TRAIN).again().merge(kind().partial_fit(TRAIN))
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.ood.detector import Detector, positive
+from stages.ood.detector import positive
 from stages.ood.directions import directions
 from stages.ood.neighbours import kth_distance
 from stages.ood.outputs import Outputs
+from stages.ood.streaming import Rows, Streaming, Sums
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,23 @@ class KnnSettings:
         positive("knn", k=self.k)
 
 
-class Knn(Detector):
-    """Euclidean distance to the k-th nearest of the L2-normalised ID train features, in [0, 2]."""
+class Knn(Streaming):
+    """Euclidean distance to the k-th nearest of the L2-normalised ID train features, in [0, 2].
+
+    Batches and shards add to the bank, of which the memory is N * D * 4 bytes.
+    """
 
     reads = ("features",)
     Settings = KnnSettings
     space = {"k": (1, 5, 10, 20, 50, 100, 200)}
 
-    def _fit(self, train: Outputs) -> dict[str, np.ndarray]:
-        return {"bank": directions(train.features)}
+    piece = 2**62  # all at once: one array, without a copy of the parts
+
+    def _gather(self, source: Outputs) -> Sums:
+        return {"bank": Rows((directions(source.features),))}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        return {"bank": sums["bank"].all}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         return kth_distance(self.state["bank"], directions(outputs.features), self.settings.k, self.device)

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.ood.covariance import Moments
 from stages.ood.detector import fraction
 from stages.ood.outputs import Outputs, chunks
-from stages.ood.streaming import Streaming, Sums
+from stages.ood.streaming import Streaming, Sums, all_moments
 from stages.ood.subspace import dimensions, eigenvectors, lengths_along
 
 CONSTANT = 1e-10  # a spread below this is rounding
@@ -31,9 +30,7 @@ class Neco(Streaming):
     space = {"share": (0.05, 0.1, 0.2, 0.4, 0.6)}
 
     def _gather(self, source: Outputs) -> Sums:
-        moments = Moments.empty(1, source.features.shape[1])
-        moments.update(source.features)
-        return {"all": moments}
+        return {"all": all_moments(source)}
 
     def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
         mean, moments = sums["all"].means[0], sums["all"].covariance

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from stages.ood.detector import Detector, positive
+from stages.ood.detector import positive
 from stages.ood.directions import directions
 from stages.ood.neighbours import mean_largest_product
 from stages.ood.outputs import Head, Outputs
+from stages.ood.streaming import Rows, Streaming, Sums
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,23 @@ class NnguideSettings:
         positive("nnguide", k=self.k)
 
 
-class Nnguide(Detector):
-    """-S(z) * mean over the k largest S(z_i) cos(z, z_i), i over ID train, S = log sum_c exp f_c."""
+class Nnguide(Streaming):
+    """-S(z) * mean over the k largest S(z_i) cos(z, z_i), i over ID train, S = log sum_c exp f_c.
+
+    Batches and shards add to the bank, of which the memory is N * D * 4 bytes.
+    """
 
     reads = ("features",)
     needs_head = True
     Settings = NnguideSettings
     space = {"k": (1, 5, 10, 20, 50, 100)}
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
+    def _gather(self, source: Outputs) -> Sums:
         energy = logsumexp(source.head.logits(source.features), axis=1)
-        bank = directions(source.features) * energy[:, None].astype(np.float32)
-        return {"bank": bank, **vars(source.head)}
+        return {"bank": Rows((directions(source.features) * energy[:, None].astype(np.float32),))}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        return {"bank": sums["bank"].all, **vars(source.head)}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         head = Head(self.state["weight"], self.state["bias"])

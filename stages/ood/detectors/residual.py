@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.ood.covariance import Moments
 from stages.ood.detector import fraction
 from stages.ood.outputs import Outputs
-from stages.ood.streaming import Streaming, Sums
+from stages.ood.streaming import Streaming, Sums, all_moments
 from stages.ood.subspace import dimensions, eigenvectors, lengths_along
 
 
@@ -33,9 +32,7 @@ class Residual(Streaming):
     space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
 
     def _gather(self, source: Outputs) -> Sums:
-        moments = Moments.empty(1, source.features.shape[1])
-        moments.update(source.features)
-        return {"all": moments}
+        return {"all": all_moments(source)}
 
     def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
         mean = sums["all"].means[0]

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from stages.ood.detector import Detector, known_labels
+from stages.ood.detector import known_labels
 from stages.ood.logs import log_of_rest, log_probabilities
 from stages.ood.outputs import Outputs
+from stages.ood.streaming import Rows, Streaming, Sums
 
 RANGE = (0.01, 100.0)  # a classifier that is always right has no best temperature: its loss falls to T = 0
 
@@ -23,14 +24,22 @@ def calibrating_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-class TemperatureScaling(Detector):
-    """log(1 - max softmax(f / T)), T fitted on ID validation."""
+class TemperatureScaling(Streaming):
+    """log(1 - max softmax(f / T)), T fitted on ID validation, of which batches and shards keep the logits."""
 
     reads = ("logits",)
     on_validation = True
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
-        return {"temperature": np.array([calibrating_temperature(source.logits, known_labels(source))])}
+    piece = 2**62  # all at once: one array, without a copy of the parts
+
+    def _gather(self, source: Outputs) -> Sums:
+        return {"logits": Rows((source.logits,)), "labels": Rows((known_labels(source),))}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        logits, labels = sums["logits"].all, sums["labels"].all
+        # one order whatever the shards: the minimum is so flat that rounding of its sums moves it
+        order = np.lexsort((labels, *logits.T))
+        return {"temperature": np.array([calibrating_temperature(logits[order], labels[order])])}
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         return log_of_rest(outputs.logits / self.state["temperature"])
