@@ -27,6 +27,7 @@ from stages.training.supervised import describe, load_split, make_views
 @click.option("--init_model", required=True, help="Model file whose backbone is the start.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
 @click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
+@click.option("--labels", required=True, type=float, help="Percent of ID train that is learnt from.")
 @click.option("--epochs", required=True, type=int)
 @click.option("--batch_size", required=True, type=int)
 @click.option("--optimiser", required=True)
