@@ -110,7 +110,8 @@ class Pretraining:
         machine: Machine,
     ):
         self.label, self.training, self.recipes = label, training, recipes[: objective.views]
-        self.data, self.validation, self.seed, self.machine = data, validation, seed, machine
+        self.data, self.validation, self.seed = data, validation, seed
+        self.machine = machine.for_training(backbone)
         if training.batch_size % ranks() or training.batch_size < 2 * ranks():
             raise InputError(
                 f"{label}: batch_size is {training.batch_size}, which {ranks()} processes cannot share "

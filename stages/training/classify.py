@@ -101,6 +101,7 @@ def train_classifier(
         momentum=options.momentum,
         nesterov=options.nesterov,
     )
+    machine = machine.for_training(model)
     network = Compiled(model, "train") if machine.compile else model
 
     def begin_epoch(epoch: int):

@@ -172,6 +172,7 @@ def train_energy(
     auxiliary.steps(options.auxiliary_batch_size)
     set_energy_modes(model, mode)
     optimiser = build_sgd(model, options)
+    machine = machine.for_training(model)
     network = Compiled(model, "energy") if machine.compile else model
 
     def begin_epoch(epoch: int):

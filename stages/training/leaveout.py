@@ -137,6 +137,7 @@ def train_leaveout(
             f"batch_size is {options.batch_size}, but only {len(outside)} images are left out; lower it"
         )
     optimiser = build_sgd(model, options)
+    machine = machine.for_training(model)
     network = Compiled(model, "leaveout") if machine.compile else model
 
     def begin_epoch(epoch: int):

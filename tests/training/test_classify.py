@@ -78,6 +78,19 @@ def test_a_frozen_backbone_comes_out_as_it_went_in(run):
     assert all((after[name] == before[name]).all() for name in before)
 
 
+def test_a_large_network_trains_in_bf16_where_the_cpu_has_units_for_it(run, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    short = {**run, "epochs": 1}
+    assert call(main, **short) == 0
+    small = run["out"].read_bytes()
+    monkeypatch.setattr("stages.machine.LARGE", 1000)
+    assert call(main, **short) == 0
+    large = run["out"].read_bytes()
+    monkeypatch.setenv("SSLOOD_PRECISION", "bf16")
+    assert call(main, **short) == 0
+    assert small != large == run["out"].read_bytes()
+
+
 def test_killed_and_run_again_gives_the_same_bytes(run, tmp_path):
     long = {**run, "epochs": 12}
     assert call(main, **long) == 0
