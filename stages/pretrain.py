@@ -14,7 +14,7 @@ from stages.data.streaming import open_set
 from stages.machine import machine
 from stages.models.build import build_backbone, seeded
 from stages.models.files import save_model
-from stages.selfsup.pretraining import Pretraining, recipes_of, recorded, settings_of
+from stages.selfsup.pretraining import Pretraining, described, recipes_of, recorded, settings_of
 from stages.selfsup.registry import objective_class
 from stages.training.engine.checkpoint import Checkpoint, fingerprint
 from stages.training.engine.curves import save_curves
@@ -52,14 +52,13 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     recipes = recipes_of(sections[1], recipe)
     tensors, meta = load_tensors(id_set, kind="set")
     settings = recorded(training, own, recipes)
-    science = {**settings, "objective": objective, "arch": architecture, "seed": seed}
-    identity = fingerprint(science, [Path(id_set)], "stages.pretrain", kind.__module__)
+    about = {"objective": objective, "arch": architecture, "seed": seed}
+    identity = fingerprint({**settings, **about}, [Path(id_set)], "stages.pretrain", kind.__module__)
     with session(machine()) as here:
         with seeded(seed):
             backbone = build_backbone(architecture, channels=meta["channels"])
             method = kind(backbone, own, classes=len(meta["classes"]))
-        splits = [[tensors[f"{split}.{part}"] for part in ("images", "labels")] for split in SPLITS]
-        sets = [open_set(*arrays, here.device) for arrays in splits]
+        sets = [open_set(tensors[f"{s}.images"], tensors[f"{s}.labels"], here.device) for s in SPLITS]
         run = Pretraining(
             f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
             mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
@@ -68,12 +67,7 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
         curves = run.run(checkpoint)
         if rank() > 0:
             return
-    preprocessing = {key: meta[key] for key in ("size", "channels", "mean", "std", "resize", "classes")}
-    metadata = {
-        **preprocessing, "name": objective, "objective": objective, "arch": architecture, "seed": seed,
-        "id": meta["name"], "head_classes": None, "feature_dim": backbone.feature_dim,
-        "projector": None, "settings": settings, **method.described(),
-    }  # fmt: skip
+    metadata = described(method, backbone, meta, **about, settings=settings)
     save_model(out, {"backbone": backbone, **method.exported()}, metadata)
     save_curves(out_curves, curves)
     checkpoint.delete()

@@ -50,9 +50,8 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     start, start_meta = load_model(init_model)
     check_fits(start_meta, meta, init_model)
     with seeded(seed, "head"):
-        model = Model(start.backbone, build_head(start.backbone.feature_dim, len(meta["classes"]))).to(
-            here.device
-        )
+        head = build_head(start.backbone.feature_dim, len(meta["classes"]))
+    model = Model(start.backbone, head).to(here.device)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
     settings = describe(options, init=start_meta["name"], recipe=vars(views))
     identity = fingerprint({**settings, "seed": seed}, [Path(id_set), Path(init_model)], "stages.train")
