@@ -85,13 +85,14 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
 
 
 def _in_place_of(old, new):
-    """Return `new` with what stands behind the last item of the list `old`: often the next comment.
+    """Return `new` in the style of the list `old`, with what stands behind its last item (the next comment).
 
-    An empty list holds a mark instead, since ruamel writes what follows `[]` on its line; see `_text`.
+    Such a comment would break a list on one line. An empty list holds a mark instead, since ruamel writes
+    what follows `[]` on its line; see `_text`.
     """
-    if isinstance(old, CommentedSeq) and isinstance(new, CommentedSeq):
-        new = new if new else CommentedSeq([_EMPTY])
-        if len(old) - 1 in old.ca.items and not old.fa.flow_style():
+    if isinstance(old, CommentedSeq) and isinstance(new, CommentedSeq) and not old.fa.flow_style():
+        new = CommentedSeq(new or [_EMPTY])
+        if len(old) - 1 in old.ca.items:
             new.ca.items[len(new) - 1] = old.ca.items[len(old) - 1]
     return new
 

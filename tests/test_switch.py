@@ -106,3 +106,15 @@ def test_empty_lists_stay_on_their_line_and_the_next_comment_stays(params, tmp_p
     assert comments(after) == comments(before)
     apply(params, BASE, BASE)
     assert params.read_text() == before
+
+
+def test_lists_on_one_line_are_written_below_each_other_like_the_quickstart_s(params, tmp_path):
+    before = params.read_text()
+    profile = "runs: {architectures: [a], seeds: [3, 4], adopted: [x]}\nevaluate: {models: [a, b]}\n"
+    apply(params, write(tmp_path, profile), BASE)
+    after = params.read_text()
+    values = YAML(typ="safe").load(after)
+    assert values["runs"]["architectures"] == ["a"] and values["runs"]["seeds"] == [3, 4]
+    assert values["runs"]["adopted"] == ["x"] and values["evaluate"]["models"] == ["a", "b"]
+    assert values["models"] == {} and comments(after) == comments(before)
+    assert "  architectures:          # leave-out ensembles\n  - a\n" in after
