@@ -61,6 +61,11 @@ class Training:
             raise InputError("pretrain: cycle_epochs must be at least 0, and growth at least 1")
         if self.keep == "best" and not self.knn_every:
             raise InputError("pretrain: keep: best chooses by the kNN accuracy; set knn_every above 0")
+        for name in ("lr", "weight_decay", "final_lr", "final_weight_decay", "gamma"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"pretrain.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"pretrain.momentum is {self.momentum}; use 0 up to below 1")
         if not self.clip >= 0:
             raise InputError(f"pretrain.clip is {self.clip}; use a length above 0, or 0 for no clipping")
 
@@ -130,6 +135,11 @@ class Pretraining:
                 f"equally; use a multiple of {ranks()}, at least {2 * ranks()}"
             )
         self.images = training.batch_size * training.accumulate  # of a step, in all processes
+        if objective.trains and training.accumulate > 1 and self.images > len(data):
+            raise InputError(
+                f"{label}: batch_size {training.batch_size} times accumulate {training.accumulate} is "
+                f"{self.images}, but the set has {len(data)} images; lower one of them"
+            )
         self.steps = data.steps(self.images) if objective.trains else 0
         # channels last: what tensor cores read, and a quarter faster for the ResNets on a CPU too
         self.backbone = backbone.to(machine.device, memory_format=torch.channels_last)

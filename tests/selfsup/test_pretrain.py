@@ -274,7 +274,9 @@ WRONG = [
     ({"optimiser": "adam"}, "optimiser: must be one of sgd, adamw, lars, found 'adam'"),
     ({"id_set": "letters.safetensors"}, "letters.safetensors: no such file"),
     ({"accumulate": 0}, "pretrain.accumulate is 0; it must be at least 1"),
-    ({"accumulate": 16}, "batch_size is 1024, but the set has 1000 images"),
+    ({"accumulate": 16}, "batch_size 64 times accumulate 16 is 1024, but the set has 1000 images"),
+    ({"lr": -0.1}, "pretrain.lr is -0.1; it must not be negative"),
+    ({"momentum": 1.0}, "pretrain.momentum is 1.0; use 0 up to below 1"),
     ({"clip": -1}, "pretrain.clip is -1.0"),
     (
         {"schedule": "cosin"},
