@@ -92,6 +92,8 @@ def machine() -> Machine:
             )
         torch.set_num_threads(int(threads))
     device = _device()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes stay: the fastest kernel of each is looked for once
     precision = _choice("SSLOOD_PRECISION", ("auto", "fp32", "bf16"))
     compiled = _choice("SSLOOD_COMPILE", ("auto", "0", "1"))
     auto = precision == "auto"

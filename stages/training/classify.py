@@ -15,7 +15,6 @@ from stages.data.sets.splits import stratified_choice
 from stages.machine import Machine
 from stages.models.files import Model
 from stages.training.engine.checkpoint import Checkpoint
-from stages.training.engine.compiling import Compiled
 from stages.training.engine.optimisers import build_optimiser
 from stages.training.engine.schedules import learning_rate
 from stages.training.supervised import (
@@ -24,6 +23,7 @@ from stages.training.supervised import (
     check_options,
     check_sets,
     predict,
+    prepared,
     run_supervised,
     set_modes,
 )
@@ -101,8 +101,7 @@ def train_classifier(
         momentum=options.momentum,
         nesterov=options.nesterov,
     )
-    machine = machine.for_training(model)
-    network = Compiled(model, "train") if machine.compile else model
+    machine, network = prepared(model, machine, "train")
 
     def begin_epoch(epoch: int):
         set_modes(model, options.freeze)

@@ -16,7 +16,6 @@ from stages.models.build import seeded
 from stages.models.files import Model, check_fits, load_model
 from stages.models.heads import build_head
 from stages.training.engine.checkpoint import Checkpoint
-from stages.training.engine.compiling import Compiled
 from stages.training.engine.schedules import learning_rate
 from stages.training.supervised import (
     Views,
@@ -26,6 +25,7 @@ from stages.training.supervised import (
     check_sets,
     endless,
     predict,
+    prepared,
     run_supervised,
 )
 
@@ -192,8 +192,7 @@ def train_energy(
     auxiliary.steps(options.auxiliary_batch_size)
     set_energy_modes(model, mode)
     optimiser = build_sgd(model, options)
-    machine = machine.for_training(model)
-    network = Compiled(model, "energy") if machine.compile else model
+    machine, network = prepared(model, machine, "energy")
 
     def begin_epoch(epoch: int):
         set_energy_modes(model, mode)
