@@ -7,7 +7,6 @@ place decides what such a file means.
 
 import numpy as np
 from PIL import Image
-from simplejpeg import decode_jpeg, decode_jpeg_header
 
 _COLOURS = {"YCbCr": "RGB", "Gray": "GRAY"}
 
@@ -16,6 +15,8 @@ def decode_plain(content: bytes) -> np.ndarray | None:
     """Return uint8 [H, W] (grey) or [H, W, 3] of a JPEG file's bytes; None where Pillow has to decide."""
     if content[:3] != b"\xff\xd8\xff" or b"Exif\0" in content or b"tiff:Orientation" in content:
         return None
+    from simplejpeg import decode_jpeg, decode_jpeg_header  # here: sets without JPEG files do without it
+
     try:
         height, width, colours, _ = decode_jpeg_header(content)
         if colours not in _COLOURS or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
