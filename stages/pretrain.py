@@ -20,7 +20,7 @@ from stages.training.engine.checkpoint import Checkpoint, fingerprint
 from stages.training.engine.curves import save_curves
 from stages.training.engine.ranks import rank, session, start_processes
 
-SPLITS = ("train", "validation")  # what trains, and what watches it
+READ = ("train.images", "train.labels", "validation.images", "validation.labels")  # never the test split
 
 
 @click.command(cls=StageCommand)
@@ -50,7 +50,7 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     sections = read_section(constants), read_section(recipe)
     training, own = settings_of(shared, sections[0], kind.Constants, constants)
     recipes = recipes_of(sections[1], recipe)
-    tensors, meta = load_tensors(id_set, kind="set")
+    tensors, meta = load_tensors(id_set, kind="set", only=READ)
     settings = recorded(training, own, recipes)
     about = {"objective": objective, "arch": architecture, "seed": seed}
     identity = fingerprint({**settings, **about}, [Path(id_set)], "stages.pretrain", kind.__module__)
@@ -58,7 +58,7 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
         with seeded(seed):
             backbone = build_backbone(architecture, channels=meta["channels"])
             method = kind(backbone, own, classes=len(meta["classes"]))
-        sets = [open_set(tensors[f"{s}.images"], tensors[f"{s}.labels"], here.device) for s in SPLITS]
+        sets = [open_set(*map(tensors.get, READ[at : at + 2]), here.device) for at in (0, 2)]
         run = Pretraining(
             f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
             mean=meta["mean"], std=meta["std"], seed=seed, machine=here,

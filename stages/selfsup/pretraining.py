@@ -140,6 +140,11 @@ class Pretraining:
                 f"{label}: batch_size {training.batch_size} times accumulate {training.accumulate} is "
                 f"{self.images}, but the set has {len(data)} images; lower one of them"
             )
+        if training.knn_every and not len(validation):
+            raise InputError(
+                f"{label}: the set has no validation images to watch the run by; raise data.validation and "
+                "run `download` again, or set knn_every to 0"
+            )
         self.steps = data.steps(self.images) if objective.trains else 0
         # channels last: what tensor cores read, and a quarter faster for the ResNets on a CPU too
         self.backbone = backbone.to(machine.device, memory_format=torch.channels_last)
