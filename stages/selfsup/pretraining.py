@@ -129,22 +129,8 @@ class Pretraining:
         self.label, self.training, self.recipes = label, training, recipes[: objective.views]
         self.data, self.validation, self.seed = data, validation, seed
         self.machine = machine.for_training(backbone)
-        if training.batch_size % ranks() or training.batch_size < 2 * ranks():
-            raise InputError(
-                f"{label}: batch_size is {training.batch_size}, which {ranks()} processes cannot share "
-                f"equally; use a multiple of {ranks()}, at least {2 * ranks()}"
-            )
         self.images = training.batch_size * training.accumulate  # of a step, in all processes
-        if objective.trains and training.accumulate > 1 and self.images > len(data):
-            raise InputError(
-                f"{label}: batch_size {training.batch_size} times accumulate {training.accumulate} is "
-                f"{self.images}, but the set has {len(data)} images; lower one of them"
-            )
-        if training.knn_every and not len(validation):
-            raise InputError(
-                f"{label}: the set has no validation images to watch the run by; raise data.validation and "
-                "run `download` again, or set knn_every to 0"
-            )
+        self._check(label, training, objective)
         self.steps = data.steps(self.images) if objective.trains else 0
         # channels last: what tensor cores read, and a quarter faster for the ResNets on a CPU too
         self.backbone = backbone.to(machine.device, memory_format=torch.channels_last)
@@ -159,6 +145,24 @@ class Pretraining:
             self._view = Compiled(self._view, f"{label}, augmentation")
         if machine.compile and ranks() == 1:  # what processes exchange is no part of a graph
             self._loss = Compiled(self._loss, f"{label}, step")
+
+    def _check(self, label: str, training: Training, objective: Objective) -> None:
+        """Raise InputError where batches, processes and sets do not fit each other."""
+        if training.batch_size % ranks() or training.batch_size < 2 * ranks():
+            raise InputError(
+                f"{label}: batch_size is {training.batch_size}, which {ranks()} processes cannot share "
+                f"equally; use a multiple of {ranks()}, at least {2 * ranks()}"
+            )
+        if objective.trains and training.accumulate > 1 and self.images > len(self.data):
+            raise InputError(
+                f"{label}: batch_size {training.batch_size} times accumulate {training.accumulate} is "
+                f"{self.images}, but the set has {len(self.data)} images; lower one of them"
+            )
+        if training.knn_every and not len(self.validation):
+            raise InputError(
+                f"{label}: the set has no validation images to watch the run by; raise data.validation and "
+                "run `download` again, or set knn_every to 0"
+            )
 
     def run(self, checkpoint: Checkpoint | None) -> list[dict[str, float]]:
         """Train, and return one row of curves per epoch; a single row for an objective without training."""
