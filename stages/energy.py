@@ -12,10 +12,8 @@ from stages.core.artefacts import read_metadata
 from stages.core.cli import StageCommand, read_section, strict
 from stages.data.augment import Recipe
 from stages.machine import machine
-from stages.models.build import seeded
-from stages.models.files import Model, check_fits, load_model, save_model
-from stages.models.heads import build_head
-from stages.training.energy import EnergyOptions, choose_margins, train_energy
+from stages.models.files import check_fits, save_model
+from stages.training.energy import EnergyOptions, choose_margins, start_model, train_energy
 from stages.training.engine.checkpoint import Checkpoint, fingerprint
 from stages.training.engine.curves import save_curves
 from stages.training.supervised import describe, load_split, make_views
@@ -48,7 +46,7 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
     options = strict(EnergyOptions, section, "energy")
     views = strict(Recipe, read_section(recipe), recipe)
     here = machine()
-    model, meta, fresh = _start(init_model, id_set, seed, here.device)
+    model, meta, fresh = start_model(init_model, id_set, seed, here.device)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
     outliers = load_split(auxiliary, "train", here.device)
     check_fits(meta, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
@@ -57,11 +55,8 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
     margins = choose_margins(model, sets[0], outliers, fresh_head=fresh, **common)
     settings = describe(options, init=meta["name"], mode=mode, recipe=vars(views))
     inputs = [Path(path) for path in (id_set, auxiliary, init_model)]
-    checkpoint = Checkpoint(
-        here.scratch,
-        f"energy-{name}-{seed}",
-        fingerprint({**settings, "seed": seed}, inputs, "stages.energy"),
-    )
+    identity = fingerprint({**settings, "seed": seed}, inputs, "stages.energy")
+    checkpoint = Checkpoint(here.scratch, f"energy-{name}-{seed}", identity)
     bounds = {key: margins[key] for key in ("m_in", "m_out")}
     curves = train_energy(
         model, *sets, outliers, mode=mode, **bounds, seed=seed, checkpoint=checkpoint, **common
@@ -77,17 +72,6 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
         f"wrote {out}: ID validation accuracy {last['validation_accuracy']:.4f}, "
         f"margins {bounds['m_in']:.3g} and {bounds['m_out']:.3g}"
     )
-
-
-def _start(init_model, id_set, seed, device):
-    """Return (model with a head over all classes, metadata, whether that head is fresh)."""
-    start, meta = load_model(init_model)
-    check_fits(meta, read_metadata(id_set, kind="set"), init_model)
-    classes = list(range(len(meta["classes"])))
-    fresh = meta["head_classes"] != classes
-    with seeded(seed, "head"):
-        head = build_head(start.backbone.feature_dim, len(classes)) if fresh else start.head
-    return Model(start.backbone, head).to(device), meta, fresh
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from stages.data.streaming import open_set
 from stages.machine import machine
 from stages.models.build import build_backbone, seeded
 from stages.models.files import save_model
-from stages.selfsup.pretraining import Pretraining, recipes_of, recorded, settings_of
+from stages.selfsup.pretraining import Pretraining, described, recipes_of, recorded, settings_of
 from stages.selfsup.registry import objective_class
 from stages.training.engine.checkpoint import Checkpoint, fingerprint
 from stages.training.engine.curves import save_curves
 from stages.training.engine.ranks import rank, session, start_processes
 
-SPLITS = ("train", "validation")  # what trains, and what watches it
+READ = ("train.images", "train.labels", "validation.images", "validation.labels")  # never the test split
 
 
 @click.command(cls=StageCommand)
@@ -50,16 +50,15 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     sections = read_section(constants), read_section(recipe)
     training, own = settings_of(shared, sections[0], kind.Constants, constants)
     recipes = recipes_of(sections[1], recipe)
-    tensors, meta = load_tensors(id_set, kind="set")
+    tensors, meta = load_tensors(id_set, kind="set", only=READ)
     settings = recorded(training, own, recipes)
-    science = {**settings, "objective": objective, "arch": architecture, "seed": seed}
-    identity = fingerprint(science, [Path(id_set)], "stages.pretrain", kind.__module__)
+    about = {"objective": objective, "arch": architecture, "seed": seed}
+    identity = fingerprint({**settings, **about}, [Path(id_set)], "stages.pretrain", kind.__module__)
     with session(machine()) as here:
         with seeded(seed):
             backbone = build_backbone(architecture, channels=meta["channels"])
             method = kind(backbone, own, classes=len(meta["classes"]))
-        splits = [[tensors[f"{split}.{part}"] for part in ("images", "labels")] for split in SPLITS]
-        sets = [open_set(*arrays, here.device) for arrays in splits]
+        sets = [open_set(*map(tensors.get, READ[at : at + 2]), here.device) for at in (0, 2)]
         run = Pretraining(
             f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
             mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
@@ -68,12 +67,7 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
         curves = run.run(checkpoint)
         if rank() > 0:
             return
-    preprocessing = {key: meta[key] for key in ("size", "channels", "mean", "std", "resize", "classes")}
-    metadata = {
-        **preprocessing, "name": objective, "objective": objective, "arch": architecture, "seed": seed,
-        "id": meta["name"], "head_classes": None, "feature_dim": backbone.feature_dim,
-        "projector": None, "settings": settings, **method.described(),
-    }  # fmt: skip
+    metadata = described(method, backbone, meta, **about, settings=settings)
     save_model(out, {"backbone": backbone, **method.exported()}, metadata)
     save_curves(out_curves, curves)
     checkpoint.delete()

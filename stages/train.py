@@ -27,6 +27,7 @@ from stages.training.supervised import describe, load_split, make_views
 @click.option("--init_model", required=True, help="Model file whose backbone is the start.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
 @click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
+@click.option("--labels", required=True, type=float, help="Percent of ID train that is learnt from.")
 @click.option("--epochs", required=True, type=int)
 @click.option("--batch_size", required=True, type=int)
 @click.option("--optimiser", required=True)
@@ -49,9 +50,8 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     start, start_meta = load_model(init_model)
     check_fits(start_meta, meta, init_model)
     with seeded(seed, "head"):
-        model = Model(start.backbone, build_head(start.backbone.feature_dim, len(meta["classes"]))).to(
-            here.device
-        )
+        head = build_head(start.backbone.feature_dim, len(meta["classes"]))
+    model = Model(start.backbone, head).to(here.device)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
     settings = describe(options, init=start_meta["name"], recipe=vars(views))
     identity = fingerprint({**settings, "seed": seed}, [Path(id_set), Path(init_model)], "stages.train")

@@ -33,6 +33,24 @@ def test_everything_can_be_set(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("precision", "units", "expected"),
+    [
+        ("auto", {"avx512_bf16": True}, True),
+        ("auto", {"amx_bf16": True}, True),
+        ("auto", {"avx512_f": True}, False),
+        ("fp32", {"avx512_bf16": True}, False),
+    ],
+)
+def test_large_networks_train_with_the_units_of_the_cpu(monkeypatch, precision, units, expected):
+    monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
+    monkeypatch.setenv("SSLOOD_PRECISION", precision)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    found = machine()
+    assert found.for_training(torch.nn.Linear(1000, 1000)).bf16 == expected
+    assert not found.bf16 and not found.for_training(torch.nn.Linear(1000, 900)).bf16
+
+
+@pytest.mark.parametrize(
     ("name", "value", "says"),
     [
         ("SSLOOD_DEVICE", "gpu", "SSLOOD_DEVICE is 'gpu'; use auto, cpu, cuda"),

@@ -63,7 +63,7 @@ def test_stages_without_an_item_in_the_quickstart_declare_their_code_too(index):
     for name in absent:
         declared = {dep for dep in definition(name)["deps"] if is_code(dep)}
         assert declared == folders(closure(script_of(definition(name)["cmd"]))), name
-    assert absent == {"adopt", "network", "stochastic"}
+    assert absent == {"adopt", "finetune", "network", "stochastic"}
 
 
 def test_every_command_is_accepted_by_its_script(index):

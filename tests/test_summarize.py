@@ -14,11 +14,18 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from stages.core.artefacts import load_tensors, save_json, save_tensors, save_text
+from stages.core.cli import read_section, strict
 from stages.report.columns import described
+from stages.report.results import Runs
 from stages.summarize import main
+from tests.closure import ROOT
 
 SETS = {"digits": "id", "held": "near", "noise": "far", "blobs": "far", "corruptions": "tuning"}
 OOD = [name for name, role in SETS.items() if role in ("near", "far")]
+
+
+def test_the_committed_runs_are_known():
+    strict(Runs, read_section(f"{ROOT}/params.yaml:runs"), "runs")
 
 
 def metrics(auroc):

@@ -43,6 +43,11 @@ class ImageSet:
         """The device that gets the images."""
         return self.labels.device
 
+    @property
+    def order_device(self) -> torch.device:
+        """The device that picks the images of a batch, and holds the indices."""
+        return self.device
+
     def steps(self, batch_size: int, *, drop_last: bool = True) -> int:
         """Return the number of batches in an epoch; InputError if not even one fits."""
         if batch_size < 1 or (drop_last and batch_size > len(self)):
@@ -57,7 +62,7 @@ class ImageSet:
         The permutation is drawn on the CPU, so the order is the same on every device.
         """
         generator = torch.Generator().manual_seed(stream_seed(seed, "order", epoch))
-        order = torch.randperm(len(self), generator=generator).to(self.device)
+        order = torch.randperm(len(self), generator=generator).to(self.order_device)
         for step in range(self.steps(batch_size, drop_last=drop_last)):
             yield order[step * batch_size : (step + 1) * batch_size]
 

@@ -13,7 +13,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -30,28 +30,34 @@ class StreamedSet(ImageSet):
 
     def __init__(self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor, device, workers: int):
         super().__init__(images, labels, device)
-        self.workers = workers
+        self.workers, self.truth = workers, torch.as_tensor(labels)
+
+    @property
+    def order_device(self) -> torch.device:
+        """The CPU, where the threads read: an index that came back from a GPU would wait for all its work."""
+        return self.truth.device
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images [B, C, H, W], labels [B]) on the device for each index tensor [B], in their order."""
-        indices = iter(indices)
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: deque = deque()
             for index in indices:
-                waiting.append((index, pool.submit(self._read, index.cpu())))
+                waiting.append(pool.submit(self._read, index.cpu()))
                 if len(waiting) > AHEAD * self.workers:
-                    yield self._brought(*waiting.popleft())
+                    yield self._brought(waiting.popleft())
             while waiting:
-                yield self._brought(*waiting.popleft())
+                yield self._brought(waiting.popleft())
 
-    def _read(self, index: Tensor) -> Tensor:
-        """Return the images of an index [B] in memory, pinned where a CUDA device will copy them."""
-        pinned = self.device.type == "cuda"
-        images = torch.empty((len(index), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        return torch.index_select(self.images, 0, index, out=images)
+    def _read(self, index: Tensor) -> list[Tensor]:
+        """Return images and labels of an index [B] in memory, pinned where a CUDA device will copy them."""
+        pinned, found = self.device.type == "cuda", []
+        for source in (self.images, self.truth):
+            rows = torch.empty((len(index), *source.shape[1:]), dtype=source.dtype, pin_memory=pinned)
+            found.append(torch.index_select(source, 0, index, out=rows))
+        return found
 
-    def _brought(self, index: Tensor, read) -> tuple[Tensor, Tensor]:
-        return read.result().to(self.device, non_blocking=True), self.labels[index]
+    def _brought(self, read: Future) -> tuple[Tensor, ...]:
+        return tuple(rows.to(self.device, non_blocking=True) for rows in read.result())
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Yield the images on the device from first to last, at most `batch_size` at a time."""

@@ -28,6 +28,8 @@ class Runs:
     network_models: tuple[str, ...]
     stochastic_seeds: tuple[int, ...]
     adopted: tuple[str, ...] = ()
+    finetune_inits: tuple[str, ...] = ()
+    finetune_labels: tuple[float, ...] = ()
 
 
 def result_files(results: Path, runs: Runs) -> list[tuple[str, int, Path]]:

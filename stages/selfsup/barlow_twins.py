@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stages.selfsup.losses.barlow_twins import barlow_twins
-from stages.selfsup.objective import TwoViews
+from stages.selfsup.objective import TwoViews, need_weights
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,9 @@ class Constants:
     projector: tuple[int, ...]
     off_diagonal: float
     scale: float
+
+    def __post_init__(self):
+        need_weights(self, "off_diagonal", "scale")
 
 
 class BarlowTwins(TwoViews):

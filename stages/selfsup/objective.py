@@ -96,6 +96,15 @@ class TwoViews(Objective):
         return {"projector": self.projector}
 
 
+def need_weights(constants: Any, *names: str) -> None:
+    """Raise InputError where a weight of the loss is negative: it would reward what the loss is against."""
+    for name in names:
+        if not getattr(constants, name) >= 0:
+            raise InputError(
+                f"{name} is {getattr(constants, name)}; a weight of the loss must not be negative"
+            )
+
+
 def need_classes(name: str, classes: int) -> None:
     """Raise InputError where an objective that learns from labels would see a single one."""
     if classes < 2:

@@ -61,6 +61,11 @@ class Training:
             raise InputError("pretrain: cycle_epochs must be at least 0, and growth at least 1")
         if self.keep == "best" and not self.knn_every:
             raise InputError("pretrain: keep: best chooses by the kNN accuracy; set knn_every above 0")
+        for name in ("lr", "weight_decay", "final_lr", "final_weight_decay", "gamma"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"pretrain.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"pretrain.momentum is {self.momentum}; use 0 up to below 1")
         if not self.clip >= 0:
             raise InputError(f"pretrain.clip is {self.clip}; use a length above 0, or 0 for no clipping")
 
@@ -91,6 +96,18 @@ def recorded(training: Training, constants: Any, recipes: Sequence[Recipe]) -> d
     return settings
 
 
+def described(
+    method: Objective, backbone: nn.Module, set_metadata: Mapping[str, Any], **run: Any
+) -> dict[str, Any]:
+    """Return the metadata of the model file: preprocessing of its set, and what `run` says."""
+    kept = ("size", "channels", "mean", "std", "resize", "classes")
+    return {
+        **{key: set_metadata[key] for key in kept}, "name": run["objective"], "id": set_metadata["name"],
+        "head_classes": None, "projector": None, "feature_dim": backbone.feature_dim, **run,
+        **method.described(),
+    }  # fmt: skip
+
+
 class Pretraining:
     """One run: encoder, objective and data on a device, and what an epoch does with them."""
 
@@ -110,13 +127,10 @@ class Pretraining:
         machine: Machine,
     ):
         self.label, self.training, self.recipes = label, training, recipes[: objective.views]
-        self.data, self.validation, self.seed, self.machine = data, validation, seed, machine
-        if training.batch_size % ranks() or training.batch_size < 2 * ranks():
-            raise InputError(
-                f"{label}: batch_size is {training.batch_size}, which {ranks()} processes cannot share "
-                f"equally; use a multiple of {ranks()}, at least {2 * ranks()}"
-            )
+        self.data, self.validation, self.seed = data, validation, seed
+        self.machine = machine.for_training(backbone)
         self.images = training.batch_size * training.accumulate  # of a step, in all processes
+        self._check(label, training, objective)
         self.steps = data.steps(self.images) if objective.trains else 0
         # channels last: what tensor cores read, and a quarter faster for the ResNets on a CPU too
         self.backbone = backbone.to(machine.device, memory_format=torch.channels_last)
@@ -131,6 +145,24 @@ class Pretraining:
             self._view = Compiled(self._view, f"{label}, augmentation")
         if machine.compile and ranks() == 1:  # what processes exchange is no part of a graph
             self._loss = Compiled(self._loss, f"{label}, step")
+
+    def _check(self, label: str, training: Training, objective: Objective) -> None:
+        """Raise InputError where batches, processes and sets do not fit each other."""
+        if training.batch_size % ranks() or training.batch_size < 2 * ranks():
+            raise InputError(
+                f"{label}: batch_size is {training.batch_size}, which {ranks()} processes cannot share "
+                f"equally; use a multiple of {ranks()}, at least {2 * ranks()}"
+            )
+        if objective.trains and training.accumulate > 1 and self.images > len(self.data):
+            raise InputError(
+                f"{label}: batch_size {training.batch_size} times accumulate {training.accumulate} is "
+                f"{self.images}, but the set has {len(self.data)} images; lower one of them"
+            )
+        if training.knn_every and not len(self.validation):
+            raise InputError(
+                f"{label}: the set has no validation images to watch the run by; raise data.validation and "
+                "run `download` again, or set knn_every to 0"
+            )
 
     def run(self, checkpoint: Checkpoint | None) -> list[dict[str, float]]:
         """Train, and return one row of curves per epoch; a single row for an objective without training."""

@@ -13,7 +13,7 @@ from stages.models.heads import build_projector
 from stages.models.stochastic import GaussianHead, build_prior, kl_monte_carlo, kl_standard_normal, sample
 from stages.selfsup.losses.barlow_twins import barlow_twins
 from stages.selfsup.losses.vicreg import vicreg
-from stages.selfsup.objective import Objective
+from stages.selfsup.objective import Objective, need_weights
 from stages.training.engine.ranks import gathered, share
 from stages.training.watch import spread
 
@@ -116,6 +116,10 @@ class BarlowTwinsConstants(StochasticConstants):
     off_diagonal: float
     scale: float
 
+    def __post_init__(self):
+        super().__post_init__()
+        need_weights(self, "off_diagonal", "scale")
+
 
 class StochasticBarlowTwins(Stochastic):
     """Draws agree between the views, and their dimensions do not repeat each other."""
@@ -135,6 +139,10 @@ class VICRegConstants(StochasticConstants):
     variance: float
     covariance: float
     scale: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_weights(self, "invariance", "variance", "covariance", "scale")
 
 
 class StochasticVICReg(Stochastic):

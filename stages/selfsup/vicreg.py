@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stages.selfsup.losses.vicreg import vicreg
-from stages.selfsup.objective import TwoViews
+from stages.selfsup.objective import TwoViews, need_weights
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class Constants:
     variance: float
     covariance: float
     scale: float
+
+    def __post_init__(self):
+        need_weights(self, "invariance", "variance", "covariance", "scale")
 
 
 class VICReg(TwoViews):

@@ -1,16 +1,20 @@
 """Supervised training of a classifier on the in-distribution set."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from stages.core.errors import InputError
+from stages.core.seeding import numpy_stream
 from stages.data.resident import ResidentSet
+from stages.data.sets.splits import stratified_choice
 from stages.machine import Machine
 from stages.models.files import Model
 from stages.training.engine.checkpoint import Checkpoint
-from stages.training.engine.compiling import Compiled
 from stages.training.engine.optimisers import build_optimiser
 from stages.training.engine.schedules import learning_rate
 from stages.training.supervised import (
@@ -19,6 +23,7 @@ from stages.training.supervised import (
     check_options,
     check_sets,
     predict,
+    prepared,
     run_supervised,
     set_modes,
 )
@@ -26,8 +31,9 @@ from stages.training.supervised import (
 
 @dataclass(frozen=True)
 class ClassifyOptions:
-    """The section `train` of params.yaml. `lr` is the peak rate; the schedule advances with every step."""
+    """The sections `train` and `finetune`. `lr` is the peak rate; the schedule advances with every step."""
 
+    labels: float  # percent of ID train that is learnt from
     epochs: int
     batch_size: int
     optimiser: str
@@ -43,6 +49,27 @@ class ClassifyOptions:
 
     def __post_init__(self):
         check_options("train", self, share=("label_smoothing", "momentum"))
+        if not 0 < self.labels <= 100:
+            raise InputError(f"train: labels is {self.labels:g}; use a percentage above 0, at most 100")
+
+
+def labelled(data: ResidentSet, percent: float, seed: int) -> ResidentSet:
+    """Return the `percent` of a set whose labels a run may know, each class in proportion.
+
+    The choice follows from the seed alone, so all models of a seed learn from the same images; it is the
+    first draw of the linear probe with as many labels. InputError where a class is left without an image.
+    """
+    if percent == 100:
+        return data
+    labels, share = data.labels.cpu().numpy(), percent / 100
+    rows = stratified_choice(labels, round(share * len(labels)), numpy_stream(seed, "labels", str(share), 0))
+    counts = np.unique(labels, return_counts=True)[1]
+    if (missing := len(counts) - len(np.unique(labels[rows]))) > 0:
+        raise InputError(
+            f"train: labels is {percent:g} % of {len(labels)} training images, which leaves {missing} of "
+            f"{len(counts)} classes without one; use at least {math.ceil(100 / counts.min())}"
+        )
+    return ResidentSet(data.images[rows], data.labels[rows], data.device)
 
 
 def train_classifier(
@@ -58,8 +85,12 @@ def train_classifier(
 ) -> list[dict[str, float]]:
     """Train `model` in place with cross-entropy; return the curves.
 
-    The last epoch is kept. Raises InputError for a batch larger than the set.
+    The last epoch is kept. Of `options.labels` below 100 the rest of `train` is not looked at, and a batch
+    holds at most the images that are left. Raises InputError for a batch larger than the set.
     """
+    if options.labels < 100:
+        train = labelled(train, options.labels, seed)
+        options = replace(options, batch_size=min(options.batch_size, len(train)))
     check_sets(train, validation, options.batch_size)
     set_modes(model, options.freeze)
     optimiser = build_optimiser(
@@ -70,7 +101,7 @@ def train_classifier(
         momentum=options.momentum,
         nesterov=options.nesterov,
     )
-    network = Compiled(model, "train") if machine.compile else model
+    machine, network = prepared(model, machine, "train")
 
     def begin_epoch(epoch: int):
         set_modes(model, options.freeze)

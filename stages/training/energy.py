@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 
+from stages.core.artefacts import read_metadata
 from stages.core.errors import InputError
 from stages.data.resident import ResidentSet
 from stages.machine import Machine
-from stages.models.files import Model
+from stages.models.build import seeded
+from stages.models.files import Model, check_fits, load_model
+from stages.models.heads import build_head
 from stages.training.engine.checkpoint import Checkpoint
-from stages.training.engine.compiling import Compiled
 from stages.training.engine.schedules import learning_rate
 from stages.training.supervised import (
     Views,
@@ -22,6 +25,7 @@ from stages.training.supervised import (
     check_sets,
     endless,
     predict,
+    prepared,
     run_supervised,
 )
 
@@ -48,6 +52,22 @@ class EnergyOptions:
 
     def __post_init__(self):
         check_options("energy", self, share=("momentum",))
+
+
+def start_model(
+    init_model: str | Path, id_set: str | Path, seed: int, device: torch.device
+) -> tuple[Model, dict[str, Any], bool]:
+    """Return (model with a head over all classes, its metadata, whether that head is fresh).
+
+    InputError where model and ID set do not belong together.
+    """
+    start, meta = load_model(init_model)
+    check_fits(meta, read_metadata(id_set, kind="set"), init_model)
+    classes = list(range(len(meta["classes"])))
+    fresh = meta["head_classes"] != classes
+    with seeded(seed, "head"):
+        head = build_head(start.backbone.feature_dim, len(classes)) if fresh else start.head
+    return Model(start.backbone, head).to(device), meta, fresh
 
 
 def energy(logits: torch.Tensor) -> torch.Tensor:
@@ -172,7 +192,7 @@ def train_energy(
     auxiliary.steps(options.auxiliary_batch_size)
     set_energy_modes(model, mode)
     optimiser = build_sgd(model, options)
-    network = Compiled(model, "energy") if machine.compile else model
+    machine, network = prepared(model, machine, "energy")
 
     def begin_epoch(epoch: int):
         set_energy_modes(model, mode)

@@ -14,7 +14,6 @@ from stages.data.resident import ResidentSet
 from stages.machine import Machine
 from stages.models.files import Model
 from stages.training.engine.checkpoint import Checkpoint
-from stages.training.engine.compiling import Compiled
 from stages.training.engine.schedules import learning_rate
 from stages.training.supervised import (
     Views,
@@ -24,6 +23,7 @@ from stages.training.supervised import (
     check_sets,
     endless,
     predict,
+    prepared,
     run_supervised,
 )
 
@@ -137,7 +137,7 @@ def train_leaveout(
             f"batch_size is {options.batch_size}, but only {len(outside)} images are left out; lower it"
         )
     optimiser = build_sgd(model, options)
-    network = Compiled(model, "leaveout") if machine.compile else model
+    machine, network = prepared(model, machine, "leaveout")
 
     def begin_epoch(epoch: int):
         model.train()

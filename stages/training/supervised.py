@@ -14,6 +14,7 @@ from stages.data.resident import ResidentSet, normalise
 from stages.machine import Machine
 from stages.models.files import Model
 from stages.training.engine.checkpoint import Checkpoint
+from stages.training.engine.compiling import Compiled
 from stages.training.engine.loop import run_epochs, seed_layers
 from stages.training.engine.optimisers import build_optimiser, set_learning_rate
 
@@ -64,6 +65,13 @@ def set_modes(model: Model, freeze: str) -> None:
     if freeze == "backbone":
         model.backbone.eval()
         model.backbone.requires_grad_(False)
+
+
+def prepared(model: Model, machine: Machine, label: str) -> tuple[Machine, Callable]:
+    """Return the settings for training `model`, and what a step calls: the model, compiled where chosen."""
+    if machine.device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # what tensor cores read
+    return machine.for_training(model), Compiled(model, label) if machine.compile else model
 
 
 @torch.inference_mode()

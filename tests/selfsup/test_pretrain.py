@@ -55,7 +55,7 @@ OPTIONS = {
 
 
 def write_set(folder):
-    """Write params and a set of 1,000 digits of 8x8 into a folder."""
+    """Write params and a set of 1,000 digits of 8x8 into a folder, and two that are no ID sets."""
     digits = load_digits()
     images = (digits.images * 255 / 16).round().astype(np.uint8)[:, None]
     labels = digits.target.astype(np.int64)
@@ -67,6 +67,10 @@ def write_set(folder):
         "mean": [0.3], "std": [0.38], "resize": "none",
     }  # fmt: skip
     save_tensors(folder / "digits.safetensors", tensors, kind="set", metadata=metadata)
+    tests = {name: array for name, array in tensors.items() if name.startswith("test")}
+    save_tensors(folder / "untrained.safetensors", tests, kind="set", metadata=metadata)
+    none = {name: array[:0] if name.startswith("validation") else array for name, array in tensors.items()}
+    save_tensors(folder / "unwatched.safetensors", none, kind="set", metadata=metadata)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
 
 
@@ -273,8 +277,12 @@ WRONG = [
     ),
     ({"optimiser": "adam"}, "optimiser: must be one of sgd, adamw, lars, found 'adam'"),
     ({"id_set": "letters.safetensors"}, "letters.safetensors: no such file"),
+    ({"id_set": "untrained.safetensors"}, "untrained.safetensors: no tensor 'train.images'"),
+    ({"id_set": "unwatched.safetensors"}, "no validation images to watch the run by; raise data.validation"),
     ({"accumulate": 0}, "pretrain.accumulate is 0; it must be at least 1"),
-    ({"accumulate": 16}, "batch_size is 1024, but the set has 1000 images"),
+    ({"accumulate": 16}, "batch_size 64 times accumulate 16 is 1024, but the set has 1000 images"),
+    ({"objective": "vicreg", "lr": -0.1}, "pretrain.lr is -0.1; it must not be negative"),
+    ({"momentum": 1.0}, "pretrain.momentum is 1.0; use 0 up to below 1"),
     ({"clip": -1}, "pretrain.clip is -1.0"),
     (
         {"schedule": "cosin"},

@@ -4,14 +4,21 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import torch
 
 from stages.core.artefacts import load_tensors, read_metadata, save_tensors
+from stages.core.seeding import numpy_stream
+from stages.data.resident import ResidentSet
+from stages.data.sets.splits import stratified_choice
 from stages.models.files import load_model
 from stages.train import main
+from stages.training.classify import labelled
 from tests.small import call, options, write_encoder, write_params, write_sets
 
 SECTION = {
+    "labels": 100,
     "epochs": 4,
     "batch_size": 50,
     "optimiser": "sgd",
@@ -71,6 +78,19 @@ def test_a_frozen_backbone_comes_out_as_it_went_in(run):
     assert all((after[name] == before[name]).all() for name in before)
 
 
+def test_a_large_network_trains_in_bf16_where_the_cpu_has_units_for_it(run, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    short = {**run, "epochs": 1}
+    assert call(main, **short) == 0
+    small = run["out"].read_bytes()
+    monkeypatch.setattr("stages.machine.LARGE", 1000)
+    assert call(main, **short) == 0
+    large = run["out"].read_bytes()
+    monkeypatch.setenv("SSLOOD_PRECISION", "bf16")
+    assert call(main, **short) == 0
+    assert small != large == run["out"].read_bytes()
+
+
 def test_killed_and_run_again_gives_the_same_bytes(run, tmp_path):
     long = {**run, "epochs": 12}
     assert call(main, **long) == 0
@@ -89,6 +109,36 @@ def test_killed_and_run_again_gives_the_same_bytes(run, tmp_path):
     assert (run["out"].read_bytes(), run["out_curves"].read_bytes()) == whole
 
 
+def test_few_labels_are_the_same_images_for_every_start_and_balanced(run):
+    tensors, _ = load_tensors(run["id_set"])
+    data = ResidentSet(tensors["train.images"], tensors["train.labels"], "cpu")
+    few = labelled(data, 10, seed=0)
+    assert len(few) == 60
+    counts, all_counts = (np.bincount(labels) for labels in (few.labels, data.labels))
+    assert np.abs(counts - 0.1 * all_counts).max() < 1
+    rows = stratified_choice(tensors["train.labels"], 60, numpy_stream(0, "labels", "0.1", 0))
+    assert (few.images.numpy() == tensors["train.images"][rows]).all()  # the probe's first draw
+    assert not torch.equal(few.images, labelled(data, 10, seed=1).images)
+    assert labelled(data, 100, seed=0) is data
+
+
+def test_a_classifier_of_few_labels_never_reads_the_others(run):
+    few = {**run, "labels": 2, "epochs": 2, "warmup_epochs": 0}  # 12 images, fewer than batch_size
+    assert call(main, **few) == 0
+    first = load_tensors(run["out"])[0]
+    tensors, metadata = load_tensors(run["id_set"])
+    rows = stratified_choice(tensors["train.labels"], 12, numpy_stream(0, "labels", "0.02", 0))
+    others = np.setdiff1d(np.arange(600), rows)
+    tensors["train.images"] = tensors["train.images"].copy()
+    tensors["train.images"][others] = 0
+    del metadata["kind"]
+    save_tensors(run["id_set"], tensors, kind="set", metadata=metadata)
+    assert call(main, **few) == 0
+    second, metadata = load_tensors(run["out"])
+    assert all((first[name] == second[name]).all() for name in first)
+    assert metadata["settings"]["labels"] == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -100,6 +150,8 @@ def test_killed_and_run_again_gives_the_same_bytes(run, tmp_path):
         ({"recipe": "params.yaml:nothing"}, "params.yaml"),
         ({"epochs": 0}, "epochs"),
         ({"label_smoothing": 2.0}, "label_smoothing"),
+        ({"labels": 0}, "labels is 0; use a percentage above 0, at most 100"),
+        ({"labels": 0.5}, "0.5 % of 600 training images, which leaves 5 of 8 classes without one; use at"),
     ],
 )
 def test_wrong_options_end_with_one_sentence(run, change, message, capsys):

@@ -32,6 +32,7 @@ SECTION = {
 }
 
 CLASSIFIER = {
+    "labels": 100,
     "epochs": 6,
     "batch_size": 50,
     "optimiser": "sgd",

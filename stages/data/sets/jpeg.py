@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
-from simplejpeg import decode_jpeg, decode_jpeg_header
 
 _COLOURS = {"YCbCr": "RGB", "Gray": "GRAY"}
 Room = Callable[[int, int, int], np.ndarray | None]
@@ -22,6 +21,8 @@ def decode_plain(content: bytes, room: Room = lambda *shape: None) -> np.ndarray
     """
     if content[:3] != b"\xff\xd8\xff" or b"Exif\0" in content or b"tiff:Orientation" in content:
         return None
+    from simplejpeg import decode_jpeg, decode_jpeg_header  # here: sets without JPEG files do without it
+
     try:
         height, width, colours, _ = decode_jpeg_header(content)
         if colours not in _COLOURS or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):

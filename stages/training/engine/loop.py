@@ -12,6 +12,7 @@ from tqdm import tqdm
 from stages.core.errors import InputError
 from stages.core.seeding import stream_seed
 from stages.training.engine.checkpoint import Checkpoint
+from stages.training.engine.ranks import rank
 
 SAVE_SECONDS = 60.0  # a crash loses at most about this much, whatever `save_every` says
 FIRST, TIMED = 5, 20  # batches that warm up, and those from which the time left is told
@@ -65,9 +66,9 @@ def check_finite(label: str, epoch: int, row: Mapping[str, float]) -> None:
 def seed_layers(seed: int, epoch: int, device: torch.device) -> None:
     """Give layers that draw (dropout) a stream of the epoch, so that a resumed run draws the same.
 
-    They read torch's default generators, which nothing else in a run does.
+    They read torch's default generators, which nothing else in a run does. Each rank has a stream of its own.
     """
-    value = stream_seed(seed, "layers", epoch)
+    value = stream_seed(seed, "layers", epoch, *([rank()] if rank() else []))
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(value)
