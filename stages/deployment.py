@@ -149,7 +149,7 @@ def find_pictures(where: Path) -> tuple[Path, list[Path]]:
         return where.parent, [where]
     if not where.is_dir():
         raise InputError(f"{where}: no such folder or picture")
-    paths = list_images(where)
+    paths = [Path(path) for path in list_images(where)]
     if not paths:
         raise InputError(f"{where}: no image in it; known endings: {', '.join(SUFFIXES)}")
     return where, paths

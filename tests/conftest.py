@@ -1,11 +1,16 @@
 """Fixtures for all tests: no global seeds, no network, real data through a mirror folder."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# a shell starts what runs in its background with Ctrl-C ignored, and programs under test would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch, count, fits
     monkeypatch.setattr(pretraining, "ranks", lambda: count)
     if fits:
         monkeypatch.setattr(pretraining.Pretraining, "run", lambda self, checkpoint: [])
-        monkeypatch.setattr(torch.nn.Module, "named_parameters", lambda self: iter(()))
+        monkeypatch.setattr(torch.nn.Module, "named_parameters", lambda self, **_: iter(()))
         assert two_ranks.trained("supce", machine())["curves"] == []
         return
     with pytest.raises(InputError, match=f"batch_size is 32, which {count} processes cannot share equally"):
