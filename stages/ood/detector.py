@@ -115,7 +115,10 @@ def known_labels(source: Outputs) -> np.ndarray:
         raise InputError(f"{source.name}: class-conditional detectors need the label of every image")
     unknown = int((source.labels < 0).sum())
     if unknown:
-        raise InputError(f"{source.name}: {unknown} of {len(source)} images have no label")
+        raise InputError(
+            f"{source.name}: {unknown} of {len(source)} images have no label, which class-conditional "
+            "detectors need; label them, leave them out, or take these detectors out of the params"
+        )
     if source.classes is not None and len(source) and source.labels.max() >= source.classes:
         raise InputError(f"{source.name}: label {source.labels.max()}, but {source.classes} classes")
     return np.asarray(source.labels)

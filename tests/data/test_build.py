@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from stages.core.artefacts import load_tensors
 from stages.core.errors import InputError
 from stages.data.sets.catalogue import load_catalogue
+from stages.data.sets.listing import listing
 from stages.download import main
 
 DIGITS = {
@@ -268,6 +269,13 @@ def test_list_says_what_is_here_and_what_is_missing(tmp_path, monkeypatch):
     assert {name: where[name] for name in expected} == expected
     assert "39,077 MB" in output and "1,281,167 train + 50,000 test" in output
     assert all(entry.licence in output for entry in load_catalogue().values())
+
+
+def test_a_mirror_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="SSLOOD_DATA_MIRROR is .*nowhere', which is no folder here"):
+        listing(load_catalogue())
+    wrong("SSLOOD_DATA_MIRROR is .*nowhere', which is no folder here", tmp_path / "x", "svhn", "far")
 
 
 def test_no_torch_for_sets():

@@ -44,19 +44,29 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SSLOOD_DATA_CACHE") or Path.home() / ".cache" / "sslood")
 
 
+def mirror() -> Path | str | None:
+    """Return the folder or base address that SSLOOD_DATA_MIRROR names; InputError for a missing folder."""
+    name = os.environ.get("SSLOOD_DATA_MIRROR", "")
+    if not name or name.startswith(("http://", "https://")):
+        return name.rstrip("/") or None
+    if not Path(name).is_dir():
+        raise InputError(f"environment variable SSLOOD_DATA_MIRROR is {name!r}, which is no folder here")
+    return Path(name)
+
+
 def locate(entry: Entry, file: Published) -> Located:
     """Return `file` of set `entry`, fetched and unpacked where needed.
 
     Raises InputError naming the set, every place tried and why it failed, and the way out.
     """
-    mirror = os.environ.get("SSLOOD_DATA_MIRROR", "")
+    first = mirror()
     tried: list[str] = []
     remote = list(file.sources)
-    if mirror.startswith(("http://", "https://")):
+    if isinstance(first, str):
         places = [f"{place}/" for place in file.mirror] + [""]
-        remote = [f"{mirror.rstrip('/')}/{place}{file.name}" for place in places] + remote
-    elif mirror:
-        found = _in_mirror(Path(mirror), file, tried)
+        remote = [f"{first}/{place}{file.name}" for place in places] + remote
+    elif first:
+        found = _in_mirror(first, file, tried)
         if found:
             return _opened(entry, file, found)
     for folder in file.installed:
@@ -117,20 +127,16 @@ def _writable(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _in_mirror(mirror: Path, file: Published, tried: list[str]) -> Located | None:
+def _in_mirror(folder: Path, file: Published, tried: list[str]) -> Located | None:
     """Look for the published file, then for its unpacked content, in a mirror folder."""
-    if not mirror.is_dir():
-        raise InputError(
-            f"environment variable SSLOOD_DATA_MIRROR is {str(mirror)!r}, which is no folder here"
-        )
     for place in (*file.mirror, ""):
-        path = mirror / place / file.name
+        path = folder / place / file.name
         if path.is_file():
             return _checked(path, file)
-    for folder in file.folders:
-        if (mirror / folder).is_dir():
-            return Located(mirror / folder, "unpacked copy", "")
-    tried.append(f"{mirror}: holds neither {' nor '.join((file.name, *file.folders))}")
+    for inner in file.folders:
+        if (folder / inner).is_dir():
+            return Located(folder / inner, "unpacked copy", "")
+    tried.append(f"{folder}: holds neither {' nor '.join((file.name, *file.folders))}")
     return None
 
 

@@ -1,26 +1,26 @@
 """What the catalogue knows, as a table to read."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from stages.data.sets.catalogue import Entry
-from stages.data.sets.fetch import cache_folder
+from stages.data.sets.fetch import cache_folder, mirror
 
 
 def whereabouts(entry: Entry) -> str:
     """Say where a set is, "built in", "mirror", "installed" or "cache", or that it is missing: "to fetch", or
-    "by hand" where nobody offers it for free download and your mirror folder must hold it."""
+    "by hand" where nobody offers it for free download and your mirror folder must hold it. InputError if
+    the environment names a mirror folder that is not there."""
     if not entry.published:
         return "built in"
-    mirror = Path(os.environ.get("SSLOOD_DATA_MIRROR") or "/nonexistent")
     needed = [file for file in entry.published if file.split in ("", "test")] or entry.published
-    places = [
-        [mirror / place / file.name for place in (*file.mirror, "")] + [mirror / f for f in file.folders]
-        for file in needed
-    ]
-    if all(any(path.exists() for path in paths) for paths in places):
-        return "mirror"
+    if isinstance(folder := mirror(), Path):  # what is behind an address is not asked
+        places = [
+            [folder / place / file.name for place in (*file.mirror, "")] + [folder / f for f in file.folders]
+            for file in needed
+        ]
+        if all(any(path.exists() for path in paths) for paths in places):
+            return "mirror"
     if all(any((Path(place) / file.name).is_file() for place in file.installed) for file in needed):
         return "installed"
     kept = all((cache_folder() / entry.name / file.name).is_file() for file in needed)
