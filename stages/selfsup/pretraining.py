@@ -16,7 +16,7 @@ from stages.data.streaming import ResidentSet, StreamedSet
 from stages.machine import Machine
 from stages.selfsup.objective import Objective
 from stages.training.engine.checkpoint import Checkpoint
-from stages.training.engine.compiling import Compiled
+from stages.training.engine.compiling import Compiled, Trained
 from stages.training.engine.loop import run_epochs, seed_layers
 from stages.training.engine.optimisers import build_optimiser, set_learning_rate
 from stages.training.engine.ranks import averaged, join_batch_norm, rank, ranks, share, sum_gradients
@@ -141,6 +141,7 @@ class Pretraining:
         self.best = Best()
         self._view: Callable = self._augmented
         self._loss: Callable = self.objective.forward
+        self.trained = Trained(self.modules) if machine.compile else None
         if machine.compile:
             self._view = Compiled(self._view, f"{label}, augmentation")
         if machine.compile and ranks() == 1:  # what processes exchange is no part of a graph
@@ -199,6 +200,8 @@ class Pretraining:
         seed_layers(self.seed, epoch, self.data.device)
         own = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "objective", epoch))
         self.objective.before_epoch(epoch, own)
+        if self.trained:
+            self.trained.watch()
         generator = torch.Generator(self.data.device).manual_seed(stream_seed(self.seed, "augment", epoch))
         batches = self.data.batches(self._shares(epoch))
         steps = range(epoch * self.steps, (epoch + 1) * self.steps)

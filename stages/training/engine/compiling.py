@@ -9,6 +9,24 @@ import torch
 _COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
 
 
+class Trained:
+    """Which parameters of `modules` are trained, watched so that what was compiled for others is forgotten.
+
+    Up to torch 2.11 a graph that was traced while a parameter was frozen serves on when it no longer is,
+    and gives it no gradient.
+    """
+
+    def __init__(self, modules: torch.nn.Module):
+        self.modules, self._flags = modules, None
+
+    def watch(self) -> None:
+        """Forget all compiled graphs if other parameters require a gradient than at the last call."""
+        flags = [parameter.requires_grad for parameter in self.modules.parameters()]
+        if self._flags not in (None, flags):
+            torch.compiler.reset()
+        self._flags = flags
+
+
 class Compiled:
     """A compiled function; a failure of the compiler is said once on stderr, and the function itself runs.
 
