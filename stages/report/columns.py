@@ -20,7 +20,7 @@ COLUMNS = {
     "n_id": "ID test images",
     "n_ood": "OOD test images",
     "repeats": "repeats of a detector that draws (SSD_k); its metrics are means over them",
-    "auroc_low": "lower end of the 95 % interval of auroc over images (DeLong)",
+    "auroc_low": "lower end of the 95 % interval of auroc over images (DeLong); none for means over repeats",
     "auroc_high": "upper end of it",
     "p_best": "adjusted p-value of no difference to the best detector of the seed and set (DeLong, Holm); "
     "none for detectors that know the OOD set",

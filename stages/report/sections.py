@@ -97,7 +97,10 @@ def _sets(found: Findings) -> list[Section]:
     table = page.heat_table(
         by_set, "set", marks=found.marks(by_set), notes=found.notes(), intervals=interval_notes(rows)
     )
-    note = f"{CELLS} For a single seed the 95 % interval of the AUROC. {legend(found.margin)} {LEGEND}"
+    note = (
+        f"{CELLS} For a single seed the 95 % interval of the AUROC, of ssdk the spread over its repeats. "
+        f"{legend(found.margin)} {LEGEND}"
+    )
     count = len(by_set.index.droplevel("set").unique())
     sections = [("Every set", note, page.folded(f"Show all {count} models and detectors, best first", table))]
     if found.audit.left_out_in_all:

@@ -27,6 +27,8 @@ LEGEND = (
 def with_significance(rows: pd.DataFrame, folder: Path, id_name: str, aside: Collection[str]) -> pd.DataFrame:
     """Return `rows` with auroc_low and auroc_high, 95 % by DeLong, and p_best.
 
+    A mean over repeats has no interval: the scores are those of the first one, whose AUROC is another.
+
     `rows` is what `collect` returns, `folder` that of the scores. p_best is the Holm-adjusted p-value of no
     difference to the detector with the highest AUROC for the same seed and set; NaN for detectors in
     `aside`, which are tested on fewer images. InputError if scores of a row are not in their file.
@@ -37,7 +39,7 @@ def with_significance(rows: pd.DataFrame, folder: Path, id_name: str, aside: Col
         _of_row(row, files[path], path, id_name) for row, path in zip(rows.itertuples(), paths, strict=True)
     ]
     intervals = [delong_interval(scores.id, scores.ood) for scores in found]
-    low, high = np.array(intervals).T
+    low, high = np.where(_repeated(rows), np.nan, np.array(intervals).T)
     p_best = pd.Series(np.nan, index=rows.index)
     fair = rows[~rows["detector"].isin(aside)]
     for _, part in fair.groupby(["seed", "set"], sort=False):
@@ -64,14 +66,22 @@ def _of_row(row, arrays: Mapping[str, np.ndarray], path: Path, id_name: str) -> 
     return Scores(inside, outside)
 
 
+def _repeated(rows: pd.DataFrame) -> pd.Series:
+    """Return whether the metrics of a row are means over repeats: bool [rows]."""
+    return rows["repeats"] > 1 if "repeats" in rows else pd.Series(False, index=rows.index)
+
+
 def interval_notes(rows: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    """Return (model, detector, set) -> "[86.1, 87.4]" in percent, for what was run once; nothing else."""
+    """Return (model, detector, set) -> "[86.1, 87.4]" or "± 0.4 (5 repeats)", in %, for what has one seed."""
     keys = ["model", "detector", "set"]
     once = rows.groupby(keys)["seed"].transform("count") == 1
-    return {
-        tuple(getattr(row, key) for key in keys): f"[{percent(row.auroc_low)}, {percent(row.auroc_high)}]"
-        for row in rows[once].itertuples()
-    }
+    notes = {}
+    for row, repeated in zip(rows[once].itertuples(), _repeated(rows)[once], strict=True):
+        note = f"[{percent(row.auroc_low)}, {percent(row.auroc_high)}]"
+        if repeated:
+            note = f"± {percent(row.auroc_std)} ({row.repeats:.0f} repeats)"
+        notes[tuple(getattr(row, key) for key in keys)] = note
+    return notes
 
 
 def marked(rows: pd.DataFrame) -> set[tuple[str, str, str]]:

@@ -36,7 +36,10 @@ LEFT_OUT = (
     "the filtered numbers leave out: exact or else near duplicates of images that something is learnt from "
     "or chosen on (for OOD sets also of ID test images), and images of a class shared with the ID set."
 )
-SPREAD = "mean ± standard deviation over seeds, for a single seed with the 95 % interval over images"
+SPREAD = (
+    "mean ± standard deviation over seeds, for a single seed with the 95 % interval over images "
+    "or, of `ssdk`, the standard deviation over its repeats"
+)
 # SSD_k has seen images of the very OOD set it is tested on, so it is never called the best detector
 INFORMED = {"ssdk"}
 

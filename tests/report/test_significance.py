@@ -97,3 +97,16 @@ def test_mistakes_table(tmp_path):
     assert len(rows) == 2 and set(rows["model"]) == {"net"}
     last = mistakes_table(rows).splitlines()[-1]
     assert last == "| `net` | 10.0 ± 0.0 | 12.0 ± 0.0 | 7.0 ± 0.0 | 91.0 | 43.0 | 2.0 ± 0.0 |"
+
+
+def test_a_mean_over_repeats_has_their_spread_and_no_interval(written):
+    """The scores are those of the first repeat: an interval from them need not hold the mean."""
+    rows, folder = written
+    rows = rows.assign(repeats=np.where(rows["detector"] == "b", 5, np.nan), auroc_std=0.0123)
+    found = with_significance(rows, folder, "id", {"none"})
+    once = found[found["detector"] != "b"]
+    assert ((once["auroc_low"] < once["auroc"]) & (once["auroc"] < once["auroc_high"])).all()
+    assert found.loc[found["detector"] == "b", ["auroc_low", "auroc_high"]].isna().all(axis=None)
+    notes = interval_notes(found)
+    assert notes["leaveout_e", "b", "far"] == "± 1.2 (5 repeats)"
+    assert notes["leaveout_e", "a", "far"].startswith("[")
