@@ -1,6 +1,6 @@
 """All benchmarks of minutes, one after another: python -m benchmarks (or one: python -m benchmarks.folder).
 
-`gpu` and `learning` are run by name: one needs a GPU, the other an hour.
+`gpu`, `recipe` and `learning` are run by name: two need a GPU, the third an hour.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import benchmarks
 
 def main() -> None:
     names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    for name in sorted(set(names) - {"__main__", "gpu", "learning"}):
+    for name in sorted(set(names) - {"__main__", "gpu", "recipe", "learning"}):
         print(f"== {name}", flush=True)
         importlib.import_module(f"benchmarks.{name}").main()
 

@@ -133,6 +133,7 @@ def _wait(here: Machine) -> None:
 
 def timed(name: str, form: Form, here: Machine) -> dict[str, float]:
     """Return views a second, their spread, and the share of a step that the augmentation takes."""
+    torch.compiler.reset()  # graphs of the objective before would count against the limit of this one
     run = build(name, form, here, "cifar10" if form is LARGE else "objectives")
     generator = torch.Generator(here.device).manual_seed(0)
     index = next(run.data.epoch_batches(0, 0, form.batch))

@@ -30,7 +30,7 @@ LACKING = {
     "maps": "a classifier head (the stage `train` makes one)",
     "projections": "a projector",
     "mu": "an embedding that is a Gaussian (objectives bayes_h_… and bayes_z_…)",
-    "rotations": "a head that tells quarter turns (objective rotation)",
+    "rotations": "a head that tells quarter turns (objectives rotation and rotpred)",
 }
 
 
@@ -182,11 +182,12 @@ def _check_suits(
 ) -> None:
     if detector.suits(source):
         return
-    reads = [detector.reads] if isinstance(detector, NetworkDetector) else detector.reads
-    if isinstance(source, Outputs):
-        reads = [part for part in reads if not source.has([part])] or ["logits"]
+    if isinstance(source, Network):
+        lacking = detector.lacking(source)
+    else:
+        lacking = [part for part in detector.reads if not source.has([part])] or ["logits"]
     raise InputError(
-        f"detector {name!r} does not suit model {metadata['name']!r}, which lacks {LACKING[reads[0]]}"
+        f"detector {name!r} does not suit model {metadata['name']!r}, which lacks {LACKING[lacking[0]]}"
     )
 
 

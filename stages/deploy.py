@@ -38,7 +38,7 @@ def check_names(names: tuple[str, ...], combine: str | None) -> None:
 
 @click.command(cls=StageCommand)
 @click.option("--model", required=True, help="Model file.")
-@click.option("--embeddings", type=FOLDER, help="Its embeddings file; odin, gram and rotation need none.")
+@click.option("--embeddings", type=FOLDER, help="Its embeddings file; those that ask the network need none.")
 @click.option("--detector", required=True, multiple=True, help="Name of a detector, as in params.yaml.")
 @click.option("--combine", type=click.Choice(get_args(Combination)), help="How several make one score.")
 @click.option("--alpha", required=True, type=float, help="Share of ID images that may be called OOD.")

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from stages.core.errors import InputError
+from stages.core.processor import multiplies_bf16
 
 LARGE = 1_000_000  # weights
 
@@ -73,12 +74,6 @@ def _device() -> torch.device:
     return device
 
 
-def _bf16_units() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; without, torch emulates it and is slower."""
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
 def machine() -> Machine:
     """Read the environment, set torch's thread count, and return the settings.
 
@@ -102,5 +97,5 @@ def machine() -> Machine:
         bf16=precision == "bf16" or (auto and device.type == "cuda"),
         compile=compiled == "1" or (compiled == "auto" and device.type == "cuda"),
         scratch=Path(os.environ.get("SSLOOD_SCRATCH", "scratch")),
-        bf16_large=auto and device.type == "cpu" and _bf16_units(),
+        bf16_large=auto and device.type == "cpu" and multiplies_bf16(),
     )

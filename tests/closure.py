@@ -36,13 +36,13 @@ def _file(name: str, root: Path) -> Path | None:
 def closure(module: str, root: Path = ROOT) -> set[str]:
     """Return the paths, relative to `root`, of `module` and all it imports from `stages`."""
     found: set[Path] = set()
-    todo = [_file(module, root)]
-    while todo:
-        path = todo.pop()
+    waiting = [_file(module, root)]
+    while waiting:
+        path = waiting.pop()
         if path is None or path in found:
             continue
         found.add(path)
-        todo += [_file(name, root) for name in _imports(path)]
+        waiting += [_file(name, root) for name in _imports(path)]
     return {path.relative_to(root).as_posix() for path in found}
 
 

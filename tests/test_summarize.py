@@ -1,138 +1,28 @@
-"""Averages, tables and the page, from made-up results with known answers."""
+"""Averages and tables, from made-up results with known answers."""
 
-import base64
-import io
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from stages.core.artefacts import load_tensors, save_json, save_tensors, save_text
 from stages.core.cli import read_section, strict
 from stages.report.columns import described
 from stages.report.results import Runs
-from stages.summarize import main
 from tests.closure import ROOT
-
-SETS = {"digits": "id", "held": "near", "noise": "far", "blobs": "far", "corruptions": "tuning"}
-OOD = [name for name, role in SETS.items() if role in ("near", "far")]
-
-
-def test_the_committed_runs_are_known():
-    strict(Runs, read_section(f"{ROOT}/params.yaml:runs"), "runs")
-
-
-def metrics(auroc):
-    return {
-        "auroc": auroc,
-        "fpr95_id": 1 - auroc,
-        "fpr95_ood": 1 - auroc,
-        "aupr_in": auroc,
-        "aupr_out": auroc,
-        "aupr_in_balanced": auroc,
-        "aupr_out_balanced": auroc,
-        "detection_error": (1 - auroc) / 2,
-        "n_id": 50,
-        "n_ood": 40,
-    }
-
-
-def write_scores(path, names):
-    generator = np.random.default_rng(0)
-    scores = {
-        f"{name}.{s}": generator.normal(size=50) + (s != "digits") for name in names for s in ["digits", *OOD]
-    }
-    for name in names if "ssdk" in str(path) else []:  # 5 known images have left each test set
-        for s in OOD:
-            scores[f"{name}.{s}"] = generator.normal(size=45) + 1
-            scores[f"{name}.{s}.index"] = np.setdiff1d(np.arange(50), [1, 2, 11, 30, 49])
-            scores[f"{name}.digits.{s}"] = generator.normal(size=50)
-    save_tensors(path, scores, kind="scores", metadata={})
-
-
-def write_audit(path, *, left_out=(), controls=(0.5, 0.05, 0.9)):
-    """Write an audit of 50 images a set; `left_out` maps sets to positions."""
-    left_out = {name: np.array(dict(left_out).get(name, []), np.int64) for name in ("digits", *OOD)}
-    sets = {
-        name: {"role": SETS[name], "n": 50, "left_out": len(rows), "exact": 0, "near": len(rows), "class": 0}
-        for name, rows in left_out.items()
-    }
-    for name, value in zip(OOD, controls, strict=True):
-        sets[name]["control_auroc"] = value
-    tensors = {f"{name}.left_out": rows for name, rows in left_out.items()}
-    save_tensors(path, tensors, kind="audit", metadata={"id": "digits", "sets": sets})
+from tests.summarised import OOD, metrics, write_audit, write_scores, written
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Write results of two models, two seeds and one ensemble; return a function that summarises them."""
-    values = {
-        ("simclr", "knn"): 0.9,
-        ("simclr", "ssd"): 0.8,
-        ("scratch", "knn"): 0.6,
-        ("scratch", "ssd"): 0.4,
-    }
-    for seed in (0, 1):
-        for stage, detector in (("posthoc", "knn"), ("ssd", "ssd"), ("ssdk", "ssdk")):
-            models = {
-                model: {
-                    detector: {
-                        s: metrics(values.get((model, detector), 0.7) + 0.02 * seed + 0.01 * (s == "blobs"))
-                        for s in OOD
-                    }
-                }
-                for model in ("simclr", "scratch")
-            }
-            save_json(tmp_path / f"results/{stage}/{seed}.json", {"models": models, "chosen": {}})
-            write_scores(tmp_path / f"scores/{stage}/{seed}.safetensors", [f"{m}.{detector}" for m in models])
-        probes = {"knn": {"accuracy": 0.9 + 0.02 * seed, "k": 5}, "linear": {"accuracy": 0.5}}
-        save_json(tmp_path / f"results/probe/{seed}.json", {"models": {"simclr": probes, "scratch": probes}})
-    ensemble = {"leaveout_wrn": {"eloc": {s: metrics(0.99) for s in OOD}}}
-    save_json(
-        tmp_path / "results/ensemble/wrn.json", {"models": ensemble, "accuracy": {"leaveout_wrn": 0.97}}
-    )
-    write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["leaveout_wrn.eloc"])
-    save_text(tmp_path / "curves/simclr-0.csv", "epoch,loss,knn\n1,2.0,\n2,1.5,0.5\n3,1.2,\n4,1.0,0.9\n")
-    lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
-    empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
-    empty += ", network_models: []"
-    runs = f"runs: {{seeds: [0, 1], architectures: [wrn], {empty}}}"
-    save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
+    return written(tmp_path)
 
-    write_audit(tmp_path / "audit.safetensors")
-    for name in ("digits", *OOD):  # image number n is of grey n
-        images = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 1, 4, 4))
-        save_tensors(tmp_path / f"sets/{name}.safetensors", {"test.images": images}, kind="set", metadata={})
 
-    def summarise(*, out="metrics", id_name="digits", models=("simclr", "scratch"), margin="0.02"):
-        options = [
-            "--id",
-            id_name,
-            "--sets",
-            f"{tmp_path}/params.yaml:sets",
-            "--runs",
-            f"{tmp_path}/params.yaml:runs",
-        ]
-        options += [part for model in models for part in ("--models", model)]
-        options += [
-            "--results",
-            f"{tmp_path}/results",
-            "--scores",
-            f"{tmp_path}/scores",
-            "--folder",
-            f"{tmp_path}/sets",
-        ]
-        options += ["--audit", f"{tmp_path}/audit.safetensors", "--margin", margin]
-        options += ["--curves", f"{tmp_path}/curves", "--out_metrics", f"{tmp_path}/{out}"]
-        return CliRunner().invoke(main, [*options, "--out_report", f"{tmp_path}/{out}_report"])
-
-    return summarise
+def test_the_committed_runs_are_known():
+    strict(Runs, read_section(f"{ROOT}/params.yaml:runs"), "runs")
 
 
 def test_metrics_are_means_over_sets_then_seeds(run, tmp_path):
@@ -265,44 +155,6 @@ def test_an_audit_of_other_sets_is_named(run, tmp_path):
     assert "audit.safetensors: no such file" in run().stderr
 
 
-def test_the_page_is_whole_and_needs_no_network(run, tmp_path):
-    run()
-    html = (tmp_path / "metrics_report/index.html").read_text()
-    assert html.count("<svg") == html.count("</svg>") == 3
-    assert not re.search(r'(src|href)="(?!#)', html.replace('xlink:href="#', "").replace('src="data:', ""))
-    drawing = html.split("<svg")[3]  # kNN accuracies, measured in every second epoch, are joined by a line
-    assert len(re.findall(r'<path d="M [\d.]+ [\d.]+ \nL [\d.]+ [\d.]+ \n" clip-path', drawing)) == 1
-    for word in ("simclr", "eloc", "held", "knn", "</html>"):
-        assert word in html
-
-
-def test_the_page_says_what_is_best_and_which_images_mislead_it(run, tmp_path):
-    """The ensemble has the highest AUROC on every set; all others have its scores, so none is worse."""
-    run()
-    page = (tmp_path / "metrics_report/index.html").read_text()
-    glance = page.split("At a glance</h2>")[1].split("</table>")[0]
-    cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td.*?</td>", glance)]
-    assert cells[:5] == ["near: held", "leaveout_wrn · eloc", "99.0", "1.0", "50.0"]
-    assert cells[5] == "simclr · knn, simclr · ssd, scratch · knn and 1 more"
-    assert "far: mean of 2" in cells and "scratch · ssdk" not in glance
-
-    found, _ = load_tensors(tmp_path / "scores/ensemble/wrn.safetensors")
-    inside, outside = found["leaveout_wrn.eloc.digits"], found["leaveout_wrn.eloc.held"]
-    section = page.split("Which images mislead the best</h2>")[1].split("</table>")[0]
-    rows = section.split("<tr>")[1:]
-    assert [re.search(r"<th[^>]*>(\w+)", row)[1] for row in rows] == ["digits", *OOD]
-    for row, order in ((rows[0], np.argsort(-inside)), (rows[1], np.argsort(outside))):
-        assert re.findall(r'alt="\w+ (\d+)"', row) == [str(place) for place in order[:12]]
-        pictures = re.findall(r"base64,([^\"]+)", row)
-        for text, place in zip(pictures, order, strict=False):
-            picture = Image.open(io.BytesIO(base64.b64decode(text)))
-            assert picture.size == (4, 4) and picture.getpixel((0, 0)) == place
-    shares = [f"{100 * (inside >= outside[place]).mean():.1f}" for place in np.argsort(outside)[:12]]
-    assert re.findall(r"<figcaption>([\d.]+)", rows[1]) == shares
-    assert rows[1].count('"wrong"') == sum(float(share) > 5 for share in shares)
-    assert rows[0].count('"wrong"') == 2  # 5 % of 50 images are 2 whole ones
-
-
 def test_every_column_of_the_results_is_described(run, tmp_path):
     run()
     columns = pd.read_csv(tmp_path / "metrics/results.csv").columns
@@ -330,15 +182,6 @@ def test_wrong_input_is_named(run, tmp_path):
     save_json(tmp_path / "results/ssd/1.json", {"models": {"simclr": {"ssd": {"svhn": metrics(0.5)}}}})
     result = run()
     assert result.exit_code == 1 and "holds set 'svhn'" in result.stderr
-
-
-def test_images_that_are_missing_or_others_are_named(run, tmp_path):
-    path = tmp_path / "sets/noise.safetensors"
-    images = np.zeros((7, 1, 4, 4), np.uint8)
-    path.unlink()
-    assert "noise.safetensors: no such file" in run().stderr
-    save_tensors(path, {"test.images": images}, kind="set", metadata={})
-    assert "'noise' has 7 test images for 50 scores" in run().stderr
 
 
 def test_results_of_the_network_and_of_stochastic_models_are_taken_up(run, tmp_path):

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from stages.core.errors import InputError
 from stages.core.seeding import numpy_stream
+from stages.core.threads import scipy_on_one_thread
 from stages.data.sets.splits import stratified_choice
 
 DRAWS = 5  # of a few labels: one draw of a dozen images says little
@@ -79,18 +80,26 @@ def fit_linear(
         raise InputError(f"linear.l2 is {l2}; it must not be negative")
     features = features.astype(np.float64)
     n, width = features.shape
-    target = np.eye(classes)[labels]
+    target = np.ascontiguousarray(np.eye(classes)[labels].T)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(width + 1, classes)
-        log_p = log_softmax(features @ weights[:-1] + weights[-1], axis=1)
-        error = (np.exp(log_p) - target) / n
-        slope = np.vstack((features.T @ error + l2 * weights[:-1], error.sum(0)))
-        return -(target * log_p).sum() / n + 0.5 * l2 * np.square(weights[:-1]).sum(), slope.ravel()
+        # a row for each class: numpy's sums over the classes are ten times as fast so
+        logits = weights[:-1].T @ features.T + weights[-1][:, None]
+        logits -= logits.max(0)
+        own = np.vdot(target, logits)
+        error = np.exp(logits, out=logits)
+        total = error.sum(0)
+        error /= total
+        error -= target
+        error /= n
+        slope = np.vstack(((error @ features).T + l2 * weights[:-1], error.sum(1)))
+        return (np.log(total).sum() - own) / n + 0.5 * l2 * np.square(weights[:-1]).sum(), slope.ravel()
 
     first = np.zeros((width + 1) * classes) if start is None else start.ravel()
     limits = {"maxiter": iterations, "ftol": 1e-10, "gtol": 1e-6}
-    found = minimize(objective, first, jac=True, method="L-BFGS-B", options=limits)
+    with scipy_on_one_thread():
+        found = minimize(objective, first, jac=True, method="L-BFGS-B", options=limits)
     return found.x.reshape(width + 1, classes)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from stages.core.errors import InputError
+from stages.core.processor import multiplies_bf16
 from stages.ood.pieces import in_pieces
 from stages.ood.shortlist import (
     GROUP,
@@ -15,7 +16,6 @@ from stages.ood.shortlist import (
     Float32,
     closer,
     longest,
-    multiplies_bf16,
     shortlist,
     table_of,
 )

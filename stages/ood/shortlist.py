@@ -30,12 +30,6 @@ class Few:
     sure: np.ndarray
 
 
-def multiplies_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 natively; an older torch cannot tell."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
-
-
 class Float32:
     """Products by numpy: its BLAS does twice the work of torch's on AMD and the same on Intel.
 

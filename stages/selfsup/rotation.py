@@ -4,18 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from stages.models.heads import build_head
 from stages.selfsup.objective import Objective
+from stages.selfsup.turns import rotations, turn_loss
 from stages.training.watch import spread
-
-
-def rotations(x: Tensor) -> Tensor:
-    """Return images [N, C, H, H] turned by 0, 1, 2, 3 quarters (anticlockwise), as [4 N, C, H, H]."""
-    return torch.cat([x.rot90(quarters, (2, 3)) for quarters in range(4)])
 
 
 @dataclass(frozen=True)
@@ -36,12 +30,9 @@ class Rotation(Objective):
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        turned = rotations(views[0]).contiguous(memory_format=torch.channels_last)
-        features = backbone(turned)
-        logits = self.head(features).float()
-        truth = torch.arange(4, device=logits.device).repeat_interleave(len(labels))
-        accuracy = (logits.argmax(1) == truth).float().mean()
-        return cross_entropy(logits, truth), {"accuracy": accuracy, "spread": spread(features)}
+        features = backbone(rotations(views[0]))
+        loss, accuracy = turn_loss(self.head(features).float())
+        return loss, {"accuracy": accuracy, "spread": spread(features)}
 
     def exported(self) -> Mapping[str, nn.Module]:
         return {"rotation": self.head}

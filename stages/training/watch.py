@@ -46,20 +46,26 @@ def knn_accuracy(
     k: int = KNN_K,
     temperature: float = KNN_TEMPERATURE,
 ) -> float:
-    """Return the share of queries [M, D] whose label wins the vote of their k nearest in the bank [N, D].
+    """Return the share of queries [M, D] that `knn_labels` names as `labels` [M]."""
+    found = knn_labels(bank, bank_labels, queries, k=k, temperature=temperature)
+    return int((found == labels).sum()) / len(labels)
+
+
+def knn_labels(bank: Tensor, bank_labels: Tensor, queries: Tensor, *, k: int, temperature: float) -> Tensor:
+    """Return the label [M] that wins the vote of each query's [M, D] k nearest in the bank [N, D].
 
     Cosine similarity s, votes weighted by exp(s / temperature) (Wu et al. 2018). Labels are int64,
     0 to K - 1, on the features' device. A bank smaller than k votes as a whole.
     """
     bank, queries = normalize(bank.float(), dim=1), normalize(queries.float(), dim=1)
     classes = int(bank_labels.max()) + 1
-    right = torch.zeros((), dtype=torch.int64, device=queries.device)
-    for chunk, truth in zip(queries.split(1024), labels.split(1024), strict=True):
+    found = []
+    for chunk in queries.split(1024):
         similarity, nearest = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)
         votes = torch.zeros(len(chunk), classes, device=chunk.device)
         votes.scatter_add_(1, bank_labels[nearest], torch.exp(similarity / temperature))
-        right += (votes.argmax(1) == truth).sum()
-    return int(right) / len(labels)
+        found.append(votes.argmax(1))
+    return torch.cat(found)
 
 
 def linear_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor) -> float:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pytorch_ood.detector import ODIN
 from pytorch_ood.detector import Gram as TheirGram
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 from torch import nn
 
@@ -20,6 +20,7 @@ from stages.ood.network.odin import Odin, OdinSettings
 from stages.ood.network.registry import NETWORK
 from stages.ood.network.rotation import Rotation
 from stages.ood.network.rotation_uniform import RotationUniform
+from stages.ood.network.rotpred import RotPred
 from stages.opened import layers, open_model
 
 MEAN, STD = [0.3, 0.5], [0.2, 0.4]
@@ -192,6 +193,17 @@ def test_rotation_scores_are_their_formulas():
     np.testing.assert_allclose(found, -np.mean(divergence, 0), rtol=1e-4, atol=1e-6)
 
 
+def test_rotpred_is_the_rotation_score_less_the_divergence_of_the_classes(small):
+    network = Network(MEAN, STD, gradients=small[1].gradients, rotations=VANE.rotations)
+    classes = softmax(small[1].gradients(normalised(TEST)).detach().double().numpy(), axis=1)
+    decided = [entropy([0.25] * 4, row) for row in classes]
+    expected = Rotation().fit(VANE, IMAGES).score(VANE, TEST) - decided
+    np.testing.assert_allclose(RotPred().fit(network, IMAGES).score(network, TEST), expected, rtol=1e-5)
+    for lacking, what in ((VANE, "gradients"), (Network(MEAN, STD, small[1].gradients), "rotations")):
+        with pytest.raises(InputError, match=f"RotPred reads {what}, which this model does not have"):
+            RotPred().fit(lacking, IMAGES)
+
+
 def test_images_that_show_their_turn_are_less_ood():
     upright = pictures(50, 0, 40)
     upright[:, :, 0] = 255
@@ -215,7 +227,7 @@ def test_contract(name, small):
     assert scores.shape == (60,) and scores.dtype == np.float64 and np.isfinite(scores).all()
     alone = [detector.score(network, TEST[i : i + 1])[0] for i in range(10)]
     np.testing.assert_allclose(alone, scores[:10], rtol=1e-4, atol=1e-6, err_msg="depends on the batch")
-    with pytest.raises(InputError, match=f"reads {detector.reads}, which this model does not have"):
+    with pytest.raises(InputError, match=f"reads {detector.reads[0]}, which this model does not have"):
         detector.score(Network(MEAN, STD), TEST)
     for settings in (lambda: OdinSettings(0.0), lambda: GramSettings(0)):
         with pytest.raises(InputError, match="above 0"):

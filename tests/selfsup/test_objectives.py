@@ -25,6 +25,7 @@ CONSTANTS = {
         "frozen_epochs": 1,
     },
     "rotation": {},
+    "rotpred": {"weight": 0.5},
     "supce": {},
     "bayes_h_barlow_twins": {**GAUSSIAN, **BARLOW},
     "bayes_z_barlow_twins": {**GAUSSIAN, **BARLOW, "components": 2, "kl": "monte_carlo"},
@@ -111,6 +112,7 @@ def test_unknown_names_and_constants_are_refused():
         ("supcon", {"temperature": -1}, "temperature is -1.0"),
         ("barlow_twins", {"projector": []}, "projector"),
         ("barlow_twins", {"off_diagonal": -1}, "off_diagonal is -1.0; a weight of the loss must"),
+        ("rotpred", {"weight": -1}, "weight is -1.0; a weight of the loss must"),
         ("vicreg", {"scale": -1}, "scale is -1.0; a weight of the loss"),
         ("bayes_h_vicreg", {"variance": -1}, "variance is -1.0; a weight of the loss"),
         ("byol", {"ema": 1.5}, r"ema is 1.5; the momentum of the teacher lies in \[0, 1\]"),
@@ -131,7 +133,7 @@ def test_constants_that_make_no_sense_are_refused(name, changes, message):
         build(name, **changes)
 
 
-@pytest.mark.parametrize("name", ["supcon", "supce"])
+@pytest.mark.parametrize("name", ["supcon", "supce", "rotpred"])
 def test_labels_of_a_single_class_are_refused(name):
     with pytest.raises(InputError, match="single class; use simclr"):
         build(name, classes=1)

@@ -8,8 +8,9 @@ import torch
 
 from stages.selfsup.byol import byol
 from stages.selfsup.dino import Prototypes, dino
-from stages.selfsup.rotation import rotations
+from stages.selfsup.rotpred import Constants, RotPred
 from stages.selfsup.teacher import teacher_momentum
+from stages.selfsup.turns import rotations
 from tests.selfsup.test_objectives import build, views
 
 
@@ -95,3 +96,33 @@ def test_rotations_are_quarter_turns():
     assert turned[1, 0].tolist() == [[2, 5, 8], [1, 4, 7], [0, 3, 6]]
     assert torch.equal(turned[2], x[0].flip(1, 2))
     assert torch.equal(turned[3], turned[1].flip(1, 2))
+
+
+class Sides(torch.nn.Module):
+    """Features of an image: the brightness of its top, left, bottom and right side, and of its middle."""
+
+    feature_dim = 5
+
+    def forward(self, x):
+        sides = [x[..., 0, :], x[..., :, 0], x[..., -1, :], x[..., :, -1], x[..., 1:-1, 1:-1].flatten(2)]
+        return torch.stack([side.mean((1, 2)) for side in sides], 1)
+
+
+def test_rotpred_is_0_for_who_sees_turn_and_class_and_counts_each_by_its_weight():
+    images, labels = torch.zeros(6, 1, 6, 6), torch.tensor([0, 1, 1, 0, 1, 0])
+    images[:, :, 0, 1:-1] = 1.0  # the bright side turns anticlockwise: top, left, bottom, right
+    images[:, :, 1:-1, 1:-1] = labels.view(-1, 1, 1, 1).float()
+    objective = RotPred(Sides(), Constants(weight=0.5), classes=2)
+    with torch.no_grad():
+        for head in (objective.head, objective.rotation):
+            head.weight.zero_()
+            head.bias.zero_()
+    loss, terms = objective(Sides(), [images], labels)
+    assert terms["classes"].item() == pytest.approx(math.log(2))
+    assert loss.item() == pytest.approx(math.log(2) + 0.5 * math.log(4))
+    with torch.no_grad():
+        objective.rotation.weight[:, :4] = 100 * torch.eye(4)
+        objective.head.weight[:, 4] = torch.tensor([-100.0, 100.0])
+        objective.head.bias[:] = torch.tensor([50.0, -50.0])
+    loss, terms = objective(Sides(), [images], labels)
+    assert loss.item() == pytest.approx(0, abs=1e-6) and terms["accuracy"].item() == 1

@@ -55,7 +55,7 @@ def test_a_run_without_a_checkpoint_collects_its_curves():
 
 
 @pytest.mark.parametrize("save_every, resumed_from", [(1, 4), (3, 3)])
-def test_a_crash_loses_what_was_not_saved_and_changes_nothing(tmp_path, save_every, resumed_from):
+def test_a_crash_loses_what_was_not_saved_and_changes_nothing(tmp_path, save_every, resumed_from, capsys):
     reference, curves = whole()
     crashed = Run(4, RuntimeError("power cut"))
     with pytest.raises(RuntimeError, match="power cut"):
@@ -64,6 +64,8 @@ def test_a_crash_loses_what_was_not_saved_and_changes_nothing(tmp_path, save_eve
     assert resumed.go(Checkpoint(tmp_path, "toy", "f"), save_every=save_every) == curves
     assert resumed.epochs == list(range(resumed_from, 6))
     assert same(resumed, reference)
+    said = f"toy: going on after epoch {resumed_from} of 6, {tmp_path / 'toy.pt'}\n"
+    assert capsys.readouterr().err == said
 
 
 def test_an_interrupt_saves_the_last_finished_epoch(tmp_path):

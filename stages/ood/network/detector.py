@@ -58,7 +58,7 @@ class NetworkDetector(ABC):
     the settings that list candidates, each with the key in `chosen` of the one that was taken.
     """
 
-    reads: ClassVar[Reads]
+    reads: ClassVar[tuple[Reads, ...]]
     fitted_on: tuple[str, ...] = ()
     Settings: ClassVar[type] = NoSettings
     candidates: ClassVar[Mapping[str, str]] = {}
@@ -69,8 +69,12 @@ class NetworkDetector(ABC):
         self.chosen: dict[str, Any] = {}
 
     def suits(self, network: Network) -> bool:
-        """Whether the network has what is read."""
-        return getattr(network, self.reads) is not None
+        """Whether the network has all that is read."""
+        return not self.lacking(network)
+
+    def lacking(self, network: Network) -> list[Reads]:
+        """Return what is read and the network does not have."""
+        return [part for part in self.reads if getattr(network, part) is None]
 
     def fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress = lambda count: None
@@ -100,8 +104,8 @@ class NetworkDetector(ABC):
         return self
 
     def _check(self, network: Network) -> None:
-        if not self.suits(network):
-            raise InputError(f"{type(self).__name__} reads {self.reads}, which this model does not have")
+        for part in self.lacking(network):
+            raise InputError(f"{type(self).__name__} reads {part}, which this model does not have")
 
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress

@@ -52,7 +52,7 @@ class Gram(NetworkDetector):
     keeps two numbers for each. A class that no training image is predicted as takes the range of all.
     """
 
-    reads = "maps"
+    reads = ("maps",)
     fitted_on = ("train", "validation")
     Settings = GramSettings
 

@@ -34,7 +34,7 @@ class Odin(NetworkDetector):
     single candidate no image is asked.
     """
 
-    reads = "gradients"
+    reads = ("gradients",)
     fitted_on = ("validation", "tuning")
     Settings = OdinSettings
     candidates = {"epsilons": "epsilon"}

@@ -1,9 +1,6 @@
-"""Rotation score (Hendrycks et al. 2019): how badly the network tells how an image is turned.
+"""Rotation score (Hendrycks et al. 2019, section 4): how badly the network tells how an image is turned.
 
-Of a classifier with a rotation head beside its class head, their score is this one less
-KL(uniform || p(. | x)) over the classes. No model here has both over one backbone (`train` moves the
-backbone that the rotation head was learned on, and leaves that head out of its file), so this is the
-self-supervised part alone.
+The self-supervised part alone; `rotpred` has that of the classes, too.
 """
 
 import torch
@@ -19,13 +16,18 @@ def turned_log_probabilities(network: Network, batch: Tensor) -> Tensor:
     return widened(torch.stack(logits, 1)).log_softmax(2)
 
 
+def rotation_score(network: Network, batch: Tensor) -> Tensor:
+    """Return -1/4 sum_r log q(r | x turned by r quarters), in nats: float64 [N]."""
+    return -turned_log_probabilities(network, batch).diagonal(dim1=1, dim2=2).mean(1)
+
+
 class Rotation(NetworkDetector):
     """-1/4 sum_r log q(r | x turned by r quarters), in nats.
 
     Golan and El-Yaniv's (2018) simplified score is the mean of the probabilities instead of their logarithms.
     """
 
-    reads = "rotations"
+    reads = ("rotations",)
 
     def _score(self, network: Network, batch: Tensor) -> Tensor:
-        return -turned_log_probabilities(network, batch).diagonal(dim1=1, dim2=2).mean(1)
+        return rotation_score(network, batch)

@@ -15,7 +15,7 @@ class RotationUniform(NetworkDetector):
     Unlike the rotation score it does not ask whether the predictions are right.
     """
 
-    reads = "rotations"
+    reads = ("rotations",)
 
     def _score(self, network: Network, batch: Tensor) -> Tensor:
         return math.log(4) + turned_log_probabilities(network, batch).mean((1, 2))

@@ -126,6 +126,8 @@ def run_epochs(
     Raises InputError when a value of a row is NaN or infinite, or the memory is used up.
     """
     curves = _resume(state, checkpoint)
+    if curves and not silent:
+        print(f"{label}: going on after epoch {len(curves)} of {epochs}, {checkpoint.path}", file=sys.stderr)
     latest, saved_at, unsaved = None, time.monotonic(), False
     total = epochs * items
     try:

@@ -1,0 +1,56 @@
+"""RotPred, as OpenOOD names it: a classifier that also tells quarter turns (Hendrycks et al. 2019)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from stages.models.heads import build_head
+from stages.selfsup.objective import Objective, need_classes, need_weights
+from stages.selfsup.turns import rotations, turn_loss
+from stages.training.watch import spread
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The weight of the rotation's cross-entropy beside the classes' (the paper has 0.5, OpenOOD 1)."""
+
+    weight: float
+
+    def __post_init__(self):
+        need_weights(self, "weight")
+
+
+class RotPred(Objective):
+    """Two linear heads on one backbone: the classes of upright images, and the turns of all four positions.
+
+    The model file keeps both, so every detector of a classifier applies, and the joint score `rotpred`.
+    """
+
+    Constants = Constants
+    views: ClassVar[int] = 1
+
+    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+        need_classes("rotpred", classes)
+        super().__init__(backbone, constants, classes=classes)
+        self.head = build_head(backbone.feature_dim, classes)
+        self.rotation = build_head(backbone.feature_dim, 4)
+
+    def forward(
+        self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        features = backbone(rotations(views[0]))
+        logits = self.head(features[: len(labels)]).float()
+        cross = cross_entropy(logits, labels)
+        turned, _ = turn_loss(self.rotation(features).float())
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        terms = {"classes": cross, "rotation": turned, "accuracy": accuracy, "spread": spread(features)}
+        return cross + self.constants.weight * turned, terms
+
+    def exported(self) -> Mapping[str, nn.Module]:
+        return {"head": self.head, "rotation": self.rotation}
+
+    def described(self) -> dict[str, Any]:
+        return {"head_classes": list(range(self.head.out_features))}

@@ -1,0 +1,64 @@
+"""The page of made-up results with known answers."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.core.artefacts import load_tensors, save_tensors
+from tests.summarised import OOD, written
+
+
+@pytest.fixture
+def run(tmp_path):
+    return written(tmp_path)
+
+
+def test_the_page_is_whole_and_needs_no_network(run, tmp_path):
+    run()
+    html = (tmp_path / "metrics_report/index.html").read_text()
+    assert html.count("<svg") == html.count("</svg>") == 3
+    assert not re.search(r'(src|href)="(?!#)', html.replace('xlink:href="#', "").replace('src="data:', ""))
+    drawing = html.split("<svg")[3]  # kNN accuracies, measured in every second epoch, are joined by a line
+    assert len(re.findall(r'<path d="M [\d.]+ [\d.]+ \nL [\d.]+ [\d.]+ \n" clip-path', drawing)) == 1
+    for word in ("simclr", "eloc", "held", "knn", "</html>"):
+        assert word in html
+
+
+def test_the_page_says_what_is_best_and_which_images_mislead_it(run, tmp_path):
+    """The ensemble has the highest AUROC on every set; all others have its scores, so none is worse."""
+    run()
+    page = (tmp_path / "metrics_report/index.html").read_text()
+    glance = page.split("At a glance</h2>")[1].split("</table>")[0]
+    cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td.*?</td>", glance)]
+    assert cells[:5] == ["near: held", "leaveout_wrn · eloc", "99.0", "1.0", "50.0"]
+    assert cells[5] == "simclr · knn, simclr · ssd, scratch · knn and 1 more"
+    assert "far: mean of 2" in cells and "scratch · ssdk" not in glance
+
+    found, _ = load_tensors(tmp_path / "scores/ensemble/wrn.safetensors")
+    inside, outside = found["leaveout_wrn.eloc.digits"], found["leaveout_wrn.eloc.held"]
+    section = page.split("Which images mislead the best</h2>")[1].split("</table>")[0]
+    rows = section.split("<tr>")[1:]
+    assert [re.search(r"<th[^>]*>(\w+)", row)[1] for row in rows] == ["digits", *OOD]
+    for row, order in ((rows[0], np.argsort(-inside)), (rows[1], np.argsort(outside))):
+        assert re.findall(r'alt="\w+ (\d+)"', row) == [str(place) for place in order[:12]]
+        pictures = re.findall(r"base64,([^\"]+)", row)
+        for text, place in zip(pictures, order, strict=False):
+            picture = Image.open(io.BytesIO(base64.b64decode(text)))
+            assert picture.size == (4, 4) and picture.getpixel((0, 0)) == place
+    shares = [f"{100 * (inside >= outside[place]).mean():.1f}" for place in np.argsort(outside)[:12]]
+    assert re.findall(r"<figcaption>([\d.]+)", rows[1]) == shares
+    assert rows[1].count('"wrong"') == sum(float(share) > 5 for share in shares)
+    assert rows[0].count('"wrong"') == 2  # 5 % of 50 images are 2 whole ones
+
+
+def test_images_that_are_missing_or_others_are_named(run, tmp_path):
+    path = tmp_path / "sets/noise.safetensors"
+    images = np.zeros((7, 1, 4, 4), np.uint8)
+    path.unlink()
+    assert "noise.safetensors: no such file" in run().stderr
+    save_tensors(path, {"test.images": images}, kind="set", metadata={})
+    assert "'noise' has 7 test images for 50 scores" in run().stderr
