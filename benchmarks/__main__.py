@@ -1,6 +1,6 @@
 """All benchmarks of minutes, one after another: python -m benchmarks (or one: python -m benchmarks.folder).
 
-`gpu`, `recipe` and `learning` are run by name: two need a GPU, the third an hour.
+`gpu`, `recipe`, `learning` and `rotpred` are run by name: two need a GPU, the others long.
 """
 
 import importlib
@@ -8,10 +8,12 @@ import pkgutil
 
 import benchmarks
 
+BY_NAME = ("gpu", "recipe", "learning", "rotpred")
+
 
 def main() -> None:
     names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    for name in sorted(set(names) - {"__main__", "gpu", "recipe", "learning"}):
+    for name in sorted(set(names) - {"__main__", *BY_NAME}):
         print(f"== {name}", flush=True)
         importlib.import_module(f"benchmarks.{name}").main()
 

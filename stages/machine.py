@@ -63,9 +63,15 @@ def _device() -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
+        device = torch.device("meta")  # a name that is none
+    if device.type not in ("cpu", "cuda", "mps"):  # torch knows names of more devices than the code is for
         raise InputError(
             f"environment variable SSLOOD_DEVICE is {name!r}; use auto, cpu, cuda, cuda:N or mps"
-        ) from None
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(
+            f"SSLOOD_DEVICE asks for {name}, but torch finds none; unset it or set SSLOOD_DEVICE=cpu"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"SSLOOD_DEVICE asks for {name}, but torch sees {torch.cuda.device_count()} CUDA device(s); "
@@ -96,6 +102,6 @@ def machine() -> Machine:
         device=device,
         bf16=precision == "bf16" or (auto and device.type == "cuda"),
         compile=compiled == "1" or (compiled == "auto" and device.type == "cuda"),
-        scratch=Path(os.environ.get("SSLOOD_SCRATCH", "scratch")),
+        scratch=Path(os.environ.get("SSLOOD_SCRATCH") or "scratch"),
         bf16_large=auto and device.type == "cpu" and multiplies_bf16(),
     )

@@ -55,11 +55,14 @@ def test_large_networks_train_with_the_units_of_the_cpu(monkeypatch, precision, 
     [
         ("SSLOOD_DEVICE", "gpu", "SSLOOD_DEVICE is 'gpu'; use auto, cpu, cuda"),
         ("SSLOOD_DEVICE", "cuda:77", "SSLOOD_DEVICE asks for cuda:77, but torch sees"),
+        ("SSLOOD_DEVICE", "xpu", "SSLOOD_DEVICE is 'xpu'; use auto, cpu, cuda"),
+        ("SSLOOD_DEVICE", "mps", "SSLOOD_DEVICE asks for mps, but torch finds none; unset it or set"),
         ("SSLOOD_PRECISION", "fp8", "SSLOOD_PRECISION is 'fp8'; use one of auto, fp32, bf16"),
         ("SSLOOD_THREADS", "0", "SSLOOD_THREADS is '0'; use a number of at least 1"),
     ],
 )
 def test_wrong_values_are_named(monkeypatch, name, value, says):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setenv(name, value)
     with pytest.raises(InputError) as caught:
         machine()

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
@@ -16,12 +17,16 @@ import yaml
 from stages.core.errors import InputError
 
 T = TypeVar("T")
+PATIENCE = 3.0  # seconds by which processes of one run fail apart, at most
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
     errno.EFBIG: "the file grew beyond the limit of the file system or of `ulimit -f`",
     errno.EROFS: "the file system is read-only; choose a place that can be written to",
     errno.EACCES: "permission denied; check who owns it",
+    errno.EEXIST: "is a file where a folder should be; move it or choose another path",
+    errno.ENOTDIR: "is a file where a folder should be; move it or choose another path",
+    errno.EISDIR: "is a folder where a file should be; move it or choose another path",
 }
 
 
@@ -31,6 +36,33 @@ class Terminated(KeyboardInterrupt):
 
 def _terminate(signum, frame):
     raise Terminated
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of NumPy or torch (known by its words: many stages do without torch) says so."""
+    texts = ("can't allocate memory", "CUDA out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
+def _place(error: OSError) -> str:
+    """Return the path that an error is about: of a renaming its aim, of a path through a file that file."""
+    path = Path(error.filename2 or error.filename or "writing")
+    if error.errno == errno.ENOTDIR:
+        path = next((above for above in path.parents if above.is_file()), path)
+    return str(path)
+
+
+def _tell(message: str, status: int) -> None:
+    """Say what ended the stage; of several processes one says it.
+
+    All but the first wait: where that fails alike it speaks, and torchrun ends the others meanwhile. What
+    ended all of them from outside is said by whoever started them.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PATIENCE)
+    if "WORLD_SIZE" not in os.environ or status not in (130, 143):
+        click.echo(f"Error: {message}", err=True)
 
 
 class StageCommand(click.Command):
@@ -46,7 +78,7 @@ class StageCommand(click.Command):
             return super().main(*args, **kwargs)
         message, status = self._run(*args, **kwargs)
         if status:
-            click.echo(f"Error: {message}", err=True)
+            _tell(message, status)
         sys.stdout.flush()
         sys.exit(status)
 
@@ -62,11 +94,15 @@ class StageCommand(click.Command):
         except OSError as error:
             if error.errno not in _SAY:
                 raise
-            return f"{error.filename or 'writing'}: {_SAY[error.errno]}", 1
+            return f"{_place(error)}: {_SAY[error.errno]}", 1
         except click.Abort as error:  # what click makes of a KeyboardInterrupt
             if isinstance(error.__cause__, Terminated):
                 return "stopped by SIGTERM; run the same command again to go on", 143
             return "interrupted; run the same command again to go on", 130
+        except (RuntimeError, MemoryError) as error:  # after click.Abort, which is a RuntimeError
+            if not out_of_memory(error):
+                raise
+            return "out of memory; use smaller networks, images or batches, or a machine that has more", 1
         return "", 0
 
 

@@ -24,14 +24,16 @@ def build_projector(
     *,
     batch_norm: bool = True,
     activation: type[nn.Module] = nn.ReLU,
+    key: str = "projector",
 ) -> nn.Sequential:
     """Return linear layers of `widths` with (batch norm and) ReLU between them, none after the last.
 
     The last width is that of the projection. With batch norm no layer has a bias, as in Barlow
-    Twins and VICReg; without it every layer has one. InputError if `widths` is empty or not positive.
+    Twins and VICReg; without it every layer has one. InputError that names
+    the settings' `key` if `widths` is empty or not positive.
     """
     if not widths or min(widths) < 1:
-        raise InputError(f"projector: needs a list of widths of at least 1, found {list(widths)}")
+        raise InputError(f"{key}: needs a list of widths of at least 1, found {list(widths)}")
     layers: list[nn.Module] = []
     for position, (inputs, width) in enumerate(zip((feature_dim, *widths), widths, strict=False)):
         layers.append(nn.Linear(inputs, width, bias=not batch_norm))

@@ -51,7 +51,7 @@ class BYOL(Objective):
     def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
         super().__init__(backbone, constants, classes=classes)
         self.projector = build_projector(backbone.feature_dim, constants.projector)
-        self.predictor = build_projector(constants.projector[-1], constants.predictor)
+        self.predictor = build_projector(constants.projector[-1], constants.predictor, key="predictor")
         self.teacher = Teacher(backbone, self.projector)
 
     def forward(

@@ -15,7 +15,7 @@ class Constants:
     temperature: float
 
     def __post_init__(self):
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise InputError(f"temperature is {self.temperature}; it must be above 0")
 
 

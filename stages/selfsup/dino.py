@@ -66,7 +66,7 @@ class Constants:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; a moving average's share lies in [0, 1]")
         for name in ("student_temperature", "first_teacher_temperature", "teacher_temperature"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.prototypes < 2 or min(self.temperature_epochs, self.frozen_epochs) < 0:
             raise InputError("dino: use at least 2 prototypes, and numbers of epochs of at least 0")
@@ -83,7 +83,7 @@ class DINO(Objective):
     def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
         super().__init__(backbone, constants, classes=classes)
         self.head = build_projector(
-            backbone.feature_dim, constants.head, batch_norm=False, activation=nn.GELU
+            backbone.feature_dim, constants.head, batch_norm=False, activation=nn.GELU, key="head"
         )
         self.prototypes = Prototypes(constants.head[-1], constants.prototypes)
         self.teacher = Teacher(backbone, self.head, self.prototypes)

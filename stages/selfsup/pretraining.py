@@ -1,5 +1,6 @@
 """Pretraining an encoder: settings, one epoch, and the run around them."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -61,9 +62,16 @@ class Training:
             raise InputError("pretrain: cycle_epochs must be at least 0, and growth at least 1")
         if self.keep == "best" and not self.knn_every:
             raise InputError("pretrain: keep: best chooses by the kNN accuracy; set knn_every above 0")
+        if self.keep == "best" and self.knn_every > self.epochs:
+            raise InputError(
+                f"pretrain: keep: best chooses by the kNN accuracy; knn_every is {self.knn_every}, but the "
+                f"run has {self.epochs} epochs: none would be judged; lower knn_every"
+            )
         for name in ("lr", "weight_decay", "final_lr", "final_weight_decay", "gamma"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"pretrain.{name} is {getattr(self, name)}; it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(
+                    f"pretrain.{name} is {getattr(self, name)}; use a finite number of at least 0"
+                )
         if not 0 <= self.momentum < 1:
             raise InputError(f"pretrain.momentum is {self.momentum}; use 0 up to below 1")
         if not self.clip >= 0:
@@ -73,11 +81,29 @@ class Training:
 def settings_of(
     shared: Mapping[str, Any], section: Mapping[str, Any], kind: type, where: str
 ) -> tuple[Training, Any]:
-    """Return (training, constants): keys of `section` that Training knows override `shared`."""
+    """Return (training, constants): keys of `section` that Training knows override `shared`.
+
+    InputError that says in which of the two sections to look.
+    """
     names = {field.name for field in fields(Training)}
     overrides = {key: value for key, value in section.items() if key in names}
     own = {key: value for key, value in section.items() if key not in names}
-    return strict(Training, {**shared, **overrides}, where), strict(kind, own, where)
+    try:
+        training = strict(Training, {**shared, **overrides}, "pretrain")
+    except InputError as error:
+        hint = f" ({where} sets {', '.join(sorted(overrides))})" if overrides else ""
+        raise InputError(f"{error}{hint}") from None
+    return training, constants_of(kind, own, where)
+
+
+def constants_of(kind: type, section: Mapping[str, Any], where: str) -> Any:
+    """Return the constants of an objective; InputError naming its section `where`."""
+    try:
+        return strict(kind, section, where)
+    except InputError as error:
+        if str(error).startswith(where):
+            raise
+        raise InputError(f"{where}: {error}") from None
 
 
 def recipes_of(section: Mapping[str, Any], where: str) -> tuple[Recipe, Recipe]:
@@ -149,6 +175,8 @@ class Pretraining:
 
     def _check(self, label: str, training: Training, objective: Objective) -> None:
         """Raise InputError where batches, processes and sets do not fit each other."""
+        if not len(self.data):
+            raise InputError(f"{label}: the set has no training images; run `download` again")
         if training.batch_size % ranks() or training.batch_size < 2 * ranks():
             raise InputError(
                 f"{label}: batch_size is {training.batch_size}, which {ranks()} processes cannot share "

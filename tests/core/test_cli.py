@@ -10,6 +10,7 @@ from typing import Literal
 import click
 import pytest
 
+from stages.core.artefacts import save_text
 from stages.core.cli import StageCommand, Terminated, read_section, strict
 from stages.core.errors import InputError, known
 
@@ -47,6 +48,29 @@ def test_input_errors_end_with_their_sentence():
 def test_a_full_disk_is_one_sentence():
     status, text = run(OSError(errno.ENOSPC, "No space left on device", "data/x"))
     assert status == 1 and text == "Error: data/x: the disk is full; free some space and run again"
+
+
+@pytest.mark.parametrize("kind", ["a file where a folder should be", "a folder where a file should be"])
+def test_a_path_that_is_taken_is_one_sentence(tmp_path, kind):
+    if kind.startswith("a file"):
+        (tmp_path / "taken").write_text("")
+        path = tmp_path / "taken" / "x.json"
+    else:
+        path = tmp_path / "taken"
+        path.mkdir()
+    with pytest.raises(OSError) as caught:
+        save_text(path, "x")
+    status, text = run(caught.value)
+    assert status == 1 and text.startswith(f"Error: {tmp_path / 'taken'}: is {kind};"), text
+    assert [found.name for found in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 9 TiB"), RuntimeError("x: can't allocate memory: you tried")]
+)
+def test_used_up_memory_is_one_sentence(error):
+    status, text = run(error)
+    assert status == 1 and text.startswith("Error: out of memory; ")
 
 
 def test_interruptions_have_the_usual_statuses():

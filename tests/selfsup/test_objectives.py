@@ -2,10 +2,9 @@ import pytest
 import torch
 import yaml
 
-from stages.core.cli import strict
 from stages.core.errors import InputError
 from stages.models.build import build_backbone, seeded
-from stages.selfsup.pretraining import Training, settings_of
+from stages.selfsup.pretraining import Training, constants_of, settings_of
 from stages.selfsup.registry import OBJECTIVES, objective_class
 from tests.closure import ROOT, closure
 
@@ -39,7 +38,7 @@ def build(name, classes=3, **changes):
     kind = objective_class(name)
     with seeded(0):
         backbone = build_backbone("resnet-8-4", channels=1)
-        constants = strict(kind.Constants, {**CONSTANTS[name], **changes}, f"objectives.{name}")
+        constants = constants_of(kind.Constants, {**CONSTANTS[name], **changes}, f"objectives.{name}")
         objective = kind(backbone, constants, classes=classes)
     objective.before_epoch(1, torch.Generator().manual_seed(0))
     objective.before_batch(6)
@@ -108,7 +107,8 @@ def test_unknown_names_and_constants_are_refused():
 @pytest.mark.parametrize(
     "name, changes, message",
     [
-        ("simclr", {"temperature": 0}, "temperature is 0.0"),
+        ("simclr", {"temperature": 0}, "objectives.simclr: temperature is 0.0"),
+        ("simclr", {"temperature": float("nan")}, "temperature is nan; it must be above 0"),
         ("supcon", {"temperature": -1}, "temperature is -1.0"),
         ("barlow_twins", {"projector": []}, "projector"),
         ("barlow_twins", {"off_diagonal": -1}, "off_diagonal is -1.0; a weight of the loss must"),
@@ -117,10 +117,11 @@ def test_unknown_names_and_constants_are_refused():
         ("bayes_h_vicreg", {"variance": -1}, "variance is -1.0; a weight of the loss"),
         ("byol", {"ema": 1.5}, r"ema is 1.5; the momentum of the teacher lies in \[0, 1\]"),
         ("byol", {"predictor": [8, 5]}, "predictor ends with 5, the projector with 4"),
-        ("byol", {"predictor": []}, "projector: needs a list of widths"),
+        ("byol", {"predictor": []}, "predictor: needs a list of widths"),
+        ("dino", {"head": [0]}, "head: needs a list of widths"),
         ("dino", {"teacher_temperature": 0}, "teacher_temperature is 0.0"),
         ("dino", {"prototypes": 1}, "at least 2 prototypes"),
-        ("bayes_h_vicreg", {"beta": -0.1}, "beta is -0.1"),
+        ("bayes_h_vicreg", {"beta": -0.1}, "objectives.bayes_h_vicreg: beta is -0.1"),
         ("bayes_h_vicreg", {"beta": float("nan")}, "beta is nan"),
         ("bayes_z_barlow_twins", {"samples": 0}, "samples is 0; draw each embedding at least once"),
         ("bayes_z_barlow_twins", {"components": -1}, "components is -1"),

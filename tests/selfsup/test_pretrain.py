@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,15 +16,11 @@ import yaml
 from sklearn.datasets import load_digits
 
 from stages.core.artefacts import load_tensors, save_tensors
-from stages.core.errors import InputError
-from stages.data.augment import Recipe
-from stages.data.resident import ResidentSet, normalise
-from stages.machine import machine
+from stages.data.resident import normalise
 from stages.models.build import build_backbone, seeded
 from stages.models.files import load_model
 from stages.pretrain import main
 from stages.selfsup.objective import TwoViews
-from stages.selfsup.pretraining import Pretraining, Training
 from stages.selfsup.registry import objective_class
 from stages.training.watch import knn_accuracy
 
@@ -34,6 +29,7 @@ PARAMS = {
         "scratch": {},
         "simclr": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1},
         "best": {"projector": [16, 8], "temperature": 0.2, "keep": "best", "lr": 0.3},
+        "overrides": {"projector": [16, 8], "temperature": 0.2, "momentum": 1.5, "lr": 0.1},
         "byol": {"projector": [16, 8], "predictor": [16, 8], "ema": 0.9},
         "bayes_h_vicreg": {
             "projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 0.1,
@@ -71,6 +67,8 @@ def write_set(folder):
     save_tensors(folder / "untrained.safetensors", tests, kind="set", metadata=metadata)
     none = {name: array[:0] if name.startswith("validation") else array for name, array in tensors.items()}
     save_tensors(folder / "unwatched.safetensors", none, kind="set", metadata=metadata)
+    none = {name: array[:0] if name.startswith("train") else array for name, array in tensors.items()}
+    save_tensors(folder / "empty.safetensors", none, kind="set", metadata=metadata)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
 
 
@@ -279,16 +277,26 @@ WRONG = [
     ({"id_set": "letters.safetensors"}, "letters.safetensors: no such file"),
     ({"id_set": "untrained.safetensors"}, "untrained.safetensors: no tensor 'train.images'"),
     ({"id_set": "unwatched.safetensors"}, "no validation images to watch the run by; raise data.validation"),
+    ({"id_set": "empty.safetensors", "objective": "scratch"}, "the set has no training images; run `down"),
     ({"accumulate": 0}, "pretrain.accumulate is 0; it must be at least 1"),
     ({"accumulate": 16}, "batch_size 64 times accumulate 16 is 1024, but the set has 1000 images"),
-    ({"objective": "vicreg", "lr": -0.1}, "pretrain.lr is -0.1; it must not be negative"),
+    ({"objective": "vicreg", "lr": -0.1}, "pretrain.lr is -0.1; use a finite number of at least 0"),
     ({"momentum": 1.0}, "pretrain.momentum is 1.0; use 0 up to below 1"),
     ({"clip": -1}, "pretrain.clip is -1.0"),
     (
         {"schedule": "cosin"},
-        "schedule: must be one of constant, cosine, steps, one_cycle, restarts, found 'cosin'",
+        "Error: pretrain.schedule: must be one of constant, cosine, steps, one_cycle, restarts, found",
     ),
     ({"section": "best", "knn_every": 0}, "keep: best chooses by the kNN accuracy; set knn_every above 0"),
+    (
+        {"section": "best", "epochs": 2},
+        "knn_every is 3, but the run has 2 epochs: none would be judged; lower knn_every",
+    ),
+    ({"lr": "nan", "objective": "vicreg"}, "pretrain.lr is nan; use a finite number of at least 0"),
+    (
+        {"section": "overrides"},
+        "pretrain.momentum is 1.5; use 0 up to below 1 (params.yaml:objectives.overrides sets lr, momentum)",
+    ),
     ({"warmup_epochs": 7}, "warmup_epochs must lie in 0 to epochs"),
     ({"recipe": "scratch"}, "no section 'augment.scratch'"),
 ]
@@ -315,31 +323,3 @@ def test_used_up_memory_proposes_batch_and_accumulation(folder, here, capsys, mo
     status, _, err = here(capsys, "simclr")
     assert status == 1 and "out of memory; use a smaller batch_size, and a larger `accumulate` to keep" in err
     assert not list(folder.glob("*out*"))
-
-
-class Constant(TwoViews):
-    """An objective that collapses: every projection is drawn to the same point."""
-
-    def loss(self, z1, z2, labels):
-        return (z1 - 1).square().mean() + (z2 - 1).square().mean(), {}
-
-
-def test_a_collapse_stops_and_names_the_epoch(here):
-    digits = load_digits()
-    images = digits.images[:256, None].astype(np.uint8)
-    with seeded(0):
-        backbone = build_backbone("resnet-8-4", channels=1)
-        objective = Constant(backbone, SimpleNamespace(projector=(8, 8)), classes=10)
-        for module in objective.modules():
-            if isinstance(module, torch.nn.Linear):
-                torch.nn.init.constant_(module.weight, 0.1)
-    data = ResidentSet(images, digits.target[:256], "cpu")
-    options = {name: OPTIONS[name] for name in Training.__dataclass_fields__ if name in OPTIONS}
-    run = Pretraining(
-        "pretrain constant-0", backbone, objective, Training(**{**options, "epochs": 50, "knn_every": 0}),
-        (Recipe(), Recipe()), data, data, mean=[0.3], std=[0.4], seed=0, machine=machine(),
-    )  # fmt: skip
-    with pytest.raises(
-        InputError, match=r"pretrain constant-0: collapse, the spread .* at step \d+, in epoch \d+"
-    ):
-        run.run(None)

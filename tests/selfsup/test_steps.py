@@ -14,7 +14,8 @@ from stages.core.errors import InputError
 from stages.data.augment import Recipe
 from stages.data.resident import ResidentSet
 from stages.machine import machine
-from stages.models.build import seeded
+from stages.models.build import build_backbone, seeded
+from stages.selfsup.objective import TwoViews
 from stages.selfsup.pretraining import Pretraining, Training
 from stages.selfsup.supce import SupCE
 from stages.training.watch import check_steps
@@ -50,8 +51,8 @@ def finished(monkeypatch, **changes):
         objective = SupCE(backbone, SimpleNamespace(), classes=10)
     training = strict(Training, {**SHARED, **changes}, "pretrain")
     run = Pretraining(
-        "toy", backbone, objective, training, (Recipe(), Recipe()), data, data, mean=[0.3], std=[0.4],
-        seed=0, machine=machine(),
+        "toy", backbone, objective, training, (Recipe(), Recipe()), data, data,
+        mean=[0.3], std=[0.4], seed=0, machine=machine(),
     )  # fmt: skip
     run.curves = run.run(None)
     return run
@@ -100,3 +101,31 @@ def test_of_terms_that_are_no_numbers_the_first_step_and_a_part_of_the_loss_are_
     with pytest.raises(InputError, match="collapse, the spread .* fell to 0.0e.00 at step 4, in epoch 1"):
         check_steps("toy", 0, ["spread"], values[3:], 3)
     check_steps("toy", 0, ["spread"], values, 0)
+
+
+class Constant(TwoViews):
+    """An objective that collapses: every projection is drawn to the same point."""
+
+    def loss(self, z1, z2, labels):
+        return (z1 - 1).square().mean() + (z2 - 1).square().mean(), {}
+
+
+def test_a_collapse_stops_and_names_the_epoch(monkeypatch):
+    monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
+    digits = load_digits()
+    with seeded(0):
+        backbone = build_backbone("resnet-8-4", channels=1)
+        objective = Constant(backbone, SimpleNamespace(projector=(8, 8)), classes=10)
+        for module in objective.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.constant_(module.weight, 0.1)
+    data = ResidentSet(digits.images[:256, None].astype(np.uint8), digits.target[:256], "cpu")
+    training = strict(Training, {**SHARED, "epochs": 50, "momentum": 0.9}, "pretrain")
+    run = Pretraining(
+        "pretrain constant-0", backbone, objective, training, (Recipe(), Recipe()), data, data,
+        mean=[0.3], std=[0.4], seed=0, machine=machine(),
+    )  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"pretrain constant-0: collapse, the spread .* at step \d+, in epoch \d+"
+    ):
+        run.run(None)

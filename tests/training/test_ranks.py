@@ -81,6 +81,25 @@ def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch, count, fits
         two_ranks.trained("supce", machine())
 
 
+def test_several_processes_fail_with_one_sentence(root, tmp_path):
+    """A batch that two processes cannot share is said once, without the report of torchrun."""
+    from tests.selfsup.test_pretrain import words, write_set
+
+    write_set(tmp_path)
+    (tmp_path / "stages").symlink_to(root / "stages")
+    settings = {"SSLOOD_DEVICE": "cpu", "SSLOOD_PROCESSES": "2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.pretrain", *words("simclr", batch_size=63)],
+        cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "Error: pretrain simclr-0: batch_size is 63, which 2 processes cannot share equally; use a multiple "
+        "of 2, at least 4"
+    ]
+    assert not list(tmp_path.glob("*out*"))
+
+
 def test_torchrun_writes_the_files_once(root, tmp_path, monkeypatch):
     """Asked for two processes by SSLOOD_PROCESSES, the stage ends as with one."""
     from tests.selfsup.test_pretrain import content, words, write_set

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
+from stages.core.cli import out_of_memory
 from stages.core.errors import InputError
 from stages.core.seeding import stream_seed
 from stages.training.engine.checkpoint import Checkpoint
@@ -99,10 +100,6 @@ class _Bar(tqdm):
         return super().update(n)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def run_epochs(
     label: str,
     *,
@@ -151,7 +148,7 @@ def run_epochs(
             checkpoint.save(latest)
         raise
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not (isinstance(error, torch.OutOfMemoryError) or out_of_memory(error)):
             raise
         raise InputError(f"{label}: out of memory; {memory}") from error
     return curves

@@ -9,7 +9,9 @@ Without torchrun there is one rank, and nothing here costs anything.
 SSLOOD_PROCESSES  so many processes on this machine, started by torchrun (default: 1, without it)
 """
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -43,8 +45,38 @@ def start_processes(module: str) -> None:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"environment variable SSLOOD_PROCESSES is {text!r}; use a number of at least 1")
     if int(text) > 1 and "WORLD_SIZE" not in os.environ:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={text}", "-m", module]
+        torchrun = ["-m", __name__, "--standalone", f"--nproc_per_node={text}", "-m", module]
         os.execv(sys.executable, [sys.executable, *torchrun, *sys.argv[1:]])
+
+
+def launch() -> int:
+    """Run torchrun with the words of this process, and return its exit status.
+
+    Its own report, a traceback of some forty lines, is left out (not with SSLOOD_DEBUG=1): the process that
+    failed has said why in a sentence. What ended one from outside is said here.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    if os.environ.get("SSLOOD_DEBUG") == "1":
+        return torchrun.main() or 0
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    again = "run the same command again to go on"
+    try:
+        torchrun.run(torchrun.parse_args(sys.argv[1:]))
+    except ChildFailedError as error:
+        number, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return failure.exitcode
+        name = signal.Signals(-failure.exitcode).name
+        print(f"Error: process {number} of the run was ended by {name}; {again}", file=sys.stderr)
+        return 128 - failure.exitcode
+    except SignalException as stop:
+        how = "interrupted" if stop.sigval == signal.SIGINT else f"stopped by {stop.sigval.name}"
+        print(f"Error: {how}; {again}", file=sys.stderr)
+        return 128 + stop.sigval
+    return 0
 
 
 @contextmanager
@@ -185,3 +217,7 @@ def join_batch_norm(module: nn.Module) -> nn.Module:
 
 def _has_weights(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
+
+
+if __name__ == "__main__":
+    sys.exit(launch())
