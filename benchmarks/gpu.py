@@ -17,21 +17,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
+from benchmarks.learning import objective_run
 from stages.data.augment import draw
 from stages.data.resident import ResidentSet
 from stages.machine import Machine, machine
-from stages.models.build import build_backbone, seeded
-from stages.selfsup.pretraining import Pretraining, recipes_of, settings_of
-from stages.selfsup.registry import OBJECTIVES, objective_class
+from stages.selfsup.pretraining import Pretraining
+from stages.selfsup.registry import OBJECTIVES
 from stages.training.engine.optimisers import build_optimiser
 
-PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 STEPS = 3  # of the comparison with the CPU
 
 
@@ -52,24 +49,12 @@ SMALL = Form("resnet-8-4", 16, 64, 2, 3)
 
 def build(name: str, form: Form, here: Machine, profile: str, **changes) -> Pretraining:
     """Return a run of an objective on random images, its optimiser ready, with the profile's constants."""
-    base, own, cifar = (
-        yaml.safe_load((PROFILES / f"{file}.yaml").read_text()) for file in ("quickstart", profile, "cifar10")
-    )
-    kind = objective_class(name)
-    settings = {"batch_size": form.batch, "accumulate": 1, "knn_every": 0, **changes}
-    section = {key: value for key, value in own["objectives"][name].items() if key not in settings}
-    shared = {**base["pretrain"], **own.get("pretrain", {}), **settings}
-    training, constants = settings_of(shared, section, kind.Constants, name)
     images = np.random.default_rng(0).integers(0, 256, (4 * form.batch, 3, form.size, form.size), np.uint8)
-    with seeded(0):
-        backbone = build_backbone(form.architecture, channels=3)
-        method = kind(backbone, constants, classes=10)
     data = ResidentSet(images, np.arange(len(images)) % 10, here.device)
-    run = Pretraining(
-        name, backbone, method, training, recipes_of(cifar["augment"]["pretrain"], name), data, data,
-        mean=[0.49, 0.48, 0.45], std=[0.25, 0.24, 0.26], seed=0, machine=here,
-    )  # fmt: skip
-    t = training
+    settings = {"batch_size": form.batch, "accumulate": 1, "knn_every": 0, **changes}
+    about = {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}
+    run = objective_run(name, form.architecture, profile, settings, [data, data], about, here)
+    t = run.training
     run.optimiser = build_optimiser(
         t.optimiser, run.modules, lr=t.lr, weight_decay=t.weight_decay, momentum=t.momentum, nesterov=False
     )

@@ -17,6 +17,7 @@ SSLOOD_COMPILE=1 show what they do to the accuracy.
 
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ import yaml
 from stages.core.artefacts import load_tensors
 from stages.data.resident import ResidentSet
 from stages.download import main as download
-from stages.machine import machine
+from stages.machine import Machine, machine
 from stages.models.build import build_backbone, seeded
 from stages.selfsup.pretraining import Pretraining, recipes_of, settings_of
 from stages.selfsup.registry import OBJECTIVES, objective_class
@@ -54,15 +55,15 @@ SMALL = Form("resnet-8-16", 16, 4000, "objectives", 20, {"epochs": 20, "batch_si
 LARGE = Form("resnet18", 32, 0, "cifar10", 200, {"epochs": 200, "knn_every": 0})
 
 
-def cifar10(folder: str, size: int, limit: int) -> tuple[dict, dict]:
-    """Write CIFAR-10 as the stage `download` does; return its tensors and metadata."""
+def image_set(folder: str, name: str, role: str, size: int, limit: int = 0) -> tuple[dict, dict]:
+    """Write a set that fits CIFAR-10 as the stage `download` does; return its tensors and metadata."""
     words = (
-        f"--set cifar10 --role id --id cifar10 --size {size} --channels 3 --validation 0.1 --count 8 "
-        f"--seed 0 --test 0.3 --limit {limit} --out {folder}/set"
+        f"--set {name} --role {role} --id cifar10 --size {size} --channels 3 --validation 0.1 --count 8 "
+        f"--seed 0 --test 0.3 --limit {limit} --out {folder}/{name}"
     )
     with download.make_context("download", words.split()) as context:
         download.invoke(context)
-    return load_tensors(f"{folder}/set", kind="set")
+    return load_tensors(f"{folder}/{name}", kind="set")
 
 
 @dataclass(frozen=True)
@@ -93,27 +94,43 @@ def prepare(
     name: str, form: Form, tensors: dict, meta: dict, seed: int
 ) -> tuple[Pretraining, list[ResidentSet]]:
     """Return a run of an objective with the form's settings, and the sets train, validation and test."""
-    base, own, cifar = (
-        yaml.safe_load((PROFILES / f"{file}.yaml").read_text())
-        for file in ("quickstart", form.profile, "cifar10")
-    )
-    section = {k: v for k, v in own["objectives"][name].items() if k not in form.changes}
-    kind = objective_class(name)
-    shared = {**base["pretrain"], **own.get("pretrain", {}), **form.changes}
-    training, constants = settings_of(shared, section, kind.Constants, name)
     here = machine()
-    with seeded(seed):
-        backbone = build_backbone(form.architecture, channels=3)
-        method = kind(backbone, constants, classes=10)
     sets = [
         ResidentSet(tensors[f"{split}.images"], tensors[f"{split}.labels"], here.device)
         for split in ("train", "validation", "test")
     ]
-    run = Pretraining(
-        name, backbone, method, training, recipes_of(cifar["augment"]["pretrain"], name), *sets[:2],
-        mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
-    )  # fmt: skip
+    run = objective_run(name, form.architecture, form.profile, form.changes, sets[:2], meta, here, seed)
     return run, sets
+
+
+def objective_run(
+    name: str,
+    architecture: str,
+    profile: str,
+    changes: Mapping[str, object],
+    sets: Sequence[ResidentSet],
+    about: Mapping[str, Sequence[float]],
+    here: Machine,
+    seed: int = 0,
+) -> Pretraining:
+    """Return a run with the constants of a profile, but for `changes`, and the views of profile cifar10.
+
+    sets: train and validation, of ten classes. about: holds mean and std.
+    """
+    base, own, cifar = (
+        yaml.safe_load((PROFILES / f"{file}.yaml").read_text()) for file in ("quickstart", profile, "cifar10")
+    )
+    section = {key: value for key, value in own["objectives"][name].items() if key not in changes}
+    kind = objective_class(name)
+    shared = {**base["pretrain"], **own.get("pretrain", {}), **changes}
+    training, constants = settings_of(shared, section, kind.Constants, name)
+    with seeded(seed):
+        backbone = build_backbone(architecture, channels=3)
+        method = kind(backbone, constants, classes=10)
+    return Pretraining(
+        name, backbone, method, training, recipes_of(cifar["augment"]["pretrain"], name), *sets,
+        mean=about["mean"], std=about["std"], seed=seed, machine=here,
+    )  # fmt: skip
 
 
 def shown(name: str, rows: list[Row], controls: list[Row]) -> str:
@@ -150,7 +167,7 @@ def main(objectives: tuple[str, ...], gpu: bool, seeds: int, epochs: int | None)
         form = replace(form, changes={**form.changes, "epochs": epochs})
     wanted = objectives or (*FIRST, *sorted(set(OBJECTIVES) - set(FIRST)))
     with tempfile.TemporaryDirectory() as folder:
-        tensors, meta = cifar10(folder, form.size, form.limit)
+        tensors, meta = image_set(folder, "cifar10", "id", form.size, form.limit)
         print(f"{form.architecture}, {form.size} px, {meta['splits']}, {form.changes}, {seeds} seeds")
         columns = f"{'kNN':>13} {'gain':>13} {'z':>6} {'linear':>13} {'seconds':>8} {'views/s':>8}"
         print(f"{'objective':22} {columns}")

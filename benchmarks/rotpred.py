@@ -18,9 +18,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.learning import SMALL, cifar10, prepare
-from stages.core.artefacts import load_tensors
-from stages.download import main as download
+from benchmarks.learning import SMALL, image_set, prepare
 from stages.models.files import Model
 from stages.ood.metrics import ood_metrics
 from stages.ood.network.detector import Network
@@ -30,17 +28,6 @@ from stages.opened import open_model
 
 SETS = ("cifar100", "tiny_imagenet", "textures", "mnist")
 Score = Callable[[np.ndarray], np.ndarray]
-
-
-def ood_images(folder: str, name: str) -> np.ndarray:
-    """Return the test images of a set, made to fit CIFAR-10 at the form's size."""
-    words = (
-        f"--set {name} --role far --id cifar10 --size {SMALL.size} --channels 3 --validation 0.1 --count 8 "
-        f"--seed 0 --test 0.3 --limit 0 --out {folder}/{name}"
-    )
-    with download.make_context("download", words.split()) as context:
-        download.invoke(context)
-    return load_tensors(f"{folder}/{name}", kind="set")[0]["test.images"]
 
 
 def class_logs(network: Network, images: np.ndarray) -> torch.Tensor:
@@ -70,8 +57,9 @@ def main(epochs: int) -> None:
     """Train both and print a line per network and score."""
     form = replace(SMALL, limit=0, changes={"epochs": epochs, "batch_size": 128, "knn_every": 0})
     with tempfile.TemporaryDirectory() as folder:
-        tensors, meta = cifar10(folder, form.size, form.limit)
-        tests = {"cifar10": tensors["test.images"], **{name: ood_images(folder, name) for name in SETS}}
+        tensors, meta = image_set(folder, "cifar10", "id", form.size)
+        found = {name: image_set(folder, name, "far", form.size)[0] for name in SETS}
+        tests = {name: found["test.images"] for name, found in {"cifar10": tensors, **found}.items()}
     print(f"{'objective':10} {'accuracy':>8} {'score':>11} {' '.join(f'{name:>13}' for name in SETS)}")
     for objective in ("supce", "rotpred"):
         run, _ = prepare(objective, form, tensors, meta, seed=0)

@@ -63,8 +63,8 @@ def _device() -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        device = torch.device("meta")  # a name that is none
-    if device.type not in ("cpu", "cuda", "mps"):  # torch knows names of more devices than the code is for
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise InputError(
             f"environment variable SSLOOD_DEVICE is {name!r}; use auto, cpu, cuda, cuda:N or mps"
         )

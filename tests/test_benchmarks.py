@@ -3,10 +3,12 @@
 import importlib
 import pkgutil
 
+import numpy as np
 import pytest
 
 import benchmarks
 from benchmarks.__main__ import BY_NAME
+from benchmarks.learning import standardised
 from tests.closure import ROOT
 
 NAMES = sorted({module.name for module in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__"})
@@ -21,6 +23,14 @@ def test_a_benchmark_is_there_and_its_page_names_it(name):
 
 def test_those_that_run_by_name_are_there():
     assert set(BY_NAME) <= set(NAMES)
+
+
+def test_the_gain_is_judged_by_mcnemars_statistic():
+    """Of 40 images one names 9 that the other does not, and misses 4 that it does: (9 - 4) / sqrt(13)."""
+    mine, control = np.zeros(40, bool), np.zeros(40, bool)
+    mine[:9], control[9:13], mine[20:], control[20:] = True, True, True, True
+    assert standardised(mine, control) == pytest.approx(5 / 13**0.5)
+    assert standardised(control, mine) == pytest.approx(-5 / 13**0.5) and standardised(mine, mine) == 0
 
 
 def test_without_a_gpu_its_benchmarks_say_so(monkeypatch):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import click
 import yaml
 
-from stages.core.errors import InputError
+from stages.core.errors import InputError, out_of_memory
 
 T = TypeVar("T")
 PATIENCE = 3.0  # seconds by which processes of one run fail apart, at most
@@ -36,12 +36,6 @@ class Terminated(KeyboardInterrupt):
 
 def _terminate(signum, frame):
     raise Terminated
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of NumPy or torch (known by its words: many stages do without torch) says so."""
-    texts = ("can't allocate memory", "CUDA out of memory")
-    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def _place(error: OSError) -> str:

@@ -15,3 +15,12 @@ def known(name: str, kind: str, names) -> str:
     if name not in names:
         raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
     return name
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python, NumPy or torch says that memory is used up.
+
+    torch's are known by their words, on every device: many stages do without importing it.
+    """
+    texts = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

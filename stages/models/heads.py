@@ -29,8 +29,8 @@ def build_projector(
     """Return linear layers of `widths` with (batch norm and) ReLU between them, none after the last.
 
     The last width is that of the projection. With batch norm no layer has a bias, as in Barlow
-    Twins and VICReg; without it every layer has one. InputError that names
-    the settings' `key` if `widths` is empty or not positive.
+    Twins and VICReg; without it every layer has one. InputError that names the settings' `key` if `widths`
+    is empty or not positive.
     """
     if not widths or min(widths) < 1:
         raise InputError(f"{key}: needs a list of widths of at least 1, found {list(widths)}")

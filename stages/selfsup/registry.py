@@ -7,13 +7,13 @@ pretraining of that objective alone (dvc.yaml names the module as a dep).
 from importlib import import_module
 
 from stages.core.errors import known
-from stages.selfsup import contrastive, stochastic, teacher, turns
+from stages.selfsup import classifier, contrastive, stochastic, teacher, turns
 from stages.selfsup.losses import contrastive as contrastive_losses
 from stages.selfsup.objective import Objective
 
 # What several objectives build on. Named here, so that every pretraining has it as a dep: an objective's
 # module imports nothing of the project but itself that this one does not (tests/selfsup/test_objectives.py).
-SHARED = (contrastive, contrastive_losses, stochastic, teacher, turns)
+SHARED = (classifier, contrastive, contrastive_losses, stochastic, teacher, turns)
 
 # name, which is also the module's -> class
 OBJECTIVES = {

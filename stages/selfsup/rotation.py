@@ -31,7 +31,7 @@ class Rotation(Objective):
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         features = backbone(rotations(views[0]))
-        loss, accuracy = turn_loss(self.head(features).float())
+        loss, accuracy = turn_loss(self.head(features))
         return loss, {"accuracy": accuracy, "spread": spread(features)}
 
     def exported(self) -> Mapping[str, nn.Module]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from stages.models.heads import build_head
-from stages.selfsup.objective import Objective, need_classes, need_weights
+from stages.selfsup.classifier import Classifier, judged
+from stages.selfsup.objective import need_weights
 from stages.selfsup.turns import rotations, turn_loss
 from stages.training.watch import spread
 
@@ -23,34 +23,26 @@ class Constants:
         need_weights(self, "weight")
 
 
-class RotPred(Objective):
+class RotPred(Classifier):
     """Two linear heads on one backbone: the classes of upright images, and the turns of all four positions.
 
     The model file keeps both, so every detector of a classifier applies, and the joint score `rotpred`.
     """
 
     Constants = Constants
-    views: ClassVar[int] = 1
 
     def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
-        need_classes("rotpred", classes)
         super().__init__(backbone, constants, classes=classes)
-        self.head = build_head(backbone.feature_dim, classes)
         self.rotation = build_head(backbone.feature_dim, 4)
 
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         features = backbone(rotations(views[0]))
-        logits = self.head(features[: len(labels)]).float()
-        cross = cross_entropy(logits, labels)
-        turned, _ = turn_loss(self.rotation(features).float())
-        accuracy = (logits.argmax(1) == labels).float().mean()
+        cross, accuracy = judged(self.head(features[: len(labels)]), labels)
+        turned, _ = turn_loss(self.rotation(features))
         terms = {"classes": cross, "rotation": turned, "accuracy": accuracy, "spread": spread(features)}
         return cross + self.constants.weight * turned, terms
 
     def exported(self) -> Mapping[str, nn.Module]:
-        return {"head": self.head, "rotation": self.rotation}
-
-    def described(self) -> dict[str, Any]:
-        return {"head_classes": list(range(self.head.out_features))}
+        return {**super().exported(), "rotation": self.rotation}

@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+
+from stages.selfsup.classifier import judged
 
 
 def rotations(x: Tensor) -> Tensor:
@@ -12,6 +13,6 @@ def rotations(x: Tensor) -> Tensor:
 
 
 def turn_loss(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (mean cross-entropy, accuracy) of logits [4 N, 4] of what `rotations` returned."""
+    """Return (mean cross-entropy in float32, accuracy) of logits [4 N, 4] of what `rotations` returned."""
     truth = torch.arange(4, device=logits.device).repeat_interleave(len(logits) // 4)
-    return cross_entropy(logits, truth), (logits.argmax(1) == truth).float().mean()
+    return judged(logits, truth)

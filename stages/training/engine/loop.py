@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from stages.core.cli import out_of_memory
-from stages.core.errors import InputError
+from stages.core.errors import InputError, out_of_memory
 from stages.core.seeding import stream_seed
 from stages.training.engine.checkpoint import Checkpoint
 from stages.training.engine.ranks import rank
@@ -148,7 +147,7 @@ def run_epochs(
             checkpoint.save(latest)
         raise
     except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or out_of_memory(error)):
+        if not out_of_memory(error):
             raise
         raise InputError(f"{label}: out of memory; {memory}") from error
     return curves
