@@ -56,7 +56,12 @@ def build(name: str, form: Form, here: Machine, profile: str, **changes) -> Pret
     run = objective_run(name, form.architecture, profile, settings, [data, data], about, here)
     t = run.training
     run.optimiser = build_optimiser(
-        t.optimiser, run.modules, lr=t.lr, weight_decay=t.weight_decay, momentum=t.momentum, nesterov=False
+        t.optimiser,
+        run.modules,
+        lr=t.lr,
+        weight_decay=t.weight_decay,
+        momentum=t.momentum,
+        nesterov=t.nesterov,
     )
     run.modules.train()
     run.objective.before_epoch(1, torch.Generator(here.device).manual_seed(0))

@@ -113,7 +113,7 @@ def objective_run(
     here: Machine,
     seed: int = 0,
 ) -> Pretraining:
-    """Return a run with the constants of a profile, but for `changes`, and the views of profile cifar10.
+    """Return a run with the constants of a profile, but for `changes`, and its views or those of cifar10.
 
     sets: train and validation, of ten classes. about: holds mean and std.
     """
@@ -124,11 +124,12 @@ def objective_run(
     kind = objective_class(name)
     shared = {**base["pretrain"], **own.get("pretrain", {}), **changes}
     training, constants = settings_of(shared, section, kind.Constants, name)
+    recipes = recipes_of(cifar["augment"]["pretrain"], "cifar10", section.get("augment"), f"{profile}:{name}")
     with seeded(seed):
         backbone = build_backbone(architecture, channels=3)
         method = kind(backbone, constants, classes=10)
     return Pretraining(
-        name, backbone, method, training, recipes_of(cifar["augment"]["pretrain"], name), *sets,
+        name, backbone, method, training, recipes, *sets,
         mean=about["mean"], std=about["std"], seed=seed, machine=here,
     )  # fmt: skip
 

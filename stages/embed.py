@@ -6,7 +6,7 @@ Writes one embeddings file. A quickstart model takes seconds on two CPU cores.
 import click
 
 from stages.core.artefacts import read_metadata, save_tensors
-from stages.core.cli import StageCommand, read_section, strict
+from stages.core.cli import StageCommand, checked, read_section, strict
 from stages.data.augment import Recipe
 from stages.embedding import EmbedOptions, embed_sets
 from stages.machine import machine
@@ -26,7 +26,7 @@ from stages.models.files import check_fits, load_model
 @click.option("--out", required=True, help="Embeddings file to write.")
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **section):
     options = strict(EmbedOptions, section, "embed")
-    views = strict(Recipe, read_section(recipe), recipe)
+    views = checked(Recipe, read_section(recipe), recipe)
     here = machine()
     network, meta = load_model(model, here.device)
     check_fits(meta, read_metadata(f"{sets_dir}/{id_name}.safetensors", kind="set"), model)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stages.core.artefacts import read_metadata
-from stages.core.cli import StageCommand, read_section, strict
+from stages.core.cli import StageCommand, checked, read_section, strict
 from stages.data.augment import Recipe
 from stages.machine import machine
 from stages.models.files import check_fits, save_model
@@ -44,7 +44,7 @@ from stages.training.supervised import describe, load_split, make_views
 @click.option("--out_curves", required=True, help="CSV of curves to write.")
 def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curves, **section):
     options = strict(EnergyOptions, section, "energy")
-    views = strict(Recipe, read_section(recipe), recipe)
+    views = checked(Recipe, read_section(recipe), recipe)
     here = machine()
     model, meta, fresh = start_model(init_model, id_set, seed, here.device)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]

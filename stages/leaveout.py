@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from stages.core.artefacts import read_metadata
-from stages.core.cli import StageCommand, read_section, strict
+from stages.core.cli import StageCommand, checked, read_section, strict
 from stages.core.seeding import stream_seed
 from stages.data.augment import Recipe
 from stages.machine import machine
@@ -44,7 +44,7 @@ from stages.training.supervised import describe, load_split, make_views
 @click.option("--out_curves", required=True, help="CSV of curves to write.")
 def main(id_set, arch, fold, recipe, out, out_curves, **section):
     options = strict(LeaveoutOptions, section, "leaveout")
-    views = strict(Recipe, read_section(recipe), recipe)
+    views = checked(Recipe, read_section(recipe), recipe)
     here = machine()
     meta = read_metadata(id_set, kind="set")
     kept, left = fold_classes(len(meta["classes"]), options.folds, fold, options.seed)

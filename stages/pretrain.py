@@ -49,7 +49,7 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     kind = objective_class(objective)
     sections = read_section(constants), read_section(recipe)
     training, own = settings_of(shared, sections[0], kind.Constants, constants)
-    recipes = recipes_of(sections[1], recipe)
+    recipes = recipes_of(sections[1], recipe, sections[0].get("augment"), f"{constants}.augment", kind.views)
     tensors, meta = load_tensors(id_set, kind="set", only=READ)
     settings = recorded(training, own, recipes)
     about = {"objective": objective, "arch": architecture, "seed": seed}
@@ -67,12 +67,14 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
         curves = run.run(checkpoint)
         if rank() > 0:
             return
-    metadata = described(method, backbone, meta, **about, settings=settings)
+    metadata = described(method, backbone, meta, **about, settings=settings, epochs=run.written)
     save_model(out, {"backbone": backbone, **method.exported()}, metadata)
     save_curves(out_curves, curves)
     checkpoint.delete()
-    last = ", ".join(f"{k} {v:.4g}" for k, v in curves[-1].items() if k in ("loss", "knn", "effective_rank"))
-    click.echo(f"wrote {out}: {objective} after {len(curves) if kind.trains else 0} epochs, {last}")
+    row = curves[max(run.written, 1) - 1].items()
+    values = ", ".join(f"{k} {v:.4g}" for k, v in row if k in ("loss", "knn", "effective_rank"))
+    epochs = f"{run.written} of {len(curves)}" if 0 < run.written < len(curves) else run.written
+    click.echo(f"wrote {out}: {objective} after {epochs} epochs, {values}")
 
 
 if __name__ == "__main__":

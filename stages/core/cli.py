@@ -18,6 +18,7 @@ from stages.core.errors import InputError, out_of_memory
 
 T = TypeVar("T")
 PATIENCE = 3.0  # seconds by which processes of one run fail apart, at most
+LOST = "another process of the run ended; run the same command again to go on"
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
@@ -46,13 +47,19 @@ def _place(error: OSError) -> str:
     return str(path)
 
 
+def _lost(error: BaseException) -> bool:
+    """Whether an error of torch.distributed (known by its words) says that another process is gone."""
+    texts = ("Connection closed by peer", "Connection reset by peer", "gloo/transport", "NCCL")
+    return any(text in str(error) for text in texts)
+
+
 def _tell(message: str, status: int) -> None:
     """Say what ended the stage; of several processes one says it.
 
-    All but the first wait: where that fails alike it speaks, and torchrun ends the others meanwhile. What
-    ended all of them from outside is said by whoever started them.
+    All but the first wait: where that fails alike it speaks, and torchrun ends the others meanwhile. So does
+    who lost another: that one has spoken, or what ended it is said by whoever started them.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0" or message == LOST:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PATIENCE)
     if "WORLD_SIZE" not in os.environ or status not in (130, 143):
@@ -94,6 +101,8 @@ class StageCommand(click.Command):
                 return "stopped by SIGTERM; run the same command again to go on", 143
             return "interrupted; run the same command again to go on", 130
         except (RuntimeError, MemoryError) as error:  # after click.Abort, which is a RuntimeError
+            if "WORLD_SIZE" in os.environ and _lost(error):
+                return LOST, 1
             if not out_of_memory(error):
                 raise
             return "out of memory; use smaller networks, images or batches, or a machine that has more", 1
@@ -145,6 +154,16 @@ def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     return kind(
         **{name: _typed(known[name].type, value, f"{where}.{name}") for name, value in values.items()}
     )
+
+
+def checked(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Return `strict(kind, values, where)`, where the dataclass' own checks name the section `where` too."""
+    try:
+        return strict(kind, values, where)
+    except InputError as error:
+        if str(error).startswith(where):
+            raise
+        raise InputError(f"{where}: {error}") from None
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:

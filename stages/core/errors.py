@@ -22,5 +22,5 @@ def out_of_memory(error: Exception) -> bool:
 
     torch's are known by their words, on every device: many stages do without importing it.
     """
-    texts = ("can't allocate memory", "out of memory")
+    texts = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")  # the last: cuBLAS, cuDNN
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

@@ -56,15 +56,16 @@ class Recipe:
     def __post_init__(self):
         for name in ("flip", "jitter", "grey", "blur", "solarise"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment: {name} is {getattr(self, name)}; a probability lies in [0, 1]")
+                raise InputError(f"{name} is {getattr(self, name)}; a probability lies in [0, 1]")
         if not 0 < self.crop_scale_min <= self.crop_scale_max <= 1:
-            raise InputError("augment: use 0 < crop_scale_min <= crop_scale_max <= 1")
-        if not 0 < self.crop_ratio_min <= self.crop_ratio_max:
-            raise InputError("augment: use 0 < crop_ratio_min <= crop_ratio_max")
-        if min(self.brightness, self.contrast, self.saturation, self.pad) < 0 or not 0 <= self.hue <= 0.5:
-            raise InputError("augment: strengths and pad must not be negative, and hue must lie in [0, 0.5]")
+            raise InputError("use 0 < crop_scale_min <= crop_scale_max <= 1")
+        if not 0 < self.crop_ratio_min <= self.crop_ratio_max < math.inf:
+            raise InputError("use 0 < crop_ratio_min <= crop_ratio_max, and finite ones")
+        strengths = (self.brightness, self.contrast, self.saturation, self.pad)
+        if not all(0 <= strength < math.inf for strength in strengths) or not 0 <= self.hue <= 0.5:
+            raise InputError("strengths and pad must be finite and not negative, and hue lie in [0, 0.5]")
         if self.pad and self.crops:
-            raise InputError("augment: choose either pad or a crop (crop_scale_min below 1), not both")
+            raise InputError("choose either pad or a crop (crop_scale_min below 1), not both")
 
     @property
     def crops(self) -> bool:
@@ -127,6 +128,11 @@ def _place(x: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
         columns = resize_matrix(left, w, width, recipe.interpolation, flipped)
         rows = resize_matrix(top, h, height, recipe.interpolation)
     elif recipe.pad:
+        if recipe.pad >= min(height, width):
+            raise InputError(
+                f"augment: pad is {recipe.pad}, a shift that can leave nothing of images of {height} x "
+                f"{width} pixels; lower it"
+            )
         columns = _shift_matrix(draws[:, _PAD_X], width, recipe.pad, flipped)
         rows = _shift_matrix(draws[:, _PAD_Y], height, recipe.pad)
     elif recipe.flip:

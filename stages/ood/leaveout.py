@@ -84,12 +84,12 @@ def member_votes(
 
     Classes the member was not trained on have probability 0 and add nothing to the entropy.
     """
-    logs = log_softmax(logits.double() / temperature, dim=1)
+    logs = log_softmax(logits.cpu().double() / temperature, dim=1)
     p = logs.exp()
     whole = p.new_zeros(len(p), classes)
     whole[:, list(head_classes)] = p
     parts = p.max(dim=1).values, -(p * logs).sum(dim=1), whole
-    return Votes(*(part.cpu().numpy() for part in parts))
+    return Votes(*(part.numpy() for part in parts))
 
 
 def ensemble_votes(

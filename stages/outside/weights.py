@@ -3,6 +3,7 @@
 import os
 import pickle
 import warnings
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def _fetched(address: str, file: Published) -> Path:
 def read_checkpoint(path: Path) -> Any:
     """Return what a safetensors file or a torch checkpoint holds; tensors on the CPU.
 
-    Raises InputError for a file of another kind, and for a pickle that holds more than tensors and plain
-    containers: to open it would run its code.
+    Raises InputError for a file of another kind, and for a pickle that holds more than tensors, plain
+    containers and options of argparse: to open it would run its code.
     """
     if path.suffix == ".safetensors":
         try:
@@ -72,7 +73,8 @@ def read_checkpoint(path: Path) -> Any:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: not a complete safetensors file ({error})") from None
     try:
-        with warnings.catch_warnings():
+        # a Namespace holds a publisher's options (DINO, SupContrast); making one sets attributes, no more
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")  # about old formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

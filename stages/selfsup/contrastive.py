@@ -1,5 +1,6 @@
 """What the contrastive objectives share: a projector without batch norm, and a temperature."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,8 +16,8 @@ class Constants:
     temperature: float
 
     def __post_init__(self):
-        if not self.temperature > 0:
-            raise InputError(f"temperature is {self.temperature}; it must be above 0")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature is {self.temperature}; it must be above 0, and finite")
 
 
 class Contrastive(TwoViews):

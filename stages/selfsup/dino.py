@@ -1,5 +1,6 @@
 """DINO: match a momentum teacher's assignment to prototypes (Caron et al. 2021, eq. 1 and 4)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +33,23 @@ def dino(
     return loss
 
 
+def used(logits: Tensor) -> Tensor:
+    """Return how many prototypes the assignments softmax(logits [N, K]) use together, in [1, K].
+
+    The exponential of their mean's entropy, over all ranks. 1 is the collapse that embeddings do not show.
+    """
+    mean = averaged(logits.detach().softmax(1).mean(0))
+    return torch.special.entr(mean).sum().exp()
+
+
 class Prototypes(nn.Module):
     """Cosines of [N, D] with K learned directions: a weight-normed linear layer, its lengths held at 1."""
 
     def __init__(self, inputs: int, count: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(count, inputs))
+        # as a linear layer starts: only directions count, and the longer a row the slower it turns
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(count, inputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
         return normalize(x, dim=1) @ normalize(self.weight, dim=1).T
@@ -48,7 +60,7 @@ class Constants:
     """The head, its prototypes, temperatures and averages.
 
     `head`: widths before the prototypes, GELU between them. The teacher's temperature rises in a line over
-    `temperature_epochs` epochs. `frozen_epochs`: the prototypes stay as they are that long.
+    the first `temperature_epochs` epochs. `frozen_epochs`: the prototypes stay as they are that long.
     """
 
     head: tuple[int, ...]
@@ -66,8 +78,8 @@ class Constants:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; a moving average's share lies in [0, 1]")
         for name in ("student_temperature", "first_teacher_temperature", "teacher_temperature"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0, and finite")
         if self.prototypes < 2 or min(self.temperature_epochs, self.frozen_epochs) < 0:
             raise InputError("dino: use at least 2 prototypes, and numbers of epochs of at least 0")
 
@@ -93,7 +105,7 @@ class DINO(Objective):
 
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
         c = self.constants
-        share = min(1.0, epoch / max(1, c.temperature_epochs))
+        share = epoch / max(1, c.temperature_epochs - 1) if epoch < c.temperature_epochs else 1.0
         self.temperature.fill_(linear_between(c.first_teacher_temperature, c.teacher_temperature, share))
         self.prototypes.requires_grad_(epoch >= c.frozen_epochs)
 
@@ -106,8 +118,10 @@ class DINO(Objective):
         teachers = [self.teacher(view).float() for view in views]
         with torch.autocast(z[0].device.type, enabled=False):
             loss = dino(*students, *teachers, self.centre.clone(), c.student_temperature, self.temperature)
-            self.centre.lerp_(averaged(torch.cat(teachers).mean(0)), 1 - c.centre)
-            return loss, {"spread": spread(z[0])}
+            both = torch.cat(teachers)
+            terms = {"spread": spread(z[0]), "prototypes": used((both - self.centre) / self.temperature)}
+            self.centre.lerp_(averaged(both.mean(0)), 1 - c.centre)
+            return loss, terms
 
     def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:
         momentum = teacher_momentum(self.constants.ema, step, steps)

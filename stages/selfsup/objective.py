@@ -1,5 +1,6 @@
 """What every self-supervised objective is: a module that turns views of a batch into a loss."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -97,11 +98,11 @@ class TwoViews(Objective):
 
 
 def need_weights(constants: Any, *names: str) -> None:
-    """Raise InputError where a weight of the loss is negative: it would reward what the loss is against."""
+    """Raise InputError where a weight of the loss is not finite or negative: it would reward what is bad."""
     for name in names:
-        if not getattr(constants, name) >= 0:
+        if not 0 <= getattr(constants, name) < math.inf:
             raise InputError(
-                f"{name} is {getattr(constants, name)}; a weight of the loss must not be negative"
+                f"{name} is {getattr(constants, name)}; a weight of the loss must be finite and not negative"
             )
 
 

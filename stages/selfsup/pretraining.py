@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stages.core.cli import strict
+from stages.core.cli import checked, strict
 from stages.core.errors import InputError
 from stages.core.seeding import stream_seed
 from stages.data.augment import Recipe, apply_draws, draw
@@ -23,6 +23,14 @@ from stages.training.engine.optimisers import build_optimiser, set_learning_rate
 from stages.training.engine.ranks import averaged, join_batch_norm, rank, ranks, share, sum_gradients
 from stages.training.engine.schedules import cosine_between, learning_rate
 from stages.training.watch import Best, check_steps, effective_rank, knn_accuracy, linear_accuracy
+
+_SCHEDULES = {  # what has a default below and the schedules that read it
+    "final_lr": ("cosine", "restarts"),
+    "milestones": ("steps",),
+    "gamma": ("steps",),
+    "cycle_epochs": ("restarts",),
+    "growth": ("restarts",),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Training:
     cycle_epochs: int = 0  # of the first cycle of `restarts`; 0 = the whole run
     growth: int = 1  # times that each cycle is longer than the last
     final_weight_decay: float = 0.0  # to which a cosine leads the weight decay; 0 = it stays as it is
+    nesterov: bool = False  # of sgd
     keep: Literal["last", "best"] = "last"  # epoch that is written; best: by kNN on ID validation
 
     def __post_init__(self):
@@ -60,6 +69,7 @@ class Training:
             raise InputError("pretrain: warmup_epochs must lie in 0 to epochs, and knn_every be at least 0")
         if self.cycle_epochs < 0 or self.growth < 1:
             raise InputError("pretrain: cycle_epochs must be at least 0, and growth at least 1")
+        self._check_schedule()
         if self.keep == "best" and not self.knn_every:
             raise InputError("pretrain: keep: best chooses by the kNN accuracy; set knn_every above 0")
         if self.keep == "best" and self.knn_every > self.epochs:
@@ -77,42 +87,70 @@ class Training:
         if not self.clip >= 0:
             raise InputError(f"pretrain.clip is {self.clip}; use a length above 0, or 0 for no clipping")
 
+    def _check_schedule(self) -> None:
+        """Raise InputError where a key of one schedule stands beside another, or a milestone is never met."""
+        for name, schedules in _SCHEDULES.items():
+            if getattr(self, name) != getattr(Training, name) and self.schedule not in schedules:
+                raise InputError(
+                    f"pretrain.{name} is for the schedule {' or '.join(schedules)}, but schedule is "
+                    f"{self.schedule}; take it out"
+                )
+        inside = all(0 < milestone < self.epochs for milestone in self.milestones)
+        if self.schedule == "steps" and not (self.milestones and inside):
+            raise InputError(
+                f"pretrain.milestones is {list(self.milestones)}; the schedule steps needs epochs from 1 to "
+                f"{self.epochs - 1}"
+            )
+
 
 def settings_of(
     shared: Mapping[str, Any], section: Mapping[str, Any], kind: type, where: str
 ) -> tuple[Training, Any]:
     """Return (training, constants): keys of `section` that Training knows override `shared`.
 
+    Its key `augment` is left to `recipes_of`.
     InputError that says in which of the two sections to look.
     """
     names = {field.name for field in fields(Training)}
     overrides = {key: value for key, value in section.items() if key in names}
-    own = {key: value for key, value in section.items() if key not in names}
+    own = {key: value for key, value in section.items() if key not in {*names, "augment"}}
     try:
         training = strict(Training, {**shared, **overrides}, "pretrain")
     except InputError as error:
         hint = f" ({where} sets {', '.join(sorted(overrides))})" if overrides else ""
         raise InputError(f"{error}{hint}") from None
-    return training, constants_of(kind, own, where)
+    return training, checked(kind, own, where)
 
 
-def constants_of(kind: type, section: Mapping[str, Any], where: str) -> Any:
-    """Return the constants of an objective; InputError naming its section `where`."""
-    try:
-        return strict(kind, section, where)
-    except InputError as error:
-        if str(error).startswith(where):
-            raise
-        raise InputError(f"{where}: {error}") from None
+def recipes_of(
+    section: Mapping[str, Any],
+    where: str,
+    own: Mapping[str, Any] | None = None,
+    own_where: str = "",
+    views: int = 2,
+) -> tuple[Recipe, Recipe]:
+    """Return the recipes of the two views; the key `second` holds what differs in the second one.
+
+    own: the key `augment` of an objective's section, whose keys replace those of `section`; what the shared
+    second view does otherwise is then forgotten.
+    InputError that names the section and the key.
+    """
+    recipes = _both(section, where)
+    if own is None:
+        return recipes
+    if not isinstance(own, Mapping):
+        raise InputError(f"{own_where}: must hold keys and values, found {own!r}")
+    if "second" in own and views == 1:
+        raise InputError(f"{own_where}.second: the objective sees one view of an image; take it out")
+    return _both({**section, "second": {}, **own}, own_where)
 
 
-def recipes_of(section: Mapping[str, Any], where: str) -> tuple[Recipe, Recipe]:
-    """Return the recipes of the two views; the key `second` holds what differs in the second one."""
+def _both(section: Mapping[str, Any], where: str) -> tuple[Recipe, Recipe]:
     first = {key: value for key, value in section.items() if key != "second"}
     second = section.get("second", {})
     if not isinstance(second, Mapping):
         raise InputError(f"{where}.second: must hold keys and values, found {second!r}")
-    return strict(Recipe, first, where), strict(Recipe, {**first, **second}, f"{where}.second")
+    return checked(Recipe, first, where), checked(Recipe, {**first, **second}, f"{where}.second")
 
 
 def recorded(training: Training, constants: Any, recipes: Sequence[Recipe]) -> dict[str, Any]:
@@ -194,7 +232,10 @@ class Pretraining:
             )
 
     def run(self, checkpoint: Checkpoint | None) -> list[dict[str, float]]:
-        """Train, and return one row of curves per epoch; a single row for an objective without training."""
+        """Train, and return one row of curves per epoch; a single row for an objective without training.
+
+        The networks are then those of epoch `written` (0: untrained).
+        """
         if not self.objective.trains:
             curves = [self._probed() if self.training.knn_every else {}]
         else:
@@ -204,7 +245,7 @@ class Pretraining:
                 lr=self.training.lr,
                 weight_decay=self.training.weight_decay,
                 momentum=self.training.momentum,
-                nesterov=False,
+                nesterov=self.training.nesterov,
             )
             curves = run_epochs(
                 self.label,
@@ -217,9 +258,11 @@ class Pretraining:
                 memory="use a smaller batch_size, and a larger `accumulate` to keep the images of a step",
                 silent=rank() > 0,
             )
+        self.written = len(curves) if self.objective.trains else 0
         if self.best.weights:
             self.modules.load_state_dict(self.best.weights)
-        curves[-1]["effective_rank"] = effective_rank(self.features(self.data))
+            self.written = self.best.epoch
+        curves[max(self.written, 1) - 1]["effective_rank"] = effective_rank(self.features(self.data))
         return curves
 
     def _epoch(self, epoch: int, bar) -> dict[str, float]:
@@ -245,7 +288,7 @@ class Pretraining:
         if self.training.knn_every and (epoch + 1) % self.training.knn_every == 0:
             row |= self._probed()
             if self.training.keep == "best":
-                self.best.offer(row["knn"], self.modules)
+                self.best.offer(epoch + 1, row["knn"], self.modules)
         return row
 
     def _shares(self, epoch: int) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Objectives whose embedding is a Gaussian: samples through a two-view loss, plus a divergence to a prior."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,11 @@ class StochasticConstants:
     def __post_init__(self):
         if self.samples < 1:
             raise InputError(f"samples is {self.samples}; draw each embedding at least once")
-        if not self.beta >= 0:
-            raise InputError(f"beta is {self.beta}; below 0 it would reward distance from the prior")
+        if not 0 <= self.beta < math.inf:
+            raise InputError(
+                f"beta is {self.beta}; use a finite number of at least 0: below, it would reward distance "
+                "from the prior"
+            )
         if self.components < 0:
             raise InputError(f"components is {self.components}; use 0 (a standard normal) or more")
         if self.components and self.kl == "closed":

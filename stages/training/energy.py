@@ -104,15 +104,15 @@ def auto_margins(energy_in: torch.Tensor, energy_out: torch.Tensor) -> tuple[flo
     upper half, where detection goes wrong, and pushes out the auxiliaries that look like ID. Margins
     far from a network's energies distort it instead (constants do not carry over between networks).
     """
-    level = torch.tensor([0.5, 0.95], dtype=torch.float64, device=energy_in.device)
+    level = torch.tensor([0.5, 0.95], dtype=torch.float64)
     m_in, upper = _quantiles(energy_in, level).tolist()
     m_out = max(upper, _quantiles(energy_out, level[:1]).item())
     return m_in, m_out
 
 
 def _quantiles(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    # torch.quantile refuses more than 16 million values
-    ordered = values.double().sort().values
+    # torch.quantile refuses more than 16 million values, and not every device has float64
+    ordered = values.cpu().double().sort().values
     position = levels * (len(ordered) - 1)
     low = position.floor().long()
     high = (low + 1).clamp(max=len(ordered) - 1)

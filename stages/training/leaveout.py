@@ -103,7 +103,7 @@ def leaveout_objective(
 
 def msp_auroc(logits_in: torch.Tensor, logits_out: torch.Tensor) -> float:
     """Return the chance that a kept image has the larger maximum softmax probability; ties count one half."""
-    inside, outside = (F.log_softmax(x.double(), 1).amax(1).cpu().numpy() for x in (logits_in, logits_out))
+    inside, outside = (F.log_softmax(x.cpu().double(), 1).amax(1).numpy() for x in (logits_in, logits_out))
     inside.sort()
     above = len(inside) - np.searchsorted(inside, outside, "right")
     ties = np.searchsorted(inside, outside, "right") - np.searchsorted(inside, outside, "left")

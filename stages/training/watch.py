@@ -5,14 +5,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from stages.core.errors import InputError
 from stages.training.engine.ranks import gathered
 
 KNN_K, KNN_TEMPERATURE = 20, 0.1  # of the accuracy in the curves; the stage `probe` has its own
+CHUNK = 1 << 16  # images whose features are widened to float64 at a time
 RIDGE = 1e-3  # on standardised features, of the linear accuracy in the curves
-COLLAPSED = 1e-2  # a spread below this: the embeddings are all but one point
+# terms of an objective that show a collapse, their level below which it is one, and what that means
+COLLAPSES = {
+    "spread": (1e-2, "the spread of the embeddings"),  # all but one point
+    "prototypes": (1.1, "the number of prototypes in use"),  # all images get the same answer
+}
 
 
 def spread(z: Tensor) -> Tensor:
@@ -31,8 +36,8 @@ def effective_rank(features: Tensor) -> float:
     Roy & Vetterli (2007); of the uncentred features, as RankMe (Garrido et al. 2023) uses it. The
     singular values come from the D x D Gram matrix in float64, so N may be large.
     """
-    features = features.double().cpu()
-    singular = torch.linalg.eigvalsh(features.T @ features).clamp(min=0).sqrt()
+    gram = sum(part.T @ part for part in map(_exact, features.split(CHUNK)))
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     shares = singular / singular.sum()
     return float(torch.exp(torch.special.entr(shares).sum()))
 
@@ -73,17 +78,30 @@ def linear_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: 
 
     Least squares of the one-hot labels on the standardised features with a small ridge, in closed form: an
     online probe that needs no optimiser of its own, so it neither lags behind nor has to be resumed. The
-    D x D system is solved in float64.
+    D x D system is solved in float64; only sums over the images are kept.
     """
     mean, std = bank.mean(0), bank.std(0, correction=0)
     std = torch.where(std > 1e-8, std, torch.ones_like(std))  # a feature without spread is shifted only
-    x = ((bank - mean) / std).double().cpu()
-    target = one_hot(bank_labels.cpu()).double()
-    centre = target.mean(0)
-    gram = x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
-    weights = torch.linalg.solve(gram, x.T @ (target - centre) / len(x))
-    guesses = (((queries - mean) / std).double().cpu() @ weights + centre).argmax(1)
-    return float((guesses == labels.cpu()).double().mean())
+    bank_labels = bank_labels.cpu()
+    gram, sums = 0.0, torch.zeros(int(bank_labels.max()) + 1, bank.shape[1], dtype=torch.float64)
+    for part, truth in zip(bank.split(CHUNK), bank_labels.split(CHUNK), strict=True):
+        x = _exact((part - mean) / std)
+        gram = gram + x.T @ x
+        sums.index_add_(0, truth, x)
+    centre = bank_labels.bincount().double() / len(bank)
+    cross = sums.T - torch.outer(sums.sum(0), centre)  # of features and centred one-hot labels
+    ridge = RIDGE * torch.eye(bank.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(gram / len(bank) + ridge, cross / len(bank))
+    right = 0
+    for part, truth in zip(queries.split(CHUNK), labels.cpu().split(CHUNK), strict=True):
+        guesses = (_exact((part - mean) / std) @ weights + centre).argmax(1)
+        right += int((guesses == truth).sum())
+    return right / len(labels)
+
+
+def _exact(features: Tensor) -> Tensor:
+    """Return them as float64 on the CPU; on the way there, since not every device has it."""
+    return features.cpu().double()
 
 
 def check_steps(label: str, epoch: int, names: Sequence[str], values: Tensor, first: int) -> None:
@@ -91,7 +109,7 @@ def check_steps(label: str, epoch: int, names: Sequence[str], values: Tensor, fi
 
     `values` [steps, terms] are the terms `names` of each step, "spread" among them; `first` is the number of
     the epoch's first step from the start of the run. Of several terms that are no numbers at once, one that
-    the loss is made of is named. Collapsed is an epoch whose mean spread is below COLLAPSED.
+    the loss is made of is named. Collapsed is an epoch whose mean of a term in COLLAPSES is below its level.
     """
     broken = ~values.isfinite()
     if broken.any():
@@ -102,13 +120,13 @@ def check_steps(label: str, epoch: int, names: Sequence[str], values: Tensor, fi
             f"{label}: {term} became {values[step, names.index(term)].item()} at step {first + step + 1}, in "
             f"epoch {epoch + 1}; lower the learning rate or lengthen the warm-up"
         )
-    spreads = values[:, names.index("spread")]
-    if spreads.mean() < COLLAPSED:
-        step = int((spreads < COLLAPSED).nonzero()[0])
+    for name, (level, what) in COLLAPSES.items():
+        if name not in names or (course := values[:, names.index(name)]).mean() >= level:
+            continue
+        step = int((course < level).nonzero()[0])
         raise InputError(
-            f"{label}: collapse, the spread of the embeddings fell to {spreads[step]:.1e} at step "
-            f"{first + step + 1}, in epoch {epoch + 1}; lower the learning rate, or use a larger batch or "
-            "stronger augmentation"
+            f"{label}: collapse, {what} fell to {course[step]:.2g} at step {first + step + 1}, in epoch "
+            f"{epoch + 1}; lower the learning rate, or use a larger batch or stronger augmentation"
         )
 
 
@@ -116,16 +134,16 @@ class Best:
     """The networks of the epoch with the highest accuracy so far; part of a run's state, so it resumes."""
 
     def __init__(self):
-        self.accuracy, self.weights = -1.0, {}
+        self.epoch, self.accuracy, self.weights = 0, -1.0, {}
 
-    def offer(self, accuracy: float, networks: nn.Module) -> None:
-        """Keep a copy of the networks if they are better than all before."""
+    def offer(self, epoch: int, accuracy: float, networks: nn.Module) -> None:
+        """Keep a copy of the networks after `epoch` epochs if they are better than all before."""
         if accuracy > self.accuracy:
             copies = {key: value.detach().clone() for key, value in networks.state_dict().items()}
-            self.accuracy, self.weights = accuracy, copies
+            self.epoch, self.accuracy, self.weights = epoch, accuracy, copies
 
     def state_dict(self) -> dict[str, Any]:
-        return {"accuracy": self.accuracy, "weights": self.weights}
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.accuracy, self.weights = state["accuracy"], state["weights"]
+        vars(self).update(state)

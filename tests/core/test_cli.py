@@ -66,7 +66,13 @@ def test_a_path_that_is_taken_is_one_sentence(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("Unable to allocate 9 TiB"), RuntimeError("x: can't allocate memory: you tried")]
+    "error",
+    [
+        MemoryError("Unable to allocate 9 TiB"),
+        RuntimeError("x: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
 )
 def test_used_up_memory_is_one_sentence(error):
     status, text = run(error)

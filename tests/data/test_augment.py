@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import RandomResizedCrop
 
+from stages.core.cli import checked
 from stages.core.errors import InputError
 from stages.data.augment import (
     COLUMNS,
@@ -180,8 +181,15 @@ def test_it_is_one_graph(photos):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"flip": 1.5}, {"crop_scale_min": 0.0}, {"hue": 0.7}, {"pad": 4, "crop_scale_min": 0.5}]
+    "wrong, message",
+    [
+        ({"flip": 1.5}, "params.yaml:augment.shots: flip is 1.5; a probability"),
+        ({"crop_scale_min": 0.0}, "augment.shots: use 0 < crop_scale_min"),
+        ({"hue": 0.7}, "augment.shots: strengths and pad must be finite and not negative, and hue"),
+        ({"pad": 4, "crop_scale_min": 0.5}, "augment.shots: choose either pad or a crop"),
+        ({"fliip": 0.5}, r"augment.shots: unknown key 'fliip' \(did you mean 'flip'\?\)"),
+    ],
 )
-def test_impossible_recipes_are_refused(wrong):
-    with pytest.raises(InputError, match="augment: "):
-        Recipe(**wrong)
+def test_impossible_recipes_are_refused_and_their_section_is_named(wrong, message):
+    with pytest.raises(InputError, match=message):
+        checked(Recipe, wrong, "params.yaml:augment.shots")

@@ -1,5 +1,6 @@
 """Weights from files and addresses: checksums hold, and a pickle that would run code is refused."""
 
+import argparse
 import hashlib
 import http.server
 import threading
@@ -75,6 +76,16 @@ def test_checkpoints_and_safetensors_are_read(file, tmp_path):
     assert torch.equal(read_checkpoint(file[0])["state_dict"]["a"], torch.arange(3.0))
     save_file({"b": torch.ones(2)}, tmp_path / "w.safetensors")
     assert torch.equal(read_checkpoint(tmp_path / "w.safetensors")["b"], torch.ones(2))
+
+
+def test_options_beside_the_weights_are_read_past(tmp_path):
+    """DINO's and SupContrast's checkpoints hold the Namespace of their options."""
+    options = argparse.Namespace(lr=0.5, steps=[1, 2], more={"a": None})
+    torch.save({"opt": options, "model": {"a": torch.ones(2)}}, tmp_path / "last.pth")
+    assert torch.equal(read_checkpoint(tmp_path / "last.pth")["model"]["a"], torch.ones(2))
+    torch.save({"opt": argparse.Namespace(path=tmp_path), "model": {}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="holds Python objects .pathlib"):
+        read_checkpoint(tmp_path / "other.pth")
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):

@@ -49,6 +49,18 @@ def test_a_failure_of_the_compiler_is_said_once_and_the_function_runs(monkeypatc
     assert said.count("\n") == 1 and "running without it" in said
 
 
+def test_a_failure_in_the_backward_pass_is_caught_too(monkeypatch, capsys):
+    import torch._dynamo
+    from torch._dynamo.backends.common import aot_autograd
+
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=fails)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    weight = torch.ones(3, requires_grad=True)
+    Compiled(lambda x: (x * weight).square().sum(), "toy")(torch.arange(3.0)).backward()
+    torch.testing.assert_close(weight.grad, 2 * torch.arange(3.0) ** 2)
+    assert capsys.readouterr().err.startswith("toy: torch.compile failed (BackendCompilerFailed: ")
+
+
 def test_errors_of_the_function_itself_pass(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function: function)
     with pytest.raises(ZeroDivisionError):

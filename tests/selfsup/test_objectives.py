@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
 
+from stages.core.cli import checked
 from stages.core.errors import InputError
 from stages.models.build import build_backbone, seeded
-from stages.selfsup.pretraining import Training, constants_of, settings_of
+from stages.selfsup.pretraining import Training, recipes_of, settings_of
 from stages.selfsup.registry import OBJECTIVES, objective_class
 from tests.closure import ROOT, closure
 
@@ -38,7 +41,7 @@ def build(name, classes=3, **changes):
     kind = objective_class(name)
     with seeded(0):
         backbone = build_backbone("resnet-8-4", channels=1)
-        constants = constants_of(kind.Constants, {**CONSTANTS[name], **changes}, f"objectives.{name}")
+        constants = checked(kind.Constants, {**CONSTANTS[name], **changes}, f"objectives.{name}")
         objective = kind(backbone, constants, classes=classes)
     objective.before_epoch(1, torch.Generator().manual_seed(0))
     objective.before_batch(6)
@@ -58,10 +61,37 @@ def test_every_objective_is_tried_here():
 def test_every_section_of_the_profiles_fits_its_objective(profile):
     base, own = (yaml.safe_load((ROOT / name).read_text()) for name in ("params.yaml", profile))
     shared = {**base["pretrain"], **own.get("pretrain", {})}
+    views = {**base, **own}["augment"]["pretrain"]
     assert set(own["runs"].get("objectives", [])) <= set(own["objectives"]) <= set(OBJECTIVES)
     for name, section in own["objectives"].items():
         training, _ = settings_of(shared, section, objective_class(name).Constants, f"{profile}:{name}")
         assert isinstance(training, Training)
+        recipes_of(views, "augment.pretrain", section.get("augment"), f"{profile}:{name}")
+
+
+def test_an_objective_may_have_views_of_its_own():
+    shared = {"crop_scale_min": 0.2, "jitter": 0.8, "grey": 0.2, "second": {"blur": 0.5}}
+    first, second = recipes_of(shared, "augment.pretrain")
+    assert (first.blur, second.blur) == (0.0, 0.5)
+    own = {"crop_scale_min": 0.08, "second": {"solarise": 0.2}}
+    mine = recipes_of(shared, "augment.pretrain", own, "objectives.byol.augment")
+    assert mine[0] == replace(first, crop_scale_min=0.08)
+    assert mine[1] == replace(first, crop_scale_min=0.08, solarise=0.2)  # the shared second view is forgotten
+    assert recipes_of(shared, "augment.pretrain", {}, "objectives.byol.augment") == (first, first)
+
+
+@pytest.mark.parametrize(
+    "own, message",
+    [
+        ({"pad": 4}, "objectives.byol.augment: choose either pad or a crop"),
+        ({"second": {"blurr": 1}}, "objectives.byol.augment.second: unknown key 'blurr'"),
+        ({"second": 0.2}, "objectives.byol.augment.second: must hold keys and values, found 0.2"),
+        ([0.2], r"objectives.byol.augment: must hold keys and values, found \[0.2\]"),
+    ],
+)
+def test_views_that_make_no_sense_are_refused(own, message):
+    with pytest.raises(InputError, match=message):
+        recipes_of({"crop_scale_min": 0.2}, "augment.pretrain", own, "objectives.byol.augment")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

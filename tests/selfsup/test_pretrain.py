@@ -24,23 +24,30 @@ from stages.selfsup.objective import TwoViews
 from stages.selfsup.registry import objective_class
 from stages.training.watch import knn_accuracy
 
+VIEWS = {"crop_scale_min": 0.5, "jitter": 0.8, "brightness": 0.4, "second": {"solarise": 0.2}}
 PARAMS = {
     "objectives": {
         "scratch": {},
         "simclr": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1},
         "best": {"projector": [16, 8], "temperature": 0.2, "keep": "best", "lr": 0.3},
         "overrides": {"projector": [16, 8], "temperature": 0.2, "momentum": 1.5, "lr": 0.1},
+        "views": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1, "augment": VIEWS},
+        "blind": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1, "augment": {"fliip": 0.5}},
         "byol": {"projector": [16, 8], "predictor": [16, 8], "ema": 0.9},
         "bayes_h_vicreg": {
             "projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 0.1,
             "samples": 2, "beta": 1e-4, "components": 2, "kl": "monte_carlo", "sigma": "diagonal",
         },
         "supce": {},
+        "stepped": {"projector": [16, 8], "temperature": 0.2, "milestones": [2, 9]},
+        "endless": {"projector": [16, 8], "temperature": float("inf")},
+        "twice": {"augment": {"second": {"blur": 0.5}}},
         "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 1},
     },
     "augment": {
-        "simclr": {"crop_scale_min": 0.5, "jitter": 0.8, "brightness": 0.4, "second": {"solarise": 0.2}},
+        "simclr": VIEWS,
         "off": {},
+        "wide": {"pad": 8},
     },
 }  # fmt: skip
 OPTIONS = {
@@ -228,12 +235,23 @@ def test_a_set_that_is_read_ahead_gives_the_bytes_of_one_on_the_device(folder, h
     assert content(folder, "streamed") == content(folder, "resident")
 
 
+def test_views_of_its_own_replace_those_of_all(folder, here, capsys):
+    assert here(capsys, "simclr", out="shared", epochs=2)[0] == 0
+    assert here(capsys, "simclr", out="own", section="views", recipe="off", epochs=2)[0] == 0
+    assert content(folder, "own") == content(folder, "shared")
+
+
 def test_the_best_epoch_is_kept_and_survives_an_interruption(folder, here, capsys, monkeypatch):
     settings = {"section": "best", "schedule": "constant", "epochs": 5, "knn_every": 1}
-    assert here(capsys, "simclr", out="whole", **settings)[0] == 0
+    status, said, _ = here(capsys, "simclr", out="whole", **settings)
+    assert status == 0
     rows = list(csv.DictReader((folder / "whole.csv").read_text().splitlines()))
     accuracies = [float(row["knn"]) for row in rows]
     model, metadata = load_model(folder / "whole.safetensors")
+    best = metadata["epochs"]
+    assert best == accuracies.index(max(accuracies)) + 1 < 5  # of a run where a later one is worse
+    assert f"after {best} of 5 epochs, loss" in said and f"knn {max(accuracies):.4g}" in said
+    assert [row["epoch"] for row in rows if row["effective_rank"]] == [str(best)]
     tensors, _ = load_tensors(folder / "digits.safetensors")
     with torch.no_grad():
         bank, queries = (
@@ -298,7 +316,24 @@ WRONG = [
         "pretrain.momentum is 1.5; use 0 up to below 1 (params.yaml:objectives.overrides sets lr, momentum)",
     ),
     ({"warmup_epochs": 7}, "warmup_epochs must lie in 0 to epochs"),
+    ({"schedule": "one_cycle"}, "one_cycle begins with a warm-up of its own; set warmup_epochs to 0"),
+    ({"schedule": "steps"}, "pretrain.milestones is []; the schedule steps needs epochs from 1 to 5"),
+    (
+        {"section": "stepped"},
+        "pretrain.milestones is for the schedule steps, but schedule is cosine; take it out (params.yaml:obj",
+    ),
+    ({"section": "stepped", "schedule": "steps"}, "pretrain.milestones is [2, 9]; the schedule steps needs"),
+    ({"section": "endless"}, "objectives.endless: temperature is inf; it must be above 0, and finite"),
+    ({"recipe": "wide"}, "pad is 8, a shift that can leave nothing of images of 8 x 8 pixels; lower it"),
+    (
+        {"objective": "supce", "section": "twice"},
+        "params.yaml:objectives.twice.augment.second: the objective sees one view of an image; take it out",
+    ),
     ({"recipe": "scratch"}, "no section 'augment.scratch'"),
+    (
+        {"section": "blind"},
+        "params.yaml:objectives.blind.augment: unknown key 'fliip' (did you mean 'flip'?)",
+    ),
 ]
 
 

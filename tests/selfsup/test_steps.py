@@ -98,9 +98,13 @@ def test_of_terms_that_are_no_numbers_the_first_step_and_a_part_of_the_loss_are_
         check_steps("toy", 1, ["loss", "spread", "variance"], values, 10)
     check_steps("toy", 1, ["loss", "spread", "variance"], torch.ones(5, 3), 10)
     values = torch.tensor([[1.0], [0.001], [0.001], [0.0], [0.0]])
-    with pytest.raises(InputError, match="collapse, the spread .* fell to 0.0e.00 at step 4, in epoch 1"):
+    with pytest.raises(InputError, match="collapse, the spread .* fell to 0 at step 4, in epoch 1"):
         check_steps("toy", 0, ["spread"], values[3:], 3)
     check_steps("toy", 0, ["spread"], values, 0)
+    values = torch.tensor([[1.0, 1.3], [1.0, 1.05], [1.0, 1.0], [1.0, 1.0]])
+    with pytest.raises(InputError, match="the number of prototypes in use fell to 1 at step 2, in epoch 1"):
+        check_steps("toy", 0, ["spread", "prototypes"], values, 0)
+    check_steps("toy", 0, ["spread", "prototypes"], 1 + values, 0)
 
 
 class Constant(TwoViews):

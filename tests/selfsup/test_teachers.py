@@ -3,11 +3,14 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from stages.selfsup.byol import byol
-from stages.selfsup.dino import Prototypes, dino
+from stages.selfsup.dino import Prototypes, dino, used
 from stages.selfsup.rotpred import Constants, RotPred
 from stages.selfsup.teacher import teacher_momentum
 from stages.selfsup.turns import rotations
@@ -76,7 +79,22 @@ def test_dinos_prototypes_wait_and_the_teachers_temperature_rises():
         objective(backbone, images, labels)[0].backward()
         assert (objective.prototypes.weight.grad is None) == (epoch < 1)
         temperatures.append(objective.temperature.item())
-    assert temperatures == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.08, 0.08])
+    assert temperatures == pytest.approx(np.append(np.linspace(0.04, 0.08, 4), [0.08] * 2))  # as the authors'
+
+
+def test_dinos_prototypes_start_as_a_linear_layer_does():
+    """Their length does not show in the loss, but the longer they are the slower they turn."""
+    theirs = weight_norm(nn.Linear(64, 500, bias=False)).parametrizations.weight.original1
+    ours = Prototypes(64, 500).weight
+    for rows in (theirs, ours):
+        assert rows.norm(dim=1).mean().item() == pytest.approx(3**-0.5, rel=0.02)
+
+
+def test_prototypes_in_use():
+    logits = torch.eye(5) * 100
+    assert used(logits[:1].expand(7, 5)).item() == pytest.approx(1)
+    assert used(logits[:3]).item() == pytest.approx(3)
+    assert used(torch.zeros(4, 5)).item() == pytest.approx(5)
 
 
 def test_dinos_centre_is_the_moving_mean_of_the_teachers_logits():

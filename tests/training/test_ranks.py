@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from stages.core.errors import InputError
-from stages.machine import machine
+from stages.machine import Machine, machine
 from stages.selfsup import pretraining
 from stages.training.engine import ranks
 from stages.training.engine.ranks import JoinedBatchNorm
@@ -98,6 +100,99 @@ def test_several_processes_fail_with_one_sentence(root, tmp_path):
         "of 2, at least 4"
     ]
     assert not list(tmp_path.glob("*out*"))
+
+
+ALONE = """
+import sys
+
+import click
+import torch
+
+from stages.core.cli import StageCommand
+from stages.core.errors import InputError
+from stages.machine import machine
+from stages.training.engine.ranks import averaged, rank, session
+
+
+@click.command(cls=StageCommand)
+@click.argument("who", type=int)
+def main(who):
+    with session(machine()):
+        if rank() == who:
+            raise InputError(f"process {who} has no more memory")
+        averaged(torch.ones(3))
+
+
+main()
+"""
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_what_ends_one_process_is_said_and_nothing_else(root, tmp_path, who):
+    """The others, which wait for it, are ended without a word."""
+    (tmp_path / "alone.py").write_text(ALONE)
+    settings = {"SSLOOD_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    words = ["-m", "stages.training.engine.ranks", "--standalone", "--nproc_per_node=2", "alone.py", str(who)]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines() == [f"Error: process {who} has no more memory"]
+
+
+SLEEPS = """
+import os, pathlib, time
+import torch
+from stages.machine import machine
+from stages.training.engine.ranks import rank, session
+
+with session(machine()):
+    pathlib.Path(f"{rank()}.new").write_text(str(os.getpid()))
+    os.rename(f"{rank()}.new", f"{rank()}.pid")
+    time.sleep(60)
+"""
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
+def test_a_killed_launcher_leaves_no_process_behind(root, tmp_path):
+    (tmp_path / "sleeps.py").write_text(SLEEPS)
+    settings = {"SSLOOD_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    words = ["-m", "stages.training.engine.ranks", "--standalone", "--nproc_per_node=2", "sleeps.py"]
+    launcher = subprocess.Popen([sys.executable, *words], cwd=tmp_path, env={**os.environ, **settings})
+    files = [tmp_path / f"{number}.pid" for number in range(2)]
+    while not all(file.exists() for file in files):
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait()
+    pids = [int(file.read_text()) for file in files]
+    until = time.monotonic() + 20
+    while any(map(_runs, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(_runs, pids))
+
+
+@pytest.mark.parametrize(
+    "asked, own, message",
+    [
+        ("cuda", 2, "4 processes on this machine, but torch sees 2 CUDA device"),
+        ("cuda:1", 0, "SSLOOD_DEVICE asks for cuda:1, but each of several processes takes a card of its own"),
+    ],
+)
+def test_every_process_needs_a_card(monkeypatch, asked, own, message):
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": str(own)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    here = Machine(torch.device(asked), bf16=False, compile=False, scratch=Path("scratch"))
+    with pytest.raises(InputError, match=message), ranks.session(here):
+        raise AssertionError("it began")
 
 
 def test_torchrun_writes_the_files_once(root, tmp_path, monkeypatch):

@@ -63,10 +63,9 @@ def test_restarts_are_torchs(growth):
     assert curve("restarts", base=2.0) == pytest.approx(curve("cosine", base=2.0))  # one cycle, the run
 
 
-def test_one_cycle_may_follow_a_warmup():
-    rates = curve("one_cycle", 20, base=2.0, warmup=4)
-    assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
-    assert rates[4:] == pytest.approx(curve("one_cycle", 16, base=2.0))
+def test_one_cycle_takes_no_warmup_besides_its_own():
+    with pytest.raises(InputError, match="one_cycle begins with a warm-up of its own; set warmup"):
+        curve("one_cycle", 20, base=2.0, warmup=4)
 
 
 def test_what_moves_between_two_values():

@@ -5,6 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
+from stages.training import watch
 from stages.training.watch import RIDGE, Best, effective_rank, knn_accuracy, linear_accuracy, spread
 
 
@@ -42,6 +43,15 @@ def test_knn_accuracy_against_a_plain_loop_on_real_digits():
     assert ours > 0.9
 
 
+def test_sums_over_chunks_are_the_whole(monkeypatch):
+    digits = load_digits()
+    x, y = torch.from_numpy(digits.data), torch.from_numpy(digits.target)
+    whole = effective_rank(x), linear_accuracy(x[:600], y[:600], x[600:], y[600:])
+    monkeypatch.setattr(watch, "CHUNK", 100)
+    assert effective_rank(x) == pytest.approx(whole[0], rel=1e-12)
+    assert linear_accuracy(x[:600], y[:600], x[600:], y[600:]) == whole[1]
+
+
 def test_a_bank_smaller_than_k_votes_as_a_whole():
     bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert knn_accuracy(bank, torch.tensor([0, 1]), bank, torch.tensor([0, 1]), k=20) == 1.0
@@ -62,12 +72,12 @@ def test_linear_accuracy_is_scikit_learns_ridge_classifier():
 def test_the_best_networks_are_a_copy_that_training_leaves_alone():
     layer, best = torch.nn.Linear(2, 2), Best()
     first = layer.weight.detach().clone()
-    best.offer(0.5, layer)
+    best.offer(3, 0.5, layer)
     with torch.no_grad():
         layer.weight.add_(1)
-    best.offer(0.5, layer)  # no better: the earlier one stays
+    best.offer(4, 0.5, layer)  # no better: the earlier one stays
     again = Best()
     again.load_state_dict(best.state_dict())
-    assert torch.equal(again.weights["weight"], first) and again.accuracy == 0.5
-    again.offer(0.6, layer)
+    assert torch.equal(again.weights["weight"], first) and again.accuracy == 0.5 and again.epoch == 3
+    again.offer(5, 0.6, layer)
     assert torch.equal(again.weights["weight"], layer.weight)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._functorch.config as functorch
 
 _COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
 
@@ -35,6 +36,8 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any], name: str):
         self.function, self.name = function, name
+        # the backward pass is compiled with the forward one, here, where its failure is caught too
+        functorch.force_non_lazy_backward_lowering = True
         self._run = torch.compile(function)
 
     def __call__(self, *arguments: Any) -> Any:

@@ -9,6 +9,7 @@ Without torchrun there is one rank, and nothing here costs anything.
 SSLOOD_PROCESSES  so many processes on this machine, started by torchrun (default: 1, without it)
 """
 
+import ctypes
 import logging
 import os
 import signal
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 
 from stages.core.errors import InputError
 from stages.machine import Machine
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def ranks() -> int:
@@ -83,19 +86,40 @@ def launch() -> int:
 def session(machine: Machine) -> Iterator[Machine]:
     """Join the processes that torchrun started, and yield this one's machine: each CUDA rank its own card.
 
-    Without torchrun the machine is yielded as it is.
+    Without torchrun the machine is yielded as it is. InputError if there are fewer cards than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield machine
         return
+    _end_with_launcher()
     if machine.device.type == "cuda":
-        machine = replace(machine, device=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
+        machine = replace(machine, device=_own_card(machine.device))
         torch.cuda.set_device(machine.device)
     dist.init_process_group("nccl" if machine.device.type == "cuda" else "gloo")
-    try:
-        yield machine
-    finally:
-        dist.destroy_process_group()
+    yield machine
+    # not after an error: NCCL would wait here for processes that wait for this one, and nobody would speak
+    dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """Have Linux end this process when its launcher is killed, which else would go on beside the next run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _own_card(asked: torch.device) -> torch.device:
+    own, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if asked.index is not None:
+        raise InputError(
+            f"SSLOOD_DEVICE asks for {asked}, but each of several processes takes a card of its own; set it "
+            "to cuda, and choose the cards by CUDA_VISIBLE_DEVICES"
+        )
+    if own >= count:
+        processes = os.environ.get("LOCAL_WORLD_SIZE", str(own + 1))
+        raise InputError(
+            f"{processes} processes on this machine, but torch sees {count} CUDA device(s); start as many"
+        )
+    return torch.device("cuda", own)
 
 
 def share(rows: Tensor, dim: int = 0) -> Tensor:

@@ -42,15 +42,17 @@ def learning_rate(
     last one would reach (Loshchilov & Hutter 2017, eq. 5); "steps" multiplies by `gamma` at each of
     `milestones` (step numbers, counted from the start of the run); "restarts" repeats the cosine, first
     over `cycle` steps, each time over `growth` times as many (their SGDR; 0 = the whole run); "one_cycle"
-    rises by a half cosine from base / 25 over the first 30 % and falls by another to base / 250,000,
-    which the last step has (Smith & Topin 2018). Raises InputError for an unknown kind or constants
-    that make no schedule.
+    rises, without a warm-up, by a half cosine from base / 25 over the first 30 % and falls by another to
+    base / 250,000, which the last step has (Smith & Topin 2018). Raises InputError for an unknown kind or
+    constants that make no schedule.
     """
     known(kind, "schedule", KINDS)
     if warmup > steps:
         raise InputError(f"the warm-up of {warmup} steps is longer than the run of {steps}; shorten it")
     if cycle < 0 or growth < 1:
         raise InputError(f"restarts: cycle is {cycle} and growth {growth}; use at least 0 and 1")
+    if kind == "one_cycle" and warmup:
+        raise InputError("one_cycle begins with a warm-up of its own; set warmup_epochs to 0")
     if step < warmup:
         return base * (step + 1) / warmup
     past, left = step - warmup, steps - warmup
