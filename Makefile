@@ -45,6 +45,11 @@ $(VENV)/.test: requirements.txt requirements-onnx.txt requirements-dev.txt
 	@$(call install,requirements-dev.txt)
 	@touch $(VENV)/.run
 
+# names of folders, which make would call up to date
+.PHONY: profiles tests benchmarks
+profiles tests benchmarks:
+	@echo "No such target; perhaps: make $(@:s=)$(if $(filter profiles,$@), P=$(P))"; exit 2
+
 # An environment of its own, so that nothing outside this folder changes. Each thing that can be
 # missing on a fresh machine is checked first and named in a sentence.
 define install

@@ -43,10 +43,13 @@ def section_of(detector: str) -> str:
     return f"{stage}.{detector}"
 
 
-def settings_of(detector: str, params: str, chosen: Sequence[str] = (), model: str = "") -> Any:
+def settings_of(
+    detector: str, params: str, chosen: Sequence[str] = (), model: str = "", seed: int | None = None
+) -> Any:
     """Return a detector's settings from its section of the params file, or what stages chose for `model`.
 
-    chosen: results of stages. InputError if a file lacks the section, or no file holds a choice.
+    chosen: results of stages, files named after their seed. InputError if a file lacks the section, no file
+    holds a choice, or one is of another seed than the model's.
     """
     kind, where = KINDS[known(detector, "detector", KINDS)], f"{params}:{section_of(detector)}"
     names = [field.name for field in fields(kind.Settings)]
@@ -57,6 +60,12 @@ def settings_of(detector: str, params: str, chosen: Sequence[str] = (), model: s
         section.pop("select", None)  # how the stage ssd finds its settings, and none of them
         return strict(kind.Settings, section, where)
     for path in chosen:
+        stem = Path(path).stem
+        if seed is not None and stem.isdecimal() and int(stem) != seed:
+            raise InputError(
+                f"{path}: choices of seed {stem}, but the model is of seed {seed}; use "
+                f"{Path(path).with_stem(str(seed))}"
+            )
         results = load_json(path)
         if detector in results.get("models", {}).get(model, {}):
             return strict(

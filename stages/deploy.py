@@ -49,7 +49,9 @@ def check_names(names: tuple[str, ...], combine: str | None) -> None:
 def main(model, embeddings, detector, combine, alpha, params, chosen, sets_dir, out):
     check_names(detector, combine)
     arrays, metadata = load_tensors(model, kind="model")
-    settings = {name: settings_of(name, params, chosen, metadata["name"]) for name in detector}
+    settings = {
+        name: settings_of(name, params, chosen, metadata["name"], metadata["seed"]) for name in detector
+    }
     outputs = embeddings and read_embeddings(embeddings.parent, embeddings.stem, metadata["seed"])
     calibrated = fit_deployed(
         arrays,

@@ -44,6 +44,8 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     threshold, called, bad = scorer.calibrated.threshold, 0, []
     reading = {"batch_size": batch_size, "unreadable": bad if skip_unreadable else None}
     if fdr is not None:
+        if not 0 < fdr < 1:
+            raise InputError(f"--fdr is {fdr}; a share lies between 0 and 1")
         check_rate(fdr, threshold.images)
     with (
         atomic(out) as temporary,

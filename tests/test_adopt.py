@@ -209,3 +209,5 @@ def test_a_torchvision_file_with_a_class_too_many_is_refused(tmp_path, capsys):
     assert "2 missing: 'fc.weight', 'fc.bias'" in capsys.readouterr().err
     values = {"layout": "plain", "classes": [], "min_accuracy": 0.0, "min_knn": 0.3}
     assert adopted(tmp_path, entry | values, "digits") == 0
+    assert adopted(tmp_path, entry | values | {"min_accuracy": 0.5}, "digits") == 1
+    assert "min_accuracy: the model has no head, so no accuracy; use min_knn or" in capsys.readouterr().err

@@ -123,6 +123,9 @@ def test_settings_that_a_search_chose(folder, tmp_path, capsys):
     save_json(chosen, {"models": models, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
     assert deployed(folder, "knn", chosen=chosen) == 0
     assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 3
+    (tmp_path / "7.json").write_bytes(chosen.read_bytes())
+    assert deployed(folder, "knn", chosen=tmp_path / "7.json") == 1
+    assert "7.json: choices of seed 7, but the model is of seed 0; use" in capsys.readouterr().err
     assert deployed(folder, "vim", chosen=chosen) == 1
     assert "holds no share of vim for model 'digital'" in capsys.readouterr().err
     save_json(chosen, {"models": {"other": models["digital"]}, "chosen": {}})
@@ -302,4 +305,5 @@ def test_a_rate_that_the_calibration_images_do_not_allow(folder, tmp_path, capsy
     assert scored(folder, tmp_path, fdr=0.001)[0] == 1
     assert "0.001 needs at least 999 calibration images, there are 100" in capsys.readouterr().err
     assert scored(folder, tmp_path, fdr=1.5)[0] == 1
+    assert "--fdr is 1.5; a share lies between 0 and 1" in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()

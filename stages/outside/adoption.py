@@ -188,6 +188,10 @@ def check_floors(found: Mapping[str, float], entry: Adopted, where: str) -> None
     }
     for key, words in said.items():
         floor = getattr(entry, f"min_{key}")
+        if floor > 0 and key not in found:
+            raise InputError(
+                f"{where}.min_{key}: the model has no head, so no {words}; use min_knn or min_norm"
+            )
         if floor > 0 and not found[key] >= floor:
             raise InputError(
                 f"{where}: the {words} on ID validation is {found[key]:.4f}, below the floor of {floor:g}; "
