@@ -27,13 +27,13 @@ test: $(VENV)/.test
 
 profile: $(VENV)/.run
 	@test -n "$(P)" || { echo "Name a profile, e.g. make profile P=cifar10. There are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 2; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages.switch "profiles/$(P).yaml"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.switch "profiles/$(P).yaml"
 
 tidy: $(VENV)/.run
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages.tidy
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.tidy
 
 readme: $(VENV)/.run
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages.readme
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.readme
 
 benchmark: $(VENV)/.test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from stages.ood.detector import Detector
-from stages.ood.detectors.knn import Knn, KnnSettings
-from stages.ood.detectors.mahalanobis import Mahalanobis
-from stages.ood.metrics import ood_metrics
-from stages.ood.outputs import Outputs
+from sslood.ood.kit.detector import Detector
+from sslood.ood.kit.outputs import Outputs
+from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.posthoc.knn import Knn, KnnSettings
+from sslood.ood.posthoc.mahalanobis import Mahalanobis
 
 TRAIN, TEST, WIDTH, CLASSES, SCORES, ROUNDS = 50_000, 20_000, 512, 10, 1_000_000, 3
 Call = Callable[[], object]

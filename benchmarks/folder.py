@@ -22,8 +22,8 @@ from sklearn.datasets import load_sample_images
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
-from stages.data.sets.convert import convert
-from stages.data.sets.readers import tree
+from sslood.data.sets.convert import convert
+from sslood.data.sets.readers import tree
 
 COUNT, SIDE, SIZE, ROUNDS = 10_000, 64, 32, 5
 

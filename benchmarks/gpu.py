@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from benchmarks.learning import objective_run
-from stages.data.augment import draw
-from stages.data.resident import ResidentSet
-from stages.machine import Machine, machine
-from stages.selfsup.pretraining import Pretraining
-from stages.selfsup.registry import OBJECTIVES
-from stages.training.engine.optimisers import build_optimiser
+from sslood.core.machine import Machine, machine
+from sslood.data.images.augment import draw
+from sslood.data.images.resident import ResidentSet
+from sslood.nets.selfsup.pretraining import Pretraining
+from sslood.nets.training.optimisers import build_optimiser
+from tests.kit.registries import OBJECTIVES
 
 STEPS = 3  # of the comparison with the CPU
 

@@ -26,14 +26,14 @@ import numpy as np
 import torch
 import yaml
 
-from stages.core.artefacts import load_tensors
-from stages.data.resident import ResidentSet
+from sslood.core.files import load_tensors
+from sslood.core.machine import Machine, machine
+from sslood.data.images.resident import ResidentSet
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.selfsup.pretraining import Pretraining, recipes_of, settings_of
+from sslood.nets.training.watch import KNN_TEMPERATURE, knn_labels, linear_accuracy
 from stages.download import main as download
-from stages.machine import Machine, machine
-from stages.models.build import build_backbone, seeded
-from stages.selfsup.pretraining import Pretraining, recipes_of, settings_of
-from stages.selfsup.registry import OBJECTIVES, objective_class
-from stages.training.watch import KNN_TEMPERATURE, knn_labels, linear_accuracy
+from tests.kit.registries import OBJECTIVES, objective_class
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 FIRST = ("scratch", "supce", "simclr")  # a table that is cut short has a control and the two ends

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from stages.data.overlap import Rules, edges, index_images, overlap
+from sslood.auditing.overlap import Rules, edges, index_images, overlap
 
 REFERENCES, TESTS, COPIES, ROUNDS = 20_000, 2_000, 200, 3
 RULES = Rules(radius=32, correlation=0.8)

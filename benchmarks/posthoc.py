@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.core.artefacts import save_tensors
-from stages.core.cli import read_section
+from sslood.core.files import save_tensors
+from sslood.core.settings import read_section
 
 WIDTH, CLASSES = 512, 10
 SPLITS = [  # set, role, split, images, shift of the features

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import gpu
-from stages.machine import Machine, machine
-from stages.models.build import build_backbone, seeded
-from stages.models.heads import build_projector
+from sslood.core.machine import Machine, machine
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.heads import build_projector
 
 
 class Pictures(torch.utils.data.Dataset):

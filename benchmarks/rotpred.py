@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from benchmarks.learning import SMALL, image_set, prepare
-from stages.models.files import Model
-from stages.ood.metrics import ood_metrics
-from stages.ood.network.detector import Network
-from stages.ood.network.rotation import Rotation
-from stages.ood.network.rotpred import RotPred
-from stages.opened import open_model
+from sslood.nets.networks.files import Model
+from sslood.ood.kit.network_detector import Network
+from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.network.rotation import Rotation
+from sslood.ood.network.rotpred import RotPred
+from sslood.views.network_view import open_model
 
 SETS = ("cifar100", "tiny_imagenet", "textures", "mnist")
 Score = Callable[[np.ndarray], np.ndarray]

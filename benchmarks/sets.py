@@ -20,7 +20,7 @@ import psutil
 from safetensors.numpy import load_file
 
 from benchmarks.folder import COUNT, make
-from stages.core.artefacts import load_tensors
+from sslood.core.files import load_tensors
 
 MANY, ROUNDS = 100_000, 5
 SETTINGS = (

@@ -4,7 +4,7 @@
 
 Prints the median time of both at batch 512 and 2048 dimensions, and the ratio (peer / ours). Rounds
 alternate between the two, so that what else the machine does meets both. Values and gradients of the two
-agree to 1e-10 (tests/selfsup/test_lightly.py).
+agree to 1e-10 (tests/nets/selfsup/test_lightly.py).
 """
 
 import statistics
@@ -17,9 +17,9 @@ from lightly.loss.ntx_ent_loss import NTXentLoss
 from lightly.loss.vicreg_loss import VICRegLoss
 from torch import Tensor
 
-from stages.selfsup.losses.barlow_twins import barlow_twins
-from stages.selfsup.losses.contrastive import nt_xent
-from stages.selfsup.losses.vicreg import vicreg
+from sslood.nets.losses.barlow_twins import barlow_twins
+from sslood.nets.losses.contrastive import nt_xent
+from sslood.nets.losses.vicreg import vicreg
 
 BATCH, DIMENSIONS, ROUNDS = 512, 2048, 9
 Loss = Callable[[Tensor, Tensor], Tensor]

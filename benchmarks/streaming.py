@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from stages.ood.outputs import Outputs
-from stages.ood.registry import DETECTORS
+from sslood.ood.kit.outputs import Outputs
+from tests.kit.registries import DETECTORS
 
 BATCH, WIDTH, CLASSES = 4096, 64, 10
 

@@ -5,13 +5,14 @@ Reads an entry of `models` in params.yaml, writes a model file like those of `pr
 
 import click
 
-from stages.core.artefacts import load_tensors
-from stages.core.cli import StageCommand, read_section
-from stages.machine import machine
-from stages.models.files import save_model
-from stages.outside.adoption import build, check_entry, check_floors, described, measure, read_entry
-from stages.outside.layouts import weights_of
-from stages.outside.weights import locate_weights, read_checkpoint
+from sslood.cli.command import StageCommand
+from sslood.core.files import load_tensors
+from sslood.core.machine import machine
+from sslood.core.settings import read_section
+from sslood.nets.adopting.adoption import build, check_entry, check_floors, described, measure, read_entry
+from sslood.nets.adopting.layouts import weights_of
+from sslood.nets.adopting.weights import locate_weights, read_checkpoint
+from sslood.nets.networks.files import save_model
 
 
 @click.command(cls=StageCommand)

@@ -11,11 +11,12 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.auditing import audit, read_sets
-from stages.core.artefacts import save_tensors
-from stages.core.cli import StageCommand, read_section
-from stages.data.overlap import Rules
-from stages.ood.imagesets import roles_of
+from sslood.auditing.audit import audit, read_sets
+from sslood.auditing.overlap import Rules
+from sslood.cli.command import StageCommand
+from sslood.core.files import save_tensors
+from sslood.core.settings import read_section
+from sslood.roles.roles import roles_of
 
 
 @click.command(cls=StageCommand)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from stages.core.artefacts import save_tensors
-from stages.core.cli import StageCommand
-from stages.core.errors import InputError, known
-from stages.data.sets.build import Settings, build_set
-from stages.data.sets.catalogue import ROLES, find_entry, load_catalogue
-from stages.data.sets.listing import listing
+from sslood.cli.command import StageCommand
+from sslood.core.errors import InputError, known
+from sslood.core.files import save_tensors
+from sslood.data.fetching.catalogue import ROLES, find_entry, load_catalogue
+from sslood.data.fetching.listing import listing
+from sslood.data.sets.build import Settings, build_set
 
 
 def _list(context: click.Context, option: click.Option, wanted: bool) -> None:

@@ -5,12 +5,13 @@ Writes one embeddings file. A quickstart model takes seconds on two CPU cores.
 
 import click
 
-from stages.core.artefacts import read_metadata, save_tensors
-from stages.core.cli import StageCommand, checked, read_section, strict
-from stages.data.augment import Recipe
-from stages.embedding import EmbedOptions, embed_sets
-from stages.machine import machine
-from stages.models.files import check_fits, load_model
+from sslood.cli.command import StageCommand
+from sslood.core.files import read_metadata, save_tensors
+from sslood.core.machine import machine
+from sslood.core.settings import checked, read_section, strict
+from sslood.data.images.augment import Recipe
+from sslood.nets.inference.embed import EmbedOptions, embed_sets
+from sslood.nets.networks.files import check_fits, load_model
 
 
 @click.command(cls=StageCommand)

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import click
 
-from stages.core.artefacts import read_metadata
-from stages.core.cli import StageCommand, checked, read_section, strict
-from stages.data.augment import Recipe
-from stages.machine import machine
-from stages.models.files import check_fits, save_model
-from stages.training.energy import EnergyOptions, choose_margins, start_model, train_energy
-from stages.training.engine.checkpoint import Checkpoint, fingerprint
-from stages.training.engine.curves import save_curves
-from stages.training.supervised import describe, load_split, make_views
+from sslood.cli.command import StageCommand
+from sslood.core.files import read_metadata
+from sslood.core.machine import machine
+from sslood.core.settings import checked, read_section, strict
+from sslood.data.images.augment import Recipe
+from sslood.nets.methods.energy import EnergyOptions, choose_margins, start_model, train_energy
+from sslood.nets.methods.supervised import describe, load_split, make_views
+from sslood.nets.networks.files import check_fits, save_model
+from sslood.nets.training.checkpoint import Checkpoint, fingerprint
+from sslood.nets.training.curves import save_curves
 
 
 @click.command(cls=StageCommand)

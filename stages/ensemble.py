@@ -10,13 +10,14 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.core.artefacts import load_tensors
-from stages.core.cli import StageCommand, read_section
-from stages.machine import machine
-from stages.members import load_members
-from stages.ood.imagesets import check_disjoint, read_split, roles_of
-from stages.ood.leaveout import accuracy, evaluate
-from stages.ood.results import Results
+from sslood.cli.command import StageCommand
+from sslood.core.files import load_tensors
+from sslood.core.machine import machine
+from sslood.core.settings import read_section
+from sslood.ood.kit.results import Results
+from sslood.roles.roles import check_disjoint, read_split, roles_of
+from sslood.views.ensemble import accuracy, evaluate
+from sslood.views.members import load_members
 
 
 @click.command(cls=StageCommand)

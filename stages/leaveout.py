@@ -7,18 +7,19 @@ from pathlib import Path
 
 import click
 
-from stages.core.artefacts import read_metadata
-from stages.core.cli import StageCommand, checked, read_section, strict
-from stages.core.seeding import stream_seed
-from stages.data.augment import Recipe
-from stages.machine import machine
-from stages.models.build import build_backbone, seeded
-from stages.models.files import Model, save_model
-from stages.models.heads import build_head
-from stages.training.engine.checkpoint import Checkpoint, fingerprint
-from stages.training.engine.curves import save_curves
-from stages.training.leaveout import LeaveoutOptions, fold_classes, train_leaveout
-from stages.training.supervised import describe, load_split, make_views
+from sslood.cli.command import StageCommand
+from sslood.core.files import read_metadata
+from sslood.core.machine import machine
+from sslood.core.seeding import stream_seed
+from sslood.core.settings import checked, read_section, strict
+from sslood.data.images.augment import Recipe
+from sslood.nets.methods.leaveout import LeaveoutOptions, fold_classes, train_leaveout
+from sslood.nets.methods.supervised import describe, load_split, make_views
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.files import Model, save_model
+from sslood.nets.networks.heads import build_head
+from sslood.nets.training.checkpoint import Checkpoint, fingerprint
+from sslood.nets.training.curves import save_curves
 
 
 @click.command(cls=StageCommand)

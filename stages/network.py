@@ -9,15 +9,20 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.core.cli import StageCommand, read_section
-from stages.evaluation.extract import check_batch_invariance
-from stages.machine import machine
-from stages.models.files import check_fits, load_model
-from stages.ood.imagesets import check_disjoint, read_split, roles_of
-from stages.ood.network.registry import NETWORK
-from stages.ood.options import read_detectors, registry_options
-from stages.ood.results import Results
-from stages.opened import open_model
+from sslood.cli.command import StageCommand
+from sslood.cli.options import read_detectors, registry_options
+from sslood.core.discovery import classes_in
+from sslood.core.machine import machine
+from sslood.core.settings import read_section
+from sslood.nets.inference.extract import check_batch_invariance
+from sslood.nets.networks.files import check_fits, load_model
+from sslood.ood import network
+from sslood.ood.kit.network_detector import NetworkDetector
+from sslood.ood.kit.results import Results
+from sslood.roles.roles import check_disjoint, read_split, roles_of
+from sslood.views.network_view import open_model
+
+NETWORK = classes_in(network, NetworkDetector)
 
 
 @click.command(cls=StageCommand)
@@ -35,7 +40,7 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     roles, tuning = roles_of(section, id_name, sets)
     check_disjoint(folder, section)
     device = machine().device
-    network, meta = load_model(model, device)
+    loaded, meta = load_model(model, device)
     splits = {"train": id_name, "validation": id_name, "tuning": tuning}
     plan = {part: (name, "validation" if part == "tuning" else part) for part, name in splits.items()}
     plan |= {f"test {name}": (name, "test") for name in (id_name, *roles)}
@@ -44,8 +49,8 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
         images[part], set_meta = read_split(folder, *place)
         check_fits(meta, set_meta, model, id_set=place[0] == id_name)
     preprocessing = {"mean": meta["mean"], "std": meta["std"]}
-    check_batch_invariance(network, images["validation"], name=meta["name"], **preprocessing)
-    opened = open_model(network, device=device, **preprocessing)
+    check_batch_invariance(loaded, images["validation"], name=meta["name"], **preprocessing)
+    opened = open_model(loaded, device=device, **preprocessing)
     made = {name: kind(settings) for name, (kind, settings) in kinds.items()}
     made = {name: detector for name, detector in made.items() if detector.suits(opened)}
     results = Results("network", meta["seed"], id_name)

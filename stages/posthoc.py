@@ -10,14 +10,18 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.core.cli import StageCommand
-from stages.core.threads import blas_threads
-from stages.machine import machine
-from stages.ood.options import read_detectors, registry_options
-from stages.ood.outputs import read_embeddings
-from stages.ood.registry import DETECTORS
-from stages.ood.results import Results, outputs_to_test, score_sets
-from stages.ood.search import best_settings, tuning_of
+from sslood.cli.command import StageCommand
+from sslood.cli.options import read_detectors, registry_options
+from sslood.core.discovery import classes_in
+from sslood.core.machine import machine
+from sslood.core.threads import blas_threads
+from sslood.ood import posthoc
+from sslood.ood.kit.detector import Detector
+from sslood.ood.kit.outputs import read_embeddings
+from sslood.ood.kit.results import Results, outputs_to_test, score_sets
+from sslood.ood.kit.search import best_settings, tuning_of
+
+DETECTORS = classes_in(posthoc, Detector)
 
 
 @click.command(cls=StageCommand)

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import click
 
-from stages.core.artefacts import load_tensors
-from stages.core.cli import StageCommand, read_section
-from stages.data.streaming import open_set
-from stages.machine import machine
-from stages.models.build import build_backbone, seeded
-from stages.models.files import save_model
-from stages.selfsup.pretraining import Pretraining, described, recipes_of, recorded, settings_of
-from stages.selfsup.registry import objective_class
-from stages.training.engine.checkpoint import Checkpoint, fingerprint
-from stages.training.engine.curves import save_curves
-from stages.training.engine.ranks import rank, session, start_processes
+from sslood.cli.command import StageCommand
+from sslood.core.discovery import class_named
+from sslood.core.files import load_tensors
+from sslood.core.machine import machine
+from sslood.core.settings import read_section
+from sslood.data.images.streamed import open_set
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.files import save_model
+from sslood.nets.selfsup.objective import Objective
+from sslood.nets.selfsup.pretraining import Pretraining, described, recipes_of, recorded, settings_of
+from sslood.nets.training.checkpoint import Checkpoint, fingerprint
+from sslood.nets.training.curves import save_curves
+from sslood.nets.training.ranks import rank, session, start_processes
 
 READ = ("train.images", "train.labels", "validation.images", "validation.labels")  # never the test split
 
@@ -46,7 +48,7 @@ READ = ("train.images", "train.labels", "validation.images", "validation.labels"
 @click.option("--out_curves", required=True, help="CSV of curves to write.")
 def main(objective, seed, id_set, architecture, constants, recipe, out, out_curves, **shared):
     start_processes("stages.pretrain")
-    kind = objective_class(objective)
+    kind = class_named("sslood.nets.objectives", objective, Objective, "objective")
     sections = read_section(constants), read_section(recipe)
     training, own = settings_of(shared, sections[0], kind.Constants, constants)
     recipes = recipes_of(sections[1], recipe, sections[0].get("augment"), f"{constants}.augment", kind.views)

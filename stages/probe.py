@@ -9,11 +9,11 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from stages.core.artefacts import load_tensors, read_metadata, save_json
-from stages.core.cli import StageCommand
-from stages.core.errors import InputError
-from stages.evaluation.probing import classified, probe_few_labels, probe_linear, probe_model
-from stages.ood.risk import own_mistakes
+from sslood.cli.command import StageCommand
+from sslood.core.errors import InputError
+from sslood.core.files import load_tensors, read_metadata, save_json
+from sslood.nets.probing.probes import classified, probe_few_labels, probe_linear, probe_model
+from sslood.ood.measures.risk import own_mistakes
 
 
 @click.command(cls=StageCommand)

@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.core.cli import StageCommand
-from stages.core.threads import blas_threads
-from stages.ood.options import read_settings, setting_options
-from stages.ood.outputs import read_embeddings
-from stages.ood.results import Results, outputs_to_test, score_sets
-from stages.ood.selection import SOURCE, select_settings
-from stages.ood.ssd import Ssd, SsdSettings
+from sslood.cli.command import StageCommand
+from sslood.cli.options import read_settings, setting_options
+from sslood.core.threads import blas_threads
+from sslood.ood.kit.outputs import read_embeddings
+from sslood.ood.kit.results import Results, outputs_to_test, score_sets
+from sslood.ood.ssd.selection import SOURCE, select_settings
+from sslood.ood.ssd.ssd import Ssd, SsdSettings
 
 
 @click.command(cls=StageCommand)

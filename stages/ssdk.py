@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.core.cli import StageCommand
-from stages.core.threads import blas_threads
-from stages.ood.fewshot import evaluate
-from stages.ood.options import read_settings, setting_options
-from stages.ood.outputs import read_embeddings
-from stages.ood.results import Results
-from stages.ood.ssdk import SsdkSettings
+from sslood.cli.command import StageCommand
+from sslood.cli.options import read_settings, setting_options
+from sslood.core.threads import blas_threads
+from sslood.ood.kit.outputs import read_embeddings
+from sslood.ood.kit.results import Results
+from sslood.ood.ssd.fewshot import evaluate
+from sslood.ood.ssd.ssdk import SsdkSettings
 
 
 @click.command(cls=StageCommand)

@@ -10,15 +10,16 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stages.core.cli import StageCommand
-from stages.core.threads import blas_threads
-from stages.machine import machine
-from stages.ood.detector import Detector
-from stages.ood.metrics import ood_metrics
-from stages.ood.options import read_detectors, registry_options
-from stages.ood.outputs import Embeddings, read_embeddings
-from stages.ood.results import Results, outputs_to_test, score_sets
-from stages.ood.stochastic.registry import STOCHASTIC
+from sslood.cli.command import StageCommand
+from sslood.cli.options import read_detectors, registry_options
+from sslood.core.discovery import classes_in
+from sslood.core.machine import machine
+from sslood.core.threads import blas_threads
+from sslood.ood import stochastic
+from sslood.ood.kit.detector import Detector
+from sslood.ood.kit.outputs import Embeddings, read_embeddings
+from sslood.ood.kit.results import Results, outputs_to_test, score_sets
+from sslood.ood.measures.metrics import ood_metrics
 
 
 def direction(detector: Detector, file: Embeddings) -> dict:
@@ -30,6 +31,9 @@ def direction(detector: Detector, file: Embeddings) -> dict:
         for name in tuning
     }
     return {"value": "larger = more OOD", "source": "declared", "validation_auroc": aurocs}
+
+
+STOCHASTIC = classes_in(stochastic, Detector)
 
 
 @click.command(cls=StageCommand)

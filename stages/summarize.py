@@ -9,15 +9,16 @@ from pathlib import Path
 
 import click
 
-from stages.core.cli import StageCommand, read_section, strict
-from stages.core.threads import blas_threads
-from stages.ood.imagesets import roles_of
-from stages.report.audit import read_audit, with_audit
-from stages.report.mistakes import mistakes
-from stages.report.results import Runs, accuracies, collect, result_files
-from stages.report.sections import read_curves, write_report
-from stages.report.significance import with_significance
-from stages.report.summary import INFORMED, Findings, write_metrics, write_tables
+from sslood.cli.command import StageCommand
+from sslood.core.settings import read_section, strict
+from sslood.core.threads import blas_threads
+from sslood.report.audit import read_audit, with_audit
+from sslood.report.mistakes import mistakes
+from sslood.report.results import Runs, accuracies, collect, result_files
+from sslood.report.sections import read_curves, write_report
+from sslood.report.significance import with_significance
+from sslood.report.summary import INFORMED, Findings, write_metrics, write_tables
+from sslood.roles.roles import roles_of
 
 FOLDER = click.Path(path_type=Path)
 

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import click
 
-from stages.core.artefacts import read_metadata
-from stages.core.cli import StageCommand, checked, read_section, strict
-from stages.data.augment import Recipe
-from stages.machine import machine
-from stages.models.build import seeded
-from stages.models.files import Model, check_fits, load_model, save_model
-from stages.models.heads import build_head
-from stages.training.classify import ClassifyOptions, train_classifier
-from stages.training.engine.checkpoint import Checkpoint, fingerprint
-from stages.training.engine.curves import save_curves
-from stages.training.supervised import describe, load_split, make_views
+from sslood.cli.command import StageCommand
+from sslood.core.files import read_metadata
+from sslood.core.machine import machine
+from sslood.core.settings import checked, read_section, strict
+from sslood.data.images.augment import Recipe
+from sslood.nets.methods.classify import ClassifyOptions, train_classifier
+from sslood.nets.methods.supervised import describe, load_split, make_views
+from sslood.nets.networks.build import seeded
+from sslood.nets.networks.files import Model, check_fits, load_model, save_model
+from sslood.nets.networks.heads import build_head
+from sslood.nets.training.checkpoint import Checkpoint, fingerprint
+from sslood.nets.training.curves import save_curves
 
 
 @click.command(cls=StageCommand)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.closure import ROOT
+from tools.closure import ROOT
 
 CUT = {
     "sets": {
@@ -133,7 +133,7 @@ def test_two_runs_give_the_same_bytes(pipeline, tmp_path):
 
 
 def test_editing_a_detector_runs_its_evaluation_only(pipeline):
-    file = pipeline / "stages/ood/detectors/msp.py"
+    file = pipeline / "sslood/ood/posthoc/msp.py"
     before = file.read_text()
     try:
         file.write_text(before + "\n# touched\n")
@@ -153,7 +153,7 @@ def test_adding_a_seed_runs_only_its_stages(pipeline):
     finally:
         change(pipeline, {"runs": {"seeds": [0]}})
     # going back: the dropped seed is tidied away, and everything else is up to date or in the cache
-    command = [sys.executable, "-m", "stages.tidy"]
+    command = [sys.executable, "-m", "tools.tidy"]
     tidied = subprocess.run(
         command, cwd=pipeline, env=environment(pipeline), capture_output=True, text=True, check=True
     )
@@ -234,7 +234,7 @@ def test_dvc_killed_in_any_stage_leaves_nothing_half_written_and_goes_on(pipelin
     ran(dvc(pipeline, "repro"))
     for stage in TRAININGS:  # not from the cache: from their checkpoints
         assert ran(dvc(pipeline, "repro", "--force", "--single-item", stage)) == [stage]
-    run(pipeline, ["python", "-m", "stages.tidy"], check=True)  # killed writes leave temporary files
+    run(pipeline, ["python", "-m", "tools.tidy"], check=True)  # killed writes leave temporary files
     assert digests(pipeline) == before
     assert ran(dvc(pipeline, "repro")) == []
 

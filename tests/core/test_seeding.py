@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.core.seeding import numpy_stream, stream_seed
+from sslood.core.seeding import numpy_stream, stream_seed
 
 
 def test_streams_are_stable_across_versions():

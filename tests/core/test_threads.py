@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from stages.core.threads import WORTH, blas_threads, scipy_on_one_thread
+from sslood.core.threads import WORTH, blas_threads, scipy_on_one_thread
 
 
 def threads() -> set[int]:

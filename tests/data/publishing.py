@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from stages.data.sets.catalogue import load_catalogue
-from stages.data.sets.sources import read_source
+from sslood.data.fetching.catalogue import load_catalogue
+from sslood.data.sets.sources import read_source
 
 CATALOGUE = load_catalogue()
 RNG = np.random.default_rng(0)

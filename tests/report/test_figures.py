@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from stages.report.figures import curves, distributions, roc_panels
+from sslood.report.figures import curves, distributions, roc_panels
 
 
 def shares(svg: str) -> list[str]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.core.artefacts import load_tensors, save_tensors
-from tests.summarised import OOD, written
+from sslood.core.files import load_tensors, save_tensors
+from tests.kit.summarised import OOD, written
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from stages.report.pictures import SIDE, misleading
+from sslood.report.pictures import SIDE, misleading
 
 
 def pictures(html: str) -> list[Image.Image]:

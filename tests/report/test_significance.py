@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core.artefacts import save_json, save_tensors
-from stages.core.errors import InputError
-from stages.ood.comparison import Scores, delong_test, holm
-from stages.ood.metrics import ood_metrics
-from stages.report.mistakes import mistakes, mistakes_table
-from stages.report.significance import against_best, interval_notes, marked, with_significance
+from sslood.core.errors import InputError
+from sslood.core.files import save_json, save_tensors
+from sslood.ood.measures.comparison import Scores, delong_test, holm
+from sslood.ood.measures.metrics import ood_metrics
+from sslood.report.mistakes import mistakes, mistakes_table
+from sslood.report.significance import against_best, interval_notes, marked, with_significance
 
 
 def test_holm_by_hand():

@@ -1,0 +1,106 @@
+"""What all scripts share: a command that fails with one sentence.
+
+Nothing in this room can change a result, so it is no dep of any stage.
+"""
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from sslood.core.errors import InputError, out_of_memory
+
+PATIENCE = 3.0  # seconds by which processes of one run fail apart, at most
+LOST = "another process of the run ended; run the same command again to go on"
+_SAY = {
+    errno.ENOSPC: "the disk is full; free some space and run again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again",
+    errno.EFBIG: "the file grew beyond the limit of the file system or of `ulimit -f`",
+    errno.EROFS: "the file system is read-only; choose a place that can be written to",
+    errno.EACCES: "permission denied; check who owns it",
+    errno.EEXIST: "is a file where a folder should be; move it or choose another path",
+    errno.ENOTDIR: "is a file where a folder should be; move it or choose another path",
+    errno.EISDIR: "is a folder where a file should be; move it or choose another path",
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; unwinds like Ctrl-C, so that checkpoints are saved and temporary files go."""
+
+
+def _terminate(signum, frame):
+    raise Terminated
+
+
+def _place(error: OSError) -> str:
+    """Return the path that an error is about: of a renaming its aim, of a path through a file that file."""
+    path = Path(error.filename2 or error.filename or "writing")
+    if error.errno == errno.ENOTDIR:
+        path = next((above for above in path.parents if above.is_file()), path)
+    return str(path)
+
+
+def _lost(error: BaseException) -> bool:
+    """Whether an error of torch.distributed (known by its words) says that another process is gone."""
+    texts = ("Connection closed by peer", "Connection reset by peer", "gloo/transport", "NCCL")
+    return any(text in str(error) for text in texts)
+
+
+def _tell(message: str, status: int) -> None:
+    """Say what ended the stage; of several processes one says it.
+
+    All but the first wait: where that fails alike it speaks, and torchrun ends the others meanwhile. So does
+    who lost another: that one has spoken, or what ended it is said by whoever started them.
+    """
+    if os.environ.get("RANK", "0") != "0" or message == LOST:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PATIENCE)
+    if "WORLD_SIZE" not in os.environ or status not in (130, 143):
+        click.echo(f"Error: {message}", err=True)
+
+
+class StageCommand(click.Command):
+    """A click command that ends with one sentence and a non-zero status on whatever a user can cause.
+
+    Exit status: 2 wrong params or options, 1 wrong input or disk, 130 Ctrl-C, 143 SIGTERM.
+    Set SSLOOD_DEBUG=1 to see the traceback instead.
+    """
+
+    def main(self, *args, **kwargs):
+        signal.signal(signal.SIGTERM, _terminate)
+        if os.environ.get("SSLOOD_DEBUG") == "1":
+            return super().main(*args, **kwargs)
+        message, status = self._run(*args, **kwargs)
+        if status:
+            _tell(message, status)
+        sys.stdout.flush()
+        sys.exit(status)
+
+    def _run(self, *args, **kwargs) -> tuple[str, int]:
+        try:
+            super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.UsageError as error:
+            return f"{error.format_message()} (options come from the stage's section in params.yaml)", 2
+        except click.ClickException as error:
+            return error.format_message(), 1
+        except InputError as error:
+            return str(error), 1
+        except OSError as error:
+            if error.errno not in _SAY:
+                raise
+            return f"{_place(error)}: {_SAY[error.errno]}", 1
+        except click.Abort as error:  # what click makes of a KeyboardInterrupt
+            if isinstance(error.__cause__, Terminated):
+                return "stopped by SIGTERM; run the same command again to go on", 143
+            return "interrupted; run the same command again to go on", 130
+        except (RuntimeError, MemoryError) as error:  # after click.Abort, which is a RuntimeError
+            if "WORLD_SIZE" in os.environ and _lost(error):
+                return LOST, 1
+            if not out_of_memory(error):
+                raise
+            return "out of memory; use smaller networks, images or batches, or a machine that has more", 1
+        return "", 0

@@ -1,0 +1,102 @@
+"""Command-line options made from settings, so that a setting and its help are written once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+
+from sslood.core.errors import known
+from sslood.core.settings import notes_of, strict, type_of, typed
+
+
+class _Value(click.ParamType):
+    """An option's value of any type that settings know, e.g. int | Literal["auto"]."""
+
+    def __init__(self, kind: Any):
+        self.kind = kind
+        self.name = "|".join(
+            "|".join(map(str, get_args(one))) if get_origin(one) is Literal else one.__name__
+            for one in get_args(kind)
+        )
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        for kind in get_args(self.kind):
+            try:
+                return typed(kind, kind(value) if kind in (int, float) else value, str(param and param.name))
+            except ValueError:  # InputError among them
+                continue
+        self.fail(f"{value!r} is none of {self.name}", param, ctx)
+
+
+def setting_options(settings: type, prefix: str = "") -> Callable:
+    """Return a decorator that adds one required option for each field of a settings dataclass.
+
+    Field k of prefix "knn" is the option --knn.k, the key posthoc.knn.k of params.yaml; a bool is a
+    pair --x / --no-x, a tuple an option that may be repeated. `read_settings` takes the values back.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        for field in reversed(fields(settings)):
+            name = f"{prefix}.{field.name}" if prefix else field.name
+            kind = type_of(settings, field.name)
+            function = click.option(
+                f"--{name}/--no-{name}" if kind is bool else f"--{name}",
+                _variable(prefix, field.name),
+                required=True,
+                type=_click_type(kind),
+                multiple=get_origin(kind) is tuple,
+                help=_help(settings, field.name),
+            )(function)
+        return function
+
+    return decorate
+
+
+def _help(settings: type, name: str) -> str:
+    limits, text = notes_of(settings, name)
+    return f"{text} ({limits})" if limits and text else text
+
+
+def registry_options(kinds: Mapping[str, Any]) -> Callable:
+    """Return a decorator that adds the options of every detector of a registry: --<detector>.<setting>."""
+
+    def decorate(function: Callable) -> Callable:
+        for name, kind in reversed(kinds.items()):
+            function = setting_options(kind.Settings, name)(function)
+        return function
+
+    return decorate
+
+
+def read_settings(settings: type, values: Mapping[str, Any], prefix: str = "", where: str = "") -> Any:
+    """Return the settings from a script's option values; InputError for a value out of range.
+
+    where: the section of the params that a message names.
+    """
+    own = {field.name: values[_variable(prefix, field.name)] for field in fields(settings)}
+    return strict(settings, own, where or prefix or "params")
+
+
+def read_detectors(
+    registry: Mapping[str, Any], names: Sequence[str], values: dict[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return name -> (class, its settings from a script's option values) of the chosen detectors, in order.
+
+    Raises InputError for a name that the registry does not hold, or a value out of range.
+    """
+    kinds = {name: registry[known(name, "detector", registry)] for name in names}
+    return {name: (kind, read_settings(kind.Settings, values, name)) for name, kind in kinds.items()}
+
+
+def _variable(prefix: str, name: str) -> str:
+    return f"{prefix}_{name}" if prefix else name
+
+
+def _click_type(kind: Any) -> Any:
+    if get_origin(kind) is tuple:
+        return _click_type(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return _Value(kind)
+    return click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind

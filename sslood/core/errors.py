@@ -1,0 +1,26 @@
+"""The one exception for what a user can put right: a wrong key, value, file or machine."""
+
+
+class InputError(ValueError):
+    """Wrong input. The message is one sentence: what is wrong, where, and what to do.
+
+    Stage scripts print it without a traceback and exit with status 1 (see `sslood.cli.command`).
+    Anything else that escapes a stage is a bug of ours and keeps its traceback.
+    """
+
+
+def known(name: str, kind: str, names) -> str:
+    """Return `name` if it is one of `names`; else raise InputError listing them."""
+    names = sorted(names)
+    if name not in names:
+        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
+    return name
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python, NumPy or torch says that memory is used up.
+
+    torch's are known by their words, on every device: many stages do without importing it.
+    """
+    texts = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")  # the last: cuBLAS, cuDNN
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

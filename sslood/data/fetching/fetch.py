@@ -1,0 +1,173 @@
+"""Files of published sets: from a mirror folder, the download cache, a mirror address, or the publisher.
+
+SSLOOD_DATA_MIRROR  folder or base address with copies of the published files (a folder may also hold
+                    their unpacked content); looked at first
+SSLOOD_DATA_CACHE   where downloads are kept for all workspaces (default ~/.cache/sslood)
+"""
+
+import errno
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from filelock import FileLock
+
+from sslood.core.errors import InputError
+from sslood.data.fetching.catalogue import Entry, Published
+from sslood.data.fetching.transfer import aside, compare, download, reason, sums
+from sslood.data.fetching.unpack import unpack
+
+ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.xz", ".tar.bz2")
+
+
+class UnwritableError(InputError):
+    """The disk does not take the file; no other address would help."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file (or folder of unpacked content) on this machine, and what was checked about it."""
+
+    path: Path
+    checked: str  # "published md5", "… sha256", "… content", "none published" or "unpacked copy"
+    sha256: str  # of the published file; "" for an unpacked copy
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloads."""
+    return Path(os.environ.get("SSLOOD_DATA_CACHE") or Path.home() / ".cache" / "sslood")
+
+
+def mirror() -> Path | str | None:
+    """Return the folder or base address that SSLOOD_DATA_MIRROR names; InputError for a missing folder."""
+    name = os.environ.get("SSLOOD_DATA_MIRROR", "")
+    if not name or name.startswith(("http://", "https://")):
+        return name.rstrip("/") or None
+    if not Path(name).is_dir():
+        raise InputError(f"environment variable SSLOOD_DATA_MIRROR is {name!r}, which is no folder here")
+    return Path(name)
+
+
+def locate(entry: Entry, file: Published) -> Located:
+    """Return `file` of set `entry`, fetched and unpacked where needed.
+
+    Raises InputError naming the set, every place tried and why it failed, and the way out.
+    """
+    first = mirror()
+    tried: list[str] = []
+    remote = list(file.sources)
+    if isinstance(first, str):
+        places = [f"{place}/" for place in file.mirror] + [""]
+        remote = [f"{first}/{place}{file.name}" for place in places] + remote
+    elif first:
+        found = _in_mirror(first, file, tried)
+        if found:
+            return _opened(entry, file, found)
+    for folder in file.installed:
+        try:
+            if (Path(folder) / file.name).is_file():
+                return _checked(Path(folder) / file.name, file)
+        except InputError as error:
+            tried.append(str(error))
+    cached = cache_folder() / entry.name / file.name
+    with _writable(cached.parent), FileLock(f"{cached}.lock"):
+        if cached.is_file():
+            try:
+                return _opened(entry, file, _checked(cached, file))
+            except UnwritableError:
+                raise
+            except InputError as error:
+                aside(cached)
+                tried.append(str(error))
+        for address in remote:
+            try:
+                found = download(address, cached, file)
+                return _opened(entry, file, Located(cached, compare(found, file, cached), found.sha256))
+            except UnwritableError:
+                raise
+            except (InputError, requests.RequestException) as error:
+                tried.append(f"{address}: {reason(error)}")
+    if not file.sources:
+        tried.append("it is not offered for free download")
+    raise InputError(
+        f"set {entry.name!r} cannot be had ({'; '.join(tried)}): put {file.name} or its unpacked content "
+        "into a folder and name that folder in the environment variable SSLOOD_DATA_MIRROR, "
+        "or take the set out of params.yaml"
+    )
+
+
+_DISK = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOTDIR: "a part of the path is no folder",
+}
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Make a folder of the cache, and say so in one sentence if the disk does not take it or what follows."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise UnwritableError(
+            f"{error.filename or folder}: cannot be written ({_DISK[error.errno]}); "
+            "the environment variable SSLOOD_DATA_CACHE names another folder for downloads"
+        ) from None
+
+
+def _in_mirror(folder: Path, file: Published, tried: list[str]) -> Located | None:
+    """Look for the published file, then for its unpacked content, in a mirror folder."""
+    for place in (*file.mirror, ""):
+        path = folder / place / file.name
+        if path.is_file():
+            return _checked(path, file)
+    for inner in file.folders:
+        if (folder / inner).is_dir():
+            return Located(folder / inner, "unpacked copy", "")
+    tried.append(f"{folder}: holds neither {' nor '.join((file.name, *file.folders))}")
+    return None
+
+
+def _checked(path: Path, file: Published) -> Located:
+    """Return `path` as Located if its checksum, or that of its content, is the published one."""
+    found = sums(path)
+    if file.content and found.md5 != file.md5 and _content(path) == file.content:
+        return Located(path, "published content", found.sha256)
+    return Located(path, compare(found, file, path), found.sha256)
+
+
+def _content(path: Path) -> str:
+    """Return the sha256 of what a gzip file holds, "" if it is none."""
+    try:
+        with gzip.open(path) as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return ""
+
+
+def _opened(entry: Entry, file: Published, located: Located) -> Located:
+    """Unpack an archive into the cache, once per content, and return the folder inside."""
+    if not file.name.endswith(ARCHIVES) or located.path.is_dir():
+        return located
+    folder = cache_folder() / entry.name / f"{file.name}.{located.sha256[:16]}.unpacked"
+    with _writable(folder.parent), FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            unpack(located.path, folder)
+    inside = folder / file.inside
+    if not inside.is_dir():
+        raise InputError(
+            f"{located.path}: holds no folder {file.inside!r}; it is not {file.name} as published"
+        )
+    return Located(inside, located.checked, located.sha256)

@@ -1,0 +1,296 @@
+"""Augmentation of whole batches on their device: every image its own draws, no branch on a value.
+
+Crop, resize and flip are two matrix products; the colour jitter follows each image's own order of
+operations; blur is two more products. Shapes are static and nothing reads a value back, so
+`apply_draws` compiles as one graph. The laws of the draws are torchvision's; the crop agrees with
+Pillow within two grey levels, the colours with torchvision within rounding (see the tests).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sslood.core.errors import InputError
+
+TRIES = 10  # crop boxes drawn per image; the first that fits is taken (torchvision's law)
+# columns of the uniform draws, fixed whatever the recipe: changing one option leaves the rest alone
+_AREA, _RATIO = slice(0, TRIES), slice(TRIES, 2 * TRIES)
+_TOP, _LEFT, _FLIP, _JITTER, _GREY = range(2 * TRIES, 2 * TRIES + 5)
+_BLUR, _SIGMA, _SOLARISE, _PAD_Y, _PAD_X = range(2 * TRIES + 5, 2 * TRIES + 10)
+_ORDER, _FACTOR = slice(2 * TRIES + 10, 2 * TRIES + 14), slice(2 * TRIES + 14, 2 * TRIES + 18)
+COLUMNS = 2 * TRIES + 18
+
+_LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+_BLUR_SIGMA = (0.1, 2.0)
+_SOLARISE_FROM = 128 / 255
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one view goes through, in this order: crop, jitter, grey, blur, solarise, flip.
+
+    The default of every key is "off". Probabilities and scales are fractions; `brightness`,
+    `contrast`, `saturation` f draw a factor from [max(0, 1 - f), 1 + f], `hue` h a turn from [-h, h].
+    """
+
+    crop_scale_min: float = 1.0  # share of the image's area that a random crop keeps, at least
+    crop_scale_max: float = 1.0
+    crop_ratio_min: float = 3 / 4  # width / height of the crop
+    crop_ratio_max: float = 4 / 3
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    pad: int = 0  # a shift by up to this many pixels, zeros coming in (the classifier's pad and crop)
+    flip: float = 0.0
+    jitter: float = 0.0  # probability of the colour jitter as a whole
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    solarise: float = 0.0
+
+    def __post_init__(self):
+        for name in ("flip", "jitter", "grey", "blur", "solarise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; a probability lies in [0, 1]")
+        if not 0 < self.crop_scale_min <= self.crop_scale_max <= 1:
+            raise InputError("use 0 < crop_scale_min <= crop_scale_max <= 1")
+        if not 0 < self.crop_ratio_min <= self.crop_ratio_max < math.inf:
+            raise InputError("use 0 < crop_ratio_min <= crop_ratio_max, and finite ones")
+        strengths = (self.brightness, self.contrast, self.saturation, self.pad)
+        if not all(0 <= strength < math.inf for strength in strengths) or not 0 <= self.hue <= 0.5:
+            raise InputError("strengths and pad must be finite and not negative, and hue lie in [0, 0.5]")
+        if self.pad and self.crops:
+            raise InputError("choose either pad or a crop (crop_scale_min below 1), not both")
+
+    @property
+    def crops(self) -> bool:
+        """Whether there is a random crop at all."""
+        return self.crop_scale_min < 1
+
+
+def draw(n: int, generator: torch.Generator) -> Tensor:
+    """Return the uniform draws [n, COLUMNS] of n images, on the generator's device."""
+    return torch.rand(n, COLUMNS, generator=generator, device=generator.device)
+
+
+def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Return one augmented view of uint8 images [N, C, H, W] (C = 1 or 3) as floats in [0, 1].
+
+    The generator must be on the images' device. Saturation, hue and grey leave one channel alone.
+    """
+    return apply_draws(images, draw(len(images), generator), recipe)
+
+
+def apply_draws(images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+    """Return the view that the uniform `draws` [N, COLUMNS] decide: a pure function, one graph."""
+    x = images.float() / 255
+    x = _place(x, draws, recipe)
+    if recipe.jitter:
+        x = _jitter(x, draws, recipe)
+    if recipe.grey and x.shape[1] == 3:
+        x = torch.where(_chosen(draws, _GREY, recipe.grey), _luma(x), x)
+    if recipe.blur:
+        low, high = _BLUR_SIGMA
+        blurred = gaussian_blur(x, low + (high - low) * draws[:, _SIGMA])
+        x = torch.where(_chosen(draws, _BLUR, recipe.blur), blurred, x)
+    if recipe.solarise:
+        turned = torch.where(x >= _SOLARISE_FROM, 1 - x, x)
+        x = torch.where(_chosen(draws, _SOLARISE, recipe.solarise), turned, x)
+    return x
+
+
+def _chosen(draws: Tensor, column: int, probability: float) -> Tensor:
+    return (draws[:, column] < probability).view(-1, 1, 1, 1)
+
+
+def _luma(x: Tensor) -> Tensor:
+    """Return the grey image [N, 1, H, W]; one channel is its own."""
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = x.unbind(1)
+    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(1)
+
+
+# --- where: crop, resize, shift and flip ---------------------------------------------------------
+
+
+def _place(x: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+    """Crop and resize, or shift, and flip: rows and columns each by one matrix per image."""
+    height, width = x.shape[-2:]
+    flipped = draws[:, _FLIP] < recipe.flip
+    if recipe.crops:
+        top, left, h, w = crop_boxes(draws, height, width, recipe)
+        columns = resize_matrix(left, w, width, recipe.interpolation, flipped)
+        rows = resize_matrix(top, h, height, recipe.interpolation)
+    elif recipe.pad:
+        if recipe.pad >= min(height, width):
+            raise InputError(
+                f"augment: pad is {recipe.pad}, a shift that can leave nothing of images of {height} x "
+                f"{width} pixels; lower it"
+            )
+        columns = _shift_matrix(draws[:, _PAD_X], width, recipe.pad, flipped)
+        rows = _shift_matrix(draws[:, _PAD_Y], height, recipe.pad)
+    elif recipe.flip:
+        return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
+    else:
+        return x
+    # columns first, clamped between the passes, as Pillow does it: cubic weights overshoot
+    x = (x.flatten(1, 2) @ columns.mT).view(x.shape).clamp_(0, 1)  # channels and rows share a matrix
+    return (rows.unsqueeze(1) @ x).clamp_(0, 1)
+
+
+def crop_boxes(draws: Tensor, height: int, width: int, recipe: Recipe) -> tuple[Tensor, ...]:
+    """Return (top, left, h, w) [N] of the random crops, whole pixels.
+
+    Area uniform in the scale, log ratio uniform, ten tries, the full image if none fits; the offsets
+    are uniform over what is left (the law of Inception's crop, as torchvision draws it).
+    """
+    low, high = recipe.crop_scale_min, recipe.crop_scale_max
+    area = height * width * (low + (high - low) * draws[:, _AREA])
+    low, high = math.log(recipe.crop_ratio_min), math.log(recipe.crop_ratio_max)
+    ratio = torch.exp(low + (high - low) * draws[:, _RATIO])
+    w, h = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
+    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+    first = fits.to(torch.uint8).argmax(1, keepdim=True)
+    any_fits = fits.any(1)
+    w = torch.where(any_fits, w.gather(1, first)[:, 0], width)
+    h = torch.where(any_fits, h.gather(1, first)[:, 0], height)
+    top = (draws[:, _TOP] * (height - h + 1)).floor()
+    left = (draws[:, _LEFT] * (width - w + 1)).floor()
+    return top, left, h, w
+
+
+def resize_matrix(
+    start: Tensor, length: Tensor, size: int, interpolation: str, flipped: Tensor | None = None
+) -> Tensor:
+    """Return matrices [N, size, size] that stretch `length` pixels from `start` over all `size`.
+
+    Row o holds k(s + 1/2 - c) over the source pixels s of the box, c = start + (o + 1/2) length / size,
+    normalised to sum 1; k is the triangle or Keys' cubic with a = -1/2 (Pillow's). A crop never
+    exceeds the output, so no anti-aliasing enters. `flipped` [N] reverses the rows.
+    """
+    source = torch.arange(size, device=start.device, dtype=start.dtype)
+    target = source.expand(len(start), size)
+    if flipped is not None:
+        target = torch.where(flipped[:, None], size - 1 - target, target)
+    centre = start[:, None] + (target + 0.5) * (length / size)[:, None]
+    distance = (source + 0.5 - centre[:, :, None]).abs()
+    weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
+    inside = (source >= start[:, None]) & (source < (start + length)[:, None])
+    weights = weights * inside[:, None, :]
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _cubic(d: Tensor) -> Tensor:
+    """Keys' cubic kernel (1981) with a = -1/2 of the distances d >= 0."""
+    # both pieces as powers of the distance to where they end: no branch, and few passes over the matrices
+    u, v = (2 - d).clamp(min=0), (1 - d).clamp(min=0)
+    return 0.5 * u * u * (u - 1) + v * v * (1 - 2 * v)
+
+
+def _shift_matrix(uniform: Tensor, size: int, pad: int, flipped: Tensor | None = None) -> Tensor:
+    """Return matrices [N, size, size] that move by a whole number of pixels in [-pad, pad]."""
+    offset = (uniform * (2 * pad + 1)).floor() - pad
+    source = torch.arange(size, device=uniform.device, dtype=uniform.dtype)
+    target = source.expand(len(uniform), size)
+    if flipped is not None:
+        target = torch.where(flipped[:, None], size - 1 - target, target)
+    return ((target + offset[:, None])[:, :, None] == source).to(uniform.dtype)
+
+
+# --- colours -------------------------------------------------------------------------------------
+
+
+def _jitter(x: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+    """Brightness, contrast, saturation and hue, every image in its own random order."""
+    order = draws[:, _ORDER].argsort(1)
+    strengths = (recipe.brightness, recipe.contrast, recipe.saturation)
+    factors = []
+    for strength, uniform in zip(strengths, draws[:, _FACTOR].unbind(1), strict=False):
+        low = max(0.0, 1 - strength)
+        factors.append(low + (1 + strength - low) * uniform)
+    on = draws[:, _JITTER] < recipe.jitter
+    factors = [torch.where(on, factor, 1.0) for factor in factors]
+    turn = None
+    if recipe.hue and x.shape[1] == 3:
+        turn = torch.where(on, recipe.hue * (2 * draws[:, _FACTOR][:, _HUE] - 1), 0.0)
+    return colour_jitter(x, order, torch.stack(factors, 1), turn)
+
+
+def colour_jitter(x: Tensor, order: Tensor, factors: Tensor, turn: Tensor | None) -> Tensor:
+    """Apply to images [N, C, H, W] in [0, 1] the operations 0 to 3 in each image's `order` [N, 4].
+
+    0 brightness, 1 contrast, 2 saturation with `factors` [N, 3]; 3 turns the hue by `turn` [N] (in
+    circles; None: not at all). The first three are x <- clamp(f x + (1 - f) ref), ref = 0, the mean
+    grey, or the grey image, which one channel is itself. So that no image waits for another's order, hue
+    stands once in the middle, with three affine steps before and three after it; a step that is not an
+    image's turn has f = 1.
+    """
+    does = 3 if x.shape[1] == 3 else 2
+    factors = torch.cat((factors[:, :does], torch.ones_like(factors[:, : 4 - does])), 1)  # 1: nothing to do
+    if turn is None:
+        for place in range(4):
+            x = _affine(x, order[:, place], factors)
+        return x
+    hue_at = (order == _HUE).to(torch.uint8).argmax(1)
+    idle = torch.full_like(hue_at, _HUE)
+    for place in range(3):
+        x = _affine(x, torch.where(place < hue_at, order[:, place], idle), factors)
+    x = turn_hue(x, turn)
+    for place in range(1, 4):
+        x = _affine(x, torch.where(place > hue_at, order[:, place], idle), factors)
+    return x
+
+
+def _affine(x: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
+    factor = factors.gather(1, operation[:, None]).view(-1, 1, 1, 1)
+    operation = operation.view(-1, 1, 1, 1)
+    grey = _luma(x)
+    mean = grey.mean((1, 2, 3), keepdim=True)
+    rest = (1 - factor) * (operation == _CONTRAST) * mean + (1 - factor) * (operation == _SATURATION) * grey
+    return torch.addcmul(rest, x, factor).clamp_(0, 1)
+
+
+def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of RGB images [N, 3, H, W] by `turn` [N] circles, value and saturation kept.
+
+    With m = min, D = max - min and the hue h in [0, 6), a channel is m + D clamp(w(h), 0, 1), w = |h - 3| - 1
+    for red, 2 - |h - 2| for green, 2 - |h - 4| for blue: the inverse of HSV without looking up sectors.
+    """
+    red, green, blue = x.unbind(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    least = torch.minimum(torch.minimum(red, green), blue)
+    chroma = value - least
+    divisor = chroma.clamp(min=1e-12)  # of a grey pixel, whose hue is nothing: 0 / 1e-12
+    sector = torch.where(
+        value == red,
+        green - blue,
+        torch.where(value == green, blue - red + 2 * divisor, red - green + 4 * divisor),
+    )
+    hue = torch.remainder(sector / divisor + 6 * turn.view(-1, 1, 1), 6)
+    waves = torch.stack(((hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()), 1)
+    return torch.addcmul(least.unsqueeze(1), waves.clamp_(0, 1), chroma.unsqueeze(1))
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each image with its own `sigma` [N] (pixels), edges reflected, kernel cut at 3 * 2 pixels."""
+    rows = _blur_matrix(sigma, x.shape[-2])
+    columns = rows if x.shape[-1] == x.shape[-2] else _blur_matrix(sigma, x.shape[-1])
+    return (rows.unsqueeze(1) @ x @ columns.mT.unsqueeze(1)).clamp(0, 1)  # weights sum to 1 but for rounding
+
+
+def _blur_matrix(sigma: Tensor, size: int) -> Tensor:
+    """Return [N, size, size]: row o holds the Gaussian around o, what falls outside folded back in."""
+    radius = min(math.ceil(3 * _BLUR_SIGMA[1]), size - 1)
+    source = torch.arange(size, device=sigma.device, dtype=sigma.dtype)
+    mirrors = torch.stack((source, -source, 2 * (size - 1) - source))  # a source pixel and its two images
+    mirrors[1, 0] = mirrors[2, -1] = math.inf  # an edge pixel is not its own mirror image
+    distance = (mirrors[:, None, :] - source[:, None]).abs()
+    weights = torch.exp(-0.5 * (distance / sigma.view(-1, 1, 1, 1)) ** 2)
+    weights = (weights * (distance <= radius)).sum(1)
+    return weights / weights.sum(-1, keepdim=True)

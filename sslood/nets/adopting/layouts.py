@@ -1,0 +1,105 @@
+"""Where publishers put the weights in a checkpoint, and what they call them: rules as data, layouts.yaml.
+
+A layout is applied in this order: `state` names the part of the file that holds the weights; each prefix of
+`strip` is taken off the keys that have it; keys that then start with one of `drop` are left out; `rename`
+rewrites what is left, each rule "regular expression -> replacement" once; `head` is the linear
+classifier among the keys that come out.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from sslood.core.errors import InputError, known
+from sslood.core.settings import strict
+
+_FILE = Path(__file__).with_name("layouts.yaml")
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One publisher's layout. `source` says where it was read, `note` what else to know."""
+
+    source: str
+    state: str = ""
+    strip: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    rename: tuple[str, ...] = ()
+    head: str = ""
+    note: str = ""
+
+
+def load_layouts(path: Path = _FILE) -> dict[str, Layout]:
+    """Return name -> Layout of layouts.yaml."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {name: strict(Layout, values, f"{path.name}:{name}") for name, values in content.items()}
+
+
+def find_layout(name: str) -> Layout:
+    """Return the layout `name`; InputError lists the known ones."""
+    layouts = load_layouts()
+    return layouts[known(name, "layout", layouts)]
+
+
+def weights_of(checkpoint: Any, layout: Layout, where: str) -> State:
+    """Return the weights of a checkpoint under the names of the architecture.
+
+    Raises InputError if the file lacks `state`, holds something else than tensors there, a rule is no
+    regular expression, or two keys get the same name.
+    """
+    found: State = {}
+    origin: dict[str, str] = {}
+    for key, value in _state(checkpoint, layout.state, where).items():
+        name = _renamed(_stripped(key, layout.strip), layout, where)
+        if name is None:
+            continue
+        if name in found:
+            raise InputError(
+                f"{where}: {origin[name]!r} and {key!r} both become {name!r}; correct strip and drop"
+            )
+        if not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"{where}: {key!r} holds {type(value).__name__}, no tensor; `state` must name the weights"
+            )
+        found[name], origin[name] = value, key
+    return found
+
+
+def _state(checkpoint: Any, path: str, where: str) -> Mapping[str, Any]:
+    for part in filter(None, path.split(".")):
+        if not isinstance(checkpoint, Mapping) or part not in checkpoint:
+            keys = ", ".join(map(str, list(checkpoint)[:8])) if isinstance(checkpoint, Mapping) else "no keys"
+            raise InputError(f"{where}: state {path!r} is not in the file, which holds {keys}")
+        checkpoint = checkpoint[part]
+    if not isinstance(checkpoint, Mapping):
+        raise InputError(f"{where}: holds {type(checkpoint).__name__} at state {path!r}, no named weights")
+    return checkpoint
+
+
+def _stripped(key: str, prefixes: tuple[str, ...]) -> str:
+    for prefix in prefixes:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _renamed(key: str, layout: Layout, where: str) -> str | None:
+    """Return the new name, None for a key that is dropped."""
+    if key.startswith(layout.drop):
+        return None
+    for rule in layout.rename:
+        old, arrow, new = rule.partition(" -> ")
+        try:
+            if not arrow:
+                raise re.error("no ' -> ' in it")
+            key = re.sub(old, new, key)
+        except re.error as error:
+            raise InputError(
+                f"{where}: rename rule {rule!r}: {error}; write 'expression -> replacement'"
+            ) from None
+    return key

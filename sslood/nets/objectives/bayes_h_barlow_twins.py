@@ -1,0 +1,11 @@
+"""Barlow Twins whose representation is a Gaussian."""
+
+from typing import ClassVar, Literal
+
+from sslood.nets.selfsup.stochastic import StochasticBarlowTwins
+
+
+class BayesHBarlowTwins(StochasticBarlowTwins):
+    """The representation of a view is drawn (see `sslood.nets.selfsup.stochastic`)."""
+
+    space: ClassVar[Literal["h", "z"]] = "h"

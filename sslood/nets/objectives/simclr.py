@@ -1,0 +1,13 @@
+"""SimCLR: NT-Xent, the normalised temperature-scaled cross-entropy (Chen et al. 2020, eq. 1)."""
+
+from torch import Tensor
+
+from sslood.nets.losses.contrastive import nt_xent
+from sslood.nets.selfsup.contrastive import Contrastive
+
+
+class SimCLR(Contrastive):
+    """Two views of an image attract, all other images of the batch repel."""
+
+    def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return nt_xent(z1, z2, self.constants.temperature)

@@ -1,0 +1,38 @@
+"""A momentum teacher: networks that follow the trained ones as an exponential moving average."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from sslood.nets.training.schedules import cosine_between
+
+
+class Teacher(nn.Module):
+    """Copies of `students`, one behind the other, without gradients.
+
+    Weights follow by `follow`. Batch norm is the teacher's own: in training mode it uses the statistics of
+    its batch, as in the authors' code of BYOL and DINO, and no buffer of the student is copied.
+    """
+
+    def __init__(self, *students: nn.Module):
+        super().__init__()
+        self.networks = nn.ModuleList(copy.deepcopy(student) for student in students)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        for network in self.networks:
+            x = network(x)
+        return x
+
+    @torch.no_grad()
+    def follow(self, *students: nn.Module, momentum: float) -> None:
+        """w <- momentum w + (1 - momentum) student's w, for all weights at once."""
+        theirs = [weight for student in students for weight in student.parameters()]
+        torch._foreach_lerp_(list(self.networks.parameters()), theirs, 1 - momentum)
+
+
+def teacher_momentum(start: float, step: int, steps: int) -> float:
+    """Return the momentum after step `step` of `steps`: from `start` to 1 by a cosine (Grill et al. 2020)."""
+    return cosine_between(start, 1.0, step, steps)

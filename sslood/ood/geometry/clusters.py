@@ -1,0 +1,27 @@
+"""k-means that gives the same bytes on every run."""
+
+import numpy as np
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+from sslood.core.errors import InputError
+from sslood.core.seeding import stream_seed
+
+STARTS = 10  # k-means++ starts; the best is kept
+
+
+def cluster(rows: np.ndarray, clusters: int, seed: int, where: str) -> np.ndarray:
+    """Return the cluster of each row [N, D]: int64 [N] with every number below `clusters` in use.
+
+    Raises InputError for fewer than one cluster or fewer rows than clusters.
+    """
+    if not 1 <= clusters <= len(rows):
+        raise InputError(
+            f"{where}: cannot make {clusters} clusters of {len(rows)} images; choose 1 to {len(rows)}"
+        )
+    if clusters == 1:
+        return np.zeros(len(rows), np.int64)
+    # threads add their partial sums in the order they finish; one thread has one order
+    with threadpool_limits(1, user_api="openmp"):
+        model = KMeans(clusters, n_init=STARTS, random_state=stream_seed(seed, "k-means") % 2**32).fit(rows)
+    return np.unique(model.labels_, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,126 @@
+"""Detectors that ask the network itself: what they may ask, and one score an image.
+
+Works on functions of images, whatever network is behind them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslood.core.errors import InputError
+from sslood.ood.kit.detector import NoSettings
+
+BATCH = 256  # images at a time
+Reads = Literal["gradients", "maps", "rotations"]
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Functions of normalised images x [N, C, H, W]; None for what the network does not have.
+
+    gradients: x -> logits [N, K], differentiable in x.
+    maps: x, read -> (read(map) of every layer's map [N, channels, h, w], logits [N, K]).
+    rotations: x -> logits [N, 4] of the quarter turns by which x seems turned.
+    mean and std: of each channel, in units of [0, 1]. Layers must not mix the images of a batch.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    gradients: Callable[[Tensor], Tensor] | None = None
+    maps: Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[list[Tensor], Tensor]] | None = None
+    rotations: Callable[[Tensor], Tensor] | None = None
+    device: torch.device | str = "cpu"
+
+    def batches(self, images: np.ndarray, progress: Progress = lambda count: None) -> Iterator[Tensor]:
+        """Yield uint8 images [N, C, H, W] normalised, on the device, BATCH at a time.
+
+        `progress` is called with the size of each batch that was worked on.
+        """
+        mean, std = (torch.tensor(v, device=self.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        for start in range(0, len(images), BATCH):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
+            yield (batch.to(self.device).float() / 255 - mean) / std
+            progress(len(batch))
+
+
+class NetworkDetector(ABC):
+    """A score for images from a network; larger = more OOD.
+
+    A subclass states what it `reads` of a `Network`, the splits it is `fitted_on` ("train", "validation"
+    of the ID set; "tuning": outliers that share no image with a test set), its `Settings`, `_fit` and
+    `_score`. What was learned is in `state`, what was chosen and from what in `chosen`. `candidates` names
+    the settings that list candidates, each with the key in `chosen` of the one that was taken.
+    """
+
+    reads: ClassVar[tuple[Reads, ...]]
+    fitted_on: tuple[str, ...] = ()
+    Settings: ClassVar[type] = NoSettings
+    candidates: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, settings: Any = None):
+        self.settings = self.Settings() if settings is None else settings
+        self.state: dict[str, np.ndarray] | None = None
+        self.chosen: dict[str, Any] = {}
+
+    def suits(self, network: Network) -> bool:
+        """Whether the network has all that is read."""
+        return not self.lacking(network)
+
+    def lacking(self, network: Network) -> list[Reads]:
+        """Return what is read and the network does not have."""
+        return [part for part in self.reads if getattr(network, part) is None]
+
+    def fit(
+        self, network: Network, images: Mapping[str, np.ndarray], progress: Progress = lambda count: None
+    ) -> Self:
+        """Learn from `images`: split -> uint8 [N, C, H, W]. InputError if the network lacks what is read."""
+        self._check(network)
+        with exact():
+            self.state = self._fit(network, images, progress)
+        return self
+
+    def score(
+        self, network: Network, images: np.ndarray, progress: Progress = lambda count: None
+    ) -> np.ndarray:
+        """Return float64 [N] of uint8 images [N, C, H, W], larger = more OOD. InputError before `fit`."""
+        self._check(network)
+        if self.state is None:
+            raise InputError(f"{type(self).__name__} must be fitted before it scores")
+        with exact():
+            pieces = [
+                self._score(network, batch).cpu().double() for batch in network.batches(images, progress)
+            ]
+        return torch.cat(pieces).numpy()
+
+    def restore(self, state: dict[str, np.ndarray], chosen: dict[str, Any]) -> Self:
+        """Become the fitted detector whose `state` and `chosen` these were."""
+        self.state, self.chosen = state, chosen
+        return self
+
+    def _check(self, network: Network) -> None:
+        for part in self.lacking(network):
+            raise InputError(f"{type(self).__name__} reads {part}, which this model does not have")
+
+    def _fit(
+        self, network: Network, images: Mapping[str, np.ndarray], progress: Progress
+    ) -> dict[str, np.ndarray]:
+        return {}
+
+    @abstractmethod
+    def _score(self, network: Network, batch: Tensor) -> Tensor: ...
+
+
+def exact():
+    """Context of full float32: half precision turns signs of gradients and ties of extremes."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return x in float64, on the CPU where its device has no float64."""
+    return (x.cpu() if x.device.type == "mps" else x).double()

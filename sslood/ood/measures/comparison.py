@@ -1,0 +1,124 @@
+"""Whether one detector is better than another on the same images.
+
+Scores of two detectors for one image are correlated, so two separate intervals say too little; both
+tests here use the pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import erfc, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from sslood.core.errors import InputError
+from sslood.core.seeding import numpy_stream
+from sslood.ood.measures.intervals import placements
+from sslood.ood.measures.metrics import METRICS, checked, ood_metrics
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one detector: ID images [N] and OOD images [M], in the order of the images."""
+
+    id: np.ndarray
+    ood: np.ndarray
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of the second detector less the first's, its interval, the p-value of no difference."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def _paired(first: Scores, second: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Return ID [2, N] and OOD [2, M] scores; InputError unless both detectors scored the same images."""
+    sides = []
+    for side in ("id", "ood"):
+        a, b = (checked(getattr(scores, side), side.upper()) for scores in (first, second))
+        if a.size != b.size:
+            raise InputError(
+                f"the detectors scored {a.size} and {b.size} {side.upper()} images; compare them on the same"
+            )
+        sides.append(np.stack([a, b]))
+    return sides[0], sides[1]
+
+
+def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> Difference:
+    """Compare two AUROC by the covariance of their structural components.
+
+    DeLong, DeLong and Clarke-Pearson 1988, eq. 5 to 9; two-sided, normal. Two detectors that rank all
+    images alike have no variance and a p-value of 1. Raises InputError for NaN, an empty side,
+    different images, or fewer than two images on a side.
+    """
+    inside, outside = _paired(first, second)
+    if min(inside.shape[1], outside.shape[1]) < 2:
+        raise InputError("a test needs at least two images on each side")
+    above = np.stack([placements(o, i) for i, o in zip(inside, outside, strict=True)])
+    below = np.stack([1.0 - placements(i, o) for i, o in zip(inside, outside, strict=True)])
+    # the variance of a difference is that of the paired differences
+    gap, other = above[1] - above[0], below[1] - below[0]
+    value = float(gap.mean())
+    deviation = np.sqrt(gap.var(ddof=1) / gap.size + other.var(ddof=1) / other.size)
+    if deviation == 0.0:
+        return Difference(value, value, value, 1.0 if value == 0.0 else 0.0)
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * deviation
+    p_value = erfc(abs(value) / deviation / sqrt(2.0))  # both tails, precise far out too
+    return Difference(value, float(value - half), float(value + half), float(p_value))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values adjusted for their number (Holm 1979), in their order.
+
+    Of all that are below a level, the chance that even one is there by chance is at most that level.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p_values, kind="stable")
+    steps = p_values[order] * np.arange(p_values.size, 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
+
+
+def bootstrap_test(
+    first: Scores,
+    second: Scores,
+    *,
+    seed: int,
+    metrics: Sequence[str] = METRICS,
+    repeats: int = 1000,
+    confidence: float = 0.95,
+) -> dict[str, Difference]:
+    """Compare any metrics: both detectors on the same images, drawn again with replacement, each side apart.
+
+    The interval holds percentiles of the differences; the two-sided p-value is twice the smaller share
+    of differences on one side of zero, plus one in both counts, so it is never below 2 / (repeats + 1).
+    Raises InputError for NaN, an empty side, different images, or fewer than one repeat.
+    """
+    inside, outside = _paired(first, second)
+    if repeats < 1:
+        raise InputError(f"a bootstrap needs at least one repeat, found {repeats}")
+    random = numpy_stream(seed, "paired bootstrap")
+    rows = np.empty((repeats, len(metrics)))
+    for row in rows:
+        at = random.integers(inside.shape[1], size=inside.shape[1])
+        to = random.integers(outside.shape[1], size=outside.shape[1])
+        row[:] = _differences(inside[:, at], outside[:, to], metrics)
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(rows, [tail, 1.0 - tail], axis=0)
+    smaller = np.minimum((rows <= 0).sum(axis=0), (rows >= 0).sum(axis=0))
+    p = np.minimum(1.0, 2.0 * (smaller + 1) / (repeats + 1))
+    found = _differences(inside, outside, metrics)
+    return {
+        name: Difference(*map(float, parts))
+        for name, *parts in zip(metrics, found, low, high, p, strict=True)
+    }
+
+
+def _differences(inside: np.ndarray, outside: np.ndarray, metrics: Sequence[str]) -> list[float]:
+    first, second = (ood_metrics(i, o) for i, o in zip(inside, outside, strict=True))
+    return [second[name] - first[name] for name in metrics]

@@ -1,0 +1,43 @@
+"""Residual: length of the features outside the principal directions of ID train (Wang et al. 2022)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
+from sslood.ood.kit.detector import fraction
+from sslood.ood.kit.fitting import Streaming, Sums, all_moments
+from sslood.ood.kit.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class ResidualSettings:
+    """share: of the feature dimensions that count as principal."""
+
+    share: float = 0.5
+
+    def __post_init__(self):
+        fraction("residual", share=self.share)
+
+
+class Residual(Streaming):
+    """|R^T (z - mean)|, R the directions of least variance on ID train.
+
+    About the mean of ID train, where ViM's authors take the origin of the classifier: so an encoder
+    without a head has it too. It is the reconstruction error of a PCA.
+    """
+
+    reads = ("features",)
+    Settings = ResidualSettings
+    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
+
+    def _gather(self, source: Outputs) -> Sums:
+        return {"all": all_moments(source)}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+        mean = sums["all"].means[0]
+        kept = dimensions(self.settings.share, len(mean))
+        return {"mean": mean, "basis": eigenvectors(sums["all"].covariance)[:, kept:]}
+
+    def _score(self, outputs: Outputs) -> np.ndarray:
+        return lengths_along(outputs.features, self.state["mean"], self.state["basis"])

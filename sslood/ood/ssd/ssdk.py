@@ -1,0 +1,127 @@
+"""SSD_k (Sehwag, Chiang and Mittal 2021): SSD less the distance to a few known OOD images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sslood.core.errors import InputError
+from sslood.ood.geometry.clusters import cluster
+from sslood.ood.geometry.covariance import Gaussians, fit_gaussians, nearest_squared_distance
+from sslood.ood.geometry.standard import Standard, fit_standard
+from sslood.ood.kit.detector import positive
+
+
+@dataclass(frozen=True)
+class SsdkSettings:
+    """k: known OOD images, of each class (per_class) or in all; clusters: ID clusters, 1
+    as in the paper; repeats: evaluations, each with other images picked."""
+
+    k: int = 5
+    per_class: bool = True
+    clusters: int = 1
+    repeats: int = 5
+
+    def __post_init__(self):
+        positive("ssdk", k=self.k, clusters=self.clusters, repeats=self.repeats)
+
+
+@dataclass(frozen=True)
+class InDistribution:
+    """The half of SSD_k that does not depend on the OOD set: coordinates and ID clusters."""
+
+    standard: Standard
+    gaussians: tuple[Gaussians, ...]
+
+    def distance(self, rows: np.ndarray) -> np.ndarray:
+        """Return the squared distance to the nearest ID cluster: float64 [N]."""
+        return np.minimum.reduce(
+            [
+                nearest_squared_distance(rows, gaussians, transform=self.standard)
+                for gaussians in self.gaussians
+            ]
+        )
+
+
+def fit_in_distribution(train: np.ndarray, clusters: int, seed: int, where: str) -> InDistribution:
+    """Fit ID train features [N, D] with Ledoit-Wolf covariances, one a cluster."""
+    standard = fit_standard(train)
+    if clusters == 1:
+        groups = np.zeros(len(train), np.int64)
+    else:
+        groups = cluster(standard(train).astype(np.float32), clusters, seed, where)
+    fitted = []
+    for group in range(int(groups.max()) + 1):
+        rows = train[groups == group]
+        fitted.append(
+            fit_gaussians(
+                rows, covariance="ledoit_wolf", transform=standard, where=f"{where}, cluster {group}"
+            )
+        )
+    return InDistribution(standard, tuple(fitted))
+
+
+def fit_shots(inside: InDistribution, shots: np.ndarray, where: str) -> Gaussians:
+    """Fit one Ledoit-Wolf Gaussian to the features of the known OOD images, [k, copies, D]."""
+    rows = shots.reshape(-1, shots.shape[-1])
+    if len(rows) < 2:
+        raise InputError(
+            f"{where}: SSD_k needs at least two views of OOD images; raise k or the copies of embed"
+        )
+    return fit_gaussians(rows, covariance="ledoit_wolf", transform=inside.standard, where=where)
+
+
+def shot_distance(inside: InDistribution, outside: Gaussians, rows: np.ndarray) -> np.ndarray:
+    """Return the squared distance to the known OOD images; SSD_k = inside.distance(rows) less this."""
+    return nearest_squared_distance(rows, outside, transform=inside.standard)
+
+
+def pick_shots(
+    index: np.ndarray, labels: np.ndarray, settings: SsdkSettings, random, where: str
+) -> np.ndarray:
+    """Return which of the pool's P images to use, ascending positions in the pool: int64.
+
+    index [P]: places of the pool in the test split; labels [N] of the whole test split, -1 where
+    unknown (all unknown ones count as one class, as SSD does for its synthetic sets). Raises InputError
+    if the pool has too few images, or if none would be left to test on.
+    """
+    of = labels[index]
+    wanted = np.unique(labels) if settings.per_class else [None]
+    picks = []
+    for name in wanted:
+        pool = np.arange(len(index)) if name is None else np.flatnonzero(of == name)
+        if len(pool) < settings.k:
+            kind = "" if name is None else f" of class {name}"
+            raise InputError(
+                f"{where}: ssdk.k is {settings.k}, but the pool of shots has {len(pool)} images{kind}; "
+                "lower ssdk.k, turn per_class off, or let embed keep more shots"
+            )
+        picks.append(random.permutation(pool)[: settings.k])
+    picked = np.sort(np.concatenate(picks))
+    if len(picked) >= len(labels):
+        raise InputError(f"{where}: all {len(labels)} test images were picked as shots; lower ssdk.k")
+    return picked
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Test features [N, D] and their squared distances to ID train [N], the same in every repeat."""
+
+    features: np.ndarray
+    distance: np.ndarray
+
+
+def score_repeat(
+    inside: InDistribution,
+    outside: Gaussians,
+    id_test: ScoredRows,
+    ood_test: ScoredRows,
+    left_out: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return SSD_k scores of the ID images, of the OOD images kept, and the latters' places in the split.
+
+    left_out: places in the OOD test split of the images that `outside` was fitted on.
+    """
+    kept = np.setdiff1d(np.arange(len(ood_test.distance)), left_out)
+    id_scores = id_test.distance - shot_distance(inside, outside, id_test.features)
+    ood_scores = ood_test.distance - shot_distance(inside, outside, ood_test.features)
+    return id_scores, ood_scores[kept], kept

@@ -1,0 +1,53 @@
+"""A model as the functions that detectors of the network ask: gradients, maps of its layers, rotations."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sslood.nets.networks.files import Model
+from sslood.ood.kit.network_detector import Network
+
+
+def layers(backbone: nn.Module) -> list[nn.Module]:
+    """Return every convolution, and every block that is made of convolutions directly, in order.
+
+    The backbone itself is no block.
+    """
+    found = []
+    for module in backbone.modules():
+        holds = any(isinstance(child, nn.Conv2d) for child in module.children())
+        if module is not backbone and (isinstance(module, nn.Conv2d) or holds):
+            found.append(module)
+    return found
+
+
+def open_model(model: Model, *, mean, std, device: torch.device | str) -> Network:
+    """Return what can be asked of `model`, which is put into eval mode and takes no gradients."""
+    model.eval().requires_grad_(False)
+    classifies, turns = model.head is not None, model.rotation is not None
+
+    def maps(x: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
+        found: list[Tensor] = []
+        hooks = [
+            layer.register_forward_hook(lambda module, inputs, output: found.append(read(output)))
+            for layer in layers(model.backbone)
+        ]
+        try:
+            logits = model(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found, logits
+
+    def rotations(x: Tensor) -> Tensor:
+        return model.rotation(model.features(x))
+
+    return Network(
+        mean,
+        std,
+        gradients=model if classifies else None,
+        maps=maps if classifies else None,
+        rotations=rotations if turns else None,
+        device=device,
+    )

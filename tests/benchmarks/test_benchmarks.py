@@ -1,0 +1,44 @@
+"""Benchmarks can be started, and the page of what was measured names every one."""
+
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+
+import benchmarks
+from benchmarks.__main__ import BY_NAME
+from benchmarks.learning import standardised
+from tools.closure import ROOT
+
+NAMES = sorted({module.name for module in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_is_there_and_its_page_names_it(name):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert callable(module.main) and f"python -m benchmarks.{name}" in module.__doc__
+    assert f"`{name}`" in (ROOT / "benchmarks/README.md").read_text()
+
+
+def test_those_that_run_by_name_are_there():
+    assert set(BY_NAME) <= set(NAMES)
+
+
+def test_the_gain_is_judged_by_mcnemars_statistic():
+    """Of 40 images one names 9 that the other does not, and misses 4 that it does: (9 - 4) / sqrt(13)."""
+    mine, control = np.zeros(40, bool), np.zeros(40, bool)
+    mine[:9], control[9:13], mine[20:], control[20:] = True, True, True, True
+    assert standardised(mine, control) == pytest.approx(5 / 13**0.5)
+    assert standardised(control, mine) == pytest.approx(-5 / 13**0.5) and standardised(mine, mine) == 0
+
+
+def test_without_a_gpu_its_benchmarks_say_so(monkeypatch):
+    from click.testing import CliRunner
+
+    from benchmarks import gpu, recipe
+
+    monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
+    with pytest.raises(SystemExit, match="no CUDA device; try it with --small"):
+        gpu.main([])
+    assert CliRunner().invoke(recipe.main, []).exit_code == 1

@@ -1,0 +1,296 @@
+"""Set files from end to end, through the command that the pipeline runs."""
+
+import hashlib
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from sslood.core.errors import InputError
+from sslood.core.files import load_tensors
+from sslood.data.fetching.catalogue import load_catalogue
+from sslood.data.fetching.listing import listing
+from stages.download import main
+
+DIGITS = {
+    "id": "digits", "size": 16, "channels": 1, "validation": 0.1, "count": 80, "limit": 0, "seed": 0,
+    "heldout": [8, 9], "test": 0.3,
+}  # fmt: skip
+COLOUR = {**DIGITS, "size": 32, "channels": 3, "heldout": []}
+
+
+def download(out, name, role, **settings):
+    """Run the command as dvc.yaml does and return (tensors, metadata)."""
+    words = ["--set", name, "--role", role, "--out", str(out)]
+    for key, value in {**DIGITS, **settings}.items():
+        for item in value if isinstance(value, list) else [value]:
+            words += [f"--{key}", str(item)]
+    result = CliRunner().invoke(_plain(), words, catch_exceptions=False, standalone_mode=False)
+    assert result.output.count("\n") == 1 and result.output.startswith(str(out))
+    return load_tensors(out, kind="set")
+
+
+def _plain():
+    """The command without StageCommand's handling, so that tests see the InputError itself."""
+    return click.Command("download", callback=main.callback, params=main.params)
+
+
+def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
+    tensors, metadata = download(tmp_path / "x", "digits", "id")
+    index = {split: tensors[f"{split}.index"] for split in ("train", "validation", "test")}
+    kept = np.flatnonzero(load_digits().target < 8)
+    assert np.array_equal(np.sort(np.concatenate(list(index.values()))), kept)
+    assert metadata["splits"] == {split: len(rows) for split, rows in index.items()}
+    assert len(index["test"]) == round(0.3 * len(kept))
+    for split, rows in index.items():
+        assert np.array_equal(load_digits().target[rows], tensors[f"{split}.labels"])
+        share = np.bincount(tensors[f"{split}.labels"]) / len(rows)
+        assert np.abs(share - np.bincount(load_digits().target[kept]) / len(kept)).max() < 0.01
+    assert metadata["classes"] == list("01234567") and tensors["train.images"].shape[1:] == (1, 16, 16)
+    train = tensors["train.images"] / 255
+    assert np.isclose(metadata["mean"], train.mean()) and np.isclose(metadata["std"], train.std())
+
+
+def test_a_set_to_transfer_to_has_all_its_classes_and_splits(tmp_path):
+    tensors, metadata = download(tmp_path / "x", "digits", "transfer", id="cifar10")
+    assert metadata["classes"] == list("0123456789")  # what is held out concerns the ID set
+    assert sum(metadata["splits"].values()) == 1797 and len(metadata["splits"]) == 3
+    assert len(np.unique(tensors["train.labels"])) == 10
+
+
+def test_digits_are_enlarged_by_the_chain(tmp_path):
+    tensors, _ = download(tmp_path / "x", "digits", "id")
+    original = load_digits().images[tensors["test.index"][5]]
+    grey = Image.fromarray(np.rint(original * 255 / 16).astype(np.uint8))
+    assert np.array_equal(
+        tensors["test.images"][5, 0], np.asarray(grey.resize((16, 16), Image.Resampling.BILINEAR))
+    )
+
+
+def test_heldout_digits_are_the_other_classes(tmp_path):
+    tensors, metadata = download(tmp_path / "x", "digits_heldout", "near")
+    assert metadata["classes"] == ["8", "9"] and "mean" not in metadata
+    assert np.array_equal(tensors["test.index"], np.flatnonzero(load_digits().target >= 8))
+
+
+def test_corruptions_use_no_test_image(tmp_path):
+    """Every image is used at least once (count 2,000); none of them may come from a test split."""
+    known, _ = download(tmp_path / "id", "digits", "id")
+    tensors, metadata = download(tmp_path / "x", "corruptions", "tuning", count=2000)
+    assert set(metadata["splits"]) == {"train", "validation"}
+    inversion = metadata["classes"].index("inversion")
+    for split in ("train", "validation"):
+        rows = np.flatnonzero(tensors[f"{split}.labels"] == inversion)
+        base = known[f"{split}.images"][tensors[f"{split}.index"][rows]]
+        found = tensors[f"{split}.images"][rows]
+        assert ((found == base) | (found == 255 - base)).all()  # so `index` does point into that split
+        assert np.bincount(tensors[f"{split}.labels"]).tolist() == [250] * 8
+
+
+@pytest.mark.parametrize("name", ["digits", "letters", "photos", "blobs", "corruptions"])
+def test_same_bytes_twice(tmp_path, name):
+    role = {"digits": "id", "corruptions": "tuning"}.get(name, "far")
+    for out in ("a", "b"):
+        download(tmp_path / out, name, role)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    download(tmp_path / "c", name, role, seed=1)
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_limit_keeps_classes_in_proportion_and_splits_apart(tmp_path):
+    full, _ = download(tmp_path / "full", "digits", "id")
+    cut, metadata = download(tmp_path / "cut", "digits", "id", limit=80)
+    assert metadata["splits"] == {"train": 80, "validation": 80, "test": 80}
+    for split in metadata["splits"]:
+        assert np.abs(np.bincount(cut[f"{split}.labels"]) - 10).max() <= 1
+        assert set(cut[f"{split}.index"].tolist()) <= set(full[f"{split}.index"].tolist())
+
+
+def test_cifar10_from_the_mirror(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(mirror))
+    tensors, metadata = download(tmp_path / "x", "cifar10", "id", **{**COLOUR, "id": "cifar10"})
+    assert metadata["splits"] == {"train": 45000, "validation": 5000, "test": 10000}
+    assert np.bincount(tensors["validation.labels"]).tolist() == [500] * 10
+    assert np.allclose(metadata["mean"], [0.4914, 0.4822, 0.4465], atol=1e-3)  # the well-known means
+    assert np.allclose(metadata["std"], [0.2470, 0.2435, 0.2616], atol=1e-3)
+
+
+def test_real_far_sets_from_the_mirror(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(mirror))
+    for name, classes in (("mnist", 10), ("textures", 10), ("tiny_imagenet", 200), ("cifar100", 100)):
+        settings = {**COLOUR, "id": "cifar10", "limit": 400}
+        tensors, metadata = download(tmp_path / name, name, "far", **settings)
+        assert tensors["test.images"].shape == (400, 3, 32, 32) and len(metadata["classes"]) == classes
+        assert np.bincount(tensors["test.labels"], minlength=classes).min() >= 1
+    mnist = load_tensors(tmp_path / "mnist")[0]["test.images"]
+    assert (mnist[:, 0] == mnist[:, 1]).all()
+
+
+def pictures(folder, names, count=6):
+    for position, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            shape = (20 + number, 30, 3)
+            array = np.random.default_rng(10 * position + number).integers(0, 256, shape, np.uint8)
+            Image.fromarray(array).save(folder / name / f"{number}.png")
+
+
+def test_own_folder_as_ood_and_as_id(tmp_path):
+    pictures(tmp_path / "mine", ["cats", "dogs"])
+    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "validation": 0.25}
+    tensors, metadata = download(tmp_path / "a", "my_pictures", "far", **settings)
+    assert metadata["splits"] == {"test": 12} and metadata["classes"] == ["cats", "dogs"]
+    tensors, metadata = download(tmp_path / "b", "my_pictures", "id", **{**settings, "id": "my_pictures"})
+    assert metadata["splits"] == {"train": 6, "validation": 2, "test": 4}
+    settings |= {"id": "my_pictures"}
+    assert download(tmp_path / "c", "corruptions", "tuning", **settings)[1]["splits"]["train"] == 80
+
+
+def test_own_folder_with_published_splits(tmp_path):
+    pictures(tmp_path / "mine/train", ["cats", "dogs"], 10)
+    pictures(tmp_path / "mine/test", ["cats", "dogs"], 3)
+    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "id": "mine"}
+    assert download(tmp_path / "a", "mine", "id", **settings)[1]["splits"] == {
+        "train": 18,
+        "validation": 2,
+        "test": 6,
+    }
+    assert download(tmp_path / "b", "other", "far", **settings)[1]["splits"] == {"test": 6}
+
+
+def wrong(message, out, *args, **settings):
+    with pytest.raises(InputError, match=message) as failure:
+        download(out, *args, **settings)
+    assert not out.exists() and "\n" not in str(failure.value)
+
+
+def test_wrong_input_is_one_sentence(tmp_path):
+    out = tmp_path / "x"
+    wrong("unknown set 'leters'; known: .*letters.*folder", out, "leters", "far")
+    wrong("unknown role", out, "letters", "faar")
+    wrong("only a test split", out, "letters", "id", id="letters")
+    wrong("only a test split", out, "textures", "id", id="textures")
+    wrong("exactly the set named in `id`", out, "letters", "id")
+    wrong("exactly the set named in `id`", out, "digits", "far")
+    wrong("classes.heldout", out, "digits", "id", heldout=["eight"])
+    wrong("classes.heldout", out, "digits_heldout", "near", heldout=[])
+    wrong("two or more remain", out, "digits", "id", heldout=list("012345678"))
+    wrong("unknown set", out, "digits_heldout", "id", id="digits_heldout")
+    wrong("is not there", out, "mine", "far", folder=str(tmp_path / "nowhere"))
+    wrong("the same folder", out, "corruptions", "tuning", id="mine")
+    (tmp_path / "empty").mkdir()
+    wrong("no image", out, "mine", "far", folder=str(tmp_path / "empty"))
+    pictures(tmp_path / "one", ["cats"])
+    wrong("two classes", out, "mine", "id", folder=str(tmp_path / "one"), id="mine", heldout=[])
+
+
+def test_flat_folder_cannot_be_the_id_set(tmp_path):
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "flat/a.png")
+    wrong(
+        "one folder per class",
+        tmp_path / "x",
+        "mine",
+        "id",
+        folder=str(tmp_path / "flat"),
+        id="mine",
+        heldout=[],
+    )
+
+
+def test_mirror_copy_gives_the_same_file_whatever_its_place(mirror, tmp_path, monkeypatch):
+    digests = set()
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mnist").symlink_to(mirror / "mnist")
+        monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / place))
+        download(tmp_path / "x", "mnist", "far", limit=100)
+        digests.add(hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_heldout_classes_of_any_id_set(tmp_path):
+    pictures(tmp_path / "mine", ["cats", "dogs", "eels"])
+    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "id": "mine", "validation": 0.25}
+    settings |= {"heldout": ["dogs"]}
+    tensors, metadata = download(tmp_path / "a", "mine", "id", **settings)
+    assert metadata["classes"] == ["cats", "eels"] and sum(metadata["splits"].values()) == 12
+    rows = np.concatenate([tensors[f"{split}.index"] for split in metadata["splits"]])
+    assert sorted(rows) == [*range(6), *range(12, 18)]
+    tensors, metadata = download(tmp_path / "b", "mine_heldout", "near", **settings)
+    assert metadata["classes"] == ["dogs"] and tensors["test.index"].tolist() == list(range(6, 12))
+    assert tensors["test.labels"].tolist() == [0] * 6
+    wrong(
+        "classes.heldout is .*it has cats, dogs, eels",
+        tmp_path / "x",
+        "mine",
+        "id",
+        **settings | {"heldout": ["8"]},
+    )
+
+
+def test_fashion_mnist_with_held_out_classes(fashion_mnist, tmp_path):
+    """The real set, as Debian's package dataset-fashion-mnist installs it."""
+    settings = {"id": "fashion_mnist", "size": 28, "heldout": ["Sandal", "Bag"], "limit": 800}
+    tensors, metadata = download(tmp_path / "a", "fashion_mnist", "id", **settings)
+    assert len(metadata["classes"]) == 8 and "Bag" not in metadata["classes"]
+    assert metadata["splits"] == {"train": 800, "validation": 800, "test": 800}
+    near, held = download(tmp_path / "b", "fashion_mnist_heldout", "near", **settings)
+    assert held["classes"] == ["Sandal", "Bag"] and np.bincount(near["test.labels"]).tolist() == [400, 400]
+
+
+def test_list_names_every_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path))
+    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path))
+    output = CliRunner().invoke(_plain(), ["--list"]).output
+    assert [line.split()[0] for line in output.splitlines()[1:]] == list(load_catalogue())
+
+
+def test_list_says_what_is_here_and_what_is_missing(tmp_path, monkeypatch):
+    for name in ("cache", "mirror/mnist", "mirror/stl10_binary"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("cache/random_images_300k/300K_random_images.npy", "mirror/iSUN.tar.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "mirror/mnist/t10k-images-idx3-ubyte.gz").write_bytes(b"")  # without its labels
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
+    output = CliRunner().invoke(_plain(), ["--list"]).output
+    rows = {line.split()[0]: line.split("  ") for line in output.splitlines()}
+    where = {name: [cell.strip() for cell in row if cell.strip()][1] for name, row in rows.items()}
+    expected = {"digits": "built in", "random_images_300k": "cache", "isun": "mirror", "stl10": "mirror"}
+    expected |= {"mnist": "to fetch", "svhn": "to fetch", "imagenet": "by hand", "lsun_crop_fixed": "by hand"}
+    assert {name: where[name] for name in expected} == expected
+    assert "39,077 MB" in output and "1,281,167 train + 50,000 test" in output
+    assert all(entry.licence in output for entry in load_catalogue().values())
+
+
+def test_a_mirror_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="SSLOOD_DATA_MIRROR is .*nowhere', which is no folder here"):
+        listing(load_catalogue())
+    wrong("SSLOOD_DATA_MIRROR is .*nowhere', which is no folder here", tmp_path / "x", "svhn", "far")
+
+
+def test_no_torch_for_sets():
+    """Importing torch would cost each of a dozen short stages two seconds."""
+    code = (
+        "import sys, stages.download; sys.exit(any(name in sys.modules for name in ('torch', 'torchvision')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_committed_params_name_known_sets(root):
+    content = yaml.safe_load((root / "params.yaml").read_text())
+    unknown = [
+        name
+        for name, item in content["sets"].items()
+        if "folder" not in item and name not in (*load_catalogue(), f"{content['id']}_heldout")
+    ]
+    assert not unknown

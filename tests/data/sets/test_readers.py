@@ -1,0 +1,229 @@
+"""Readers on real files of the mirror, and on small files in the publishers' formats."""
+
+import gzip
+import hashlib
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from sklearn.datasets import load_digits
+
+from sslood.core.errors import InputError
+from sslood.data.fetching.catalogue import load_catalogue
+from sslood.data.sets.convert import convert
+from sslood.data.sets.readers import READERS, digest, list_images, read_digits, tree
+from sslood.data.sets.synthetic import package_folder
+
+CATALOGUE = load_catalogue()
+
+
+def test_catalogue_is_consistent():
+    for name, entry in CATALOGUE.items():
+        assert entry.name == name and entry.licence and entry.citation and entry.description
+        for file in entry.published:
+            assert (file.sources or file.folders) and all(
+                source.startswith(("http://", "https://")) for source in file.sources
+            )
+            assert len(file.md5) in (0, 32) and len(file.sha256) in (0, 64)
+        if entry.published:
+            assert entry.reader in READERS and entry.counts
+
+
+def test_checksums_agree_with_torchvision():
+    from torchvision import datasets
+
+    def md5s(name):
+        return {file.name: file.md5 for file in CATALOGUE[name].published}
+
+    assert md5s("cifar10") == {datasets.CIFAR10.filename: datasets.CIFAR10.tgz_md5}
+    assert md5s("cifar100") == {datasets.CIFAR100.filename: datasets.CIFAR100.tgz_md5}
+    assert md5s("mnist") == dict(datasets.MNIST.resources)
+    assert md5s("fashion_mnist") == dict(datasets.FashionMNIST.resources)
+    assert md5s("svhn") == {
+        datasets.SVHN.split_list[split][1]: datasets.SVHN.split_list[split][2] for split in ("train", "test")
+    }
+    assert md5s("textures") == {"dtd-r1.0.1.tar.gz": datasets.DTD._MD5}
+    assert md5s("kmnist") == dict(datasets.KMNIST.resources)
+    assert md5s("stl10") == {datasets.STL10.filename: datasets.STL10.tgz_md5}
+    assert md5s("flowers102") == dict(datasets.Flowers102._file_dict.values())
+    assert md5s("sun397") == {"SUN397.tar.gz": datasets.SUN397._DATASET_MD5}
+    assert md5s("places365") == dict([datasets.Places365._IMAGES_META[("val", True)]])
+    for name, kind in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)):
+        options = CATALOGUE[name].options
+        assert options["train"] == dict(kind.train_list) and options["test"] == dict(kind.test_list)
+        assert options["meta"] == {kind.meta["filename"]: kind.meta["md5"]}
+
+
+def test_checksums_agree_with_pytorch_ood():
+    from pytorch_ood.dataset import img
+
+    pairs = {
+        "tiny_imagenet": img.TinyImageNet,
+        "tiny_imagenet_crop_fixed": img.TinyImageNet,
+        "tiny_imagenet_resize_fixed": img.TinyImageNet,
+        "tiny_imagenet_crop": img.TinyImageNetCrop,
+        "tiny_imagenet_resize": img.TinyImageNetResize,
+        "lsun_crop": img.LSUNCrop,
+        "lsun_resize": img.LSUNResize,
+        "random_images_300k": img.TinyImages300k,
+    }
+    for name, theirs in pairs.items():
+        (file,) = CATALOGUE[name].published
+        assert file.name == theirs.filename
+        assert file.md5 == (theirs.md5 if name == "random_images_300k" else theirs.tgz_md5)
+
+
+def test_numbers_per_class_add_up():
+    for entry in CATALOGUE.values():
+        classes = {"cifar100": 100, "textures": 47, "flowers102": 102, "imagenet": 1000}.get(entry.name, 10)
+        classes = 200 if entry.name.startswith("tiny_imagenet") else classes
+        for split, numbers in entry.per_class.items():
+            total = sum(numbers) if isinstance(numbers, list) else classes * numbers
+            assert total == entry.counts[split], entry.name
+        assert set(entry.groups.values()) <= {"near", "far", "auxiliary"}
+        assert set(entry.groups) | set(entry.overlaps) <= set(CATALOGUE)
+
+
+def test_cifar10_is_the_official_one(mirror):
+    from torchvision.datasets import CIFAR10
+
+    entry = CATALOGUE["cifar10"]
+    files = {"cifar-10-python.tar.gz": mirror / "cifar-10-batches-py"}
+    train, test = (READERS["cifar"](files, split, entry.options) for split in ("train", "test"))
+    assert train.labels[:5].tolist() == [6, 9, 9, 4, 1]
+    assert np.bincount(train.labels).tolist() == [5000] * 10
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    assert train.classes[:2] == ("airplane", "automobile")
+    reference = CIFAR10(mirror, train=False)
+    assert np.array_equal(test.images, reference.data) and test.labels.tolist() == reference.targets
+
+
+def test_cifar_does_not_unpickle_what_it_cannot_verify(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was opened before its checksum was compared",))
+
+    for name in ("batches.meta", "test_batch"):
+        (tmp_path / name).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match="md5 is not the published"):
+        READERS["cifar"]({"x": tmp_path}, "test", CATALOGUE["cifar10"].options)
+
+
+def test_cifar100_from_a_folder_of_classes(mirror):
+    found = READERS["cifar"]({"x": mirror / "cifar100-test"}, "test", CATALOGUE["cifar100"].options)
+    assert np.bincount(found.labels).tolist() == [100] * 100
+    assert found.classes[0] == "apple" and found.classes[-1] == "worm"
+
+
+def test_mnist_class_counts(mirror):
+    files = {path.name: path for path in (mirror / "mnist").iterdir()}
+    found = READERS["idx"](files, "test", CATALOGUE["mnist"].options)
+    assert found.images.shape == (10000, 28, 28)
+    assert np.bincount(found.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_tiny_imagenet_follows_its_annotations(mirror):
+    folder = mirror / "tiny-imagenet-200"
+    found = READERS["tiny_imagenet"]({"x": folder}, "test", {})
+    assert len(found.images) == 10000 and np.bincount(found.labels).tolist() == [50] * 200
+    name, wnid = (folder / "val/val_annotations.txt").read_text().split()[:2]
+    assert found.images[0].name == name
+    assert sorted((folder / "wnids.txt").read_text().split())[found.labels[0]] == wnid
+
+
+def test_textures(mirror):
+    found = tree({"x": mirror / "dtd-short64"}, "test", {})
+    assert np.bincount(found.labels).tolist() == [120] * 10 and found.classes[0] == "banded"
+
+
+def test_digits_equal_scikit_learns():
+    images, labels = read_digits(package_folder("sklearn", "datasets/data") / "digits.csv.gz")
+    reference = load_digits()
+    assert np.array_equal(labels, reference.target)
+    assert np.abs(images / 255 - reference.images / 16).max() <= 0.5 / 255
+
+
+def test_svhn_ten_means_zero(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 7), np.uint8)
+    labels = np.array([[10], [1], [2], [9], [10], [5], [3]], np.uint8)
+    savemat(tmp_path / "test_32x32.mat", {"X": images, "y": labels})
+    found = READERS["svhn"](
+        {"test_32x32.mat": tmp_path / "test_32x32.mat"}, "test", CATALOGUE["svhn"].options
+    )
+    assert found.labels.tolist() == [0, 1, 2, 9, 0, 5, 3]
+    assert np.array_equal(found.images[3], images[..., 3])
+    (tmp_path / "test_32x32.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut short")
+    with pytest.raises(InputError, match="test_32x32.mat: not the set's Matlab file"):
+        READERS["svhn"]({"test_32x32.mat": tmp_path / "test_32x32.mat"}, "test", CATALOGUE["svhn"].options)
+
+
+@pytest.mark.parametrize("damage", ["cut", "magic", "count"])
+def test_idx_damage_is_named(tmp_path, damage):
+    options = {"test": ["images.gz", "labels.gz"], "classes": ["a", "b"]}
+    images = struct.pack(">I3I", 0x00000803, 3, 2, 2) + bytes(range(12))
+    labels = struct.pack(">2I", 0x00000801, 3) + bytes([0, 1, 1])
+    if damage == "cut":
+        images = images[:-1]
+    if damage == "magic":
+        images = b"\0\0\x0d\x03" + images[4:]
+    if damage == "count":
+        labels = struct.pack(">2I", 0x00000801, 2) + bytes([0, 1])
+    files = {name: tmp_path / name for name in options["test"]}
+    files["images.gz"].write_bytes(gzip.compress(images))
+    files["labels.gz"].write_bytes(labels)  # unpacked copies are read as well
+    with pytest.raises(InputError, match=r"\.gz"):
+        READERS["idx"](files, "test", options)
+
+
+def test_folder_flat_by_class_and_mixed(tmp_path):
+    picture = Image.new("RGB", (9, 9))
+    for name in ("a.png", "b.JPG", ".hidden.png"):
+        picture.save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert [os.path.basename(path) for path in list_images(tmp_path)] == ["a.png", "b.JPG"]
+    assert tree({"x": tmp_path}, "test", {}).labels.tolist() == [-1, -1]
+    (tmp_path / "cats").mkdir()
+    picture.save(tmp_path / "cats/c.webp")
+    with pytest.raises(InputError, match="beside class folders"):
+        tree({"x": tmp_path}, "test", {})
+    assert tree({"x": tmp_path}, "test", {"flat": True}).labels.tolist() == [-1] * 3
+    for name in ("a.png", "b.JPG"):
+        (tmp_path / name).unlink()
+    assert tree({"x": tmp_path}, "test", {}).classes == ("cats",)
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(InputError, match="no image"):
+        tree({"x": tmp_path}, "test", {})
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    """A folder of links to classes kept elsewhere is a set like any other; a link to nothing is named."""
+    for name in ("cats", "dogs"):
+        (tmp_path / "kept" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "kept" / name / "a.png")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/cats").symlink_to(tmp_path / "kept/cats")
+    (tmp_path / "mine/dogs").symlink_to(tmp_path / "kept/dogs")
+    (tmp_path / "kept/cats/again").symlink_to(tmp_path / "kept")
+    found = tree({"x": tmp_path / "mine"}, "test", {})
+    assert found.classes == ("cats", "dogs") and found.labels.tolist() == [0, 1]
+    (tmp_path / "mine/cats/gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = tree({"x": tmp_path / "mine"}, "test", {})
+    assert len(digest(found.images, tmp_path / "mine")) == 64
+    with pytest.raises(InputError, match=r"gone\.png: cannot be read"):
+        convert(found.images, 8, 3, "x")
+
+
+def test_digest_is_of_names_and_contents(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/x.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    lines = "".join(f"{name}\0{hashlib.sha256(name.encode()).hexdigest()}\n" for name in ("a/x.png", "b.png"))
+    for root in (tmp_path, Path(os.path.relpath(tmp_path))):
+        assert digest(list_images(root), root) == hashlib.sha256(lines.encode()).hexdigest()

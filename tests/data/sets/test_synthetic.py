@@ -1,0 +1,89 @@
+"""Statistics of noise and blobs against closed forms; letters and patches by what they must not be."""
+
+import numpy as np
+import pytest
+from PIL import ImageFont
+from scipy.stats import norm
+
+from sslood.data.sets import synthetic
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_uniform():
+    images = synthetic.uniform(200, 32, 3, rng())
+    assert images.shape == (200, 3, 32, 32) and images.dtype == np.uint8
+    counts = np.bincount(images.ravel(), minlength=256)
+    expected = images.size / 256
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_rademacher():
+    images = synthetic.rademacher(200, 32, 1, rng())
+    assert set(np.unique(images)) == {0, 255}
+    assert abs((images == 255).mean() - 0.5) < 5 * 0.5 / np.sqrt(images.size)
+
+
+def test_gaussian_is_a_clipped_normal():
+    images = synthetic.gaussian(200, 32, 3, rng()) / 255
+    tolerance = 5 / np.sqrt(images.size)
+    assert abs(images.mean() - 0.5) < 0.25 * tolerance
+    assert abs((images == 0).mean() - norm.cdf(0.5 / 255, 0.5, 0.25)) < tolerance
+    # E (x - 1/2)^2 of a normal clipped at two standard deviations
+    inside = 1 - 2 * norm.sf(2) - 2 * 2 * norm.pdf(2)
+    assert abs(images.var() - 0.25**2 * (inside + 4 * 2 * norm.sf(2))) < 1e-3
+
+
+def test_blobs_are_thresholded_and_blurred_over_space_only():
+    images = synthetic.blobs(400, 32, 3, rng())
+    assert images[(images > 0)].min() == round(0.75 * 255)
+    # share above the threshold: a mean of Bernoulli(0.7) with Gaussian weights w, variance p (1 - p) sum w^2
+    axis = np.exp(-0.5 * (np.arange(-6, 7) / 1.5) ** 2)
+    axis /= axis.sum()
+    deviation = np.sqrt(0.7 * 0.3) * (axis**2).sum()
+    middle = images[:, :, 8:24, 8:24] > 0
+    assert abs(middle.mean() - norm.sf(0.75, 0.7, deviation)) < 0.02
+    flat = middle.transpose(1, 0, 2, 3).reshape(3, -1)
+    assert np.abs(np.corrcoef(flat) - np.eye(3)).max() < 0.02  # channels independent
+    left, right = middle[..., :-1].ravel(), middle[..., 1:].ravel()
+    assert np.corrcoef(left, right)[0, 1] > 0.6  # neighbours are not
+
+
+def test_letters_leave_out_whatever_reads_as_a_digit():
+    assert not set(synthetic.LETTERS) & set("OoDQIilLjJZzSsBbGgqyY")
+    images, labels = synthetic.letters(230, 16, 1, 8, rng())
+    assert images.shape == (230, 1, 16, 16)
+    assert np.bincount(labels, minlength=len(synthetic.LETTERS)).tolist() == [10] * len(synthetic.LETTERS)
+    assert (images.max((1, 2, 3)) > 100).all() and (images.mean((1, 2, 3)) < 160).all()
+
+
+def test_letters_have_the_digits_seventeen_levels_at_their_own_raster():
+    images, _ = synthetic.letters(100, 8, 1, 8, rng())
+    assert set(np.unique(images)) <= {round(level * 255 / 16) for level in range(17)}
+
+
+def test_every_font_draws_every_letter_differently():
+    folder = synthetic.package_folder("matplotlib", "mpl-data/fonts/ttf")
+    for name in synthetic.FONTS:
+        font = ImageFont.truetype(str(folder / f"{name}.ttf"), 64)
+        cells = {synthetic.letter(character, font, 0.0, 1.0, 32).tobytes() for character in synthetic.LETTERS}
+        assert len(cells) == len(synthetic.LETTERS), name  # a missing glyph draws the same box
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_photos_have_content(size):
+    images, labels = synthetic.photos(40, size, 3, rng())
+    assert images.shape == (40, 3, size, size)
+    assert (images.std((2, 3)).max(1) >= 10).all() and np.bincount(labels).tolist() == [20, 20]
+
+
+def test_same_seed_same_bytes():
+    for make in synthetic.NOISES.values():
+        assert np.array_equal(make(9, 16, 1, rng(3)), make(9, 16, 1, rng(3)))
+        assert not np.array_equal(make(9, 16, 1, rng(3)), make(9, 16, 1, rng(4)))
+    for first, second in zip(
+        synthetic.letters(9, 16, 1, 8, rng(3)), synthetic.letters(9, 16, 1, 8, rng(3)), strict=True
+    ):
+        assert np.array_equal(first, second)

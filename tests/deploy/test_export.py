@@ -1,0 +1,183 @@
+"""ONNX graphs: every detector's form against the detector, a whole scorer in onnxruntime on real digits."""
+
+import contextlib
+import io
+import json
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from sslood.commands import deploy, export
+from sslood.core.files import load_tensors
+from sslood.data.images.resident import normalise
+from sslood.deploy.calibrated import KINDS
+from sslood.deploy.graphs import FORMS
+from sslood.deploy.scorer import load_deployed
+from sslood.nets.inference.extract import batches, extract, outputs
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.files import save_model
+from sslood.nets.networks.heads import build_head
+from sslood.ood.kit.outputs import Head, Outputs, part_of
+from stages import embed
+from tests.kit.small import call, model_metadata, write_params, write_sets
+from tests.nets.networks.test_published_resnet20 import MEAN, STD, cifar10_test, published
+from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
+
+SETTINGS = {"knn": {"k": 5}, "ssd": {"clusters": 3}}
+VARIANTS = [(name, SETTINGS.get(name, {})) for name in FORMS]
+VARIANTS += [("ash", {"variant": "b"}), ("ash", {"variant": "p"}), ("gen", {"top": 3, "gamma": 0.3})]
+PARTS = ("features", "logits")
+MAGNIFYING = ("rmds", "vim", "gmm")  # by differences of large numbers, or by many steep covariances
+
+
+def fitted(name, settings):
+    return KINDS[name](KINDS[name].Settings(**settings), seed=0).fit(TRAIN, VALIDATION)
+
+
+def form(name, detector):
+    state = {key: torch.from_numpy(array.copy()) for key, array in detector.state.items()}
+    return FORMS[name](state, detector.settings)
+
+
+@pytest.mark.parametrize("name, settings", VARIANTS)
+def test_a_form_gives_the_scores_of_its_detector(name, settings):
+    detector = fitted(name, settings)
+    found = {part: torch.from_numpy(getattr(TEST, part)).double() for part in PARTS}
+    scores = detector.score(TEST)
+    assert np.std(scores) > 0
+    np.testing.assert_allclose(form(name, detector)(found).numpy(), scores, rtol=1e-6, atol=1e-9)
+
+
+class All(torch.nn.Module):
+    """uint8 images -> scores [N, detectors] of many detectors, and what they read."""
+
+    def __init__(self, network, forms):
+        super().__init__()
+        self.network, self.forms = network, forms
+
+    def forward(self, images):
+        found = outputs(self.network, normalise(images, MEAN, STD))
+        wide = {part: value.double() for part, value in found.items()}
+        return torch.stack([score(wide) for score in self.forms], 1), *(found[part] for part in PARTS)
+
+
+def apart(found, expected):
+    """Largest difference in units of max(1, |score|)."""
+    return (np.abs(found - expected) / np.maximum(1.0, np.abs(expected))).max()
+
+
+def test_every_detector_in_onnxruntime_on_real_images(mirror, tmp_path):
+    """CIFAR-10 through the published ResNet-20: from its features each graph gives the scores here to 1e-6.
+
+    From the images, a network in float32 has errors of its own: rmds, vim and gmm magnify them beyond 1e-5
+    here and there alike, which the same network in float64 shows.
+    """
+    network, (images, labels) = published(mirror).eval(), cifar10_test(mirror, 1000)
+    arrays = extract(network, batches(images, 250), mean=MEAN, std=STD)
+    head = Head(network.head.weight.detach().numpy(), network.head.bias.detach().numpy())
+    about = {"classes": 10, "head": head}
+    all_images = Outputs("cifar10", labels=labels, **about, **arrays)
+    train, validation, test = (
+        part_of(all_images, slice(*ends)) for ends in [(0, 700), (700, 850), (850, None)]
+    )
+    detectors = {
+        name: KINDS[name](KINDS[name].Settings(**SETTINGS.get(name, {}))).fit(train, validation)
+        for name in FORMS
+    }
+    graph = All(network, [form(*pair) for pair in detectors.items()]).eval()
+    example, dynamic = (torch.from_numpy(images[:2]),), {"images": {0: torch.export.Dim("batch")}}
+    path = tmp_path / "all.onnx"
+    torch.onnx.export(graph, example, path, input_names=["images"], dynamic_shapes=dynamic, verbose=False)
+    session, tests = onnxruntime.InferenceSession(path), images[850:]
+    wide = network.double()
+    with torch.inference_mode():
+        exact = outputs(wide, normalise(torch.from_numpy(tests), MEAN, STD).double())
+    exact = Outputs("float64", **{part: exact[part].numpy() for part in PARTS})
+    for count in (1, len(tests)):
+        scores, features, logits = session.run(None, {"images": tests[:count]})
+        theirs = Outputs("onnxruntime", features=features, logits=logits)
+        few = part_of(test, slice(0, count))
+        for (name, detector), column in zip(detectors.items(), scores.T, strict=True):
+            assert apart(column, detector.score(theirs)) < 1e-6, name
+            own = apart(detector.score(test), detector.score(exact)) if name in MAGNIFYING else 0.0
+            assert apart(column, detector.score(few)) < max(1e-5, 3 * own) and own < 1e-3, name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Real digits, a classifier that has not learned, and mahalanobis deployed with it."""
+    folder = tmp_path_factory.mktemp("export")
+    write_sets(folder)
+    with seeded(0):
+        modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
+    model = folder / "digital-0.safetensors"
+    save_model(model, modules, model_metadata(name="digital", head_classes=list(range(8))))
+    params = write_params(folder / "params.yaml")
+    params.write_text(params.read_text() + "posthoc: {mahalanobis: {ridge: 1.0e-3}}\n")
+    embeddings = folder / "e" / "digital.safetensors"
+    sets = {"sets": f"{params}:sets", "sets_dir": folder, "id": "digits", "recipe": f"{params}:augment.shots"}
+    assert not call(embed.main, model=model, **sets, batch_size=64, shots=2, copies=2, seed=0, out=embeddings)
+    chosen = {"detector": "mahalanobis", "alpha": 0.05, "params": params}
+    assert not call(deploy.main, model=model, embeddings=embeddings, **chosen, out=folder / "d.safetensors")
+    return folder
+
+
+def exported(folder, name="d.onnx"):
+    return call(export.main, detector=folder / "d.safetensors", out=folder / name)
+
+
+@pytest.fixture(scope="module")
+def graph(folder):
+    """The scorer's ONNX file."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert exported(folder) == 0
+    assert "mahalanobis on digital; score, p_value, is_ood, predicted_class" in out.getvalue()
+    return folder / "d.onnx"
+
+
+def test_a_whole_scorer_in_onnxruntime(folder, graph):
+    scorer = load_deployed(folder / "d.safetensors")
+    images = load_tensors(folder / "digits.safetensors")[0]["test.images"]
+    images = np.concatenate([load_tensors(folder / "noise.safetensors")[0]["test.images"][:20], images])
+    session = onnxruntime.InferenceSession(graph)
+    for count in (1, 7, len(images)):
+        expected = scorer.decide(images[:count])
+        values, p, is_ood, place = session.run(None, {"images": images[:count]})
+        np.testing.assert_allclose(values, expected.scores, rtol=1e-5)
+        clear = np.abs(expected.scores - scorer.calibrated.threshold.value) > 1e-3
+        np.testing.assert_array_equal(is_ood[clear], expected.is_ood[clear])
+        np.testing.assert_allclose(p, expected.p_values, atol=1.5 / 101)  # one image of 100 may change sides
+        assert [str(c) for c in place] == expected.predicted
+    assert 0 < is_ood.sum() < len(images)
+
+
+def test_the_graph_says_how_to_use_it(folder, graph):
+    proto = onnx.load(graph)
+    onnx.checker.check_model(proto, full_check=True)
+    about = {entry.key: entry.value for entry in proto.metadata_props}
+    assert about["input"].startswith("images: uint8 (batch, 1, 8, 8), values 0 to 255, grey")
+    assert about["score"] == "larger = more out-of-distribution"
+    assert json.loads(about["classes"]) == [str(label) for label in range(8)]
+    threshold = load_deployed(folder / "d.safetensors").calibrated.threshold
+    assert json.loads(about["threshold"]) == threshold.value and json.loads(about["alpha"]) == 0.05
+
+
+def test_refuses(folder, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.delitem(FORMS, "mahalanobis")
+        assert exported(folder, "none.onnx") == 1
+    found = capsys.readouterr().err
+    assert "'mahalanobis' cannot be written as ONNX; these can: ash, dice" in found
+    with monkeypatch.context() as patch:
+        patch.setattr("sslood.deploy.onnx.LARGEST", 1000)
+        assert exported(folder, "none.onnx") == 1
+    assert "more than the 2 GiB of one ONNX file" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnxscript", None)
+        assert exported(folder, "none.onnx") == 1
+    assert "pip install -r requirements-onnx.txt" in capsys.readouterr().err
+    assert not (folder / "none.onnx").exists()

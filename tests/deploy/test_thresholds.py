@@ -1,0 +1,159 @@
+"""Thresholds: coverage by simulation, p-values by counting, combinations against scipy."""
+
+import mpmath
+import numpy as np
+import pytest
+from scipy.stats import beta, combine_pvalues, false_discovery_control, kstest
+
+from sslood.core.errors import InputError
+from sslood.deploy.thresholds import (
+    adjusted_p_values,
+    combine,
+    conformal_threshold,
+    discoveries,
+    images_needed,
+    p_values,
+    tail_p_values,
+)
+
+
+@pytest.mark.parametrize("count, alpha", [(19, 0.05), (100, 0.05), (73, 0.29), (500, 0.1)])
+def test_coverage_and_its_distribution_over_10000_calibration_sets(count, alpha):
+    draws = np.random.default_rng(count).random((10_000, count))  # a uniform score is its own rate
+    found = [conformal_threshold(row, alpha) for row in draws]
+    rates = 1 - np.array([threshold.value for threshold in found])
+    exact = np.floor((count + 1) * alpha + 1e-9)
+    error = 4 * rates.std() / 100
+    assert rates.mean() <= alpha + error, "more ID images are called OOD than asked"
+    assert rates.mean() > alpha - 1 / (count + 1) - error, "the slack is below 1 / (n + 1)"
+    assert kstest(rates, beta(exact, count + 1 - exact).cdf).pvalue > 1e-4
+    inside = np.mean((rates >= found[0].low) & (rates <= found[0].high))
+    assert inside == pytest.approx(0.95, abs=0.01)
+
+
+def test_written_decimals_are_exact():
+    scores = np.arange(1, 100)  # n + 1 = 100
+    for percent in range(1, 100):
+        assert conformal_threshold(scores, percent / 100).value == 100 - percent
+
+
+def test_says_how_many_images_are_needed():
+    assert [images_needed(alpha) for alpha in (0.5, 0.05, 0.01, 0.001)] == [1, 19, 99, 999]
+    for alpha in (0.3, 0.07, 0.05):
+        needed = images_needed(alpha)
+        assert conformal_threshold(np.arange(needed), alpha).value == needed - 1
+        with pytest.raises(InputError, match=f"at least {needed} calibration images, there are {needed - 1}"):
+            conformal_threshold(np.arange(needed - 1), alpha)
+    for alpha in (0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="alpha"):
+            conformal_threshold(np.arange(10), alpha)
+    with pytest.raises(InputError, match="1 of 2 calibration scores are NaN"):
+        conformal_threshold([0.0, np.nan], 0.5)
+
+
+def test_p_values_count_and_agree_with_the_threshold():
+    random = np.random.default_rng(0)
+    for calibration, scores in [
+        (random.normal(size=99), random.normal(size=500)),
+        (random.integers(0, 5, 99), random.integers(-1, 7, 500)),
+        (np.array([-np.inf, 0, 0, np.inf] * 10), np.array([-np.inf, 0, 1, np.inf])),
+    ]:
+        found = p_values(calibration, scores)
+        counted = (1 + (calibration >= scores[:, None]).sum(1)) / (len(calibration) + 1)
+        np.testing.assert_array_equal(found, counted)
+        for alpha in (0.05, 0.1, 0.33):
+            above = scores > conformal_threshold(calibration, alpha).value
+            np.testing.assert_array_equal(found <= alpha, above)
+
+
+def test_p_values_of_id_images_are_not_too_small_with_or_without_ties():
+    random = np.random.default_rng(1)
+    for draw in (random.random, lambda shape: random.integers(0, 4, shape)):
+        calibration, own = draw((4000, 29)), draw((4000, 1))
+        found = np.array([p_values(c, o)[0] for c, o in zip(calibration, own, strict=True)])
+        for level in (0.05, 0.1, 0.5, 0.9):
+            assert (found <= level).mean() <= level + 4 * np.sqrt(level * (1 - level) / 4000)
+
+
+def test_fisher_equals_scipy_and_simes_its_definition():
+    p = np.random.default_rng(2).random((4, 200)) ** 3 + 1e-12
+    expected = [combine_pvalues(column, method="fisher").pvalue for column in p.T]
+    np.testing.assert_allclose(combine(p, "fisher"), expected, rtol=1e-12)
+    simes = [false_discovery_control(column).min() for column in p.T]  # Simes is BH's smallest step
+    np.testing.assert_allclose(combine(p, "simes"), simes, rtol=1e-12)
+
+
+def test_cauchy_to_fifty_digits_and_for_equal_values():
+    p = np.random.default_rng(3).random((3, 40)) ** 8 + 1e-300
+    with mpmath.workdps(50):
+        for column, found in zip(p.T.tolist(), combine(p, "cauchy"), strict=True):
+            mean = mpmath.fsum(mpmath.cot(mpmath.pi * x) for x in column) / 3
+            exact = mpmath.atan2(1, mean) / mpmath.pi
+            assert found == pytest.approx(float(exact), rel=1e-10)
+    same = np.tile([1e-200, 1e-9, 0.3, 0.8, 1.0], (5, 1))
+    np.testing.assert_allclose(combine(same, "cauchy"), same[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["fisher", "simes", "cauchy"])
+def test_combinations_of_uniform_p_values_are_uniform(method):
+    found = combine(np.random.default_rng(4).random((3, 20_000)), method)
+    assert kstest(found, "uniform").pvalue > 1e-4
+    one = np.array([[0.01, 0.5, 1.0]])
+    np.testing.assert_allclose(combine(one, method), one[0], rtol=1e-12)
+
+
+def test_ranks_among_references_go_on_beyond_the_last_one():
+    random = np.random.default_rng(7)
+    reference = random.normal(size=200)
+    scores = np.sort(np.concatenate([random.normal(size=300), np.linspace(3, 1e6, 50), [np.inf]]))
+    found = tail_p_values(reference, scores)
+    inside = scores <= reference.max()
+    counted = (0.5 + (reference >= scores[:, None]).sum(1)) / 201
+    np.testing.assert_allclose(found[inside], counted[inside], rtol=1e-15)
+    assert (np.diff(found[~inside]) < 0).all() and found[~inside].max() < 0.5 / 201
+    assert found.min() > 0 and tail_p_values(reference, [-np.inf])[0] == 200.5 / 201
+    tenth = np.sort(reference)[-20:]
+    excess = 3 * (tenth.mean() - tenth[0])  # three mean excesses beyond: a quarter
+    assert tail_p_values(reference, [reference.max() + excess])[0] == pytest.approx(0.5 / 201 / 4)
+    for odd in (np.zeros(5), np.array([-np.inf, 0.0, np.inf]), np.array([1.0])):
+        values = tail_p_values(odd, [-np.inf, 0.0, 1.0, 5.0, np.inf])
+        assert (np.diff(values) <= 0).all() and values.min() > 0 and values.max() < 1
+
+
+def test_benjamini_hochberg_equals_scipy_and_keeps_the_rate():
+    random = np.random.default_rng(5)
+    for p in (random.random(300), random.integers(1, 20, 300) / 20, np.array([1.0]), np.zeros(3)):
+        np.testing.assert_allclose(adjusted_p_values(p), false_discovery_control(p), rtol=1e-12)
+    shares = []
+    for _ in range(300):
+        calibration, own, far = random.normal(size=200), random.normal(size=90), random.normal(3, 1, size=10)
+        called = adjusted_p_values(p_values(calibration, np.concatenate([own, far]))) <= 0.2
+        shares.append(called[:90].sum() / max(1, called.sum()))
+    assert np.mean(shares) <= 0.2 + 4 * np.std(shares) / np.sqrt(300)
+
+
+def test_discoveries_over_10000_batches_of_one_calibration_size():
+    random = np.random.default_rng(6)
+    shares, found = [], []
+    for _ in range(10_000):
+        calibration, own, far = random.normal(size=60), random.normal(size=16), random.normal(3, 1, size=4)
+        called = discoveries(p_values(calibration, np.concatenate([own, far])), 0.2, 60)
+        shares.append(called[:16].sum() / max(1, called.sum()))
+        found.append(called[16:].mean())
+    # Bates et al. (2023), theorem 2: the rate times the share of ID images, and no more
+    assert np.mean(shares) <= 0.2 * 16 / 20 + 4 * np.std(shares) / 100
+    assert np.mean(found) > 0.5
+
+
+def test_refuses():
+    with pytest.raises(InputError, match="rate of 0.05 needs at least 19 calibration images, there are 18"):
+        discoveries(np.ones(3), 0.05, 18)
+    with pytest.raises(InputError, match="unknown combination 'mean'"):
+        combine(np.ones((2, 3)), "mean")
+    for bad in ([[0.0, 0.5]], [[1.5]], [[np.nan]]):
+        with pytest.raises(InputError, match="above 0 and not above 1"):
+            combine(np.array(bad), "simes")
+    with pytest.raises(InputError, match="shape"):
+        combine(np.array([0.5]), "simes")
+    with pytest.raises(InputError, match="between 0 and 1"):
+        adjusted_p_values(np.array([0.5, 1.2]))

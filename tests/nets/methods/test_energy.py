@@ -1,0 +1,188 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from pytorch_ood.loss import EnergyRegularizedLoss
+from scipy.special import log_softmax, logsumexp
+
+from sslood.core.files import load_tensors, read_metadata
+from sslood.nets.methods.energy import auto_margins, energy, energy_objective, untrained_margins
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.files import save_model
+from sslood.nets.networks.heads import build_head
+from stages.energy import main
+from stages.train import main as train
+from tests.kit.small import call, model_metadata, write_encoder, write_params, write_sets
+
+SECTION = {
+    "epochs": 3,
+    "batch_size": 50,
+    "auxiliary_batch_size": 100,
+    "lr": 0.01,
+    "final_lr": 1e-6,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 5e-4,
+    "weight": 0.1,
+    "margins": "auto",
+    "m_in": -23.0,
+    "m_out": -5.0,
+    "save_every": 1,
+}
+
+CLASSIFIER = {
+    "labels": 100,
+    "epochs": 6,
+    "batch_size": 50,
+    "optimiser": "sgd",
+    "lr": 0.1,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 5e-4,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "label_smoothing": 0.0,
+    "freeze": "none",
+    "save_every": 1,
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("SSLOOD_THREADS", "1")
+    sets = write_sets(tmp_path)
+    return {
+        "seed": 0,
+        "id_set": sets["digits"],
+        "auxiliary": sets["corruptions"],
+        "init_model": write_encoder(tmp_path / "scratch-0.safetensors"),
+        "name": "energy_full_scratch",
+        "mode": "full",
+        "recipe": f"{write_params(tmp_path / 'params.yaml')}:augment.classifier",
+        "out": tmp_path / "out.safetensors",
+        "out_curves": tmp_path / "curves.csv",
+        **SECTION,
+    }
+
+
+def write_classifier(path):
+    with seeded(0):
+        modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
+    save_model(path, modules, model_metadata(name="classifier_scratch", head_classes=list(range(8))))
+
+
+def logits(scale=10.0):
+    return scale * torch.randn(24, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_energy_is_minus_logsumexp_and_does_not_overflow():
+    x = logits(1000.0)
+    np.testing.assert_allclose(energy(x), -logsumexp(x.numpy(), axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("m_in", "m_out"), [(-23.0, -5.0), (-12.0, -9.0)])
+def test_objective_equals_pytorch_oods_with_gradients(m_in, m_out):
+    labels = torch.arange(10) % 6
+    ours, theirs = (logits().requires_grad_() for _ in range(2))
+    loss, terms = energy_objective(ours, labels, weight=0.1, m_in=m_in, m_out=m_out)
+    targets = torch.cat((labels, torch.full((14,), -1)))
+    reference = EnergyRegularizedLoss(alpha=0.1, margin_in=m_in, margin_out=m_out)(theirs, targets)
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-12)
+    loss.backward()
+    reference.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-14)
+    assert terms["energy_id"].item() == pytest.approx(-logsumexp(logits().numpy()[:10], axis=1).mean())
+
+
+def test_auto_margins_follow_the_energies_and_their_scale():
+    rng = np.random.default_rng(0)
+    inside, outside = torch.tensor(rng.normal(-10, 1, 5001)), torch.tensor(rng.normal(-4, 1, 4001))
+    m_in, m_out = auto_margins(inside, outside)
+    assert m_in == pytest.approx(np.median(inside), rel=1e-12)
+    assert m_out == pytest.approx(np.median(outside), rel=1e-12)
+    overlapping = auto_margins(inside, inside)
+    assert overlapping[1] == pytest.approx(np.quantile(inside, 0.95), rel=1e-12)
+    scaled = auto_margins(3 * inside - 1, 3 * outside - 1)
+    assert scaled == pytest.approx((3 * m_in - 1, 3 * m_out - 1))
+
+
+def test_untrained_margins_are_the_energies_they_claim():
+    m_in, m_out = untrained_margins(8)
+    assert m_out == pytest.approx(-logsumexp(np.zeros(8)))
+    x = np.zeros(8)
+    x[0] = math.log(0.99 / 0.01 * 7)
+    assert math.exp(log_softmax(x)[0]) == pytest.approx(0.99)
+    assert m_in == pytest.approx(-logsumexp(x))
+
+
+def test_full_mode_parts_the_energies_of_a_trained_classifier(run, capsys):
+    start = run["init_model"].parent / "classifier-0.safetensors"
+    shared = {key: run[key] for key in ("seed", "id_set", "init_model", "recipe", "out_curves")}
+    assert call(train, **shared, **CLASSIFIER, name="classifier_scratch", out=start) == 0
+    before = float(run["out_curves"].read_text().splitlines()[-1].rsplit(",", 1)[1])
+    assert call(main, **{**run, "init_model": start, "epochs": 6}) == 0
+    assert "margins" in capsys.readouterr().out
+    names, *rows = (line.split(",") for line in run["out_curves"].read_text().splitlines())
+    first, last = (dict(zip(names, map(float, row), strict=True)) for row in (rows[0], rows[-1]))
+    settings = read_metadata(run["out"], kind="model")["settings"]
+    start_gap = settings["start_mean_energy"]["auxiliary"] - settings["start_mean_energy"]["id"]
+    assert last["energy_auxiliary"] - last["energy_id"] > start_gap + 0.1
+    assert last["margin_loss"] < first["margin_loss"]
+    # what fine-tuning must not cost: the accuracy that the classifier had (chance is 0.125)
+    assert before > 0.8 and last["validation_accuracy"] >= before - 0.03
+
+
+def test_an_encoder_gets_a_fresh_head_and_the_margins_of_one(run):
+    assert call(main, **{**run, "epochs": 1}) == 0
+    metadata = read_metadata(run["out"], kind="model")
+    settings = metadata["settings"]
+    assert (settings["m_in"], settings["m_out"]) == pytest.approx(untrained_margins(8))
+    assert settings["mode"] == "full" and settings["init"] == "scratch"
+    assert metadata["objective"] == "energy" and metadata["head_classes"] == list(range(8))
+
+
+def test_head_mode_leaves_the_backbone_to_the_last_bit(run):
+    assert call(main, **{**run, "mode": "head"}) == 0
+    before, after = load_tensors(run["init_model"])[0], load_tensors(run["out"])[0]
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+def test_full_mode_keeps_the_batch_norm_statistics_and_moves_the_weights(run):
+    assert call(main, **run) == 0
+    before, after = load_tensors(run["init_model"])[0], load_tensors(run["out"])[0]
+    for name in before:
+        same = (after[name] == before[name]).all()
+        assert same == any(part in name for part in ("running", "tracked")), name
+
+
+def test_a_classifiers_head_is_the_start_and_margins_are_measured(run):
+    write_classifier(run["init_model"])
+    assert call(main, **{**run, "lr": 1e-9, "final_lr": 1e-9}) == 0
+    before, after = load_tensors(run["init_model"])[0], load_tensors(run["out"])[0]
+    np.testing.assert_allclose(after["head.weight"], before["head.weight"], atol=1e-5)
+    settings = read_metadata(run["out"])["settings"]
+    assert settings["m_in"] < settings["m_out"] and settings["m_in"] != pytest.approx(untrained_margins(8)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"auxiliary_batch_size": 151}, "batch_size is 151, but the set has 150"),
+        ({"margins": "fixed", "m_in": -3.0}, "use m_in below m_out"),
+        ({"margins": "some"}, "must be one of auto, fixed"),
+        ({"auxiliary": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
+        ({"weight": -1.0}, "weight"),
+    ],
+)
+def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):
+    assert call(main, **{**run, **change}) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_set_without_auxiliaries_is_refused(run, capsys):
+    run["auxiliary"] = run["id_set"].parent / "heldout.safetensors"
+    assert call(main, **run) == 1
+    assert "no tensor 'train.images'" in capsys.readouterr().err

@@ -1,0 +1,44 @@
+"""Steps of pretraining on a CUDA device that is pretended: nothing is read back, nothing copied in a step."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from benchmarks import gpu
+from sslood.core.machine import Machine
+from tests.kit.pretended import CUDA, pretended_cuda
+from tests.kit.registries import OBJECTIVES
+
+FORM = replace(gpu.LARGE, batch=16)
+HERE = Machine(CUDA, bf16=True, compile=False, scratch=Path("scratch"))
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"scratch"}))
+def test_a_step_neither_waits_for_the_card_nor_leaves_it(name):
+    with pretended_cuda() as copies:
+        run = gpu.build(name, FORM, HERE, "cifar10", clip=1.0)
+        order = list(run.data.epoch_batches(0, 0, FORM.batch))  # travels once an epoch
+        batches = run.data.batches(order)
+        run.objective.before_epoch(0, torch.Generator(CUDA))
+        copies.watching = True
+        terms = [run._step(step, batches, torch.Generator(CUDA)) for step in range(2)]
+    assert {term.device for step in terms for term in step.values()} == {CUDA}
+    assert {term.dtype for step in terms for term in step.values()} == {torch.float32}
+    assert {weight.grad.device for weight in run.modules.parameters() if weight.requires_grad} == {CUDA}
+    assert copies.found == []
+
+
+def test_what_the_test_above_would_find():
+    with pretended_cuda() as copies:
+        x = torch.zeros(3, device=CUDA)
+        with pytest.raises(DataDependentOutputException):
+            x.sum().item()
+        with pytest.raises(RuntimeError, match="device"):
+            x + torch.zeros(3)
+        copies.watching = True
+        torch.zeros(3).to(CUDA)
+        x.cpu()
+    assert len(copies.found) == 2

@@ -1,0 +1,139 @@
+"""Every loss against a direct double loop in float64, values and gradients, and its symmetries."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sslood.nets.losses.barlow_twins import EPSILON as BARLOW_EPSILON
+from sslood.nets.losses.barlow_twins import barlow_twins
+from sslood.nets.losses.contrastive import alignment, nt_xent, repulsion
+from sslood.nets.losses.vicreg import EPSILON as VICREG_EPSILON
+from sslood.nets.losses.vicreg import covariance, invariance, variance, vicreg
+from sslood.nets.objectives.supcon import supcon
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 3])
+
+
+def direct_contrastive(z1, z2, positives, temperature):
+    """-mean_i mean_{p in positives(i)} log softmax, pair by pair."""
+    z = torch.cat((z1, z2))
+    z = [row / row.square().sum().sqrt() for row in z]
+    total = 0.0
+    for i in range(len(z)):
+        scores = [torch.dot(z[i], z[a]) / temperature for a in range(len(z))]
+        denominator = torch.log(sum(scores[a].exp() for a in range(len(z)) if a != i))
+        total = total - sum(scores[p] - denominator for p in positives(i)) / len(positives(i))
+    return total / len(z)
+
+
+def direct_nt_xent(z1, z2):
+    n = len(z1)
+    return direct_contrastive(z1, z2, lambda i: [(i + n) % (2 * n)], 0.3)
+
+
+def direct_supcon(z1, z2):
+    labels = LABELS.repeat(2).tolist()
+    same = [[p for p in range(len(labels)) if p != i and labels[p] == labels[i]] for i in range(len(labels))]
+    return direct_contrastive(z1, z2, lambda i: same[i], 0.3)
+
+
+def direct_barlow_twins(z1, z2):
+    n, d = z1.shape
+    a, b = ((z - z.mean(0)) / (z.var(0, correction=0) + BARLOW_EPSILON).sqrt() for z in (z1, z2))
+    total = 0.0
+    for i in range(d):
+        for j in range(d):
+            c = sum(a[k, i] * b[k, j] for k in range(n)) / n
+            total = total + ((c - 1) ** 2 if i == j else 0.005 * c**2)
+    return total
+
+
+def direct_vicreg(z1, z2):
+    n, d = z1.shape
+    total = 25 * sum((z1[k, i] - z2[k, i]) ** 2 for k in range(n) for i in range(d)) / (n * d)
+    for z in (z1, z2):
+        z = z - z.mean(0)
+        for i in range(d):
+            for j in range(d):
+                c = sum(z[k, i] * z[k, j] for k in range(n)) / (n - 1)
+                if i == j:
+                    total = total + 25 / 2 / d * torch.relu(1 - (c + VICREG_EPSILON).sqrt())
+                else:
+                    total = total + c**2 / d
+    return total
+
+
+PAIRS = {
+    "nt_xent": (lambda a, b: nt_xent(a, b, 0.3)[0], direct_nt_xent),
+    "supcon": (lambda a, b: supcon(a, b, LABELS, 0.3)[0], direct_supcon),
+    "barlow_twins": (lambda a, b: barlow_twins(a, b, 0.005)[0], direct_barlow_twins),
+    "vicreg": (lambda a, b: vicreg(a, b, 25, 25, 1)[0], direct_vicreg),
+}
+
+
+def projections(d):
+    rng = np.random.default_rng(d)
+    z1 = rng.normal(size=(7, d))
+    z2 = z1 + 0.5 * rng.normal(size=(7, d))
+    return [torch.from_numpy(0.8 * z).requires_grad_() for z in (z1, z2)]
+
+
+@pytest.mark.parametrize("d", [4, 12])  # both sides of the Gram forms: N = 7
+@pytest.mark.parametrize("name", PAIRS)
+def test_value_and_gradient_equal_the_direct_loop(name, d):
+    ours, direct = PAIRS[name]
+    z1, z2 = projections(d)
+    values, gradients = [], []
+    for function in (ours, direct):
+        loss = function(z1, z2)
+        values.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss, (z1, z2)))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=1e-10)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_swapping_the_views_changes_nothing(name):
+    z1, z2 = projections(5)
+    torch.testing.assert_close(PAIRS[name][0](z1, z2), PAIRS[name][0](z2, z1), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "barlow_twins", "vicreg"])
+def test_the_order_of_the_batch_changes_nothing(name):
+    z1, z2 = projections(5)
+    order = torch.tensor([3, 1, 6, 0, 2, 5, 4])
+    ours = PAIRS[name][0]
+    torch.testing.assert_close(ours(z1, z2), ours(z1[order], z2[order]), rtol=1e-12, atol=0)
+
+
+def test_supcon_with_distinct_labels_is_nt_xent():
+    z1, z2 = projections(5)
+    loss, _ = supcon(z1, z2, torch.arange(7), 0.3)
+    torch.testing.assert_close(loss, nt_xent(z1, z2, 0.3)[0], rtol=1e-12, atol=0)
+
+
+def test_nt_xent_of_orthogonal_pairs_in_closed_form():
+    z = torch.eye(4, dtype=torch.float64)  # positives at similarity 1, the other 6 at 0
+    loss, terms = nt_xent(z, 3 * z, 0.5)  # lengths do not matter
+    assert loss.item() == pytest.approx(-2 + math.log(math.e**2 + 6), abs=1e-12)
+    assert terms["alignment"].item() == pytest.approx(-2)
+    assert alignment(z, z, 0.5).item() == pytest.approx(-2)
+    assert repulsion(torch.cat((z, z)), 0.5).item() == pytest.approx(math.log(math.e**2 + 6))
+
+
+def test_barlow_twins_is_zero_for_equal_uncorrelated_views():
+    z = torch.linalg.qr(torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6))))[0]
+    z = torch.linalg.qr(z - z.mean(0))[0] * 1e4  # large, so that epsilon does not count
+    loss, terms = barlow_twins(z, z, 0.005)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert terms["redundancy"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_vicreg_terms_at_collapse():
+    z = torch.ones(6, 3, dtype=torch.float64)
+    assert invariance(z, z).item() == 0
+    assert variance(z).item() == pytest.approx(1 - VICREG_EPSILON**0.5)
+    assert covariance(z).item() == 0

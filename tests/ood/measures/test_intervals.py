@@ -1,0 +1,49 @@
+"""Intervals: variance by definition, coverage by simulation."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from sslood.core.errors import InputError
+from sslood.ood.measures.intervals import bootstrap_interval, delong_interval
+from sslood.ood.measures.metrics import ood_metrics
+
+
+def test_delong_equals_its_definition():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=40).round(1), random.normal(1, 1, size=30).round(1)
+    wins = (b[:, None] > a) + 0.5 * (b[:, None] == a)
+    auroc = wins.mean()
+    variance = wins.mean(1).var(ddof=1) / 30 + wins.mean(0).var(ddof=1) / 40
+    half = norm.ppf(0.95) * np.sqrt(variance) / (auroc * (1 - auroc))
+    expected = [1 / (1 + np.exp(-(np.log(auroc / (1 - auroc)) + sign * half))) for sign in (-1, 1)]
+    assert delong_interval(a, b, confidence=0.9) == pytest.approx(expected, rel=1e-12)
+
+
+def test_intervals_cover_the_truth():
+    truth, hits, random = norm.cdf(1 / np.sqrt(2)), 0, np.random.default_rng(1)
+    for _ in range(400):
+        low, high = delong_interval(random.normal(size=60), random.normal(1, 1, size=80))
+        hits += low <= truth <= high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_bootstrap_agrees_with_delong_and_repeats():
+    random = np.random.default_rng(2)
+    a, b = random.normal(size=300), random.normal(1, 1, size=300)
+    found = bootstrap_interval(a, b, seed=0, repeats=400)
+    assert found["auroc"] == pytest.approx(delong_interval(a, b), abs=0.01)
+    assert found == bootstrap_interval(a, b, seed=0, repeats=400)
+    for name, (low, high) in found.items():
+        assert low <= ood_metrics(a, b)[name] + 0.05 and high >= ood_metrics(a, b)[name] - 0.05
+
+
+def test_perfect_separation_is_a_point():
+    assert delong_interval([0.0, 1.0], [2.0, 3.0]) == (1.0, 1.0)
+
+
+def test_refuses():
+    with pytest.raises(InputError, match="two images"):
+        delong_interval([0.0], [1.0, 2.0])
+    with pytest.raises(InputError, match="repeat"):
+        bootstrap_interval([0.0], [1.0], seed=0, repeats=0)

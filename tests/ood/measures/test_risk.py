@@ -1,0 +1,77 @@
+"""Selective classification: against enumeration, scikit-learn and closed forms."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from sslood.core.errors import InputError
+from sslood.ood.measures.risk import aurc, misclassification_metrics, own_mistakes, risk_coverage
+
+
+def test_aurc_equals_its_definition():
+    random = np.random.default_rng(0)
+    scores, wrong = random.normal(size=200), random.random(200) < 0.3
+    kept = [wrong[scores <= limit] for limit in np.sort(scores)]
+    found = aurc(scores, wrong)
+    assert found["aurc"] == pytest.approx(np.mean([part.mean() for part in kept]), rel=1e-12)
+    assert found["augrc"] == pytest.approx(np.mean([part.sum() / 200 for part in kept]), rel=1e-12)
+    assert found["error"] == pytest.approx(wrong.mean(), rel=1e-12)
+
+
+def test_ties_are_the_mean_over_all_orders():
+    scores, wrong = np.array([1, 1, 1, 0, 2, 2]), np.array([True, False, False, False, True, False])
+    orders = [
+        np.array(order) for order in permutations(range(6)) if (np.diff(scores[list(order)]) >= 0).all()
+    ]
+    expected = np.mean([np.cumsum(wrong[order]) / np.arange(1, 7) for order in orders], axis=0)
+    coverage, risk = risk_coverage(scores, wrong)
+    np.testing.assert_allclose(risk, expected, rtol=1e-12)
+    np.testing.assert_allclose(coverage, np.arange(1, 7) / 6)
+
+
+def test_best_useless_and_worst_scores():
+    wrong = np.arange(1000) < 100
+    assert aurc(wrong.astype(float), wrong)["eaurc"] == 0.0
+    # AURC of the best score is about r + (1 - r) log(1 - r) (Geifman et al. 2019, eq. 7)
+    assert aurc(wrong.astype(float), wrong)["aurc"] == pytest.approx(0.1 + 0.9 * np.log(0.9), abs=1e-3)
+    assert aurc(np.zeros(1000), wrong)["aurc"] == pytest.approx(0.1, rel=1e-12)
+    assert aurc(-wrong.astype(float), wrong)["aurc"] > 0.3
+    assert aurc(np.zeros(3), np.zeros(3, bool)) == {"aurc": 0, "eaurc": 0, "augrc": 0, "error": 0}
+
+
+def test_misclassification_equals_scikit_learn():
+    random = np.random.default_rng(1)
+    wrong = random.random(300) < 0.2
+    scores = (random.normal(size=300) + wrong).round(1)
+    found = misclassification_metrics(scores, wrong)
+    assert found["auroc"] == pytest.approx(roc_auc_score(wrong, scores), rel=1e-12)
+    assert found["aupr_error"] == pytest.approx(average_precision_score(wrong, scores), rel=1e-12)
+    assert found["aupr_success"] == pytest.approx(average_precision_score(~wrong, -scores), rel=1e-12)
+    assert (found["n_right"], found["n_wrong"]) == ((~wrong).sum(), wrong.sum())
+
+
+def test_refuses():
+    for wrong in (np.zeros(4, bool), np.ones(4, bool)):
+        with pytest.raises(InputError, match="of 4 predictions are wrong"):
+            misclassification_metrics(np.arange(4), wrong)
+    with pytest.raises(InputError, match="one bool an image"):
+        aurc(np.arange(4), np.zeros(3, bool))
+    with pytest.raises(InputError, match="one bool an image"):
+        aurc(np.arange(4), np.zeros(4))
+    with pytest.raises(InputError, match="NaN"):
+        aurc([np.nan], [True])
+
+
+def test_own_mistakes_are_those_of_the_highest_probability():
+    random = np.random.default_rng(4)
+    logits, labels = 3 * random.normal(size=(300, 4)), random.integers(4, size=300)
+    labels[:200] = logits[:200].argmax(1)
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    wrong = logits.argmax(1) != labels
+    found = own_mistakes(logits, labels)
+    assert found["mistakes_auroc"] == pytest.approx(roc_auc_score(wrong, -probability.max(1)), rel=1e-12)
+    assert found["aurc"] == pytest.approx(aurc(-probability.max(1), wrong)["aurc"], rel=1e-12)
+    assert set(own_mistakes(logits, logits.argmax(1))) == {"aurc", "eaurc", "augrc"}
+    assert own_mistakes(1000 * logits, labels)["aurc"] > 0  # probabilities of 1 in float64 do not tie

@@ -1,0 +1,200 @@
+"""Detectors on Gaussian embeddings against torch.distributions, scipy and numerical integration."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.stats import norm
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+
+from sslood.core.errors import InputError
+from sslood.nets.networks.build import seeded
+from sslood.nets.networks.gaussian import Mixture
+from sslood.ood.geometry import nearest_gaussian as nearest
+from sslood.ood.geometry.gaussians import Laws, bhattacharyya, kl, log_density
+from sslood.ood.geometry.nearest_gaussian import NearestSettings
+from sslood.ood.kit.outputs import Outputs, Prior
+from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.stochastic.kl_prior import KlPriorSettings
+from tests.kit.registries import STOCHASTIC
+
+WIDTH = 6
+STANDARD = Prior(np.zeros(1, np.float32), *np.zeros((2, 1, WIDTH), np.float32))
+
+
+def made(n, seed, shift=0.0, prior=STANDARD):
+    random = np.random.default_rng(seed)
+    mu = (random.normal(size=(n, WIDTH)) + shift).astype(np.float32)
+    log_variance = random.uniform(-6, 2, size=(n, WIDTH)).astype(np.float32)
+    return Outputs("made", mu=mu, log_variance=log_variance, prior=prior)
+
+
+TRAIN, TEST = made(300, 0), made(80, 1)
+
+
+def law(outputs, rows=slice(None)):
+    mu, log_variance = (torch.from_numpy(a[rows]).double() for a in (outputs.mu, outputs.log_variance))
+    return Independent(Normal(mu, (0.5 * log_variance).exp()), 1)
+
+
+def fitted(name, train=TRAIN, **settings):
+    kind = STOCHASTIC[name]
+    settings = {"k": 7} | settings if issubclass(kind, nearest.NearestGaussian) else settings
+    return kind(kind.Settings(**settings), seed=3).fit(train)
+
+
+def mixture():
+    with seeded(0):
+        module = Mixture(3, WIDTH).double()
+    module.weights.data = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
+    state = {key: value.detach() for key, value in module.state_dict().items()}
+    weights = state["weights"].log_softmax(0)
+    components = Independent(Normal(state["mu"], (0.5 * state["log_variance"]).exp()), 1)
+    theirs = MixtureSameFamily(Categorical(logits=state["weights"]), components)
+    return Prior(*(a.numpy() for a in (weights, state["mu"], state["log_variance"]))), theirs
+
+
+def every_pair(one):
+    """Return one(test distribution, all train distributions) for each test image, [80, 300]."""
+    return torch.stack([one(law(TEST, slice(i, i + 1)), law(TRAIN)) for i in range(len(TEST))]).numpy()
+
+
+def test_kl_neighbours_equal_torch_distributions():
+    forward = every_pair(lambda x, train: kl_divergence(train, x.expand([300])))
+    reverse = every_pair(lambda x, train: kl_divergence(x.expand([300]), train))
+    for name, expected in (("kl_knn", forward), ("reverse_kl_knn", reverse)):
+        for k in (1, 7, 300):
+            found = fitted(name, k=k).score(TEST)
+            np.testing.assert_allclose(found, np.sort(expected, 1)[:, k - 1], rtol=1e-10)
+
+
+def test_euclidean_neighbours_equal_brute_force():
+    gaps = TEST.mu[:, None].astype(float) - TRAIN.mu[None]
+    expected = np.sort(np.linalg.norm(gaps, axis=2), axis=1)
+    np.testing.assert_allclose(fitted("euclidean_knn").score(TEST), expected[:, 6], rtol=1e-12)
+
+
+def test_kl_and_bhattacharyya_are_their_integrals():
+    one, other = norm(0.3, 0.5), norm(-1.0, 1.7)
+    p, q = (Laws.of(np.array([[law.mean()]]), np.log([[law.var()]])) for law in (one, other))
+    overlap = quad(lambda x: np.sqrt(one.pdf(x) * other.pdf(x)), -12, 12, epsabs=1e-13)[0]
+    assert bhattacharyya(p, q).item() == pytest.approx(-np.log(overlap), rel=1e-9)
+    assert bhattacharyya(q, p).item() == bhattacharyya(p, q).item()
+    gap = quad(lambda x: one.pdf(x) * (one.logpdf(x) - other.logpdf(x)), -6, 6, epsabs=1e-13)[0]
+    assert kl(p, q).item() == pytest.approx(gap, rel=1e-9)
+    assert kl(p, p).item() == 0 == bhattacharyya(p, p).item()
+
+
+def test_bhattacharyya_neighbours_equal_brute_force():
+    variance, train = (np.exp(x.log_variance.astype(float)) for x in (TEST, TRAIN))
+    mean = (variance[:, None] + train) / 2
+    squares = (TEST.mu[:, None].astype(float) - TRAIN.mu) ** 2 / mean / 8
+    expected = (squares + np.log(mean / np.sqrt(variance[:, None] * train)) / 2).sum(2)
+    found = fitted("bhattacharyya_knn").score(TEST)
+    np.testing.assert_allclose(found, np.sort(expected, 1)[:, 6], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["kl_knn", "reverse_kl_knn", "bhattacharyya_knn", "euclidean_knn"])
+def test_blocks_change_nothing(name, monkeypatch):
+    whole = fitted(name).score(TEST)
+    monkeypatch.setattr(nearest, "QUERIES", 9)
+    monkeypatch.setattr(nearest, "BANK", 32)
+    np.testing.assert_allclose(fitted(name).score(TEST), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["kl_knn", "reverse_kl_knn"])
+def test_products_of_extreme_gaussians_find_the_right_neighbours(name):
+    """At the limits of the heads (mu 20, sigma 0.01) squares over variances reach 10^6 a dimension."""
+    random = np.random.default_rng(0)
+    mu = (random.choice([-20, 20], size=(200, 64)) + random.normal(size=(200, 64))).astype(np.float32)
+    log_variance = np.full((200, 64), 2 * np.log(0.01), np.float32) + random.uniform(0, 1e-3, size=(200, 64))
+    close = (mu + 1e-3 * random.normal(size=mu.shape)).astype(np.float32)
+    train = Outputs("made", mu=mu, log_variance=log_variance.astype(np.float32))
+    found = fitted(name, train, k=1).score(Outputs("made", mu=close, log_variance=train.log_variance))
+    rows = Laws.of(mu, train.log_variance), Laws.of(close, train.log_variance)
+    expected = kl(*(rows if name == "kl_knn" else rows[::-1]))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-9)
+
+
+def test_log_prior_equals_torch_distributions():
+    mu = torch.from_numpy(TEST.mu).double()
+    expected = -Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 1).log_prob(mu).numpy()
+    np.testing.assert_allclose(fitted("log_prior").score(TEST), expected, rtol=1e-12)
+    prior, theirs = mixture()
+    found = fitted("log_prior", made(300, 0, prior=prior)).score(TEST)
+    np.testing.assert_allclose(found, -theirs.log_prob(mu).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(log_density(TEST.mu.astype(float), prior), -found, rtol=1e-12)
+
+
+def test_kl_to_a_gaussian_prior_is_exact():
+    plain = Independent(Normal(torch.zeros(WIDTH).double(), torch.ones(WIDTH).double()), 1)
+    expected = kl_divergence(law(TEST), plain.expand([len(TEST)])).numpy()
+    np.testing.assert_allclose(fitted("kl_prior").score(TEST), expected, rtol=1e-12)
+
+
+def test_kl_to_a_mixture_is_near_its_integral():
+    prior, theirs = mixture()
+    train = made(300, 0, prior=prior)
+    found = fitted("kl_prior", train, samples=4000).score(TEST)
+    # 40,000 draws of their own for each image
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        draws = law(TEST).sample([40000])
+    terms = law(TEST).log_prob(draws) - theirs.log_prob(draws)
+    error = theirs.log_prob(draws[:4000]).std(0) / 4000**0.5
+    assert (np.abs(found - terms.mean(0).numpy()) < 5 * error.numpy()).all()
+    # a mixture of equal components is one Gaussian, whose divergence has a closed form
+    flat = Prior(np.log([0.5, 0.5]), *np.zeros((2, 2, WIDTH)))
+    exact = fitted("kl_prior").score(TEST)
+    estimate = fitted("kl_prior", made(300, 0, prior=flat), samples=20000).score(TEST)
+    np.testing.assert_allclose(estimate, exact, rtol=0.05, atol=0.2)
+
+
+def test_sigma_is_in_units_of_the_embedding():
+    sigma = np.array([[1.0, 3.0], [2.0, 2.0]])
+    outputs = Outputs("made", mu=np.zeros((2, 2)), log_variance=2 * np.log(sigma), prior=STANDARD)
+    np.testing.assert_allclose(fitted("sigma_mean", outputs).score(outputs), [2, 2], rtol=1e-12)
+    np.testing.assert_allclose(fitted("sigma_spread", outputs).score(outputs), [1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("components", [1, 3])
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_contract(name, components):
+    prior = STANDARD if components == 1 else mixture()[0]
+    detector = fitted(name, made(300, 0, prior=prior))
+    scores = detector.score(TEST)
+    assert scores.shape == (80,) and scores.dtype == np.float64 and np.isfinite(scores).all()
+    part = Outputs("part", mu=TEST.mu[5:9], log_variance=TEST.log_variance[5:9])
+    np.testing.assert_allclose(detector.score(part), scores[5:9], rtol=1e-9, err_msg="depends on the batch")
+    again = type(detector)(detector.settings, seed=3).restore(detector.state, detector.widths)
+    np.testing.assert_array_equal(again.score(TEST), scores)
+    assert not detector.suits(Outputs("plain", features=TEST.mu))
+    with pytest.raises(InputError, match="reads mu, which this model does not have"):
+        detector.score(Outputs("plain", features=TEST.mu))
+
+
+@pytest.mark.parametrize("name", sorted(STOCHASTIC.keys() - {"sigma_mean", "sigma_spread"}))
+def test_embeddings_far_from_train_and_prior_are_more_ood(name):
+    far = made(60, 2, shift=9.0)
+    detector = fitted(name)
+    assert ood_metrics(detector.score(TEST), detector.score(far))["auroc"] > 0.98
+
+
+def test_larger_and_more_uneven_sigma_is_more_ood():
+    for name, change in (("sigma_mean", 1.0), ("sigma_spread", np.linspace(-1, 1, WIDTH))):
+        base = Outputs("made", mu=TEST.mu, log_variance=np.zeros_like(TEST.mu))
+        other = Outputs("made", mu=TEST.mu, log_variance=base.log_variance + change)
+        detector = fitted(name, base)
+        assert (detector.score(other) > detector.score(base)).all(), name
+
+
+def test_refusals():
+    with pytest.raises(InputError, match="only 300 ID train images"):
+        fitted("kl_knn", k=301).score(TEST)
+    without = Outputs("old", mu=TRAIN.mu, log_variance=TRAIN.log_variance)
+    for name in ("log_prior", "kl_prior"):
+        with pytest.raises(InputError, match="without the model's prior; run `dvc repro embed`"):
+            fitted(name, without)
+    for settings in (lambda: NearestSettings(k=0), lambda: KlPriorSettings(samples=0)):
+        with pytest.raises(InputError, match="above 0"):
+            settings()

@@ -1,0 +1,122 @@
+"""The stage `audit` on sets with planted artefacts, doubles and shared classes."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_images
+from sklearn.metrics import roc_auc_score
+
+from sslood.auditing.roughness import artefact_scores
+from sslood.core.files import load_tensors, save_tensors
+from stages.audit import main
+from tests.kit.small import call
+
+PARAMS = """sets:
+  cifar10: {role: id}
+  stl10: {role: near}
+  noise: {role: far}
+  corruptions: {role: tuning}
+"""
+
+
+def patches(count, seed):
+    """Return uint8 [count, 3, 16, 16]: patches of a photograph's lively lower half, none twice."""
+    photograph = load_sample_images().images[0][200:]
+    places = [(top, left) for top in range(0, 208, 16) for left in range(0, 624, 16)]
+    chosen = np.random.default_rng(0).permutation(len(places))[seed * 100 :][:count]
+    cut = [photograph[t : t + 16, x : x + 16] for t, x in (places[number] for number in chosen)]
+    return np.stack(cut).transpose(0, 3, 1, 2)
+
+
+def write(folder, name, classes, splits):
+    tensors = {}
+    for split, (images, labels) in splits.items():
+        tensors |= {f"{split}.images": images, f"{split}.labels": np.asarray(labels, np.int64)}
+    save_tensors(
+        folder / f"{name}.safetensors", tensors, kind="set", metadata={"name": name, "classes": classes}
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Write the sets; return a function that audits them and returns (exit status, tensors, metadata)."""
+    train, validation, test, other, tuning = (patches(100, seed) for seed in range(5))
+    test, other = test.copy(), other.copy()
+    test[7] = train[3]  # exact, of ID train
+    test[9] = (validation[5] * 0.8 + 30).astype(np.uint8)  # near, of ID validation
+    other[0] = tuning[1]  # exact, of the tuning set
+    other[4] = test[20][:, :, ::-1]  # mirrored, of ID test
+    labels = np.arange(100) % 10
+    stl10 = "airplane bird car cat deer dog horse monkey ship truck".split()
+    cifar10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    splits = {"train": (train, labels), "validation": (validation, labels), "test": (test, labels)}
+    write(tmp_path, "cifar10", cifar10, splits)
+    others = np.full(100, 7)
+    others[30:40] = 1  # birds
+    write(tmp_path, "stl10", stl10, {"test": (other, others)})
+    noise = np.random.default_rng(1).integers(0, 256, (50, 3, 16, 16), np.uint8)
+    write(tmp_path, "noise", [], {"test": (noise, np.full(50, -1))})
+    write(tmp_path, "corruptions", ["jigsaw"], {"train": (tuning, labels)})
+    (tmp_path / "params.yaml").write_text(PARAMS)
+
+    def audit(out="audit", **changes):
+        options = {"id": "cifar10", "radius": 32, "correlation": 0.97, **changes}
+        file = tmp_path / f"{out}.safetensors"
+        status = call(main, sets=f"{tmp_path}/params.yaml:sets", folder=tmp_path, out=file, **options)
+        return (status, *load_tensors(file, kind="audit")) if status == 0 else (status, {}, {})
+
+    return audit
+
+
+def test_planted_doubles_and_classes_are_left_out(run):
+    status, tensors, metadata = run()
+    assert status == 0
+    assert metadata["references"] == [
+        *("cifar10.train", "cifar10.validation", "corruptions.train", "cifar10.test")
+    ]
+    assert tensors["cifar10.left_out"].tolist() == [7, 9] and tensors["cifar10.why"].tolist() == [1, 2]
+    assert tensors["cifar10.pairs"].tolist() == [[7, 0, 3, 1], [9, 1, 5, 2]]
+    assert tensors["stl10.left_out"].tolist() == [0, 4, *range(30, 40)]
+    assert tensors["stl10.why"].tolist() == [1, 2, *[4] * 10]
+    assert tensors["stl10.pairs"].tolist() == [[0, 2, 1, 1], [4, 3, 20, 2]]
+    assert tensors["noise.left_out"].shape == (0,)
+    found = metadata["sets"]["stl10"]
+    assert {key: found[key] for key in ("role", "n", "left_out", "exact", "near", "class")} == {
+        **{"role": "near", "n": 100, "left_out": 12, "exact": 1, "near": 1, "class": 10}
+    }
+    assert found["shared_classes"]["car"] == "automobile"
+    assert found["duplicates"]["corruptions.train"] == {"exact": 1, "near": 0}
+    assert found["duplicates"]["cifar10.test"] == {"exact": 0, "near": 1}
+    assert "cifar10.test" not in metadata["sets"]["cifar10"]["duplicates"]
+
+
+def test_the_control_is_scikit_learns_auroc_of_the_probe(run, tmp_path):
+    _, tensors, metadata = run()
+    known = load_tensors(tmp_path / "cifar10.safetensors")[0]["test.images"]
+    assert np.array_equal(tensors["cifar10.artefact"], artefact_scores(known))
+    for name in ("stl10", "noise"):
+        scores = tensors[f"{name}.artefact"]
+        both = np.concatenate([tensors["cifar10.artefact"], scores])
+        truth = np.repeat([0, 1], [100, len(scores)])
+        assert metadata["sets"][name]["control_auroc"] == pytest.approx(roc_auc_score(truth, both), abs=1e-12)
+    assert "control_auroc" not in metadata["sets"]["cifar10"]
+    assert metadata["sets"]["noise"]["control_auroc"] > 0.95
+
+
+def test_two_runs_give_the_same_bytes(run, tmp_path):
+    run()
+    run(out="again")
+    assert (tmp_path / "audit.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+
+
+def test_wrong_input_is_named(run, tmp_path, capsys):
+    assert run(id="digits")[0] == 1 and "needs 'digits' with role id" in capsys.readouterr().err
+    assert run(radius=129)[0] == 2 and run(correlation=0)[0] == 2
+    tensors, _ = load_tensors(tmp_path / "stl10.safetensors")
+    metadata = {"name": "stl10", "classes": ["car", "lorry"]}
+    save_tensors(tmp_path / "stl10.safetensors", tensors, kind="set", metadata=metadata)
+    capsys.readouterr()
+    assert run()[0] == 1
+    assert "cifar10: stl10: set 'stl10' has no class 'airplane'" in capsys.readouterr().err
+    (tmp_path / "noise.safetensors").unlink()
+    assert run()[0] == 1 and "noise.safetensors: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "audit.safetensors").exists()

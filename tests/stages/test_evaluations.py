@@ -1,0 +1,335 @@
+"""The scripts posthoc, ssd, ssdk and ensemble as commands, on small made files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sslood.core.files import load_tensors, read_metadata, save_tensors
+from sslood.nets.networks.build import build_backbone
+from sslood.nets.networks.files import save_model
+from sslood.nets.networks.heads import build_head
+from sslood.ood.measures.metrics import ood_metrics
+from stages import ensemble, posthoc, ssd, ssdk
+from tests.kit.registries import DETECTORS
+from tests.kit.small import steal
+
+ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning"}
+POSTHOC = (
+    "--energy.temperature 1.0 --gen.gamma 0.1 --gen.top 100 --knn.k 5 "
+    "--mahalanobis.ridge 1e-06 --rmds.ridge 1e-06 --gmm.ridge 1e-03 --residual.share 0.5 --vim.share 0.5 "
+    "--react.quantile 0.9 --ash.variant s --ash.pruned 0.65 --scale.pruned 0.85 --dice.dropped 0.5 "
+    "--nnguide.k 5 --neco.share 0.2 --no-search"
+).split()
+SSD = (
+    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06 "
+    "--no-select"
+).split()
+SSDK = "--k 2 --per_class --clusters 1 --repeats 3".split()
+
+
+def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=True):
+    random, tensors = np.random.default_rng(len(model)), {}
+    for name, split, n, shift in [
+        ("digits", "train", 240, 0), ("digits", "validation", 30, 0), ("digits", "test", 60, 0),
+        ("close", "test", 50, 1), ("noise", "test", 40, 4), ("corruptions", "validation", 30, 2),
+    ]:  # fmt: skip
+        labels = np.arange(n) % classes
+        rows = random.normal(size=(n, width)) + 5 * np.eye(width)[labels] + shift * np.arange(width)[::-1]
+        tensors[f"{name}.{split}.features"] = rows.astype(np.float32)
+        tensors[f"{name}.{split}.labels"] = labels if name != "noise" else np.full(n, -1)
+        if head:
+            tensors[f"{name}.{split}.logits"] = rows[:, :classes].astype(np.float32)
+        if split == "test" and name != "digits":
+            views = rows[:20, None] + 0.1 * random.normal(size=(20, 4, width))
+            tensors[f"{name}.shots.features"] = views.astype(np.float32)
+            tensors[f"{name}.shots.index"] = np.arange(20)
+    if head and weights:
+        tensors |= {"head.weight": np.eye(width, dtype=np.float32)[:classes]}
+        tensors |= {"head.bias": np.zeros(classes, np.float32)}
+    if spoil:
+        tensors["noise.test.features"][4] = np.nan
+    metadata = {
+        "model": model,
+        "seed": 0,
+        "id": "digits",
+        "sets": {name: {"role": role, "splits": {}} for name, role in ROLES.items()},
+        "classes": [str(c) for c in range(classes)],
+        "model_metadata": {},
+    }
+    save_tensors(folder / f"{model}.safetensors", tensors, kind="embeddings", metadata=metadata)
+
+
+def run(script, tmp_path, *arguments, name="out"):
+    outs = [
+        "--out_results",
+        str(tmp_path / f"{name}.json"),
+        "--out_scores",
+        str(tmp_path / f"{name}.safetensors"),
+    ]
+    return CliRunner().invoke(script.main, [*map(str, arguments), *outs])
+
+
+def stage(script, tmp_path, options, models=("scratch", "classifier"), name="out", seed=0):
+    chosen = [part for model in models for part in ("--models", model)]
+    return run(script, tmp_path, "--embeddings", tmp_path / "e", *chosen, "--seed", seed, *options, name=name)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    embeddings(tmp_path / "e", "scratch", head=False)
+    embeddings(tmp_path / "e", "classifier", head=True)
+    return tmp_path
+
+
+def listed(*names):
+    return [part for name in names for part in ("--detectors", name)] + POSTHOC
+
+
+def test_posthoc_writes_metrics_that_its_scores_give(folder):
+    result = stage(posthoc, folder, listed(*DETECTORS))
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "out.json").read_text())
+    scores, metadata = load_tensors(folder / "out.safetensors", kind="scores")
+    assert set(written["models"]["scratch"]) == {"knn", "mahalanobis", "rmds", "gmm", "residual"}
+    assert list(written["models"]["classifier"]) == list(DETECTORS)
+    assert written["chosen"]["knn.k"] == {"value": 5, "source": "params"}
+    assert metadata["stage"] == "posthoc" and metadata["sets"] == ROLES
+    for model, detectors in written["models"].items():
+        for detector, sets in detectors.items():
+            assert list(sets) == ["close", "noise"]
+            for name, metrics in sets.items():
+                pair = (scores[f"{model}.{detector}.{part}"] for part in ("digits", name))
+                assert metrics == ood_metrics(*pair)
+    assert written["models"]["scratch"]["mahalanobis"]["noise"]["auroc"] == 1.0
+    assert all(array.dtype == np.float64 for array in scores.values())
+
+
+def searched(*names):
+    return [part if part != "--no-search" else "--search" for part in listed(*names)]
+
+
+def test_a_search_names_what_it_chose_and_on_what(folder):
+    result = stage(posthoc, folder, searched("knn", "msp", "vim", "gen"))
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())
+    entry = found["chosen"]["classifier.vim.share"]
+    best = max(entry["candidates"], key=lambda one: one["auroc"])
+    assert entry["value"] == best["share"]
+    assert entry["source"] == "highest mean AUROC of digits.validation against corruptions.validation"
+    assert [one["share"] for one in entry["candidates"]] == list(DETECTORS["vim"].space["share"])
+    assert "scratch.knn.k" in found["chosen"] and "knn.k" not in found["chosen"]
+    assert len(found["chosen"]["classifier.gen.gamma"]["candidates"]) == 9
+    chosen = {"--vim.share": entry["value"], "--knn.k": found["chosen"]["classifier.knn.k"]["value"]}
+    again = listed("knn", "vim")
+    for option, value in chosen.items():
+        again[again.index(option) + 1] = str(value)
+    assert stage(posthoc, folder, again, models=["classifier"], name="again").exit_code == 0
+    fixed = json.loads((folder / "again.json").read_text())["models"]["classifier"]
+    assert {name: found["models"]["classifier"][name] for name in fixed} == fixed
+
+
+def test_a_search_looks_at_no_test_image(folder):
+    """Other test images change the metrics, and nothing that was chosen."""
+    assert stage(posthoc, folder, searched("knn", "vim", "ash"), models=["classifier"]).exit_code == 0
+    before = json.loads((folder / "out.json").read_text())
+    path = folder / "e" / "classifier.safetensors"
+    arrays, metadata = load_tensors(path)
+    arrays = {key: array + (".test." in key) * array.dtype.type(3) for key, array in arrays.items()}
+    save_tensors(path, arrays, kind="embeddings", metadata=metadata)
+    assert stage(posthoc, folder, searched("knn", "vim", "ash"), models=["classifier"]).exit_code == 0
+    after = json.loads((folder / "out.json").read_text())
+    assert after["chosen"] == before["chosen"] and after["models"] != before["models"]
+
+
+def test_a_search_needs_a_tuning_set_and_a_possible_candidate(folder):
+    arrays, metadata = load_tensors(folder / "e" / "scratch.safetensors")
+    sets = {name: entry for name, entry in metadata["sets"].items() if name != "corruptions"}
+    about = metadata | {"sets": sets, "model": "untuned"}
+    save_tensors(folder / "e" / "untuned.safetensors", arrays, kind="embeddings", metadata=about)
+    result = stage(posthoc, folder, searched("knn"), models=["untuned"])
+    assert result.exit_code == 1 and "no set with role tuning to choose on" in result.output
+    few = {key: array[:3] if "digits.train" in key else array for key, array in arrays.items()}
+    save_tensors(
+        folder / "e" / "few.safetensors", few, kind="embeddings", metadata=metadata | {"model": "few"}
+    )
+    result = stage(posthoc, folder, searched("knn"), models=["few"])
+    assert result.exit_code == 0, result.output
+    candidates = json.loads((folder / "out.json").read_text())["chosen"]["few.knn.k"]["candidates"]
+    assert [one["auroc"] is None for one in candidates] == [False] + 6 * [True]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_declared_space_names_settings_and_holds_their_default(name):
+    kind = DETECTORS[name]
+    for key, values in kind.space.items():
+        assert getattr(kind.Settings(), key) in values and len(set(values)) == len(values)
+    assert np.prod([len(values) for values in kind.space.values()]) <= 20
+
+
+@pytest.mark.parametrize("script, options", [(posthoc, listed("knn", "msp")), (ssd, SSD), (ssdk, SSDK)])
+def test_two_runs_give_the_same_bytes(folder, script, options):
+    for name in ("a", "b"):
+        assert stage(script, folder, options, name=name).exit_code == 0
+    for suffix in ("json", "safetensors"):
+        assert (folder / f"a.{suffix}").read_bytes() == (folder / f"b.{suffix}").read_bytes()
+
+
+def test_embeddings_without_the_head_name_the_stage_to_run(folder):
+    embeddings(folder / "e", "old", head=True, weights=False)
+    result = stage(posthoc, folder, listed("vim"), models=["old"])
+    assert result.exit_code == 1
+    for part in ("old.safetensors", "Vim reads the weights of the classifier", "dvc repro embed"):
+        assert part in result.output
+    assert stage(posthoc, folder, listed("she", "knn"), models=["old"]).exit_code == 0
+
+
+def test_ssd(folder):
+    result = stage(ssd, folder, SSD)
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "out.json").read_text())
+    assert written["models"]["scratch"]["ssd"]["noise"]["auroc"] > 0.99
+    assert written["chosen"]["clusters"] == {"value": 3, "source": "params"}
+
+
+def test_ssd_selects_by_id_validation_alone(folder):
+    options = [part if part != "--no-select" else "--select" for part in SSD]
+    result = stage(ssd, folder, options)
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"]
+    assert found["value"] == 3, "three classes, well apart"
+    assert found["source"] == "highest mean log-likelihood of ID validation"
+    best = max(found["candidates"], key=lambda one: one["log_likelihood"])
+    assert best["clusters"] == 3
+    path = folder / "e" / "classifier.safetensors"
+    arrays, metadata = load_tensors(path)
+    for name in [name for name in arrays if not name.startswith(("digits.train", "digits.validation"))]:
+        arrays[name] = arrays[name] + arrays[name].dtype.type(2)
+    save_tensors(path, arrays, kind="embeddings", metadata=metadata)
+    assert stage(ssd, folder, options).exit_code == 0
+    assert json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"] == found
+
+
+def test_ssd_says_when_no_model_has_the_layer(folder):
+    options = [part if part != "features" else "projections" for part in SSD]
+    result = stage(ssd, folder, options)
+    assert result.exit_code == 1 and "no model has what the chosen detectors read" in result.output
+
+
+def test_ssdk_leaves_the_picked_images_out(folder):
+    result = stage(ssdk, folder, SSDK)
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())["models"]["scratch"]["ssdk"]
+    assert found["close"]["n_ood"] == 50 - 2 * 3 and found["noise"]["n_ood"] == 40 - 2
+    assert found["close"]["repeats"] == 3 and found["close"]["auroc_std"] >= 0
+    assert found["close"]["auroc"] > 0.99, "knowing some of the set helps: SSD has 0.7 with one cluster"
+    scores, _ = load_tensors(folder / "out.safetensors", kind="scores")
+    assert len(scores["scratch.ssdk.close"]) == len(scores["scratch.ssdk.close.index"]) == 44
+    assert len(scores["scratch.ssdk.digits"]) == 60
+
+
+def test_wrong_names_list_the_known_ones(folder):
+    result = stage(posthoc, folder, listed("knnn"))
+    assert result.exit_code == 1 and "unknown detector 'knnn'; known: ash, dice, energy" in result.output
+    result = stage(ssd, folder, SSD, models=["simclr"])
+    assert result.exit_code == 1
+    for part in ("simclr.safetensors", "known there: classifier, scratch", "dvc repro embed"):
+        assert part in result.output
+    result = stage(ssd, folder, SSD, seed=7)
+    assert result.exit_code == 1 and "of seed 0, not 'scratch' of seed 7" in result.output
+
+
+def test_missing_and_wrong_options(folder):
+    assert stage(ssd, folder, SSD[2:]).exit_code == 2
+    result = stage(ssd, folder, [part if part != "ridge" else "none" for part in SSD])
+    assert result.exit_code == 2 and "ledoit_wolf" in result.output
+    result = stage(posthoc, folder, [*listed("knn"), "--knn.kk", "3"])
+    assert result.exit_code == 2 and "--knn.kk" in result.output
+
+
+def test_broken_features_name_the_set(folder):
+    embeddings(folder / "e", "broken", head=False, spoil=True)
+    result = stage(ssd, folder, SSD, models=["broken"])
+    assert result.exit_code == 1 and "noise.test: the features of 1 of 40 images are NaN" in result.output
+    assert not (folder / "out.json").exists()
+
+
+def image_sets(folder, classes=3, size=8):
+    random = np.random.default_rng(0)
+    for name, role in ROLES.items():
+        tensors = {}
+        for split in ("train", "validation", "test"):
+            images = random.integers(0, 256 if role == "id" else 60, size=(40, 1, size, size), dtype=np.uint8)
+            tensors |= {f"{split}.images": images, f"{split}.labels": np.arange(40) % classes}
+        metadata = {"name": name, "size": size, "channels": 1, "classes": [str(c) for c in range(classes)]}
+        save_tensors(folder / f"{name}.safetensors", tensors, kind="set", metadata=metadata)
+
+
+def members(folder, classes=3, size=8, names=("0", "1", "2")):
+    for fold in range(classes):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(fold)
+            backbone = build_backbone("resnet-8-4", channels=1)
+            head = build_head(backbone.feature_dim, classes - 1)
+        metadata = {
+            "name": f"leaveout-{fold}", "arch": "resnet-8-4", "objective": "leaveout", "seed": 4,
+            "size": size,
+            "channels": 1, "mean": [0.5], "std": [0.3], "resize": "none", "id": "digits",
+            "classes": list(names),
+            "head_classes": [c for c in range(classes) if c != fold], "feature_dim": backbone.feature_dim,
+            "projector": None, "settings": {},
+        }  # fmt: skip
+        save_model(folder / f"{fold}.safetensors", {"backbone": backbone, "head": head}, metadata)
+
+
+def run_ensemble(folder, name="out", temperature="1000"):
+    (folder / "params.yaml").write_text(
+        "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in ROLES.items())
+    )
+    return run(
+        ensemble, folder, "--arch", "resnet-8-4", "--members", folder / "m", "--id", "digits",
+        "--sets", f"{folder}/params.yaml:sets", "--folder", folder / "s", "--temperature", temperature,
+        "--epsilons", "0.0", "--epsilons", "0.002", name=name,
+    )  # fmt: skip
+
+
+def test_ensemble(tmp_path):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    for name in ("out", "again"):
+        result = run_ensemble(tmp_path, name)
+        assert result.exit_code == 0, result.output
+    for suffix in ("json", "safetensors"):
+        assert (tmp_path / f"out.{suffix}").read_bytes() == (tmp_path / f"again.{suffix}").read_bytes()
+    written = json.loads((tmp_path / "out.json").read_text())
+    rows = written["models"]["leaveout_resnet-8-4"]
+    assert list(rows) == ["eloc", "eloc_max", "eloc_entropy", "eloc_noodin"]
+    assert list(rows["eloc"]) == ["close", "noise"]
+    chosen = written["chosen"]["epsilon"]
+    assert chosen["candidates"][str(chosen["value"])] == max(chosen["candidates"].values())
+    assert "digits.validation against corruptions.validation" in chosen["source"]
+    assert 0 <= written["accuracy"]["leaveout_resnet-8-4"] <= 1
+    assert read_metadata(tmp_path / "out.safetensors", kind="scores")["seed"] == 4
+
+
+def test_ensemble_refuses_what_does_not_fit(tmp_path):
+    image_sets(tmp_path / "s")
+    (tmp_path / "m").mkdir()
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1 and "dvc repro leaveout" in result.output
+    members(tmp_path / "m", names=("a", "b", "c"))
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1 and "another profile" in result.output
+    members(tmp_path / "m", size=16)
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1 and "16x16" in result.output
+    assert run_ensemble(tmp_path, temperature="0").exit_code == 2
+    (tmp_path / "s" / "noise.safetensors").unlink()
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1 and "dvc repro download" in result.output
+    image_sets(tmp_path / "s")
+    steal(tmp_path / "s", "close", 4)
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1 and "shares 4 of its validation images with the test" in result.output

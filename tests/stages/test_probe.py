@@ -1,0 +1,92 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sslood.core.files import load_json, save_tensors
+from stages.probe import main
+from tests.kit.small import call, digit_images, options
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Embeddings whose features are the pixels of real digits, of one model with a head and one without."""
+    images, labels = digit_images()
+    x = images.reshape(len(images), -1).astype(np.float32) / 255
+    cuts = {"train": slice(0, 500), "validation": slice(500, 600), "test": slice(600, 800)}
+    tensors = {}
+    for split, rows in cuts.items():
+        logits = np.eye(10, dtype=np.float32)[labels[rows]] * 3
+        tensors |= {f"digits.{split}.features": x[rows], f"digits.{split}.labels": labels[rows]}
+        tensors |= {f"digits.{split}.logits": logits}
+    for name, head in (("encoder", None), ("classifier", list(range(10)))):
+        metadata = {"model": name, "seed": 0, "id": "digits", "classes": [str(c) for c in range(10)]}
+        metadata |= {"model_metadata": {"head_classes": head}, "sets": {"digits": {"role": "id"}}}
+        if name == "classifier":  # as if the digits were a second set
+            tensors |= {k.replace("digits", "more"): v for k, v in tensors.items() if k.startswith("digits")}
+            metadata["sets"]["more"] = {"role": "transfer"}
+        save_tensors(tmp_path / f"{name}.safetensors", tensors, kind="embeddings", metadata=metadata)
+    return {
+        "embeddings": tmp_path,
+        "models": ["encoder", "classifier"],
+        "seed": 0,
+        "knn.k": [5, 20],
+        "knn.temperature": 0.07,
+        "linear.l2": [1e-3, 1e-2],
+        "linear.shares": [0.02, 0.2],
+        "out": tmp_path / "probe.json",
+    }
+
+
+def test_probe_writes_what_the_contract_says(run, capsys):
+    assert call(main, **run) == 0
+    assert "best nearest-neighbour accuracy 0.9" in capsys.readouterr().out
+    content = load_json(run["out"])
+    assert set(content) == {"models", "chosen"} and set(content["models"]) == {"encoder", "classifier"}
+    encoder, classifier = content["models"]["encoder"], content["models"]["classifier"]
+    probes = {"knn", "linear", "linear_0.02", "linear_0.2"}
+    assert set(encoder) == probes and set(classifier) == probes | {"head", "transfer_more"}
+    assert classifier["transfer_more"] == classifier["linear"]
+    few, more = encoder["linear_0.02"], encoder["linear_0.2"]
+    assert few["labels"] == 10 and more["labels"] == 100 and few["draws"] == 5
+    assert few["accuracy"] < more["accuracy"] < encoder["linear"]["accuracy"]
+    assert set(few) == {"labels", "draws", "accuracy", "accuracy_top5", "ece", "validation_accuracy"}
+    assert set(encoder["knn"]) == {"accuracy", "accuracy_top5", "k", "temperature", "validation_accuracy"}
+    assert set(encoder["linear"]) == {"accuracy", "accuracy_top5", "ece", "l2", "validation_accuracy"}
+    assert classifier["head"]["accuracy"] == 1.0
+    sure = np.exp(3) / (np.exp(3) + 9)
+    assert classifier["head"]["ece"] == pytest.approx(1 - sure, abs=1e-6)
+    assert content["chosen"]["encoder"] == {
+        "knn.k": encoder["knn"]["k"],
+        "linear.l2": encoder["linear"]["l2"],
+    }
+
+
+def test_probe_runs_as_a_script_without_torch(run):
+    code = "import sys, stages.probe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    finished = subprocess.run(
+        [sys.executable, "-m", "stages.probe", *options(**run)], capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    first = run["out"].read_bytes()
+    assert call(main, **run) == 0
+    assert run["out"].read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": ["nobody"]}, "nobody.safetensors: no such file"),
+        ({"seed": 1}, "holds 'encoder' with seed 0, not 'encoder' with seed 1"),
+        ({"knn.k": [501]}, "there are 500 training images"),
+        ({"linear.l2": [-1.0]}, "linear.l2"),
+        ({"linear.shares": [0.0]}, "shares is 0.0; a share of the labels lies above 0 and is at most 1"),
+    ],
+)
+def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):
+    assert call(main, **{**run, **change}) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not run["out"].exists()

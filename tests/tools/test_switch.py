@@ -1,0 +1,141 @@
+"""Profiles: values in, comments and order kept, and back again to the same bytes."""
+
+import pytest
+from ruamel.yaml import YAML
+
+from sslood.core.errors import InputError
+from tools.closure import ROOT
+from tools.switch import apply
+from tools.tidy import tidy
+
+BASE = ROOT / "profiles/quickstart.yaml"
+
+
+@pytest.fixture
+def params(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(BASE.read_text())
+    return path
+
+
+def write(folder, text):
+    path = folder / "profile.yaml"
+    path.write_text(text)
+    return path
+
+
+def comments(text: str) -> list[str]:
+    return [line.split("#", 1)[1].strip() for line in text.splitlines() if "#" in line]
+
+
+def test_values_change_and_comments_and_order_stay(params, tmp_path):
+    before = params.read_text()
+    profile = write(tmp_path, "data: {size: 32}\nruns:\n  seeds: [5, 6, 7]\nssd: {clusters: 3}\n")
+    assert apply(params, profile, BASE)
+    after = params.read_text()
+    changed = YAML(typ="safe").load(after)
+    assert (changed["data"]["size"], changed["runs"]["seeds"], changed["ssd"]["clusters"]) == (
+        32,
+        [5, 6, 7],
+        3,
+    )
+    assert comments(after) == comments(before)
+    assert list(changed) == list(YAML(typ="safe").load(before))
+    assert changed["data"]["channels"] == 1
+
+
+def test_going_back_gives_the_same_bytes(params):
+    before = params.read_text()
+    for profile in sorted(BASE.parent.glob("*.yaml")):
+        apply(params, profile, BASE)
+        assert params.read_text() != before or profile == BASE
+    apply(params, BASE, BASE)
+    assert params.read_text() == before
+
+
+def test_a_profile_starts_from_the_quickstart_not_from_the_last_profile(params, tmp_path):
+    apply(params, write(tmp_path, "train: {epochs: 99}\n"), BASE)
+    apply(params, write(tmp_path, "ssd: {clusters: 3}\n"), BASE)
+    values = YAML(typ="safe").load(params.read_text())
+    assert values["train"]["epochs"] == YAML(typ="safe").load(BASE.read_text())["train"]["epochs"]
+    assert values["ssd"]["clusters"] == 3
+
+
+def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
+    text = (
+        "sets:\n  mnist: {role: id}\n  mine: {role: far, folder: /x}\naugment:\n  classifier: {flip: 0.5}\n"
+    )
+    apply(params, write(tmp_path, text), BASE)
+    values = YAML(typ="safe").load(params.read_text())
+    assert values["sets"] == {"mnist": {"role": "id"}, "mine": {"role": "far", "folder": "/x"}}
+    assert values["augment"]["classifier"] == {"flip": 0.5}
+    assert "jitter" in values["augment"]["pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("trian: {epochs: 3}\n", "key 'trian' is not in params.yaml (did you mean 'train'?)"),
+        ("train: {epohcs: 3}\n", "key 'train.epohcs' is not in params.yaml (did you mean 'train.epochs'?)"),
+        ("train: 3\n", "'train' must be a mapping"),
+        ("id: {a: 3}\n", "'id' must be a value"),
+        ("train: [", "not valid YAML"),
+        ("- 3\n", "must hold keys and values"),
+    ],
+)
+def test_a_wrong_profile_is_named_and_changes_nothing(params, tmp_path, text, says):
+    before = params.read_text()
+    with pytest.raises(InputError) as caught:
+        apply(params, write(tmp_path, text), BASE)
+    assert says in str(caught.value)
+    assert params.read_text() == before
+
+
+def test_an_unknown_profile_lists_the_known_ones(params):
+    with pytest.raises(InputError, match=r"no such profile; there are: cifar10, cifar10-cpu, .*quickstart"):
+        apply(params, ROOT / "profiles/cifra10.yaml", BASE)
+
+
+def test_empty_lists_stay_on_their_line_and_the_next_comment_stays(params, tmp_path):
+    before = params.read_text()
+    apply(
+        params, write(tmp_path, "runs: {objectives: [], architectures: []}\nevaluate: {models: [a]}\n"), BASE
+    )
+    after = params.read_text()
+    assert "  objectives: []          # encoders to pretrain" in after
+    assert YAML(typ="safe").load(after)["runs"]["architectures"] == []
+    assert comments(after) == comments(before)
+    apply(params, BASE, BASE)
+    assert params.read_text() == before
+
+
+def test_lost_params_are_written_anew(params):
+    params.unlink()
+    assert apply(params, BASE, BASE)
+    assert params.read_bytes() == BASE.read_bytes()
+
+
+def test_tidying_without_git_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match="no git repository, which DVC needs; clone it"):
+        tidy(tmp_path)
+
+
+def test_lists_on_one_line_are_written_below_each_other_like_the_quickstart_s(params, tmp_path):
+    before = params.read_text()
+    profile = "runs: {architectures: [a], seeds: [3, 4], adopted: [x]}\nevaluate: {models: [a, b]}\n"
+    apply(params, write(tmp_path, profile), BASE)
+    after = params.read_text()
+    values = YAML(typ="safe").load(after)
+    assert values["runs"]["architectures"] == ["a"] and values["runs"]["seeds"] == [3, 4]
+    assert values["runs"]["adopted"] == ["x"] and values["evaluate"]["models"] == ["a", "b"]
+    assert values["models"] == {} and comments(after) == comments(before)
+    assert "  architectures:          # leave-out ensembles\n  - a\n" in after
+
+
+def test_profiles_with_photographs_look_for_their_near_duplicates(params):
+    """0.99, right for drawings on black, would miss nearly all doubles of CIFAR-10."""
+    for profile in sorted(BASE.parent.glob("*.yaml")):
+        apply(params, profile, BASE)
+        values = YAML(typ="safe").load(params.read_text())
+        photographs = values["data"]["channels"] == 3
+        assert values["audit"]["correlation"] == (0.8 if photographs else 0.99), profile.name

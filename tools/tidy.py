@@ -1,0 +1,109 @@
+"""Remove what no stage declares any more: outs under data/, entries of dvc.lock, leftovers of killed stages.
+
+    make tidy
+
+DVC leaves the files of a dropped seed, set or model behind, and a stage that depends on a folder
+would see them. Only files whose content lies in DVC's cache are removed, so nothing is lost: putting
+the name back restores them without a run. data/detectors/ is the user's own and left alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import psutil
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from sslood.cli.command import StageCommand
+from sslood.core.errors import InputError
+from sslood.core.files import atomic
+
+
+def orphans(root: Path) -> tuple[list[Path], list[str]]:
+    """Return (files under data/ that no stage writes, stages in dvc.lock that dvc.yaml lacks)."""
+    with Repo(str(root)) as repo:
+        outs = [Path(out.fs_path) for out in repo.index.outs]
+        names = {stage.addressing for stage in repo.index.stages}
+    own = root / "data/detectors"
+    files = [
+        file
+        for file in sorted((root / "data").rglob("*"))
+        if file.is_file() and file.name != ".gitignore" and own not in file.parents
+    ]
+    unknown = [file for file in files if not any(file == out or out in file.parents for out in outs)]
+    return unknown, [name for name in _lock(root).get("stages", {}) if name not in names]
+
+
+def remove_leftovers(root: Path) -> None:
+    """Delete the temporary files (.NAME.PROCESS.….part) of processes that are no more."""
+    for top in ("data", "metrics", "report"):
+        for part in (root / top).rglob(".*.part"):
+            owner = part.name.split(".")[-3]
+            if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+                part.unlink(missing_ok=True)
+
+
+def _lock(root: Path) -> dict:
+    path = root / "dvc.lock"
+    return (YAML(typ="safe").load(path) or {}) if path.is_file() else {}
+
+
+def _cached(root: Path, files: Sequence[Path]) -> list[Path]:
+    """Return those of `files` that dvc.lock knows and whose content DVC's cache holds."""
+    outs = (out for stage in _lock(root).get("stages", {}).values() for out in stage.get("outs", []))
+    hashes = {root / out["path"]: out["md5"] for out in outs if "md5" in out}
+    with Repo(str(root)) as repo:
+        return [file for file in files if file in hashes and repo.cache.local.exists(hashes[file])]
+
+
+def tidy(root: Path) -> str:
+    """Remove orphans below `root` and return a sentence that says what was done.
+
+    Raises InputError if dvc.yaml and params.yaml cannot be read together, or `root` is no git repository.
+    """
+    if not (root / ".git").exists():
+        raise InputError(f"{root}: no git repository, which DVC needs; clone it, or run `git init` here")
+    remove_leftovers(root)
+    try:
+        files, names = orphans(root)
+    except Exception as error:  # DVC raises many kinds; all say what is wrong with the two files
+        raise InputError(f"dvc.yaml or params.yaml cannot be read: {error}") from None
+    safe = _cached(root, files)
+    for file in safe:
+        file.unlink()
+    for folder in sorted({file.parent for file in safe}, reverse=True):
+        if folder != root / "data" and not any(folder.iterdir()):
+            folder.rmdir()
+    if names:
+        _drop(root, names)
+    kept = [file.relative_to(root).as_posix() for file in files if file not in safe]
+    text = (
+        f"Tidied: {len(safe)} file(s) and {len(names)} entries of dvc.lock that no stage declares any more."
+    )
+    if kept:
+        text += (
+            " Kept, since dvc.lock does not name them or DVC's cache lacks them (`dvc checkout` removes "
+            f"those that DVC made): {', '.join(kept)}."
+        )
+    return text
+
+
+def _drop(root: Path, names: list[str]) -> None:
+    yaml = YAML()
+    yaml.width = 4096
+    lock = yaml.load(root / "dvc.lock")
+    for name in names:
+        del lock["stages"][name]
+    with atomic(root / "dvc.lock") as temporary:
+        yaml.dump(lock, temporary)
+
+
+@click.command(cls=StageCommand)
+def main() -> None:
+    """Remove outs and lock entries that no stage declares any more."""
+    click.echo(tidy(Path.cwd()))
+
+
+if __name__ == "__main__":
+    main()
