@@ -114,7 +114,7 @@ def test_metrics_are_kept_in_git_and_everything_else_in_the_cache(index):
 
 
 def hit_by(index, path: str) -> list:
-    """Return the stages that a changed or new file concerns directly: it is, or lies in, one of their deps."""
+    """Return the stages that a changed or new file concerns directly: it is or lies in one of their deps."""
     return [s for s in index.stages if any(Path(path).is_relative_to(dep.def_path) for dep in s.deps)]
 
 
