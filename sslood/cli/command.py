@@ -53,8 +53,8 @@ def _lost(error: BaseException) -> bool:
 def _tell(message: str, status: int) -> None:
     """Report why the script ended; of several processes only one does.
 
-    Only rank 0 reports a failure that all ranks share. Other ranks wait PATIENCE seconds, during which torchrun
-    usually ends them. A rank that lost another one waits too, since the lost rank has reported already.
+    Only rank 0 reports a failure that all ranks share. Other ranks wait PATIENCE seconds, during which
+    torchrun usually ends them. A rank that lost another one waits too: the lost rank has reported already.
     """
     if os.environ.get("RANK", "0") != "0" or message == LOST:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
