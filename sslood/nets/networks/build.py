@@ -12,6 +12,7 @@ from sslood.core.seeding import stream_seed
 from sslood.nets.backbones.densenet import DenseNet
 from sslood.nets.backbones.resnet import ResNet
 from sslood.nets.backbones.wideresnet import WideResNet
+from sslood.nets.networks.initialise import he_normal_
 
 FORMS = (
     "resnet-<6n+2>-<width> (resnet-20-16 is He et al.'s ResNet-20)",
@@ -51,7 +52,7 @@ def build_backbone(arch: str, *, channels: int) -> nn.Module:
         network = _small(arch, channels)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            he_normal_(module.weight, "fan_out")
     return network
 
 
