@@ -117,12 +117,12 @@ class Pretraining(Task[Batch]):
 
 
 def model_metadata(
-    objective: Objective, backbone: nn.Module, set_metadata: Mapping[str, Any], **run: Any
+    method: Objective, backbone: nn.Module, set_metadata: Mapping[str, Any], **run: Any
 ) -> dict[str, Any]:
     """Return the metadata of the model file: preprocessing of its set, and the entries `run`."""
     own = ("size", "channels", "mean", "std", "resize", "classes")
     return {
         **{key: set_metadata[key] for key in own}, "name": run["objective"], "id": set_metadata["name"],
         "head_classes": None, "projector": None, "feature_dim": backbone.feature_dim, **run,
-        **objective.metadata(),
+        **method.metadata(),
     }  # fmt: skip
