@@ -15,6 +15,7 @@ from torch import Tensor
 from sslood.core.errors import InputError
 from sslood.core.files import read_metadata
 from sslood.core.machine import Machine
+from sslood.core.rounding import decimal
 from sslood.core.settings import Limits, at_least
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.supervised import Batch, WithOutliers
@@ -110,11 +111,6 @@ def untrained_margins(classes: int) -> tuple[float, float]:
     return -math.log((classes - 1) / (1 - CONFIDENT)), -math.log(classes)
 
 
-def rounded(value: float) -> float:
-    """Return six significant digits: the rest is rounding noise, which differs between machines."""
-    return float(f"{value:.6g}")
-
-
 class Energy(WithOutliers):
     """CE + weight * margin_loss on ID and auxiliary images, both augmented, in one batch; last epoch kept.
 
@@ -163,10 +159,10 @@ class Energy(WithOutliers):
         elif fresh_head:
             m_in, m_out = untrained_margins(self.model.head.out_features)
         else:
-            m_in, m_out = map(rounded, auto_margins(*measured))
+            m_in, m_out = map(decimal, auto_margins(*measured))
         if not m_in < m_out:
             raise InputError(f"energy: m_in is {m_in:.4g} and m_out {m_out:.4g}; use m_in below m_out")
-        means = [rounded(values.mean().item()) for values in measured]
+        means = [decimal(values.mean().item()) for values in measured]
         start = dict(zip(("id", "auxiliary"), means, strict=True))
         return {"m_in": m_in, "m_out": m_out, "margins": self.settings.margins, "start_mean_energy": start}
 
