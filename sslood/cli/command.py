@@ -63,6 +63,11 @@ def _tell(message: str, status: int) -> None:
         click.echo(f"Error: {message}", err=True)
 
 
+def done(path: str | os.PathLike, text: str) -> None:
+    """Say what a script has written: "Wrote PATH: TEXT."."""
+    click.echo(f"Wrote {os.fspath(path)}: {text}.")
+
+
 class StageCommand(click.Command):
     """A click command that ends with one sentence and a non-zero status on whatever a user can cause.
 
