@@ -36,7 +36,7 @@ def graph(root: Path) -> str:
 def render(root: Path) -> str:
     """Return what README.md should be after the last run."""
     text = (root / "README.md").read_text(encoding="utf-8")
-    text = block(text, "results", (root / "metrics/table.md").read_text(encoding="utf-8"))
+    text = block(text, "results", (root / "metrics/headline.md").read_text(encoding="utf-8"))
     return block(text, "graph", graph(root))
 
 

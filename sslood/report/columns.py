@@ -7,8 +7,6 @@ change of SECOND.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pandas as pd
-
 
 @dataclass(frozen=True)
 class Metric:
@@ -40,9 +38,7 @@ METRICS = {
     "aupr_out_balanced": Metric(
         "AUPR-out, balanced", "aupr_out with both classes weighted equally", rising=True, summarised=False
     ),
-    "detection_error": Metric(
-        "detection error", "smallest mean of the two error rates over all thresholds"
-    ),
+    "detection_error": Metric("detection error", "smallest mean of the two error rates over all thresholds"),
 }
 # Detectors are ranked, shaded and marked by MAIN. It stays AUROC as long as the significance test is DeLong's
 # and the artefact control is measured in it. SECOND is shown beside it.
@@ -66,10 +62,11 @@ _COLUMNS = {
     "n_id": "number of ID test images",
     "n_ood": "number of OOD test images",
     "repeats": "number of repeats of a randomised detector (SSD_k), over which its metrics are averaged",
-    f"{MAIN}_low": f"lower end of the 95 % interval of {MAIN} over images (DeLong); empty for means over repeats",
+    f"{MAIN}_low": f"lower end of the 95 % "
+    f"interval of {MAIN} over images (DeLong); none for means over repeats",
     f"{MAIN}_high": "upper end of that interval",
-    "p_best": "adjusted p-value of no difference from the best detector for that seed and set (DeLong, Holm); "
-    "empty for detectors that have seen the OOD set",
+    "p_best": "adjusted p-value of no difference from the best detector for that seed and set "
+    "(DeLong, Holm); none for detectors that have seen the OOD set",
     "control_auroc": "AUROC of the artefact control on the set",
 }
 _STD = "standard deviation over repeats"
@@ -94,11 +91,3 @@ def describe_all(columns: Iterable[str]) -> dict[str, str]:
 def rising(column: str) -> bool:
     """Whether larger values of a metric, filtered or not, are better."""
     return METRICS[column.removeprefix(FILTERED)].rising
-
-
-def percent(mean: float, std: float | None = None) -> str:
-    """Return "93.4 ± 1.2" from fractions, without the spread if there is none; "–" for NaN."""
-    if pd.isna(mean):
-        return "–"
-    text = f"{100 * mean:.1f}"
-    return text if std is None or pd.isna(std) else f"{text} ± {100 * std:.1f}"

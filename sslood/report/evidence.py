@@ -1,6 +1,6 @@
 """What each number is worth: an interval, a test against the best detector, an artefact control, an audit.
 
-Intervals and tests are about the images of one run; the spread over seeds is another thing and is shown apart.
+Intervals and tests are about the images of one run; the spread over seeds is shown apart from them.
 """
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -16,7 +16,8 @@ from sslood.core.files import load_tensors
 from sslood.ood.measures.comparison import Scores, delong_test, holm
 from sslood.ood.measures.intervals import delong_interval
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.report.columns import FILTERED, MAIN, WITH_FILTERED, percent
+from sslood.report.cells import percent
+from sslood.report.columns import FILTERED, MAIN, WITH_FILTERED
 from sslood.report.frame import INFORMED, Key, ScoreFiles
 
 LEVEL = 0.05  # of the test
@@ -115,8 +116,8 @@ def interval_notes(rows: pd.DataFrame) -> dict[Key, str]:
 def with_audit(rows: pd.DataFrame, scores: ScoreFiles, audit: Audit) -> pd.DataFrame:
     """Return `rows` with control_auroc and filtered_<metric>: metrics without the excluded images.
 
-    If no image of a row is excluded, its filtered metrics are the raw ones; if all of a side are, NaN. SSD_k's
-    raw metrics are means over repeats, its filtered ones are those of the first, whose scores are kept.
+    If no image of a row is excluded, its filtered metrics are the raw ones; if all of a side are, NaN. The
+    raw metrics of SSD_k are means over repeats, its filtered ones those of the first, whose scores are kept.
     Raises InputError if a file of scores does not fit the audit.
     """
     names = (*WITH_FILTERED, "n_id", "n_ood")

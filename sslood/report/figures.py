@@ -34,7 +34,7 @@ def _drawing() -> Iterator[Figure]:
 def _svg(figure: Figure, name: str) -> str:
     """Return the SVG of a figure; `name` keeps its ids apart from those of other figures of the page.
 
-    Coordinates are rounded to hundredths of a point, and ids, which matplotlib makes of unrounded coordinates,
+    Coordinates are rounded to hundredths of a point, and ids, which matplotlib derives from unrounded ones,
     are numbered: matrix products differ in the last bit between processors.
     """
     text = StringIO()
@@ -53,12 +53,14 @@ def _shorter(number: re.Match[str]) -> str:
     return "0" if text == "-0" else text
 
 
-def _grid(figure: Figure, count: int, columns: int, height: float, **shared: bool) -> list[Axes]:
-    """Return the axes of `count` panels of 3.6 x `height` inches."""
-    columns = min(columns, count)
+def _grid(
+    figure: Figure, count: int, height: float, *, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
+    """Return the axes of `count` panels of 3.6 x `height` inches, three in a row."""
+    columns = min(3, count)
     rows = -(-count // columns)
     figure.set_size_inches(3.6 * columns, height * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return list(axes.flat[:count])
@@ -74,7 +76,7 @@ def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) 
     """
     with _drawing() as figure:
         names = list(next(iter(panels.values())))
-        axes = _grid(figure, len(panels), 3, 0.5 + 0.3 * len(names), sharey=True)
+        axes = _grid(figure, len(panels), 0.5 + 0.3 * len(names), sharey=True)
         for axis, (title, sets) in zip(axes, panels.items(), strict=True):
             _ridges(axis, sets, id_name)
             axis.set_title(title, fontsize=9)
@@ -138,7 +140,7 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
     flagged. The dotted line marks 5 % false alarms.
     """
     with _drawing() as figure:
-        axes = _grid(figure, len(panels), 3, 2.4, sharex=True, sharey=True)
+        axes = _grid(figure, len(panels), 2.4, sharex=True, sharey=True)
         for index, (axis, (title, sets)) in enumerate(zip(axes, panels.items(), strict=True)):
             _roc(axis, sets, id_name)
             axis.set_title(title, fontsize=9)
@@ -187,7 +189,7 @@ def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[st
     panels = [name for name in wanted if any(name in run for run in runs.values())]
     colours = {label: COLOURS[index % len(COLOURS)] for index, label in enumerate(runs)}
     with _drawing() as figure:
-        axes = _grid(figure, len(panels), 3, 2.6)
+        axes = _grid(figure, len(panels), 2.6)
         for axis, name in zip(axes, panels, strict=True):
             for label, run in runs.items():
                 _curve(axis, run, name, label, colours[label])

@@ -32,7 +32,7 @@ class RunSettings(Settings):
 
 
 class ResultsFile(NamedTuple):
-    """The results of one run of an evaluation stage; its scores have the same name in the folder of scores."""
+    """The results of one run of an evaluation stage; the file of its scores has the same name."""
 
     stage: str
     seed: int
@@ -42,7 +42,9 @@ class ResultsFile(NamedTuple):
 def read_runs(where: str) -> RunSettings:
     """Return the settings at FILE:KEY; keys that concern other stages are ignored."""
     own = RunSettings.__dataclass_fields__
-    return strict(RunSettings, {key: value for key, value in read_section(where).items() if key in own}, where)
+    return strict(
+        RunSettings, {key: value for key, value in read_section(where).items() if key in own}, where
+    )
 
 
 def result_files(results: Path, runs: RunSettings) -> list[ResultsFile]:

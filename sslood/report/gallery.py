@@ -26,7 +26,8 @@ def gallery(table: Path, images: Path, title: str, facts: Mapping[str, str], *, 
     rows.sort(key=lambda row: (-row["score"], row["path"]))
     shown = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)).tolist()
     pictures = [
-        rows[place] | {"rank": place + 1, "thumbnail": thumbnail(read_image(images / rows[place]["path"]), SIDE)}
+        rows[place]
+        | {"rank": place + 1, "thumbnail": thumbnail(read_image(images / rows[place]["path"]), SIDE)}
         for place in shown
     ]
     p = {flag: [row["p_value"] for row in rows if row["is_ood"] == flag] for flag in (True, False)}

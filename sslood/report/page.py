@@ -56,13 +56,15 @@ def _shared(summary: Summary) -> dict[str, Any]:
         "per_set": tables.per_set(summary),
         "filtered": tables.per_set_filtered(summary),
         "sets": tables.sets(summary),
-        "accuracies": tables.accuracies(summary),
+        "accuracies": tables.accuracies(summary.accuracy),
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
-        "mistakes": tables.mistakes(summary) if len(summary.mistakes) else None,
+        "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
     }
 
 
-def write_page(folder: Path, summary: Summary, scores: ScoreFiles, sets: Path, curves: Mapping[str, Any]) -> None:
+def write_page(
+    folder: Path, summary: Summary, scores: ScoreFiles, sets: Path, curves: Mapping[str, Any]
+) -> None:
     """Write index.html. `sets` is the folder of the image sets, `curves` is what `read_curves` returns.
 
     Raises InputError if the scores or the images of a set are missing.
@@ -71,7 +73,9 @@ def write_page(folder: Path, summary: Summary, scores: ScoreFiles, sets: Path, c
     title, first = next(iter(panels.items()))
     counts = {name: summary.rows[name].nunique() for name in ("model", "detector", "set", "seed")}
     words = {**counts, "OOD set": counts["set"]}
-    lead = ", ".join(f"{words[w]} {w}{'s' * (words[w] != 1)}" for w in ("model", "detector", "OOD set", "seed"))
+    lead = ", ".join(
+        f"{words[w]} {w}{'s' * (words[w] != 1)}" for w in ("model", "detector", "OOD set", "seed")
+    )
     page = render(
         "page.html.j2",
         title=f"OOD detection on {summary.id}",
@@ -99,9 +103,13 @@ def score_panels(summary: Summary, scores: ScoreFiles) -> dict[str, dict[str, np
         part = rows[(rows["model"] == model) & (rows["detector"] == detector)]
         part = part[part["file"] == part["file"].iloc[0]]
         pairs = {row["set"]: scores.read(row)[0] for row in part.to_dict("records")}
-        values = {summary.id: next(iter(pairs.values())).id} | {name: pair.ood for name, pair in pairs.items()}
+        values = {summary.id: next(iter(pairs.values())).id} | {
+            name: pair.ood for name, pair in pairs.items()
+        }
         with np.errstate(over="ignore"):
-            panels[f"{model} · {detector}"] = {name: array.astype(np.float32) for name, array in values.items()}
+            panels[f"{model} · {detector}"] = {
+                name: array.astype(np.float32) for name, array in values.items()
+            }
     return panels
 
 

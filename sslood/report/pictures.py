@@ -64,7 +64,10 @@ def misleading(
         shares = 1 - np.searchsorted(inside, values[order], side="left") / len(inside)
         chosen[name] = [
             Picture(
-                f"{name} {place}", share, (share <= ALARMS) == is_id, thumbnail(_picture(images[name][place]), SIDE)
+                f"{name} {place}",
+                share,
+                (share <= ALARMS) == is_id,
+                thumbnail(_picture(images[name][place]), SIDE),
             )
             for place, share in zip(order.tolist(), shares.tolist(), strict=True)
         ]

@@ -5,8 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sslood.report.columns import percent
-from sslood.report.tables import Code, Figure, markdown
+from sslood.report.cells import Figure, markdown, percent
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -17,7 +16,7 @@ _ENVIRONMENT = Environment(
     keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters.update(percent=percent, markdown=markdown)
-_ENVIRONMENT.tests.update(figure=lambda cell: isinstance(cell, Figure), code=lambda cell: isinstance(cell, Code))
+_ENVIRONMENT.tests["figure"] = lambda cell: isinstance(cell, Figure)
 
 
 def render(template: str, **values: Any) -> str:

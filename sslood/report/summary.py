@@ -73,7 +73,7 @@ class Summary:
 
     @cached_property
     def filtered(self) -> pd.DataFrame | None:
-        """The headline metrics by set without the images that the audit excludes; None if it excludes none."""
+        """The headline metrics by set without the images that the audit excludes, None if there are none."""
         if not self.audit.n_excluded:
             return None
         names = {f"{FILTERED}{name}": name for name in HEADLINE}

@@ -1,17 +1,16 @@
-"""Tables for people, each built once and shown as Markdown and as HTML."""
+"""Tables for people: which results they show, in which order, and what is emphasised."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sslood.report.columns import HEADLINE, MAIN, METRICS, SECOND, percent, rising
+from sslood.report.cells import MISSING, Code, Figure, Table, percent
+from sslood.report.columns import HEADLINE, MAIN, METRICS, SECOND, rising
 from sslood.report.evidence import interval_notes
 from sslood.report.frame import INFORMED, Key
 from sslood.report.summary import Summary
 
-MISSING = "–"
 EQUALS_SHOWN = 3  # of the results that are not significantly worse than the best; the others are counted
 MISTAKES = {
     "error": "error",
@@ -23,62 +22,8 @@ MISTAKES = {
 }
 
 
-class Code(str):
-    """A name of the params: of a model, detector or set; shown in a fixed-width font."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A result: mean and spread of the main and of the second metric, as fractions, and what is behind them."""
-
-    mean: float
-    std: float
-    second: float
-    second_std: float
-    marks: str = ""
-    interval: str = ""
-    best: bool = False
-
-    def __str__(self) -> str:
-        main = percent(self.mean, self.std)
-        first = f"**{main}**" if self.best else main
-        behind = f"{first}{self.marks} {self.interval}".rstrip()
-        return f"{behind} / {percent(self.second, self.second_std)}"
-
-    @property
-    def heat(self) -> float:
-        """Strength of the cell's colour: 0 at chance, 1 at AUROC 1 or 0.
-
-        The fourth power spends most of the scale on 0.85 to 1, where detectors differ.
-        """
-        return 0.0 if pd.isna(self.mean) else min(1.0, abs(self.mean - 0.5) * 2) ** 4
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells by row; the first column, and those of `left`, hold words. notes: small print under a heading."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | Figure]]
-    left: Collection[str] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-
-def markdown(table: Table) -> str:
-    """Return a Markdown table; columns of numbers are right-aligned."""
-    words = {table.header[0], *table.left}
-    rule = [":---" if name in words else "---:" for name in table.header]
-    lines = [[_plain(cell) for cell in row] for row in (table.header, *table.rows)]
-    lines.insert(1, rule)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _plain(cell: str | Figure) -> str:
-    return f"`{cell}`" if isinstance(cell, Code) else str(cell)
-
-
 def overview(summary: Summary) -> list[Table]:
-    """Return detectors x models, "near / far" AUROC; a table for each group of models that share detectors."""
+    """Return detectors x models, "near / far" AUROC; one table per group of models with common detectors."""
     return [near_far(summary, models) for models in kindred(summary.by_role)]
 
 
@@ -100,10 +45,10 @@ def near_far(
     *,
     among_shown: bool = False,
 ) -> Table:
-    """Return detectors x `models`, "near / far" AUROC: means over sets and seeds, the best near and far in bold.
+    """Return detectors x `models`, "near / far" AUROC, means over sets and seeds, best near and far in bold.
 
-    detectors: the rows, in this order; None for all. among_shown: whether the best of the table is in bold, or
-    that of all results.
+    detectors: the rows, in this order; None for all. among_shown: whether the best is that of the table, or
+    of all results.
     """
     part = summary.by_role[summary.by_role.index.isin(models, level="model")]
     names = detectors or list(dict.fromkeys(part.index.get_level_values("detector")))
@@ -175,7 +120,9 @@ def _glance_row(
     best = summary.best(frame, by).get(name)
     if best is None:
         return []
-    texts = [percent(frame.at[best, (metric, "mean")], frame.at[best, (metric, "std")]) for metric in HEADLINE]
+    texts = [
+        percent(frame.at[best, (metric, "mean")], frame.at[best, (metric, "std")]) for metric in HEADLINE
+    ]
     # best first, in the order of the frame where equal
     means = frame[(MAIN, "mean")].sort_values(ascending=not rising(MAIN), kind="stable")
     equals = [key for key in means.index if key in summary.near_best and key[2] == name and key != best]
@@ -198,7 +145,9 @@ def matrices(summary: Summary, role: str) -> list[Table]:
         part = frame[frame.index.isin(models, level="model")]
         if part.empty:
             continue
-        order = part[(MAIN, "mean")].groupby(level="detector", sort=False).agg("max" if rising(MAIN) else "min")
+        order = (
+            part[(MAIN, "mean")].groupby(level="detector", sort=False).agg("max" if rising(MAIN) else "min")
+        )
         ranked = order.sort_values(ascending=not rising(MAIN), kind="stable").index
         rows: list[list[str | Figure]] = []
         for detector in sorted(ranked, key=lambda name: name in INFORMED):
@@ -249,8 +198,11 @@ def _figure(
 ) -> str | Figure:
     if key not in frame.index:
         return MISSING
-    numbers = [float(frame.at[key, (name, part)]) for name in (MAIN, SECOND) for part in ("mean", "std")]
-    return Figure(*numbers, marks=(marks or {}).get(key, ""), interval=(intervals or {}).get(key, ""), best=bold)
+    (mean, std), (second, second_std) = (
+        [float(frame.at[key, (name, part)]) for part in ("mean", "std")] for name in (MAIN, SECOND)
+    )
+    mark, interval = (marks or {}).get(key, ""), (intervals or {}).get(key, "")
+    return Figure(mean, std, second, second_std, mark, interval, bold)
 
 
 def sets(summary: Summary) -> Table:
@@ -267,10 +219,10 @@ def sets(summary: Summary) -> Table:
     return Table(header, rows, left=("role", "than ID"))
 
 
-def accuracies(summary: Summary) -> Table:
-    """Return models x probes: test accuracy, mean ± std over seeds."""
-    probes = [name for name in summary.accuracy.columns if name not in ("model", "seed")]
-    return _means(summary.accuracy, {probe: probe_title(probe) for probe in probes})
+def accuracies(rows: pd.DataFrame) -> Table:
+    """Return models x probes: test accuracy, mean ± std over seeds; `rows` as of frame.py."""
+    probes = [name for name in rows.columns if name not in ("model", "seed")]
+    return _means(rows, {probe: probe_title(probe) for probe in probes})
 
 
 def probe_title(probe: str) -> str:
@@ -280,18 +232,16 @@ def probe_title(probe: str) -> str:
     return probe.replace("transfer_", "transfer to ")
 
 
-def mistakes(summary: Summary) -> Table:
+def mistakes(rows: pd.DataFrame) -> Table:
     """Return classifiers x measures of how well they know their own mistakes, mean ± std over seeds.
 
     AURC and E-AURC are in thousandths: they are areas under a curve of small errors.
     """
     thousandths = [name for name in MISTAKES if name.endswith("aurc")]
-    return _means(summary.mistakes, MISTAKES, dict.fromkeys(thousandths, 10.0))
+    return _means(rows, MISTAKES, dict.fromkeys(thousandths, 10.0))
 
 
-def _means(
-    rows: pd.DataFrame, titles: Mapping[str, str], scale: Mapping[str, float] | None = None
-) -> Table:
+def _means(rows: pd.DataFrame, titles: Mapping[str, str], scale: Mapping[str, float] | None = None) -> Table:
     """Return models x columns of `titles`, mean ± std over seeds in % times `scale`."""
     grouped = rows.groupby("model", sort=False)[list(titles)].agg(["mean", "std"])
     lines: list[list[str]] = []
