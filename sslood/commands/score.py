@@ -69,10 +69,24 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
         called, rate = judge_together(out, fdr, threshold.images), f"a false-discovery rate of {fdr:.3g}"
     if html:
         title = f"{images.resolve().name} by {Path(detector).stem}"
-        save_text(html, gallery(Path(out), folder, title, facts(scorer, fdr), count=html_count))
+        save_text(html, gallery(_rows(out), folder, title, facts(scorer, fdr), count=html_count))
     for path in bad:
         click.echo(f"{path}: cannot be read, left out", err=True)
     click.echo(f"Wrote {out}: {called} of {len(paths) - len(bad)} images are OOD at {rate}.")
+
+
+def _rows(table: str) -> list[dict]:
+    """Return the rows of a CSV that this command wrote, numbers as numbers."""
+    with open(table, newline="", encoding="utf-8") as file:
+        return [
+            {
+                **row,
+                "score": float(row["score"]),
+                "p_value": float(row["p_value"]),
+                "is_ood": row["is_ood"] == "true",
+            }
+            for row in csv.DictReader(file)
+        ]
 
 
 if __name__ == "__main__":
