@@ -20,8 +20,8 @@ def gallery(
     """Return the HTML page of scored pictures; `images` is the folder that their paths start from.
 
     rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture.
-    facts: what else to say above the pictures, name -> text. Of more than `count` pictures it shows `count`, at
-    even steps of rank from first to last. Raises InputError naming a picture that can no longer be read.
+    facts: what else to say above the pictures, name -> text. Of more than `count` pictures it shows `count`,
+    at even steps of rank from first to last. Raises InputError naming a picture that can no longer be read.
     """
     ranked = sorted(rows, key=lambda row: (-row["score"], row["path"]))
     steps = np.linspace(0, len(ranked) - 1, min(count, len(ranked)))

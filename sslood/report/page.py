@@ -94,22 +94,14 @@ def write_page(
 
 
 def score_panels(summary: Summary, scores: ScoreFiles) -> dict[str, dict[str, np.ndarray]]:
-    """Return {"model · detector": {set: scores}} of the first run of each model's best detector.
-
-    In float32, whose seven digits are equal on all machines, so that images with equal scores stay in order.
-    """
+    """Return {"model · detector": {set: scores}} of the first run of each model's best detector."""
     panels, rows = {}, summary.rows
     for model, detector in summary.best_detectors().items():
         part = rows[(rows["model"] == model) & (rows["detector"] == detector)]
-        part = part[part["file"] == part["file"].iloc[0]]
-        pairs = {row["set"]: scores.read(row)[0] for row in part.to_dict("records")}
-        values = {summary.id: next(iter(pairs.values())).id} | {
-            name: pair.ood for name, pair in pairs.items()
-        }
-        with np.errstate(over="ignore"):
-            panels[f"{model} · {detector}"] = {
-                name: array.astype(np.float32) for name, array in values.items()
-            }
+        first = part[part["file"] == part["file"].iloc[0]]
+        pairs = {row["set"]: scores.read(row)[0] for row in first.to_dict("records")}
+        inside = {summary.id: next(iter(pairs.values())).id}
+        panels[f"{model} · {detector}"] = inside | {name: pair.ood for name, pair in pairs.items()}
     return panels
 
 
