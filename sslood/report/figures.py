@@ -20,14 +20,16 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "sslood",  # stable element ids
     "font.family": "sans-serif",
 }
-# Okabe and Ito's palette: can be told apart with any colour vision
+# Okabe and Ito's palette: distinguishable with any colour vision
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#999999"]
 ALARMS = 0.05  # share of ID beyond the dotted threshold
 
 
 @contextmanager
 def _drawing() -> Iterator[Figure]:
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
+        matplotlib.rcParams.update(STYLE)
         yield Figure(layout="constrained")
 
 

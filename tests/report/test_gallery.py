@@ -12,14 +12,14 @@ from sslood.report.gallery import gallery
 @pytest.fixture
 def rows(tmp_path):
     """Five pictures of distinct p-values; two are OOD."""
-    made = []
+    rows = []
     for place, p in enumerate((0.9, 0.01, 0.5, 0.02, 0.3)):
         name = f"<{place}>&.png"
         Image.new("RGB", (10 + place, 10), (place, 0, 0)).save(tmp_path / name)
-        made.append(
+        rows.append(
             {"path": name, "score": 1 - p, "p_value": p, "is_ood": p < 0.05, "predicted_class": "<c>"}
         )
-    return made
+    return rows
 
 
 def test_pictures_are_ranked_and_grouped(rows, tmp_path):
