@@ -34,24 +34,28 @@ class HeadlineSettings(Settings):
 
 def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> None:
     """Write headline.md (for the README), table.md (the overview) and per_set.md (every result)."""
+    shared = _shared(summary)
     small = tables.headline(summary, headline.models, headline.detectors)
-    marked = any(NEAR_CONTROL in str(cell) for row in small.rows for cell in row)
-    save_text(folder / "headline.md", render("headline.md.j2", summary=summary, table=small, marked=marked))
-    table = render(
-        "table.md.j2",
-        overview=tables.overview(summary),
-        control=of_roles(summary.audit.control(), summary.roles),
-        **_shared(summary),
-    )
-    save_text(folder / "table.md", table)
-    columns = describe_all(summary.rows.columns)
-    save_text(folder / "per_set.md", render("per_set.md.j2", columns=columns, **_shared(summary)))
+    texts: dict[str, dict[str, Any]] = {
+        "headline": {
+            "table": small,
+            "marked": any(NEAR_CONTROL in str(cell) for row in small.rows for cell in row),
+        },
+        "table": {
+            "overview": tables.overview(summary),
+            "control": of_roles(summary.audit.control(), summary.roles),
+        },
+        "per_set": {"columns": describe_all(summary.rows.columns)},
+    }
+    for name, own in texts.items():
+        save_text(folder / f"{name}.md", render(f"{name}.md.j2", **shared, **own))
 
 
 def _shared(summary: Summary) -> dict[str, Any]:
     """Return what both the page and the Markdown tables show."""
     return {
         "summary": summary,
+        "seeds": summary.rows["seed"].nunique(),
         "titles": TITLES,
         "per_set": tables.per_set(summary),
         "filtered": tables.per_set_filtered(summary),

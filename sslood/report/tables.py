@@ -140,6 +140,7 @@ def matrices(summary: Summary, role: str) -> list[Table]:
     """
     best, marks = summary.best(summary.by_role, "role").get(role), summary.marks(summary.by_role)
     frame = summary.by_role[summary.by_role.index.isin([role], level="role")]
+    figures = _figures(frame, marks, best=best)
     tables = []
     for models in kindred(summary.by_role):
         part = frame[frame.index.isin(models, level="model")]
@@ -151,8 +152,8 @@ def matrices(summary: Summary, role: str) -> list[Table]:
         ranked = order.sort_values(ascending=not rising(MAIN), kind="stable").index
         rows: list[list[str | Figure]] = []
         for detector in sorted(ranked, key=lambda name: name in INFORMED):
-            keys = [(model, detector, role) for model in models]
-            rows.append([Code(detector), *(_figure(part, key, marks, bold=key == best) for key in keys)])
+            cells = (figures.get((model, detector, role), MISSING) for model in models)
+            rows.append([Code(detector), *cells])
         tables.append(Table(["detector", *map(Code, models)], rows))
     return tables
 
@@ -179,30 +180,28 @@ def _ranked(
     intervals: Mapping[Key, str] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Table:
-    sets = list(dict.fromkeys(frame.index.get_level_values("set")))
+    sets, figures = list(frame.index.unique("set")), _figures(frame, marks, intervals)
     order = frame[(MAIN, "mean")].groupby(level=["model", "detector"], sort=False).mean()
     rows: list[list[str | Figure]] = []
     for model, detector in order.sort_values(ascending=not rising(MAIN), kind="stable").index:
-        keys = [(model, detector, name) for name in sets]
-        rows.append([Code(model), Code(detector), *(_figure(frame, key, marks, intervals) for key in keys)])
+        cells = (figures.get((model, detector, name), MISSING) for name in sets)
+        rows.append([Code(model), Code(detector), *cells])
     return Table(["model", "detector", *sets], rows, left=("detector",), notes=notes or {})
 
 
-def _figure(
+def _figures(
     frame: pd.DataFrame,
-    key: Key,
     marks: Mapping[Key, str] | None = None,
     intervals: Mapping[Key, str] | None = None,
-    *,
-    bold: bool = False,
-) -> str | Figure:
-    if key not in frame.index:
-        return MISSING
-    (mean, std), (second, second_std) = (
-        [float(frame.at[key, (name, part)]) for part in ("mean", "std")] for name in (MAIN, SECOND)
-    )
-    mark, interval = (marks or {}).get(key, ""), (intervals or {}).get(key, "")
-    return Figure(mean, std, second, second_std, mark, interval, bold)
+    best: Key | None = None,
+) -> dict[Key, Figure]:
+    """Return a cell for each row of `frame`, which is what `over_seeds` returns."""
+    columns = [(name, part) for name in (MAIN, SECOND) for part in ("mean", "std")]
+    marks, intervals = marks or {}, intervals or {}
+    return {
+        key: Figure(*numbers, marks=marks.get(key, ""), interval=intervals.get(key, ""), best=key == best)
+        for key, numbers in zip(frame.index, frame[columns].itertuples(index=False, name=None), strict=True)
+    }
 
 
 def sets(summary: Summary) -> Table:

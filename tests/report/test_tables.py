@@ -3,6 +3,7 @@
 import pytest
 
 from sslood.core.files import save_json
+from sslood.ood.measures.metrics import METRICS as MEASURED
 from sslood.report.cells import Code, Figure, Table, markdown
 from sslood.report.columns import HEADLINE, METRICS, describe, rising
 from sslood.report.frame import mistakes
@@ -42,6 +43,7 @@ def test_mistakes(tmp_path):
 
 
 def test_directions_and_meanings_of_metrics():
+    assert tuple(METRICS) == MEASURED
     assert [name for name in METRICS if rising(name)] == [
         name for name in METRICS if name.startswith(("auroc", "aupr"))
     ]

@@ -228,7 +228,7 @@ def test_the_small_table_shows_what_is_asked_for(run, tmp_path):
     run()
     lines = (tmp_path / "metrics/headline.md").read_text().splitlines()
     assert lines[0].startswith(
-        "AUROC in %, near-OOD / far-OOD, averaged over sets and seeds (2); best in bold. †"
+        "AUROC in %, near-OOD / far-OOD: mean over the sets of each group and over 2 seeds, best in bold. †"
     )
     assert lines[2:] == [
         "| detector | `simclr` | `scratch` |",
