@@ -199,7 +199,7 @@ def _figures(
     columns = [(name, part) for name in (MAIN, SECOND) for part in ("mean", "std")]
     marks, intervals = marks or {}, intervals or {}
     return {
-        key: Figure(*numbers, marks=marks.get(key, ""), interval=intervals.get(key, ""), best=key == best)
+        key: Figure(*numbers, marks.get(key, ""), intervals.get(key, ""), key == best)
         for key, numbers in zip(frame.index, frame[columns].itertuples(index=False, name=None), strict=True)
     }
 
