@@ -117,9 +117,7 @@ class StageCommand(Command):
         name = _module_name(self.callback)
         if self.help and name.startswith("stages.") and "    python -m" not in self.help:
             name = name.removeprefix("stages.")
-            self.help += (
-                f"\n\n\b\nExample, with the options that params.yaml gives:\n    dvc repro {name}"
-            )
+            self.help += f"\n\n\b\nExample, with the options that params.yaml gives:\n    dvc repro {name}"
 
 
 def _module_name(function: Any) -> str:
