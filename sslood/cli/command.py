@@ -1,6 +1,6 @@
-"""What all scripts share: help from the module's docstring, failure and success in one sentence.
+"""The command classes of all scripts: help from the docstring, and one sentence for success or failure.
 
-Nothing in this room can change a result, so it is no dep of any stage.
+Nothing in this room can change a result, so no stage depends on it.
 """
 
 import errno
@@ -18,22 +18,22 @@ import click
 
 from sslood.core.errors import InputError, out_of_memory
 
-PATIENCE = 3.0  # seconds by which processes of one run fail apart, at most
-LOST = "another process of the run ended; run the same command again to go on"
+PATIENCE = 3.0  # seconds within which the processes of one run fail
+LOST = "another process of this run ended; run the same command again to go on"
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
     errno.EFBIG: "the file grew beyond the limit of the file system or of `ulimit -f`",
     errno.EROFS: "the file system is read-only; choose a place that can be written to",
     errno.EACCES: "permission denied; check who owns it",
-    errno.EEXIST: "is a file where a folder should be; move it or choose another path",
-    errno.ENOTDIR: "is a file where a folder should be; move it or choose another path",
-    errno.EISDIR: "is a folder where a file should be; move it or choose another path",
+    errno.EEXIST: "is a file, but a folder is needed; move it or choose another path",
+    errno.ENOTDIR: "is a file, but a folder is needed; move it or choose another path",
+    errno.EISDIR: "is a folder, but a file is needed; move it or choose another path",
 }
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; unwinds like Ctrl-C, so that checkpoints are saved and temporary files go."""
+    """Raised on SIGTERM; unwinds like Ctrl-C, so checkpoints are saved and temporary files removed."""
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
@@ -41,7 +41,7 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _place(error: OSError) -> str:
-    """Return the path that an error is about: of a renaming its aim, of a path through a file that file."""
+    """Return the path that an error concerns: a rename's target, or the file that stands in a path's way."""
     path = Path(error.filename2 or error.filename or "writing")
     if error.errno == errno.ENOTDIR:
         path = next((above for above in path.parents if above.is_file()), path)
@@ -49,16 +49,16 @@ def _place(error: OSError) -> str:
 
 
 def _lost(error: BaseException) -> bool:
-    """Whether an error of torch.distributed (known by its words) says that another process is gone."""
+    """Whether an error of torch.distributed, recognised by its text, says that another process is gone."""
     texts = ("Connection closed by peer", "Connection reset by peer", "gloo/transport", "NCCL")
     return any(text in str(error) for text in texts)
 
 
 def _report(message: str, status: int) -> None:
-    """Print what ended the script.
+    """Report why the script ended; of several processes only one does.
 
     Only rank 0 reports a failure that all ranks share. Other ranks wait PATIENCE seconds, during which
-    torchrun usually ends them; so does a rank that lost another, which has reported its own failure.
+    torchrun usually ends them. A rank that lost another one waits too: the lost rank has reported already.
     """
     if os.environ.get("RANK", "0") != "0" or message == LOST:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
