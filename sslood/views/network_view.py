@@ -46,8 +46,11 @@ def open_model(
                 hook.remove()
         return found, logits
 
+    rotation = model.rotation
+
     def rotations(x: Tensor) -> Tensor:
-        return model.rotation(model.features(x))
+        assert rotation is not None
+        return rotation(model.features(x))
 
     return Network(
         mean,
