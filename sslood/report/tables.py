@@ -198,9 +198,12 @@ def _figures(
     """Return a cell for each row of `frame`, which is what `over_seeds` returns."""
     columns = [(name, part) for name in (MAIN, SECOND) for part in ("mean", "std")]
     marks, intervals = marks or {}, intervals or {}
+    rows = frame[columns].itertuples(index=False, name=None)
     return {
-        key: Figure(*numbers, marks.get(key, ""), intervals.get(key, ""), key == best)
-        for key, numbers in zip(frame.index, frame[columns].itertuples(index=False, name=None), strict=True)
+        key: Figure(
+            mean, std, second, second_std, marks.get(key, ""), intervals.get(key, ""), best=key == best
+        )
+        for key, (mean, std, second, second_std) in zip(frame.index, rows, strict=True)
     }
 
 
