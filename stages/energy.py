@@ -15,7 +15,8 @@ from sslood.core.settings import checked, read_section, strict
 from sslood.data.images.augment import Recipe
 from sslood.nets.methods.energy import EnergyOptions, choose_margins, start_model, train_energy
 from sslood.nets.methods.supervised import describe, load_split, make_views
-from sslood.nets.networks.files import check_fits, save_model
+from sslood.nets.networks.card import check_fits
+from sslood.nets.networks.files import save_model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
 from sslood.nets.training.curves import save_curves
 
@@ -47,14 +48,14 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
     options = strict(EnergyOptions, section, "energy")
     views = checked(Recipe, read_section(recipe), recipe)
     here = machine()
-    model, meta, fresh = start_model(init_model, id_set, seed, here.device)
+    model, card, fresh = start_model(init_model, id_set, seed, here.device)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
     outliers = load_split(auxiliary, "train", here.device)
-    check_fits(meta, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
-    seen = make_views(views, meta, seed, here.device)
+    check_fits(card, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
+    seen = make_views(views, card.preprocessing, seed, here.device)
     common = {"options": options, "views": seen, "machine": here}
     margins = choose_margins(model, sets[0], outliers, fresh_head=fresh, **common)
-    settings = describe(options, init=meta["name"], mode=mode, recipe=vars(views))
+    settings = describe(options, init=card.name, mode=mode, recipe=vars(views))
     inputs = [Path(path) for path in (id_set, auxiliary, init_model)]
     identity = fingerprint({**settings, "seed": seed}, inputs, "stages.energy")
     checkpoint = Checkpoint(here.scratch, f"energy-{name}-{seed}", identity)
@@ -62,10 +63,12 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
     curves = train_energy(
         model, *sets, outliers, mode=mode, **bounds, seed=seed, checkpoint=checkpoint, **common
     )
-    changed = {"name": name, "objective": "energy", "seed": seed, "projector": None}
-    head_classes = list(range(model.head.out_features))
-    final = {**meta, **changed, "head_classes": head_classes, "settings": {**settings, **margins}}
-    save_model(out, {"backbone": model.backbone, "head": model.head}, final)
+    head = model.need_head()
+    card = card.replace(
+        name=name, objective="energy", seed=seed, head_classes=list(range(head.out_features)),
+        projector=None, stochastic=None, epochs=None, settings={**settings, **margins},
+    )  # fmt: skip
+    save_model(out, {"backbone": model.backbone, "head": head}, card)
     save_curves(out_curves, curves)
     checkpoint.delete()
     last = curves[-1]

@@ -16,8 +16,10 @@ from sslood.data.images.augment import Recipe
 from sslood.nets.methods.classify import ClassifyOptions, train_classifier
 from sslood.nets.methods.supervised import describe, load_split, make_views
 from sslood.nets.networks.build import seeded
-from sslood.nets.networks.files import Model, check_fits, load_model, save_model
+from sslood.nets.networks.card import check_fits
+from sslood.nets.networks.files import load_model, save_model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
 from sslood.nets.training.curves import save_curves
 
@@ -48,28 +50,29 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     views = checked(Recipe, read_section(recipe), recipe)
     here = machine()
     meta = read_metadata(id_set, kind="set")
-    start, start_meta = load_model(init_model)
-    check_fits(start_meta, meta, init_model)
+    start, card = load_model(init_model)
+    check_fits(card, meta, init_model)
     with seeded(seed, "head"):
-        head = build_head(start.backbone.feature_dim, len(meta["classes"]))
+        head = build_head(card.feature_dim, len(meta["classes"]))
     model = Model(start.backbone, head).to(here.device)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
-    settings = describe(options, init=start_meta["name"], recipe=vars(views))
+    settings = describe(options, init=card.name, recipe=vars(views))
     identity = fingerprint({**settings, "seed": seed}, [Path(id_set), Path(init_model)], "stages.train")
     checkpoint = Checkpoint(here.scratch, f"train-{name}-{seed}", identity)
     curves = train_classifier(
         model,
         *sets,
         options=options,
-        views=make_views(views, start_meta, seed, here.device),
+        views=make_views(views, card.preprocessing, seed, here.device),
         seed=seed,
         machine=here,
         checkpoint=checkpoint,
     )
-    changed = {"name": name, "objective": "classifier", "seed": seed, "projector": None, "settings": settings}
-    head_classes = list(range(len(meta["classes"])))
-    modules = {"backbone": model.backbone, "head": model.head}
-    save_model(out, modules, {**start_meta, **changed, "head_classes": head_classes, "stochastic": None})
+    card = card.replace(
+        name=name, objective="classifier", seed=seed, head_classes=list(range(len(meta["classes"]))),
+        projector=None, stochastic=None, epochs=None, settings=settings,
+    )  # fmt: skip
+    save_model(out, {"backbone": model.backbone, "head": head}, card)
     save_curves(out_curves, curves)
     checkpoint.delete()
     final = curves[-1]["validation_accuracy"]

@@ -24,8 +24,10 @@ from sslood.nets.methods.supervised import (
     run_supervised,
 )
 from sslood.nets.networks.build import seeded
-from sslood.nets.networks.files import Model, check_fits, load_model
+from sslood.nets.networks.card import ModelCard, check_fits
+from sslood.nets.networks.files import load_model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint
 from sslood.nets.training.schedules import learning_rate
 
@@ -56,18 +58,18 @@ class EnergyOptions:
 
 def start_model(
     init_model: str | Path, id_set: str | Path, seed: int, device: torch.device
-) -> tuple[Model, dict[str, Any], bool]:
-    """Return (model with a head over all classes, its metadata, whether that head is fresh).
+) -> tuple[Model, ModelCard, bool]:
+    """Return (model with a head over all classes, the card of the start, whether that head is fresh).
 
     InputError where model and ID set do not belong together.
     """
-    start, meta = load_model(init_model)
-    check_fits(meta, read_metadata(id_set, kind="set"), init_model)
-    classes = list(range(len(meta["classes"])))
-    fresh = meta["head_classes"] != classes
+    start, card = load_model(init_model)
+    check_fits(card, read_metadata(id_set, kind="set"), init_model)
+    classes = list(range(len(card.classes)))
+    fresh = card.head_classes != classes
     with seeded(seed, "head"):
-        head = build_head(start.backbone.feature_dim, len(classes)) if fresh else start.head
-    return Model(start.backbone, head).to(device), meta, fresh
+        head = build_head(card.feature_dim, len(classes)) if fresh else start.need_head()
+    return Model(start.backbone, head).to(device), card, fresh
 
 
 def energy(logits: torch.Tensor) -> torch.Tensor:

@@ -160,18 +160,6 @@ def recorded(training: Training, constants: Any, recipes: Sequence[Recipe]) -> d
     return settings
 
 
-def described(
-    method: Objective, backbone: nn.Module, set_metadata: Mapping[str, Any], **run: Any
-) -> dict[str, Any]:
-    """Return the metadata of the model file: preprocessing of its set, and what `run` says."""
-    kept = ("size", "channels", "mean", "std", "resize", "classes")
-    return {
-        **{key: set_metadata[key] for key in kept}, "name": run["objective"], "id": set_metadata["name"],
-        "head_classes": None, "projector": None, "feature_dim": backbone.feature_dim, **run,
-        **method.described(),
-    }  # fmt: skip
-
-
 class Pretraining:
     """One run: encoder, objective and data on a device, and what an epoch does with them."""
 
