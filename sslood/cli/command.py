@@ -63,6 +63,11 @@ def _tell(message: str, status: int) -> None:
         click.echo(f"Error: {message}", err=True)
 
 
+def done(path: str | Path, text: str) -> None:
+    """Print the last line of a script: what it wrote, and what is in it."""
+    click.echo(f"Wrote {path}: {text}.")
+
+
 class StageCommand(click.Command):
     """A click command that ends with one sentence and a non-zero status on whatever a user can cause.
 

@@ -60,13 +60,6 @@ class Model(nn.Module):
             parts["projections"] = parts["mu"]
         return parts
 
-    def outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """Return `embedded` and, where the model has a head, the logits [N, K]."""
-        parts = self.embedded(x)
-        if self.head is not None:
-            parts["logits"] = self.head(parts["features"])
-        return parts
-
     def need_head(self) -> nn.Linear:
         """Return the head; InputError if the model has none."""
         if self.head is None:
