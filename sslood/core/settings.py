@@ -87,6 +87,11 @@ class Settings:
         """Raise InputError if values that are allowed each do not go together."""
 
 
+def autos(settings: Any) -> list[str]:
+    """Return the names of the settings that are still to be chosen: those with the value "auto"."""
+    return [field.name for field in fields(settings) if getattr(settings, field.name) == "auto"]
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)

@@ -76,7 +76,7 @@ def run_network(folder, model, out="out", detectors=tuple(NETWORK)):
     return call(
         network.main,
         model=model, id="digits", sets=f"{folder}/params.yaml:sets", folder=folder, detectors=list(detectors),
-        odin__temperature=1000, odin__epsilons=[0.0, 0.002], gram__powers=3,
+        odin__temperature=1000, odin__epsilon="auto", gram__powers=3,
         out_results=folder / f"{out}.json", out_scores=folder / f"{out}.safetensors",
     )  # fmt: skip
 
@@ -101,14 +101,14 @@ def test_network_scores_with_what_the_model_has(folder, capsys):
     assert list(written["models"]["head+rotation"]) == list(NETWORK)
     chosen = written["chosen"]
     assert chosen["gram.powers"] == {"value": 3, "source": "params"}
-    assert chosen["odin.epsilon"]["value"] in (0.0, 0.002)
+    assert chosen["odin.epsilon"]["value"] in NETWORK["odin"].space["epsilon"]
     assert chosen["splits"]["value"] == {
         "train": "digits.train", "validation": "digits.validation", "tuning": "corruptions.validation",
     }  # fmt: skip
     for name, expected in (("head", ["odin", "gram"]), ("rotation", ["rotation", "rotation_uniform"])):
         assert run_network(folder, write_model(folder, name), name) == 0
         assert set(check_results(folder, "network", name)["models"][name]) == set(expected)
-    assert "passed over: gram, odin" in capsys.readouterr().out
+    assert "skipped: gram, odin" in capsys.readouterr().out
     assert run_network(folder, write_model(folder, "plain"), "plain") == 1
     assert "no model has what the chosen detectors read" in capsys.readouterr().err
 
