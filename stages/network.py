@@ -19,7 +19,7 @@ from sslood.nets.networks.files import check_fits, load_model
 from sslood.ood import network
 from sslood.ood.kit.network_detector import NetworkDetector
 from sslood.ood.kit.results import Results
-from sslood.roles.roles import check_disjoint, read_split, roles_of
+from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import open_model
 
 NETWORK = classes_in(network, NetworkDetector)
@@ -36,9 +36,7 @@ NETWORK = classes_in(network, NetworkDetector)
 @registry_options(NETWORK)
 def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):
     kinds = read_detectors(NETWORK, detectors, values)
-    section = read_section(sets)
-    roles, tuning = roles_of(section, id_name, sets)
-    check_disjoint(folder, section)
+    roles, tuning = roles_of(read_section(sets), id_name, sets)
     device = machine().device
     loaded, meta = load_model(model, device)
     splits = {"train": id_name, "validation": id_name, "tuning": tuning}

@@ -25,10 +25,9 @@ from sslood.ood.measures.metrics import ood_metrics
 def direction(detector: Detector, file: Embeddings) -> dict:
     """Return the declared sign, with its AUROC for ID validation against each tuning set."""
     inside = detector.score(file.outputs(file.id, "validation"))
-    tuning = [name for name, role in file.roles.items() if role == "tuning"]
     aurocs = {
         name: ood_metrics(inside, detector.score(file.outputs(name, "validation")))["auroc"]
-        for name in tuning
+        for name in file.tuning_sets
     }
     return {"value": "larger = more OOD", "source": "declared", "validation_auroc": aurocs}
 

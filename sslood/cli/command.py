@@ -104,3 +104,8 @@ class StageCommand(click.Command):
                 raise
             return "out of memory; use smaller networks, images or batches, or a machine that has more", 1
         return "", 0
+
+
+def done(path: str | os.PathLike, text: str) -> None:
+    """Say that a script wrote `path`, and what is in it."""
+    click.echo(f"Wrote {os.fspath(path)}: {text}.")

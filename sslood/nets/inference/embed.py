@@ -2,29 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sslood.core.errors import InputError, known
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.data.images.augment import Recipe, augment
 from sslood.nets.inference.extract import Arrays, batches, check_batch_invariance, check_finite, extract
 from sslood.nets.networks.files import Model, check_fits
-from sslood.roles.roles import check_disjoint
-
-# what of a set is embedded, by role; auxiliary sets serve trainings alone
-SPLITS = {
-    "id": ("train", "validation", "test"),
-    "near": ("test",),
-    "far": ("test",),
-    "tuning": ("validation",),
-    "auxiliary": (),
-    "transfer": ("train", "validation", "test"),
-}
+from sslood.roles.roles import ROLES, names_of_roles
 
 
 @dataclass(frozen=True)
@@ -76,19 +65,17 @@ def embed_sets(
     """Return (tensors, sets) of an embeddings file. `sets`: name -> {role: …}; `what`: the model's file.
 
     Raises InputError for an unknown role, a set of another size, a network that mixes the images of a
-    batch, values that are not finite, or a tuning set that shares an image with a test set.
+    batch, or values that are not finite.
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
-    check_disjoint(Path(folder), sets)
     found: Arrays = {**_head(model), **_prior(model)}
     described: dict[str, Any] = {}
     preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
-    for name, entry in sets.items():
-        role = known(entry.get("role"), f"role of set {name!r},", SPLITS)
+    for name, role in names_of_roles(sets, "sets").items():
         if role == "id" and name != id_name:
             raise InputError(f"sets: both {id_name!r} and {name!r} have role id; keep one")
-        splits = SPLITS[role]
+        splits = ROLES[role].embedded
         if not splits:
             continue
         wanted = [f"{split}.{part}" for split in splits for part in ("images", "labels")]
@@ -103,7 +90,7 @@ def embed_sets(
             arrays["labels"] = tensors[f"{split}.labels"]
             check_finite(arrays, model=metadata["name"], where=f"{name} ({split})")
             found.update({f"{name}.{split}.{key}": values for key, values in arrays.items()})
-        if role in ("near", "far"):
+        if ROLES[role].is_ood:
             found.update(_shots(model, tensors, name, options, recipe, seed, preprocessing))
         counts = {split: len(tensors[f"{split}.images"]) for split in splits}
         described[name] = {"role": role, "splits": counts}
