@@ -36,7 +36,7 @@ from sslood.roles.roles import names_of_roles, roles_of
     "--out_disjoint",
     required=True,
     type=click.Path(path_type=Path),
-    help="JSON to write once the guard passed.",
+    help="JSON to write once the guard passes.",
 )
 def main(id_name: str, sets: str, folder: Path, out: Path, out_disjoint: Path, **values) -> None:
     """Audit the image sets: guard, artefact control, duplicates, shared classes."""

@@ -202,9 +202,9 @@ def _near_anywhere(
 def overlap(test: Indexed, reference: Indexed, settings: AuditSettings) -> Matches:
     """Return the images of `test` that have an exact or near duplicate in `reference`, with the best one.
 
-    Exact: the same pixels. Near: a hash within `settings.radius` bits and edges that correlate by
-    `settings.correlation` or more, as they are or mirrored, at a shift of up to a sixteenth of the side; or by
-    half way from there to 1, once one is moved and scaled to lie on the other.
+    Exact: the same pixels. Near: a hash within `settings.radius` bits, and edges that correlate by at least
+    `settings.correlation`, as they are or mirrored, at a shift of up to a sixteenth of the side; or by at
+    least half way from there to 1, once one image is moved and scaled to lie on the other.
     """
     known = {digest: place for place, digest in reversed(list(enumerate(reference.digests)))}
     exact = np.array(

@@ -52,7 +52,7 @@ def test_one_image_is_enough_and_both_places_are_named(images, name, tuning):
         check_disjoint(write(), SETS)
     for part in (
         f"the tuning set {tuning!r} shares 1 of its validation images with the test images of {name!r}",
-        "(positions 7 and 21, counted from 0)",
+        "(positions 7 and 21, from 0)",
     ):
         assert part in str(refused.value)
 

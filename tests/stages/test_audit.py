@@ -137,7 +137,7 @@ def test_an_image_of_both_choosing_and_testing_stops_the_stage(run, tmp_path, ca
     assert run()[0] == 1 and not (tmp_path / "disjoint.json").exists()
     said = capsys.readouterr().err
     assert "'corruptions' shares 1 of its validation images with the test images of 'noise'" in said
-    assert "(positions 3 and 11, counted from 0)" in said
+    assert "(positions 3 and 11, from 0)" in said
 
 
 def test_what_depends_on_the_guard_runs_again_only_if_the_sets_change(run, tmp_path):
