@@ -15,7 +15,7 @@ from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
 from sslood.ood.kit.results import Results
-from sslood.roles.roles import check_disjoint, read_split, roles_of
+from sslood.roles.roles import read_split, roles_of
 from sslood.views.ensemble import accuracy, evaluate
 from sslood.views.members import load_members
 
@@ -39,9 +39,7 @@ from sslood.views.members import load_members
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
 def main(arch, members, id_name, sets, folder, temperature, epsilons, out_results, out_scores):
-    section = read_section(sets)
-    roles, tuning = roles_of(section, id_name, sets)
-    check_disjoint(folder, section)
+    roles, tuning = roles_of(read_section(sets), id_name, sets)
     plan = [(id_name, "validation"), (tuning, "validation"), *((name, "test") for name in (id_name, *roles))]
     read = [read_split(folder, *item) for item in plan]
     images, metas = [part for part, _ in read], [meta for _, meta in read]

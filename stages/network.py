@@ -20,7 +20,7 @@ from sslood.ood import network
 from sslood.ood.kit.evaluation import evaluate_network
 from sslood.ood.kit.network_detector import NetworkDetector
 from sslood.ood.kit.results import Results
-from sslood.roles.roles import check_disjoint, read_split, roles_of
+from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import checked_network
 
 NETWORK = classes_in(network, NetworkDetector)
@@ -38,9 +38,7 @@ FORMERLY = {"odin.epsilons": "write odin.epsilon, a number or `auto`"}
 @registry_options(NETWORK)
 def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):
     kinds = read_detectors(NETWORK, detectors, values)
-    section = read_section(sets)
-    roles, tuning = roles_of(section, id_name, sets)
-    check_disjoint(folder, section)
+    roles, tuning = roles_of(read_section(sets), id_name, sets)
     loaded, meta = load_model(model, machine().device)
     splits = {part: (id_name, part) for part in ("train", "validation")} | {"tuning": (tuning, "validation")}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}

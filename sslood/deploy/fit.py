@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from sslood.auditing.disjoint import check_disjoint
 from sslood.core.errors import InputError, known
 from sslood.core.files import load_json
 from sslood.core.settings import read_section, strict
@@ -18,7 +19,7 @@ from sslood.nets.networks.files import check_fits, restore_model
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network, NetworkDetector
 from sslood.ood.kit.outputs import Embeddings, Outputs
-from sslood.roles.roles import check_disjoint, read_split, roles_of
+from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import open_model
 
 # what a model lacks that does not suit a detector, by what is read

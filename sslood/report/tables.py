@@ -7,6 +7,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from sslood.report.results import RISING
+from sslood.roles.roles import OOD_ROLES
 
 NO_MARKS: Mapping[tuple, str] = MappingProxyType({})
 
@@ -77,7 +78,7 @@ def _cell(
     means: pd.Series, model: str, detector: str, best: dict[str, str], marks: Mapping[tuple, str]
 ) -> str:
     texts = []
-    for role in ("near", "far"):
+    for role in OOD_ROLES:
         if (model, detector, role) in means.index:
             text = percent(means[(model, detector, role)])
             text = f"**{text}**" if text == best.get(role) else text

@@ -15,7 +15,6 @@ from sslood.nets.networks.heads import build_head
 from sslood.ood.measures.metrics import ood_metrics
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
-from tests.kit.small import steal
 
 ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning"}
 POSTHOC = (
@@ -366,7 +365,3 @@ def test_ensemble_refuses_what_does_not_fit(tmp_path):
     (tmp_path / "s" / "noise.safetensors").unlink()
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "dvc repro download" in result.output
-    image_sets(tmp_path / "s")
-    steal(tmp_path / "s", "close", 4)
-    result = run_ensemble(tmp_path)
-    assert result.exit_code == 1 and "shares 4 of its validation images with the test" in result.output

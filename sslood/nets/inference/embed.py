@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 
-from sslood.core.errors import InputError, known
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.precision import Precision
 from sslood.core.seeding import numpy_stream, stream_seed
@@ -18,18 +17,7 @@ from sslood.data.images.batches import batches
 from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.model import Model
-from sslood.roles.roles import check_disjoint
-
-# what of a set is embedded, by role; auxiliary sets serve trainings alone
-SPLITS = {
-    "id": ("train", "validation", "test"),
-    "near": ("test",),
-    "far": ("test",),
-    "tuning": ("validation",),
-    "auxiliary": (),
-    "transfer": ("train", "validation", "test"),
-}
-
+from sslood.roles.roles import ROLES, names_of_roles
 
 @dataclass(frozen=True)
 class EmbedSettings(Settings):
@@ -76,18 +64,16 @@ def embed_sets(
     """Return (tensors, sets) of an embeddings file. `sets`: name -> {role: …}; `where`: the model's file.
 
     Raises InputError for an unknown role, a set of another size, a network that mixes the images of a
-    batch, values that are not finite, or a tuning set that shares an image with a test set.
+    batch, or values that are not finite.
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
-    check_disjoint(Path(folder), sets)
     tensors: Arrays = {**_head(model), **_prior(model)}
     contents: dict[str, Any] = {}
-    for name, entry in sets.items():
-        role = known(entry.get("role"), f"role of set {name!r},", SPLITS)
+    for name, role in names_of_roles(sets, "sets").items():
         if role == "id" and name != id_name:
             raise InputError(f"sets: both {id_name!r} and {name!r} have role id; keep one")
-        splits = SPLITS[role]
+        splits = ROLES[role].embedded
         if not splits:
             continue
         keys = [f"{split}.{part}" for split in splits for part in ("images", "labels")]
@@ -101,7 +87,7 @@ def embed_sets(
             arrays["labels"] = images[f"{split}.labels"]
             check_finite(arrays, model=card.name, where=f"{name} ({split})")
             tensors.update({f"{name}.{split}.{key}": values for key, values in arrays.items()})
-        if role in ("near", "far"):
+        if ROLES[role].is_ood:
             tensors.update(_shots(model, card, images, name, settings, recipe, seed))
         counts = {split: len(images[f"{split}.images"]) for split in splits}
         contents[name] = {"role": role, "splits": counts}
