@@ -24,7 +24,7 @@ class Runs:
     inits: tuple[str, ...]
     energy_inits: tuple[str, ...]
     energy_modes: tuple[str, ...]
-    architectures: tuple[str, ...]
+    leaveout_backbones: tuple[str, ...]
     network_models: tuple[str, ...]
     stochastic_seeds: tuple[int, ...]
     adopted: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ def result_files(results: Path, runs: Runs) -> list[tuple[str, int, Path]]:
         for seed in runs.seeds
     ]
     ensembles = [
-        ("ensemble", runs.seeds[0], results / "ensemble" / f"{name}.json") for name in runs.architectures
+        ("ensemble", runs.seeds[0], results / "ensemble" / f"{name}.json") for name in runs.leaveout_backbones
     ]
     return files + ensembles
 

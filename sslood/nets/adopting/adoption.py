@@ -46,7 +46,7 @@ class AdoptSettings(Settings):
     layout: Annotated[str, "name in layouts.yaml; the entry may replace its rules one by one"]
     saw_validation: Annotated[bool, "whether it was trained on images of ID validation"]
     classes: Annotated[tuple[str, ...], "that the head predicts, in its order"] = ()
-    min_accuracy: Annotated[float, between(0, 1), "floor of the head's accuracy on ID validation, 0 = none"] = 0.0
+    min_accuracy: Annotated[float, between(0, 1), "floor of the accuracy on ID validation, 0 = none"] = 0.0
     min_knn: Annotated[float, between(0, 1), "floor of the kNN accuracy of the features, 0 = none"] = 0.0
     min_norm: Annotated[float, at_least(0), "floor of the mean length of the features, 0 = none"] = 0.0
 
@@ -75,7 +75,9 @@ def check_entry(entry: AdoptSettings, rules: Layout, id_set: Mapping[str, Any], 
                 f"{id_set[key]}; change data.{key}"
             )
     if rules.head and not entry.min_accuracy > 0:
-        raise InputError(f"{where}: a classifier needs min_accuracy, so that wrongly loaded weights are noticed")
+        raise InputError(
+            f"{where}: a classifier needs min_accuracy, so that wrongly loaded weights are noticed"
+        )
     if not rules.head and not max(entry.min_knn, entry.min_norm) > 0:
         raise InputError(
             f"{where}: an encoder needs min_knn or min_norm, so that wrongly loaded weights are noticed"
@@ -168,15 +170,18 @@ def measure(
     norm is the mean length of the features; knn the accuracy of 20 neighbours among at most 10,000 images
     of ID train, for at most 2,000 of validation.
     """
-    preprocessing = {"mean": entry.mean, "std": entry.std}
-    validation = extract(model, batches(sets["validation.images"], BATCH), **preprocessing)
+
+    def outputs(images: np.ndarray) -> dict[str, np.ndarray]:
+        return extract(model, batches(images, BATCH), mean=entry.mean, std=entry.std)
+
+    validation = outputs(sets["validation.images"])
     labels = sets["validation.labels"]
     values = {"norm": float(np.linalg.norm(validation["features"], axis=1).mean())}
     if "logits" in validation:
         values["accuracy"] = top_accuracy(validation["logits"], labels)
     if entry.min_knn > 0:
         rows = np.linspace(0, len(sets["train.images"]) - 1, min(BANK, len(sets["train.images"]))).astype(int)
-        bank = extract(model, batches(sets["train.images"][rows], BATCH), **preprocessing)["features"]
+        bank = outputs(sets["train.images"][rows])["features"]
         k = min(K, len(bank))
         votes = knn_scores(
             bank, sets["train.labels"][rows], validation["features"][:QUERIES],

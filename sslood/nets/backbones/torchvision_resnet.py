@@ -22,8 +22,8 @@ class TorchvisionResNetSettings(Settings):
     depth: Annotated[Literal[18, 34, 50, 101], "weighted layers"]
     stem: Annotated[
         Literal["small", "imagenet"],
-        "small: 3x3, stride 1, no max-pooling, as all CIFAR recipes (SimCLR, arXiv:2002.05709, appendix B.9); "
-        "imagenet: 7x7, stride 2, max-pooling",
+        "small: 3x3, stride 1, no max-pooling, as in all CIFAR recipes (SimCLR, arXiv:2002.05709, appendix "
+        "B.9); imagenet: 7x7, stride 2, max-pooling",
     ] = "small"
 
 
@@ -35,7 +35,7 @@ class TorchvisionResNet(resnet.ResNet, Backbone):
     def __init__(self, settings: TorchvisionResNetSettings, channels: int):
         block = resnet.BasicBlock if settings.depth < 50 else resnet.Bottleneck
         super().__init__(block, list(_BLOCKS[settings.depth]))
-        self.feature_dim = self.fc.in_features
+        self.feature_dim: int = 512 * block.expansion
         self.fc = nn.Identity()
         if settings.stem == "small":
             self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)

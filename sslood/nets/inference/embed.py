@@ -19,13 +19,16 @@ from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.model import Model
 from sslood.roles.roles import ROLES, names_of_roles
 
+
 @dataclass(frozen=True)
 class EmbedSettings(Settings):
     """The section `embed` of params.yaml."""
 
     batch_size: Annotated[int, at_least(1), "images per forward pass"]
     precision: Annotated[Precision, "of the forward passes; embeddings are stored as float32"]
-    shots: Annotated[int, at_least(1), "images per class of an OOD set (in all where it has no labels) for SSD_k"]
+    shots: Annotated[
+        int, at_least(1), "images per class of an OOD set (in all where it has no labels) for SSD_k"
+    ]
     copies: Annotated[int, at_least(1), "augmented copies of each of these images"]
 
 
@@ -80,10 +83,12 @@ def embed_sets(
         images, set_metadata = load_tensors(f"{folder}/{name}.safetensors", kind="set", only=keys)
         check_fits(card, set_metadata, where, id_set=role == "id")
         if role == "id":
-            check_batch_invariance(model, images["validation.images"], name=card.name, **card.preprocessing)
+            check_batch_invariance(
+                model, images["validation.images"], name=card.name, mean=card.mean, std=card.std
+            )
         for split in splits:
             stream = batches(images[f"{split}.images"], settings.batch_size)
-            arrays = extract(model, stream, **card.preprocessing, precision=settings.precision)
+            arrays = extract(model, stream, mean=card.mean, std=card.std, precision=settings.precision)
             arrays["labels"] = images[f"{split}.labels"]
             check_finite(arrays, model=card.name, where=f"{name} ({split})")
             tensors.update({f"{name}.{split}.{key}": values for key, values in arrays.items()})
@@ -132,6 +137,6 @@ def _shots(
     for copy in range(settings.copies):
         own = stream_seed(seed, "shots", name, copy)
         stream = copies_of(images["test.images"][index], recipe, settings.batch_size, own)
-        arrays = extract(model, stream, **card.preprocessing, precision=settings.precision)
+        arrays = extract(model, stream, mean=card.mean, std=card.std, precision=settings.precision)
         views.append(arrays["features"])
     return {f"{name}.shots.features": np.stack(views, 1), f"{name}.shots.index": index}

@@ -88,6 +88,6 @@ def check_batch_invariance(
         scale = np.abs(values).max()
         if np.isfinite(scale) and np.abs(values - alone[key]).max() > 1e-3 * scale + 1e-6:
             raise InputError(
-                f"model {name!r}: the {key} of an image depend on the other images of its batch, so its scores "
-                f"would not be its own; use a network whose layers do not mix images in eval mode"
+                f"model {name!r}: the {key} of an image depend on the other images of its batch, so no "
+                f"score of it means anything; use a network whose layers do not mix images in eval mode"
             )

@@ -95,5 +95,7 @@ def _known() -> list[str]:
 
 def _form(name: str) -> str:
     kind = find_backbone(name).Settings
-    words = [f"-<{field.name}>" if field.default is MISSING else f"[-<{field.name}>]" for field in fields(kind)]
+    words = [
+        f"-<{field.name}>" if field.default is MISSING else f"[-<{field.name}>]" for field in fields(kind)
+    ]
     return "".join([name, *words])

@@ -1,4 +1,4 @@
-"""What stands on a backbone: a linear classifier, and the projector of self-supervised objectives."""
+"""What follows a backbone: a linear classifier, and the projector of self-supervised objectives."""
 
 from collections.abc import Sequence
 
@@ -36,10 +36,11 @@ def build_projector(
         raise InputError(f"{key}: needs a list of widths of at least 1, found {list(widths)}")
     layers: list[nn.Module] = []
     for position, (inputs, width) in enumerate(zip((feature_dim, *widths), widths, strict=False)):
-        layers.append(nn.Linear(inputs, width, bias=not batch_norm))
-        nn.init.kaiming_normal_(layers[-1].weight, nonlinearity="relu")
+        linear = nn.Linear(inputs, width, bias=not batch_norm)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         if not batch_norm:
-            nn.init.zeros_(layers[-1].bias)
+            nn.init.zeros_(linear.bias)
+        layers.append(linear)
         if position < len(widths) - 1:
             layers += [nn.BatchNorm1d(width), activation()] if batch_norm else [activation()]
     return nn.Sequential(*layers)

@@ -30,7 +30,9 @@ def numbers(count: int, key: int) -> np.ndarray:
     no generator of a library, whose stream may change with its version.
     """
     with np.errstate(over="ignore"):
-        bits = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(key << 32)) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(key << 32)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     uniform = ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
@@ -68,7 +70,9 @@ def check_reference(model: Model, card: ModelCard, where: str | Path) -> None:
     for name, expected in now.items():
         recorded = card.reference.get(name, [])
         bound = TOLERANCE * abs(expected[0])
-        if len(recorded) == len(expected) and np.allclose(recorded, expected, rtol=0, atol=bound, equal_nan=True):
+        if len(recorded) == len(expected) and np.allclose(
+            recorded, expected, rtol=0, atol=bound, equal_nan=True
+        ):
             continue
         raise InputError(
             f"{where}: the weights load, but this code computes other {name} than when the file was written "

@@ -1,7 +1,7 @@
 """Networks of your own: `architectures.<file>:<function>`, a function of a file in the folder architectures/.
 
-Only that folder: DVC tracks it, so a change adopts the model again; and opening a model file calls the function
-that the file names, which must not be just any function of this machine.
+Only that folder: DVC tracks it, so a change adopts the model again; and opening a model file calls the
+function that the file names, which must not be just any function of this machine.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ def _split(arch: str) -> tuple[str, str, str]:
     match = re.fullmatch(rf"({FOLDER}(?:\.[A-Za-z_]\w*)+):([A-Za-z_]\w*)(?::([\w.]+))?", arch)
     if not match:
         raise InputError(
-            f"architecture {arch!r}: write {FOLDER}.<file>:<function>, with the file in the folder {FOLDER}/, "
-            f"and :<layer> after it to remove a final linear layer"
+            f"architecture {arch!r}: write {FOLDER}.<file>:<function>, with the file in the folder "
+            f"{FOLDER}/, and :<layer> after it to remove a final linear layer"
         )
     return match[1], match[2], match[3] or ""
 
@@ -77,7 +77,8 @@ def _remove(network: nn.Module, layer: str, arch: str) -> None:
     if not isinstance(modules.get(layer), nn.Linear):
         linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
         raise InputError(
-            f"architecture {arch!r}: {layer!r} is not a linear layer; those are: {', '.join(linear) or 'none'}"
+            f"architecture {arch!r}: {layer!r} is not a linear layer; there are: "
+            f"{', '.join(linear) or 'none'}"
         )
     setattr(modules[parent], child, nn.Identity())
 
