@@ -324,8 +324,8 @@ def run_ensemble(folder, name="out", temperature="1000", precision="float32"):
     )
     return run(
         ensemble, folder, "--backbone", "resnet", "--precision", precision, "--members", folder / "m",
-        "--id", "digits", "--sets", f"{folder}/params.yaml:sets", "--folder", folder / "s", "--temperature", temperature,
-        "--epsilons", "0.0", "--epsilons", "0.002", name=name,
+        "--id", "digits", "--sets", f"{folder}/params.yaml:sets", "--folder", folder / "s",
+        "--temperature", temperature, "--epsilons", "0.0", "--epsilons", "0.002", name=name,
     )  # fmt: skip
 
 
@@ -359,7 +359,9 @@ def test_ensemble_refuses_what_does_not_fit(tmp_path):
     members(tmp_path / "m", size=16)
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "16x16" in result.output
-    assert run_ensemble(tmp_path, temperature="0").exit_code == 2
+    result = run_ensemble(tmp_path, temperature="0")
+    assert result.exit_code == 1 and "ensemble.temperature must be above 0, found 0" in result.output
+    assert run_ensemble(tmp_path, precision="bf16").exit_code == 2
     (tmp_path / "s" / "noise.safetensors").unlink()
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "dvc repro download" in result.output

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.stats import false_discovery_control
 
 from sslood.commands import deploy, export, score
-from sslood.core.files import load_tensors, save_tensors
+from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.data.images.augment import Recipe
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.embed import EmbedSettings, embed_sets
@@ -142,12 +142,13 @@ def test_network_names_what_is_wrong(folder, capsys):
 
 
 def write_embeddings(folder, name, **changes):
-    model, meta = load_model(write_model(folder, name, **changes))
+    path = write_model(folder, name, **changes)
+    model, meta = load_model(path)
     settings = EmbedSettings(batch_size=64, precision="float32", shots=2, copies=1)
     tensors, described = embed_sets(
         model, meta, SETS, folder, "digits", settings=settings, recipe=Recipe(), seed=0, where="model"
     )
-    metadata = {"model": name, "seed": 0, "model_metadata": meta.metadata(), "id": "digits"}
+    metadata = {"model": name, "seed": 0, "model_metadata": read_metadata(path), "id": "digits"}
     metadata |= {"classes": meta.classes, "sets": described}
     save_tensors(folder / f"e/{name}.safetensors", tensors, kind="embeddings", metadata=metadata)
     return tensors, model
