@@ -56,9 +56,11 @@ def open_model(
                 hook.remove()
         return found, logits
 
+    rotation = model.rotation
+
     def rotations(x: Tensor) -> Tensor:
-        assert model.rotation is not None
-        return model.rotation(model.features(x))
+        assert rotation is not None
+        return rotation(model.features(x))
 
     return Network(
         mean,
@@ -75,15 +77,14 @@ def checked_network(
     model: Model,
     card: ModelCard,
     where: str | Path,
-    parts: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]],
+    parts: Sequence[tuple[np.ndarray, Mapping[str, Any]]],
 ) -> Network:
     """Return `open_model` of a model and its card, on the device and in the precision of its weights.
 
     parts: (uint8 images [N, C, H, W], metadata of their set) that the network will see, of the ID set first.
     Raises InputError naming `where` if they do not fit the model, or the network mixes the images of a batch.
     """
-    for _, set_metadata in parts.values():
+    for _, set_metadata in parts:
         check_fits(card, set_metadata, where, id_set=set_metadata["name"] == card.id)
-    images = next(iter(parts.values()))[0]
-    check_batch_invariance(model, images, name=card.name, mean=card.mean, std=card.std)
+    check_batch_invariance(model, parts[0][0], name=card.name, mean=card.mean, std=card.std)
     return open_model(model, device=next(model.parameters()).device, mean=card.mean, std=card.std)
