@@ -40,8 +40,8 @@ def main(embeddings, models, seed, out, **values):
         path = f"{embeddings}/{model}.safetensors"
         meta = read_metadata(path, kind="embeddings")
         if meta["seed"] != seed or meta["model"] != model:
-            found = f"{meta['model']!r} with seed {meta['seed']}"
-            raise InputError(f"{path}: holds {found}, not {model!r} with seed {seed}; run `embed` again")
+            other = f"{meta['model']!r} with seed {meta['seed']}"
+            raise InputError(f"{path}: holds {other}, not {model!r} with seed {seed}; run `embed` again")
         results[model] = _records(path, meta, seed, knn, linear)
     chosen = {m: {"knn.k": r["knn"]["k"], "linear.l2": r["linear"]["l2"]} for m, r in results.items()}
     save_json(out, {"models": results, "chosen": chosen})
@@ -75,12 +75,12 @@ def _records(
 
 def _splits(path: str, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return split -> (features, labels) of a set with training images."""
-    found = {}
+    sets = {}
     for split in ("train", "validation", "test"):
         keys = [f"{name}.{split}.{part}" for part in ("features", "labels")]
         tensors, _ = load_tensors(path, kind="embeddings", only=keys)
-        found[split] = tensors[keys[0]], tensors[keys[1]]
-    return found
+        sets[split] = tensors[keys[0]], tensors[keys[1]]
+    return sets
 
 
 if __name__ == "__main__":

@@ -28,12 +28,12 @@ def layers(backbone: nn.Module) -> list[nn.Module]:
 
     The backbone itself is no block.
     """
-    found = []
+    blocks = []
     for module in backbone.modules():
         holds = any(isinstance(child, nn.Conv2d) for child in module.children())
         if module is not backbone and (isinstance(module, nn.Conv2d) or holds):
-            found.append(module)
-    return found
+            blocks.append(module)
+    return blocks
 
 
 def open_model(
@@ -44,9 +44,9 @@ def open_model(
     classifies, turns = model.head is not None, model.rotation is not None
 
     def maps(x: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
-        found: list[Tensor] = []
+        values: list[Tensor] = []
         hooks = [
-            layer.register_forward_hook(lambda module, inputs, output: found.append(read(output)))
+            layer.register_forward_hook(lambda module, inputs, output: values.append(read(output)))
             for layer in layers(model.backbone)
         ]
         try:
@@ -54,7 +54,7 @@ def open_model(
         finally:
             for hook in hooks:
                 hook.remove()
-        return found, logits
+        return values, logits
 
     rotation = model.rotation
 

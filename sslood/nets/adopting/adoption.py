@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sslood.core.errors import InputError
+from sslood.core.rounding import decimal
 from sslood.core.settings import Settings, above, at_least, between, checked, strict
 from sslood.data.images.batches import batches
 from sslood.nets import backbones  # noqa: F401  an entry may name any: all are code deps of this cheap stage
@@ -224,7 +225,7 @@ def card_of(
 ) -> ModelCard:
     """Return the card of the adopted model; `values`: what was measured, `width`: D of its features."""
     settings = {**vars(entry), **{key: getattr(rules, key) for key in RULES}}
-    measured = {key: round(value, 4) for key, value in values.items()}  # beyond that, kernels differ
+    measured = {key: decimal(value, 4) for key, value in values.items()}  # of float32
     return ModelCard.for_set(
         {**id_set, "mean": list(entry.mean), "std": list(entry.std)},
         name=name,

@@ -7,6 +7,7 @@ import torch
 
 from sslood.core.errors import InputError
 from sslood.core.precision import Precision, autocast, dtype_of
+from sslood.core.rounding import on_grid
 from sslood.data.images.batches import batches as batches
 from sslood.data.images.batches import normalised
 from sslood.nets.networks.model import Model
@@ -38,8 +39,8 @@ def extract(
     """Return `outputs` of a stream of image batches as float32 arrays, in order.
 
     Batches are uint8, or floats in [0, 1], [B, C, H, W]. The model is put into eval mode and, with float64,
-    into that type. Never TF32: detectors invert covariances of these features. float64 makes the float32
-    arrays equal on all CPUs. InputError on an empty stream.
+    into that type. Never TF32: detectors invert covariances of these features. In float64 they are rounded
+    (`on_grid`), which makes the arrays the same on all CPUs. InputError on an empty stream.
     """
     model.eval().to(dtype_of(precision))
     device = next(model.parameters()).device
@@ -47,12 +48,13 @@ def extract(
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for batch in normalised(images, mean, std, device=device, dtype=model.dtype):
             with autocast(device, precision):
-                found = outputs(model, batch)
-            for key, value in found.items():
+                result = outputs(model, batch)
+            for key, value in result.items():
                 parts.setdefault(key, []).append(value.float().cpu().numpy())
     if not parts:
         raise InputError("a split without images cannot be embedded; write the set again")
-    return {key: np.concatenate(value) for key, value in parts.items()}
+    arrays = {key: np.concatenate(value) for key, value in parts.items()}
+    return {key: on_grid(values) for key, values in arrays.items()} if precision == "float64" else arrays
 
 
 def check_finite(arrays: Arrays, *, model: str, where: str) -> None:

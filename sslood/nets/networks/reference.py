@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.core.rounding import decimal
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.model import Model
 from sslood.nets.networks.user_architectures import is_own
 
-DIGITS = 6  # significant; far above the rounding noise of float64
 TOLERANCE = 1e-4  # relative to the norm
 PROJECTIONS = 3
 
@@ -61,7 +61,7 @@ def _digest(answer: Tensor) -> list[float]:
     """Return norm and projections of a vector [D], rounded."""
     directions = torch.from_numpy(numbers(PROJECTIONS * len(answer), 1).reshape(PROJECTIONS, -1))
     values = [answer.norm().item(), *(directions @ answer / len(answer) ** 0.5).tolist()]
-    return [float(f"{value:.{DIGITS}g}") + 0.0 for value in values]  # + 0.0: no minus zero
+    return [decimal(value) + 0.0 for value in values]  # + 0.0: no minus zero
 
 
 def check_reference(model: Model, card: ModelCard, where: str | Path) -> None:

@@ -21,7 +21,6 @@ DRAWS = 5  # of a few labels: a single draw of a dozen images says little
 CHUNK = 1024  # queries at a time: bounds the memory of the similarity matrix
 # adding and subtracting it rounds numbers in [-1, 1] to multiples of 2^-40
 ROUND = 3 * 2.0**11
-DIGITS = 9  # decimals of a result, far above what kernels of different CPUs make of it
 
 Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -202,5 +201,5 @@ def classified(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def rounded(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record whose numbers are the same on every CPU."""
-    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in record.items()}
+    """Return a record with numbers of six significant digits: the same on every CPU."""
+    return {key: decimal(value) if isinstance(value, float) else value for key, value in record.items()}
