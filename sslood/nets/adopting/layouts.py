@@ -65,7 +65,8 @@ def weights_of(checkpoint: Any, layout: Layout, where: str) -> State:
             )
         if not isinstance(value, torch.Tensor):
             raise InputError(
-                f"{where}: {key!r} is of type {type(value).__name__}, not a tensor; `state` must name the weights"
+                f"{where}: {key!r} is of type {type(value).__name__}, not a tensor; "
+                "`state` must name the weights"
             )
         weights[name], origin[name] = value, key
     return weights

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from sslood.core.errors import InputError
+from sslood.core.rounding import decimal
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Limits, Settings, above, at_least
 from sslood.core.splits import stratified_choice
