@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from sslood.auditing.overlap import Rules, edges, index_images, overlap
+from sslood.auditing.overlap import AuditSettings, edges, index_images, overlap
 
 REFERENCES, TESTS, COPIES, ROUNDS = 20_000, 2_000, 200, 3
-RULES = Rules(radius=32, correlation=0.8)
+SETTINGS = AuditSettings(radius=32, correlation=0.8)
 
 
 def patches(places: np.ndarray) -> np.ndarray:
@@ -49,18 +49,18 @@ def make() -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(tests: np.ndarray, references: np.ndarray) -> np.ndarray:
-    found = overlap(index_images("tests", tests), index_images("references", references), RULES)
+    found = overlap(index_images("tests", tests), index_images("references", references), SETTINGS)
     return np.isin(np.arange(COPIES), found.position)
 
 
 def every_pair(tests: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return which of the COPIES correlate by RULES.correlation with some reference."""
+    """Return which of the COPIES correlate by SETTINGS.correlation with some reference."""
     best = np.zeros(len(tests), np.float32)
     for start in range(0, len(references), 4096):
         part = _unit(references[start : start + 4096]).T
         for images in (tests, tests[:, :, :, ::-1]):
             np.maximum(best, (_unit(images) @ part).max(1), out=best)
-    return best[:COPIES] >= RULES.correlation
+    return best[:COPIES] >= SETTINGS.correlation
 
 
 def _unit(images: np.ndarray) -> np.ndarray:

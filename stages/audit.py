@@ -1,9 +1,14 @@
 """Audit the image sets: what could make a result look better or worse than it is, from the files alone.
 
-For every test set: the artefact control (as a detector, one number per image that knows nothing of its
-content), exact and near duplicates of images that something is learnt from or chosen on, and classes that the
-set shares with the ID set. `summarize` sets every detector beside the control and gives its numbers with and
-without those images. Needs no GPU; CIFAR-10 with four full test sets takes about a minute on two cores.
+    python -m stages.audit --id digits --sets params.yaml:sets --folder data/sets --radius 32 \\
+        --correlation 0.99 --out data/audit.safetensors --out_disjoint data/disjoint.json
+
+First a guard: no validation image of a tuning set may be a test image, or the stage stops, and with it
+everything that chooses settings. Then for every test set: the artefact control (one number per image that
+knows nothing of its content, as a detector), exact and near duplicates of images used for training or
+model selection, and classes that the set shares with the ID set. `summarize` sets every detector beside the
+control and gives its numbers with and without those images. Needs no GPU; CIFAR-10 with four full test sets
+takes about a minute on two cores.
 """
 
 from pathlib import Path
@@ -11,46 +16,42 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sslood.auditing.audit import audit, read_sets
-from sslood.auditing.overlap import Rules
+from sslood.auditing.audit import audit, audited, read_sets
+from sslood.auditing.disjoint import check_disjoint
+from sslood.auditing.overlap import AuditSettings
 from sslood.cli.command import StageCommand, done
-from sslood.core.files import save_tensors
+from sslood.cli.options import read_settings, setting_options
+from sslood.core.files import save_json, save_tensors
 from sslood.core.settings import read_section
-from sslood.roles.roles import roles_of
+from sslood.roles.roles import names_of_roles, roles_of
 
 
 @click.command(cls=StageCommand)
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the sets and their roles.")
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="Folder of the set files.")
+@setting_options(AuditSettings)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Audit file to write.")
 @click.option(
-    "--radius",
+    "--out_disjoint",
     required=True,
-    type=click.IntRange(0, 128),
-    help="Unequal bits of a 128-bit perceptual hash up to which two images are compared.",
+    type=click.Path(path_type=Path),
+    help="JSON to write once the guard passes.",
 )
-@click.option(
-    "--correlation",
-    required=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Correlation of the edges from which on they are near duplicates.",
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
-def main(id_name, sets, folder, radius, correlation, out) -> None:
-    """Audit the image sets."""
+def main(id_name: str, sets: str, folder: Path, out: Path, out_disjoint: Path, **values) -> None:
+    """Audit the image sets: guard, artefact control, duplicates, shared classes."""
+    settings = read_settings(AuditSettings, values, where="audit")
     section = read_section(sets)
     roles_of(section, id_name, sets)  # names what is missing
-    roles = {name: (entry or {}).get("role") for name, entry in section.items()}
-    tests = sum(role in ("id", "near", "far") for role in roles.values())
-    with tqdm(total=tests, desc="audit", unit="set", disable=None) as bar:
-        tensors, metadata = audit(
-            read_sets(folder, roles), id_name, Rules(radius, correlation), lambda name: bar.update()
-        )
-    settings = {"radius": radius, "correlation": correlation}
-    save_tensors(out, tensors, kind="audit", metadata={**metadata, "settings": settings})
-    found = metadata["sets"]
-    told = ", ".join(f"{one['left_out']} of {name}" for name, one in found.items() if one["left_out"])
-    done(out, f"{len(found)} sets; images to leave out: {told or 'none'}")
+    disjoint = check_disjoint(folder, section, sets)
+    image_sets = read_sets(folder, names_of_roles(section, sets))
+    with tqdm(total=len(audited(image_sets, id_name)), desc="audit", unit="set", disable=None) as bar:
+        tensors, metadata = audit(image_sets, id_name, settings, lambda name: bar.update())
+    save_tensors(out, tensors, kind="audit", metadata={**metadata, "settings": vars(settings)})
+    save_json(out_disjoint, disjoint)
+    left_out = {name: numbers["left_out"] for name, numbers in metadata["sets"].items()}
+    listed = ", ".join(f"{count} of {name}" for name, count in left_out.items() if count)
+    done(out, f"{len(left_out)} sets; images to leave out: {listed or 'none'}")
 
 
 if __name__ == "__main__":

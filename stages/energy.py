@@ -16,7 +16,8 @@ from sslood.core.settings import checked, read_section
 from sslood.data.images.augment import Recipe
 from sslood.nets.methods.energy import Energy, EnergySettings, start_model
 from sslood.nets.methods.supervised import load_split
-from sslood.nets.networks.files import check_fits, save_model
+from sslood.nets.networks.card import check_fits
+from sslood.nets.networks.files import save_model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
 from sslood.nets.training.curves import save_curves
 from sslood.nets.training.engine import Engine
@@ -38,15 +39,15 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
     options = read_settings(EnergySettings, section, where="energy")
     augmentation = checked(Recipe, read_section(recipe), recipe)
     here = machine(options.precision)
-    model, meta, fresh = start_model(init_model, id_set, seed)
-    check_fits(meta, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
-    settings = options.recorded(init=meta["name"], mode=mode, recipe=vars(augmentation))
+    model, card, fresh = start_model(init_model, id_set, seed)
+    check_fits(card, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
+    settings = options.recorded(init=card.name, mode=mode, recipe=vars(augmentation))
     inputs = [Path(path) for path in (id_set, auxiliary, init_model)]
     identity = fingerprint({**settings, "seed": seed}, inputs, "stages.energy")
     checkpoint = Checkpoint(here.scratch, f"energy-{name}-{seed}", identity)
     pairs = (id_set, "train"), (id_set, "validation"), (auxiliary, "train")
     sets = [load_split(path, split, here.device) for path, split in pairs]
-    views = views_of(augmentation, meta, seed=seed, machine=here, precision=options.precision)
+    views = views_of(augmentation, card.preprocessing, seed=seed, machine=here, precision=options.precision)
     label = f"energy {name}-{seed}"
     task = Energy(
         label,
@@ -60,10 +61,12 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
         machine=here,
     )
     curves = Engine(label, task, options, seed=seed, machine=here).train(checkpoint)
-    changed = {"name": name, "objective": "energy", "seed": seed, "projector": None}
-    head_classes = list(range(model.head.out_features))
-    final = {**meta, **changed, "head_classes": head_classes, "settings": {**settings, **task.margins}}
-    save_model(out, {"backbone": model.backbone, "head": model.head}, final)
+    head = model.need_head()
+    card = card.replace(
+        name=name, objective="energy", seed=seed, head_classes=list(range(head.out_features)),
+        projector=None, stochastic=None, epochs=None, settings={**settings, **task.margins},
+    )  # fmt: skip
+    save_model(out, {"backbone": model.backbone, "head": head}, card)
     save_curves(out_curves, curves)
     checkpoint.delete()
     accuracy, margins = curves[-1]["validation_accuracy"], [task.margins[key] for key in ("m_in", "m_out")]

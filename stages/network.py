@@ -11,17 +11,18 @@ import click
 from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_detectors, registry_options
+from sslood.cli.options import read_detectors, read_settings, registry_options, setting_options
 from sslood.core.discovery import classes_in
 from sslood.core.machine import machine
+from sslood.core.precision import dtype_of
 from sslood.core.settings import read_section
 from sslood.nets.networks.files import load_model
 from sslood.ood import network
-from sslood.ood.kit.evaluation import evaluate_network
 from sslood.ood.kit.network_detector import NetworkDetector
+from sslood.ood.kit.network_evaluation import evaluate_network
 from sslood.ood.kit.results import Results
-from sslood.roles.roles import check_disjoint, read_split, roles_of
-from sslood.views.network_view import checked_network
+from sslood.roles.roles import read_split, roles_of
+from sslood.views.network_view import NetworkSettings, checked_network
 
 NETWORK = classes_in(network, NetworkDetector)
 FORMERLY = {"odin.epsilons": "write odin.epsilon, a number or `auto`"}
@@ -35,29 +36,30 @@ FORMERLY = {"odin.epsilons": "write odin.epsilon, a number or `auto`"}
 @click.option("--detectors", required=True, multiple=True, help="Detector to run; may be repeated.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
+@setting_options(NetworkSettings)
 @registry_options(NETWORK)
 def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):
     kinds = read_detectors(NETWORK, detectors, values)
-    section = read_section(sets)
-    roles, tuning = roles_of(section, id_name, sets)
-    check_disjoint(folder, section)
-    loaded, meta = load_model(model, machine().device)
+    settings = read_settings(NetworkSettings, values, where="network")
+    roles, tuning = roles_of(read_section(sets), id_name, sets)
+    loaded, card = load_model(model, machine().device)
+    loaded.to(dtype_of(settings.precision))
     splits = {part: (id_name, part) for part in ("train", "validation")} | {"tuning": (tuning, "validation")}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}
     tests = {name: read_split(folder, name, "test") for name in (id_name, *roles)}
-    view = checked_network(loaded, meta, model, [*parts.values(), *tests.values()])
+    view = checked_network(loaded, card, model, [*parts.values(), *tests.values()])
     unfitted = {name: kind(settings) for name, (kind, settings) in kinds.items()}
     suited = {name: detector for name, detector in unfitted.items() if detector.suits(view)}
-    results = Results("network", meta["seed"], id_name)
+    results = Results("network", card.seed, id_name)
     results.roles = {id_name: "id", **roles, tuning: "tuning"}
     images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
     sizes = [len(images[part]) for detector in suited.values() for part in detector.fitted_on]
     total = sum(sizes) + len(suited) * sum(map(len, tested.values()))
-    with tqdm(total=total, desc=f"network {meta['name']}", unit="image", disable=None) as bar:
-        evaluate_network(meta["name"], view, suited, images, tested, results, bar.update)
+    with tqdm(total=total, desc=f"network {card.name}", unit="image", disable=None) as bar:
+        evaluate_network(card.name, view, suited, images, tested, results, bar.update)
     read = {part: ".".join(place) for part, place in splits.items()}
     results.chosen["splits"] = {"value": read, "source": "params"}
-    results.save(out_results, out_scores, model=meta["name"])
+    results.save(out_results, out_scores, model=card.name)
     skipped = ", ".join(name for name in kinds if name not in suited)
     done(out_results, results.summary() + (f" (skipped: {skipped})" if skipped else ""))
 

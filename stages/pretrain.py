@@ -15,10 +15,11 @@ from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
 from sslood.data.images.streamed import open_set
-from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.build import find_backbone, full_name, make_backbone, read_sizes, seeded
+from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import save_model
 from sslood.nets.selfsup.objective import Objective
-from sslood.nets.selfsup.pretraining import Pretraining, model_metadata
+from sslood.nets.selfsup.pretraining import Pretraining
 from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, recorded, settings_of
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
 from sslood.nets.training.curves import save_curves
@@ -32,13 +33,14 @@ READ = ("train.images", "train.labels", "validation.images", "validation.labels"
 @click.option("--objective", required=True, help="Name of the objective.")
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
 @click.option("--id_set", required=True, help="ID set file.")
-@click.option("--architecture", required=True, help="Backbone, e.g. resnet-8-16.")
+@click.option("--backbone", required=True, help="Name of the backbone, e.g. resnet.")
+@click.option("--sizes", required=True, help="FILE:KEY of the backbone's section.")
 @click.option("--constants", required=True, help="FILE:KEY of the objective's section.")
 @click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
 @setting_options(PretrainSettings)
 @click.option("--out", required=True, help="Model file to write.")
 @click.option("--out_curves", required=True, help="CSV of curves to write.")
-def main(objective, seed, id_set, architecture, constants, recipe, out, out_curves, **shared):
+def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_curves, **shared):
     start_processes("stages.pretrain")
     kind = class_named("sslood.nets.objectives", objective, Objective, "objective")
     sections = read_section(constants), read_section(recipe)
@@ -46,15 +48,17 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     recipes = recipes_of(sections[1], recipe, sections[0].get("augment"), f"{constants}.augment", kind.views)
     tensors, meta = load_tensors(id_set, kind="set", only=READ)
     settings = recorded(training, own, recipes)
-    about = {"objective": objective, "arch": architecture, "seed": seed}
-    identity = fingerprint({**settings, **about}, [Path(id_set)], "stages.pretrain", kind.__module__)
+    size = read_sizes(backbone, sizes)
+    about = {"objective": objective, "arch": full_name(backbone, size), "seed": seed}
+    code = "stages.pretrain", kind.__module__, find_backbone(backbone).__module__
+    identity = fingerprint({**settings, **about}, [Path(id_set)], *code)
     with session(machine(training.precision)) as here:
         with seeded(seed):
-            backbone = build_backbone(architecture, channels=meta["channels"])
-            method = kind(backbone, own, classes=len(meta["classes"]))
+            network = make_backbone(backbone, size, channels=meta["channels"])
+            method = kind(network, own, classes=len(meta["classes"]))
         sets = [open_set(tensors[READ[at]], tensors[READ[at + 1]], here.device) for at in (0, 2)]
         task = Pretraining(
-            f"pretrain {objective}-{seed}", backbone, method, training, recipes, *sets,
+            f"pretrain {objective}-{seed}", network, method, training, recipes, *sets,
             mean=meta["mean"], std=meta["std"], seed=seed, machine=here,
         )  # fmt: skip
         checkpoint = Checkpoint(here.scratch, f"pretrain-{objective}-{seed}", identity)
@@ -62,8 +66,11 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
         if rank() > 0:
             return
     epochs = training.epochs if method.trains else 0
-    metadata = model_metadata(method, backbone, meta, **about, settings=settings, epochs=epochs)
-    save_model(out, {"backbone": backbone, **method.saved_modules()}, metadata)
+    card = ModelCard.for_set(
+        meta, name=objective, feature_dim=network.feature_dim, settings=settings, epochs=epochs,
+        **about, **method.metadata(),
+    )  # fmt: skip
+    save_model(out, {"backbone": network, **method.saved_modules()}, card)
     save_curves(out_curves, curves)
     checkpoint.delete()
     last = [f"{k} {v:.4g}" for k, v in curves[-1].items() if k in ("loss", "knn", "effective_rank")]

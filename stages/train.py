@@ -17,8 +17,10 @@ from sslood.data.images.augment import Recipe
 from sslood.nets.methods.classify import Classify, ClassifySettings, labelled
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
-from sslood.nets.networks.files import Model, check_fits, load_model, save_model
+from sslood.nets.networks.card import check_fits
+from sslood.nets.networks.files import load_model, save_model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
 from sslood.nets.training.curves import save_curves
 from sslood.nets.training.engine import Engine
@@ -39,23 +41,24 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     augmentation = checked(Recipe, read_section(recipe), recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
-    start, start_meta = load_model(init_model)
-    check_fits(start_meta, meta, init_model)
+    start, card = load_model(init_model)
+    check_fits(card, meta, init_model)
     with seeded(seed, "head"):
-        head = build_head(start.backbone.feature_dim, len(meta["classes"]))
-    settings = options.recorded(init=start_meta["name"], recipe=vars(augmentation))
+        head = build_head(card.feature_dim, len(meta["classes"]))
+    settings = options.recorded(init=card.name, recipe=vars(augmentation))
     identity = fingerprint({**settings, "seed": seed}, [Path(id_set), Path(init_model)], "stages.train")
     checkpoint = Checkpoint(here.scratch, f"train-{name}-{seed}", identity)
     model, label = Model(start.backbone, head), f"train {name}-{seed}"
     train, validation = (load_split(id_set, split, here.device) for split in ("train", "validation"))
     train, options = labelled(train, options, seed)
-    views = views_of(augmentation, start_meta, seed=seed, machine=here, precision=options.precision)
+    views = views_of(augmentation, card.preprocessing, seed=seed, machine=here, precision=options.precision)
     task = Classify(label, model, train, validation, settings=options, views=views, machine=here)
     curves = Engine(label, task, options, seed=seed, machine=here).train(checkpoint)
-    changed = {"name": name, "objective": "classifier", "seed": seed, "projector": None, "settings": settings}
-    head_classes = list(range(len(meta["classes"])))
-    modules = {"backbone": model.backbone, "head": head}
-    save_model(out, modules, {**start_meta, **changed, "head_classes": head_classes, "stochastic": None})
+    card = card.replace(
+        name=name, objective="classifier", seed=seed, head_classes=list(range(len(meta["classes"]))),
+        projector=None, stochastic=None, epochs=None, settings=settings,
+    )  # fmt: skip
+    save_model(out, {"backbone": model.backbone, "head": head}, card)
     save_curves(out_curves, curves)
     checkpoint.delete()
     final = curves[-1]["validation_accuracy"]

@@ -26,7 +26,7 @@ BASE = Path("profiles/quickstart.yaml")
 _EMPTY = "empty-list"
 # mappings whose keys a profile chooses itself (names of sets, objectives and their constants, models from
 # outside, detectors that only some models have, the parts of an augmentation): it replaces them whole
-WHOLE = re.compile(r"sets|objectives|models|stochastic|augment\.\w+")
+WHOLE = re.compile(r"sets|backbones|objectives|models|stochastic|augment\.\w+")
 
 # keys that were renamed or removed, and what to write now
 FORMERLY = {

@@ -12,11 +12,13 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
+from typing import Annotated
 
 import numpy as np
 
 from sslood.auditing.hashes import luminance, neighbours, perceptual_hashes
 from sslood.auditing.register import blurred, registered
+from sslood.core.settings import Limits, Settings, between
 
 EXACT, NEAR = 1, 2
 _PROPOSALS = 16  # per image and orientation; look-alikes of a crowded set would else multiply the work
@@ -29,11 +31,15 @@ _EVEN = 2.0  # grey levels: where the root mean square gradient is below, nothin
 
 
 @dataclass(frozen=True)
-class Rules:
-    """radius: unequal bits of 128 up to which a hash proposes a pair; correlation of edges to confirm it."""
+class AuditSettings(Settings):
+    """The section `audit` of the params, as far as it decides what is a near duplicate."""
 
-    radius: int
-    correlation: float
+    radius: Annotated[
+        int, between(0, 128), "maximum Hamming distance, of 128 bits, between the hashes of a candidate pair"
+    ]
+    correlation: Annotated[
+        float, Limits(0, 1, low_included=False), "minimum correlation of the edges of a near duplicate"
+    ]
 
 
 @dataclass(frozen=True)
@@ -150,39 +156,41 @@ def _crowd(query: np.ndarray, correlation: np.ndarray) -> np.ndarray:
 
 
 def _near(
-    images: np.ndarray, hashes: np.ndarray, reference: Indexed, rules: Rules
+    images: np.ndarray, hashes: np.ndarray, reference: Indexed, settings: AuditSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (int64 [P, 2] of position and double, float32 [P] correlation) for a few images."""
-    pairs = neighbours(hashes, reference.hashes, rules.radius, _PROPOSALS)
+    pairs = neighbours(hashes, reference.hashes, settings.radius, _PROPOSALS)
     if not len(pairs):
         return pairs, np.zeros(0, np.float32)
     places, place = np.unique(pairs[:, 1], return_inverse=True)
     of_images, of_doubles = edges(images), edges(reference.images[places])
     parts = np.array_split(np.arange(len(pairs)), -(-len(pairs) // _PAIRS))
     correlation = np.concatenate(
-        [_agreement(of_images[pairs[p, 0]], of_doubles[place[p]], rules.correlation) for p in parts]
+        [_agreement(of_images[pairs[p, 0]], of_doubles[place[p]], settings.correlation) for p in parts]
     )
     # cut or scaled otherwise: worth a closer look, and then to be sure of
     rows = np.flatnonzero(
-        (correlation < rules.correlation) & (correlation >= 1 - _LOOK * (1 - rules.correlation))
+        (correlation < settings.correlation) & (correlation >= 1 - _LOOK * (1 - settings.correlation))
     )
     for part in np.array_split(rows, -(-len(rows) // _PAIRS)) if len(rows) else []:
         found = _in_register(images[pairs[part, 0]], reference.images[pairs[part, 1]])
-        sure = found >= (1 + rules.correlation) / 2
+        sure = found >= (1 + settings.correlation) / 2
         correlation[part[sure]] = found[sure]
     alone = 1 - correlation <= _STANDS_OUT * (1 - _crowd(pairs[:, 0], correlation))
-    kept = (correlation >= rules.correlation) & alone
+    kept = (correlation >= settings.correlation) & alone
     return pairs[kept], correlation[kept]
 
 
-def _near_anywhere(test: Indexed, reference: Indexed, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+def _near_anywhere(
+    test: Indexed, reference: Indexed, settings: AuditSettings
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs and correlations of all images of `test` and of their mirror images."""
 
     def of_block(start: int) -> list[tuple[np.ndarray, np.ndarray]]:
         part = slice(start, start + _BLOCK)
         images = test.images[part]
         ways = ((images, test.hashes[part]), (images[:, :, :, ::-1], test.mirrored[part]))
-        found = [_near(*way, reference, rules) for way in ways]
+        found = [_near(*way, reference, settings) for way in ways]
         return [(pairs + (start, 0), correlation) for pairs, correlation in found]
 
     with ThreadPoolExecutor() as pool:  # numpy's loops leave the interpreter free; results stay in order
@@ -191,18 +199,18 @@ def _near_anywhere(test: Indexed, reference: Indexed, rules: Rules) -> tuple[np.
     return np.concatenate(pairs), np.concatenate(correlations)
 
 
-def overlap(test: Indexed, reference: Indexed, rules: Rules) -> Matches:
+def overlap(test: Indexed, reference: Indexed, settings: AuditSettings) -> Matches:
     """Return the images of `test` that have an exact or near duplicate in `reference`, with the best one.
 
-    Exact: the same pixels. Near: a hash within `rules.radius` bits and edges that correlate by
-    `rules.correlation` or more, as they are or mirrored, at a shift of up to a sixteenth of the side; or by
-    half way from there to 1, once one is moved and scaled to lie on the other.
+    Exact: the same pixels. Near: a hash within `settings.radius` bits, and edges that correlate by at least
+    `settings.correlation`, as they are or mirrored, at a shift of up to a sixteenth of the side; or by at
+    least half way from there to 1, once one image is moved and scaled to lie on the other.
     """
     known = {digest: place for place, digest in reversed(list(enumerate(reference.digests)))}
     exact = np.array(
         [(row, known[digest]) for row, digest in enumerate(test.digests) if digest in known], np.int64
     ).reshape(-1, 2)
-    pairs, correlation = _near_anywhere(test, reference, rules)
+    pairs, correlation = _near_anywhere(test, reference, settings)
     pairs = np.concatenate([exact, pairs])
     kind = np.repeat([EXACT, NEAR], [len(exact), len(correlation)])
     correlation = np.concatenate([np.ones(len(exact)), correlation])

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from sslood.auditing.disjoint import check_disjoint
 from sslood.core.errors import InputError
 from sslood.core.settings import autos, read_section
 from sslood.deploy.calibrated import KINDS, Calibrated, calibrate, make_detector
 from sslood.deploy.inputs import AnyDetector, Inputs, present
 from sslood.deploy.measured import Choice
 from sslood.deploy.thresholds import Combination
+from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import restore_model
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
@@ -20,7 +22,7 @@ from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.kit.search import best_settings, tuning_of
 from sslood.ood.ssd.selection import SOURCE, select_settings
 from sslood.ood.ssd.ssd import Ssd
-from sslood.roles.roles import check_disjoint, read_split, roles_of
+from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import checked_network
 
 # what a model lacks that does not suit a detector, by what is read
@@ -153,7 +155,10 @@ def _images(
     where = f"model {metadata['name']!r}"
     parts = {split: read_split(folder, metadata["id"], split) for split in splits}
     network = checked_network(
-        restore_model(arrays, metadata, where, device), metadata, where, list(parts.values())
+        restore_model(arrays, metadata, where, device),
+        ModelCard.read(metadata, where),
+        where,
+        list(parts.values()),
     )
     return {split: images for split, (images, _) in parts.items()}, network
 

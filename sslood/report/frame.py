@@ -26,7 +26,7 @@ class RunSettings(Settings):
     """The keys of the section `runs` of params.yaml that say which results exist."""
 
     seeds: Annotated[tuple[int, ...], "seeds of the models"]
-    architectures: Annotated[tuple[str, ...], "leave-out ensembles"]
+    leaveout_backbones: Annotated[tuple[str, ...], "leave-out ensembles"]
     network_models: Annotated[tuple[str, ...], "models that are evaluated by the stage `network`"]
     stochastic_seeds: Annotated[tuple[int, ...], "seeds that are evaluated by the stage `stochastic`"]
 
@@ -52,7 +52,7 @@ def result_files(results: Path, runs: RunSettings) -> list[ResultsFile]:
     names = [(stage, seed, f"{seed}") for stage in EVALUATIONS for seed in runs.seeds]
     names += [("stochastic", seed, f"{seed}") for seed in runs.stochastic_seeds]
     names += [("network", seed, f"{model}-{seed}") for model in runs.network_models for seed in runs.seeds]
-    names += [("ensemble", runs.seeds[0], architecture) for architecture in runs.architectures]
+    names += [("ensemble", runs.seeds[0], backbone) for backbone in runs.leaveout_backbones]
     return [ResultsFile(stage, seed, results / stage / f"{name}.json") for stage, seed, name in names]
 
 

@@ -1,7 +1,14 @@
-"""Image sets for detectors that need the images themselves, and what keeps choices apart from tests."""
+"""What image sets are for: one table of roles, the roles of the sets in the params, and their images.
+
+Whatever handles sets asks this table: which splits a set file holds, which of them something is fitted to,
+chosen on or tested on. Adding a role is adding an entry. No training depends on this room.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,18 +16,92 @@ import numpy as np
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 
-TESTED = ("id", "near", "far", "transfer")  # roles of sets that have test images
-SHOWN = 10  # positions that a message lists
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a set of one role is for, split by split.
+
+    kept: splits in its file. fitted: those that models or settings are fitted to or chosen on. embedded:
+    those that every model embeds. needed: those that your own pictures must have, if they come in splits.
+    published: splits of a publisher that may serve, the best first. is_labelled: the set has classes and a
+    train split of its own, cut like the ID set's. is_ood: its test images are what detectors have to find.
+    is_tuning: settings of detectors are chosen on its validation images.
+    """
+
+    kept: tuple[str, ...]
+    fitted: tuple[str, ...] = ()
+    embedded: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ("test",)
+    published: tuple[str, ...] = ("test",)
+    is_labelled: bool = False
+    is_ood: bool = False
+    is_tuning: bool = False
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether results are reported on its test split."""
+        return "test" in self.kept
+
+
+_LABELLED: dict[str, Any] = {
+    **{"kept": SPLITS, "embedded": SPLITS, "published": SPLITS},
+    **{"needed": ("train", "test"), "is_labelled": True},
+}
+_OOD = Role(kept=("test",), embedded=("test",), is_ood=True)
+ROLES: Mapping[str, Role] = MappingProxyType(
+    {
+        "id": Role(fitted=("train", "validation"), **_LABELLED),
+        "near": _OOD,
+        "far": _OOD,
+        "tuning": Role(
+            kept=("train", "validation"),
+            fitted=("train", "validation"),
+            embedded=("validation",),
+            needed=("validation",),
+            published=("train", "test"),
+            is_tuning=True,
+        ),
+        "auxiliary": Role(kept=("train",), fitted=("train",), needed=("train",), published=("train", "test")),
+        "transfer": Role(**_LABELLED),
+    }
+)
+
+OOD_ROLES = tuple(name for name, role in ROLES.items() if role.is_ood)  # results are averaged over each
+
+
+def role_named(name: object, where: str) -> Role:
+    """Return the role called `name`; InputError lists the known ones, after `where`."""
+    if not isinstance(name, str) or name not in ROLES:
+        near = get_close_matches(str(name), ROLES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise InputError(f"{where}: unknown role {name!r}{hint}; known: {', '.join(ROLES)}")
+    return ROLES[name]
+
+
+def names_of_roles(sets: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return {set: name of its role} from the section `sets` of the params.
+
+    Raises InputError, naming the key below `where`, for an entry that is no mapping or an unknown role.
+    """
+    roles = {}
+    for name, entry in sets.items():
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{where}.{name}: must hold keys and values, e.g. {{role: far, source: {name}}}")
+        role_named(entry.get("role"), f"{where}.{name}")
+        roles[name] = entry["role"]
+    return roles
 
 
 def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], str]:
-    """Return ({OOD test set: "near" | "far"}, name of the tuning set) from the section with the sets.
+    """Return ({OOD test set: "near" | "far"}, name of the tuning set) from the section `sets`.
 
-    Raises InputError if the ID set, all OOD test sets or the tuning set are not among them.
+    Raises InputError for an unknown role, and unless the ID set, an OOD test set and a tuning set are there.
     """
-    roles = {name: (entry or {}).get("role") for name, entry in sets.items()}
-    tests = {name: role for name, role in roles.items() if role in ("near", "far")}
-    tuning = [name for name, role in roles.items() if role == "tuning"]
+    roles = names_of_roles(sets, where)
+    tests = {name: role for name, role in roles.items() if ROLES[role].is_ood}
+    tuning = [name for name, role in roles.items() if ROLES[role].is_tuning]
     if roles.get(id_name) != "id" or not tests or not tuning:
         raise InputError(
             f"{where}: needs {id_name!r} with role id, a set with role near or far, and one with role tuning"
@@ -29,63 +110,9 @@ def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[st
 
 
 def read_split(folder: Path, name: str, split: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return (images uint8 [N, C, H, W], metadata of the set); InputError if the file does not hold them."""
+    """Return (images uint8 [N, C, H, W], metadata of the set); InputError if its file does not hold them."""
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         raise InputError(f"{path}: no such file; run `dvc repro download`")
     tensors, metadata = load_tensors(path, kind="set", only=[f"{split}.images"])
     return tensors[f"{split}.images"], metadata
-
-
-def check_disjoint(folder: Path, sets: Mapping[str, Any]) -> None:
-    """Raise InputError if an image that settings are chosen on is also a test image, pixel by pixel.
-
-    sets: the section with the sets and their roles; compared are the validation split of the tuning sets
-    and the test split of every other one. A setting chosen on test images makes every number that follows
-    too good. 40,000 images of CIFAR's size take a fifth of a second.
-    """
-    roles = {name: (entry or {}).get("role") for name, entry in sets.items()}
-    tuning = {
-        name: read_split(folder, name, "validation")[0] for name, role in roles.items() if role == "tuning"
-    }
-    places = {name: _places(images) for name, images in tuning.items()}
-    for test, role in roles.items():
-        if role not in TESTED or not tuning:
-            continue
-        images, _ = read_split(folder, test, "test")
-        keys = _keys(images)
-        for name, own in tuning.items():
-            rows = [
-                (place, row)
-                for row, key in enumerate(keys)
-                for place in places[name].get(key, ())
-                if np.array_equal(own[place], images[row])
-            ]
-            if rows:
-                _refuse(name, test, rows)
-
-
-def _refuse(tuning: str, test: str, rows: list[tuple[int, int]]) -> None:
-    own, others = (sorted(set(side)) for side in zip(*rows, strict=True))
-    raise InputError(
-        f"sets: the tuning set {tuning!r} shares {len(own)} of its validation images with the test images of "
-        f"{test!r} (places {_listed(own)} here, {_listed(others)} there, counted from 0); take them out of "
-        f"{tuning!r}, or give it another role"
-    )
-
-
-def _listed(places: list[int]) -> str:
-    return ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
-
-
-def _keys(images: np.ndarray) -> list[int]:
-    """Return a 64-bit key of each image; equal images have equal keys."""
-    return [hash(image.tobytes()) for image in images]
-
-
-def _places(images: np.ndarray) -> dict[int, list[int]]:
-    """Return key -> positions of the images that have it."""
-    found: dict[int, list[int]] = {}
-    for place, key in enumerate(_keys(images)):
-        found.setdefault(key, []).append(place)
-    return found

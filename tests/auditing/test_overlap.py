@@ -7,11 +7,19 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from sslood.auditing.overlap import EXACT, NEAR, Rules, edge_correlation, edges, index_images, overlap
+from sslood.auditing.overlap import (
+    EXACT,
+    NEAR,
+    AuditSettings,
+    edge_correlation,
+    edges,
+    index_images,
+    overlap,
+)
 from sslood.data.fetching.catalogue import load_catalogue
 from sslood.data.sets.build import Settings, build_set
 
-RULES = Rules(radius=32, correlation=0.8)
+SETTINGS = AuditSettings(radius=32, correlation=0.8)
 
 
 def tiles(offset=0, height=64, width=64):
@@ -44,7 +52,7 @@ def grey(images):
     return np.repeat(mean, 3, axis=1)
 
 
-def find(test, reference, rules=RULES):
+def find(test, reference, rules=SETTINGS):
     return overlap(index_images("test", test), index_images("reference", reference), rules)
 
 
@@ -75,7 +83,7 @@ def test_changed_copies_of_photographs_are_found(name):
     assert which.sum() > 50 and right[which].mean() >= share
     wrong = found.position[found.double != found.position]
     assert len(wrong) <= 2 and (found.kind == NEAR).all()
-    assert (found.correlation >= RULES.correlation).all() and (np.diff(found.position) > 0).all()
+    assert (found.correlation >= SETTINGS.correlation).all() and (np.diff(found.position) > 0).all()
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (20, 3), (96, 3)])
@@ -124,7 +132,7 @@ def test_digits_of_other_hands_are_no_doubles_but_copies_are():
     """Drawings on black look alike honestly: they need the higher correlation of the quickstart."""
     digits = np.repeat(np.repeat(load_digits().images, 2, 1), 2, 2)[:, None]
     digits = (digits * 15.9375).astype(np.uint8)
-    strict = Rules(radius=32, correlation=0.99)
+    strict = AuditSettings(radius=32, correlation=0.99)
     assert len(find(digits[:400], digits[400:], strict).position) <= 4
     copies = (digits[400:500] * 0.8 + 20).astype(np.uint8)
     found = find(copies, digits[400:], strict)

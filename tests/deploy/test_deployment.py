@@ -22,7 +22,7 @@ from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.kit.outputs import read_embeddings
 from stages import embed
-from tests.kit.small import call, model_metadata, write_params, write_sets
+from tests.kit.small import call, model_card, write_params, write_sets
 
 GIVEN = {  # settings of detectors that no stage measured
     "knn": ["knn.k=5"],
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     write_sets(folder)
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
-    metadata = model_metadata(name="digital", head_classes=list(range(8)))
+    metadata = model_card(name="digital", head_classes=list(range(8)))
     save_model(folder / "digital-0.safetensors", modules, metadata)
     params = write_params(folder / "params.yaml")
     status = call(
@@ -84,7 +84,7 @@ def scored(folder, tmp_path, detector="d.safetensors", images=None, **changes):
 def test_a_model_that_saw_validation_is_calibrated_on_test(folder, tmp_path, capsys):
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
-    metadata = model_metadata(name="seen", head_classes=list(range(8)), saw_validation=True)
+    metadata = model_card(name="seen", head_classes=list(range(8)), saw_validation=True)
     save_model(tmp_path / "seen-0.safetensors", modules, metadata)
     status = call(
         embed.main, model=tmp_path / "seen-0.safetensors", sets=f"{folder}/params.yaml:sets", sets_dir=folder,

@@ -23,7 +23,7 @@ from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.kit.outputs import Head, Outputs, part_of
 from stages import embed
-from tests.kit.small import call, model_metadata, write_params, write_sets
+from tests.kit.small import call, model_card, write_params, write_sets
 from tests.nets.networks.test_published_resnet20 import MEAN, STD, cifar10_test, published
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 
@@ -115,7 +115,7 @@ def folder(tmp_path_factory):
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
     model = folder / "digital-0.safetensors"
-    save_model(model, modules, model_metadata(name="digital", head_classes=list(range(8))))
+    save_model(model, modules, model_card(name="digital", head_classes=list(range(8))))
     params = write_params(folder / "params.yaml")
     embeddings = folder / "e" / "digital.safetensors"
     sets = {"sets": f"{params}:sets", "sets_dir": folder, "id": "digits", "recipe": f"{params}:augment.shots"}

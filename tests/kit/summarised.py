@@ -83,7 +83,7 @@ def written(tmp_path):
     lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
     empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
     empty += ", network_models: []"
-    runs = f"runs: {{seeds: [0, 1], architectures: [wrn], {empty}}}"
+    runs = f"runs: {{seeds: [0, 1], leaveout_backbones: [wrn], {empty}}}"
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
     write_audit(tmp_path / "audit.safetensors")

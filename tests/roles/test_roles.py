@@ -1,74 +1,68 @@
-"""Sets that settings are chosen on share no image with a test set."""
+"""The table of roles, and what is read from the section `sets`."""
+
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 
+from sslood.core.closure import import_closure
 from sslood.core.errors import InputError
 from sslood.core.files import save_tensors
-from sslood.roles import roles as imagesets
-from sslood.roles.roles import check_disjoint
+from sslood.roles.roles import OOD_ROLES, ROLES, SPLITS, names_of_roles, read_split, roles_of
 
-SETS = {
-    "own": {"role": "id"}, "other": {"role": "near"}, "moved": {"role": "transfer"},
-    "tuned": {"role": "tuning"}, "chosen": {"role": "tuning"}, "outliers": {"role": "auxiliary"},
-}  # fmt: skip
+SETS = {"a": {"role": "id"}, "b": {"role": "near"}, "c": {"role": "far"}, "d": {"role": "tuning"}}
 
 
-@pytest.fixture
-def images(tmp_path):
-    """Write sets of 30 pictures a split, of few grey values, and return them with a function that writes."""
-    random = np.random.default_rng(0)
-    found = {
-        f"{name}.{split}": random.integers(0, 2, (30, 1, 6, 6), np.uint8)
-        for name in SETS
-        for split in ("validation", "test")
-    }
-
-    def write():
-        for name in SETS:
-            tensors = {f"{split}.images": found[f"{name}.{split}"] for split in ("validation", "test")}
-            save_tensors(tmp_path / f"{name}.safetensors", tensors, kind="set", metadata={})
-        return tmp_path
-
-    return found, write
+def test_no_role_contradicts_itself():
+    for name, role in ROLES.items():
+        for splits in (role.fitted, role.embedded, role.needed):
+            assert set(splits) <= set(role.kept), name
+        assert set(role.kept) <= set(SPLITS) and role.kept and role.published
+        assert "test" not in role.fitted, f"{name}: test images are fitted to or chosen on"
+        assert not (role.is_ood and (role.fitted or role.is_tuning))
+    assert OOD_ROLES == ("near", "far")
 
 
-def test_sets_without_a_common_image_pass(images, monkeypatch):
-    found, write = images
-    found["outliers.validation"][:] = found["own.test"]  # nothing is chosen on it
-    found["tuned.test"][:] = found["own.test"]
-    found["own.validation"][0] = found["own.test"][0]
-    check_disjoint(write(), SETS)
-    monkeypatch.setattr(imagesets, "_keys", lambda images: [7] * len(images))
-    check_disjoint(write(), SETS)  # equal keys are not yet equal images
-    check_disjoint(write(), {"own": {"role": "id"}, "other": {"role": "near"}})
+def test_the_table_is_frozen():
+    with pytest.raises(TypeError):
+        ROLES["other"] = ROLES["far"]
+    with pytest.raises(FrozenInstanceError):
+        ROLES["far"].kept = SPLITS
 
 
-@pytest.mark.parametrize("name", ["own", "other", "moved"])
-@pytest.mark.parametrize("tuning", ["tuned", "chosen"])
-def test_one_image_is_enough_and_both_places_are_named(images, name, tuning):
-    found, write = images
-    found[f"{tuning}.validation"][7] = found[f"{name}.test"][21]
-    with pytest.raises(InputError) as refused:
-        check_disjoint(write(), SETS)
-    for part in (
-        f"the tuning set {tuning!r} shares 1 of its validation images with the test images of {name!r}",
-        "(places 7 here, 21 there, counted from 0)",
-    ):
-        assert part in str(refused.value)
+@pytest.mark.parametrize("stage", ["pretrain", "train", "energy", "leaveout", "adopt"])
+def test_no_training_depends_on_the_roles(stage):
+    """A new role must not train anything again."""
+    assert not any("roles" in file.parts for file in import_closure(f"stages.{stage}"))
 
 
-def test_many_images_are_counted_and_the_first_places_listed(images):
-    found, write = images
-    found["tuned.validation"][:15] = found["own.test"][10:25]
-    found["tuned.validation"][15] = found["tuned.validation"][0]
-    with pytest.raises(
-        InputError, match=r"16 of its .*places 0, 1, 2, .*, 9, … here, 10, 11, .*, 19, … there"
-    ):
-        check_disjoint(write(), SETS)
+def test_sets_are_told_apart_by_their_roles():
+    assert roles_of(SETS, "a", "sets") == ({"b": "near", "c": "far"}, "d")
+    assert names_of_roles(SETS, "sets") == {"a": "id", "b": "near", "c": "far", "d": "tuning"}
 
 
-def test_a_set_that_is_not_there_is_named(images):
-    _, write = images
-    with pytest.raises(InputError, match=r"gone.safetensors: no such file; run `dvc repro download`"):
-        check_disjoint(write(), {**SETS, "gone": {"role": "far"}})
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"b": {"role": "nera"}}, r"sets\.b: unknown role 'nera' \(did you mean 'near'\?\); known: id, near"),
+        ({"b": {}}, r"sets\.b: unknown role None; known"),
+        ({"b": None}, r"sets\.b: must hold keys and values"),
+        ({"a": {"role": "transfer"}}, "sets: needs 'a' with role id"),
+        ({"b": {"role": "auxiliary"}, "c": {"role": "auxiliary"}}, "a set with role near or far"),
+        ({"d": {"role": "far"}}, "one with role tuning"),
+    ],
+)
+def test_wrong_roles_are_named(changes, words):
+    with pytest.raises(InputError, match=words):
+        roles_of(SETS | changes, "a", "sets")
+
+
+def test_a_split_is_read_or_its_absence_named(tmp_path):
+    images = np.zeros((3, 1, 4, 4), np.uint8)
+    save_tensors(tmp_path / "a.safetensors", {"test.images": images}, kind="set", metadata={"name": "a"})
+    read, metadata = read_split(tmp_path, "a", "test")
+    assert read.shape == images.shape and metadata["name"] == "a"
+    with pytest.raises(InputError, match=r"no tensor 'train\.images'"):
+        read_split(tmp_path, "a", "train")
+    with pytest.raises(InputError, match="gone.safetensors: no such file; run `dvc repro download`"):
+        read_split(tmp_path, "gone", "test")

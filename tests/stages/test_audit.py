@@ -6,7 +6,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
 from sslood.auditing.roughness import artefact_scores
-from sslood.core.files import load_tensors, save_tensors
+from sslood.core.files import load_json, load_tensors, save_tensors
 from stages.audit import main
 from tests.kit.small import call
 
@@ -55,13 +55,15 @@ def run(tmp_path):
     write(tmp_path, "stl10", stl10, {"test": (other, others)})
     noise = np.random.default_rng(1).integers(0, 256, (50, 3, 16, 16), np.uint8)
     write(tmp_path, "noise", [], {"test": (noise, np.full(50, -1))})
-    write(tmp_path, "corruptions", ["jigsaw"], {"train": (tuning, labels)})
+    tuned = {"train": (tuning, labels), "validation": (patches(60, 5), labels[:60])}
+    write(tmp_path, "corruptions", ["jigsaw"], tuned)
     (tmp_path / "params.yaml").write_text(PARAMS)
 
     def audit(out="audit", **changes):
         options = {"id": "cifar10", "radius": 32, "correlation": 0.97, **changes}
         file = tmp_path / f"{out}.safetensors"
-        status = call(main, sets=f"{tmp_path}/params.yaml:sets", folder=tmp_path, out=file, **options)
+        options |= {"sets": f"{tmp_path}/params.yaml:sets", "folder": tmp_path}
+        status = call(main, out=file, out_disjoint=tmp_path / "disjoint.json", **options)
         return (status, *load_tensors(file, kind="audit")) if status == 0 else (status, {}, {})
 
     return audit
@@ -71,13 +73,14 @@ def test_planted_doubles_and_classes_are_left_out(run):
     status, tensors, metadata = run()
     assert status == 0
     assert metadata["references"] == [
-        *("cifar10.train", "cifar10.validation", "corruptions.train", "cifar10.test")
+        *("cifar10.train", "cifar10.validation"),
+        *("corruptions.train", "corruptions.validation", "cifar10.test"),
     ]
     assert tensors["cifar10.left_out"].tolist() == [7, 9] and tensors["cifar10.why"].tolist() == [1, 2]
     assert tensors["cifar10.pairs"].tolist() == [[7, 0, 3, 1], [9, 1, 5, 2]]
     assert tensors["stl10.left_out"].tolist() == [0, 4, *range(30, 40)]
     assert tensors["stl10.why"].tolist() == [1, 2, *[4] * 10]
-    assert tensors["stl10.pairs"].tolist() == [[0, 2, 1, 1], [4, 3, 20, 2]]
+    assert tensors["stl10.pairs"].tolist() == [[0, 2, 1, 1], [4, 4, 20, 2]]
     assert tensors["noise.left_out"].shape == (0,)
     found = metadata["sets"]["stl10"]
     assert {key: found[key] for key in ("role", "n", "left_out", "exact", "near", "class")} == {
@@ -110,7 +113,9 @@ def test_two_runs_give_the_same_bytes(run, tmp_path):
 
 def test_wrong_input_is_named(run, tmp_path, capsys):
     assert run(id="digits")[0] == 1 and "needs 'digits' with role id" in capsys.readouterr().err
-    assert run(radius=129)[0] == 2 and run(correlation=0)[0] == 2
+    for key, value, limits in (("radius", 129, "at least 0 and at most 128"), ("correlation", 0, "above 0")):
+        assert run(**{key: value})[0] == 1
+        assert f"audit.{key} must be {limits}" in capsys.readouterr().err
     tensors, _ = load_tensors(tmp_path / "stl10.safetensors")
     metadata = {"name": "stl10", "classes": ["car", "lorry"]}
     save_tensors(tmp_path / "stl10.safetensors", tensors, kind="set", metadata=metadata)
@@ -120,3 +125,25 @@ def test_wrong_input_is_named(run, tmp_path, capsys):
     (tmp_path / "noise.safetensors").unlink()
     assert run()[0] == 1 and "noise.safetensors: no such file" in capsys.readouterr().err
     assert not (tmp_path / "audit.safetensors").exists()
+
+
+def test_an_image_of_both_choosing_and_testing_stops_the_stage(run, tmp_path, capsys):
+    tensors, metadata = load_tensors(tmp_path / "corruptions.safetensors")
+    validation = tensors["validation.images"].copy()
+    validation[3] = load_tensors(tmp_path / "noise.safetensors")[0]["test.images"][11]
+    kept = {key: metadata[key] for key in ("name", "classes")}
+    changed = {**tensors, "validation.images": validation}
+    save_tensors(tmp_path / "corruptions.safetensors", changed, kind="set", metadata=kept)
+    assert run()[0] == 1 and not (tmp_path / "disjoint.json").exists()
+    said = capsys.readouterr().err
+    assert "'corruptions' shares 1 of its validation images with the test images of 'noise'" in said
+    assert "(positions 3 and 11, from 0)" in said
+
+
+def test_what_depends_on_the_guard_runs_again_only_if_the_sets_change(run, tmp_path):
+    run()
+    before = (tmp_path / "disjoint.json").read_bytes()
+    run(radius=20)
+    assert (tmp_path / "disjoint.json").read_bytes() == before
+    content = load_json(tmp_path / "disjoint.json")
+    assert content == {"chosen_on": ["corruptions"], "tested_on": ["cifar10", "stl10", "noise"]}

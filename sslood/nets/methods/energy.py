@@ -20,8 +20,10 @@ from sslood.core.settings import Limits, at_least
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.supervised import Batch, WithOutliers
 from sslood.nets.networks.build import seeded
-from sslood.nets.networks.files import Model, check_fits, load_model
+from sslood.nets.networks.card import ModelCard, check_fits
+from sslood.nets.networks.files import load_model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.nets.training.settings import TrainingSettings
 from sslood.nets.training.views import Views
 
@@ -41,18 +43,18 @@ class EnergySettings(TrainingSettings):
     m_out: Annotated[float, Limits(), "energy that auxiliary outliers are pushed above, with fixed margins"]
 
 
-def start_model(init_model: str | Path, id_set: str | Path, seed: int) -> tuple[Model, dict[str, Any], bool]:
-    """Return (model with a head over all classes, its metadata, whether that head is fresh).
+def start_model(init_model: str | Path, id_set: str | Path, seed: int) -> tuple[Model, ModelCard, bool]:
+    """Return (model with a head over all classes, the card of the start, whether that head is fresh).
 
     InputError where model and ID set do not match.
     """
-    start, meta = load_model(init_model)
-    check_fits(meta, read_metadata(id_set, kind="set"), init_model)
-    classes = list(range(len(meta["classes"])))
-    fresh = meta["head_classes"] != classes
+    start, card = load_model(init_model)
+    check_fits(card, read_metadata(id_set, kind="set"), init_model)
+    classes = list(range(len(card.classes)))
+    fresh = card.head_classes != classes
     with seeded(seed, "head"):
-        head = build_head(start.backbone.feature_dim, len(classes)) if fresh else start.head
-    return Model(start.backbone, head), meta, fresh
+        head = build_head(card.feature_dim, len(classes)) if fresh else start.need_head()
+    return Model(start.backbone, head), card, fresh
 
 
 def energy(logits: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ class Energy(WithOutliers):
         if self.settings.margins == "fixed":
             m_in, m_out = self.settings.m_in, self.settings.m_out
         elif fresh_head:
-            m_in, m_out = untrained_margins(self.model.head.out_features)
+            m_in, m_out = untrained_margins(self.model.need_head().out_features)
         else:
             m_in, m_out = map(decimal, auto_margins(*measured))
         if not m_in < m_out:

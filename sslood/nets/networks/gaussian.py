@@ -67,8 +67,8 @@ class StandardNormal(nn.Module):
 class Mixture(nn.Module):
     """A learned mixture of diagonal Gaussians: u [..., D] -> log sum_k w_k N(u; m_k, v_k) in nats, [...].
 
-    Means and log variances start from N(0, 1), the weights equal. The logarithm of the sum stands outside
-    all dimensions, so it is the log density of a mixture. The squared distances come from three matrix
+    Means and log variances start from N(0, 1), the weights equal. The sum over components is taken after
+    all dimensions, so this is the log density of a mixture. The squared distances come from three matrix
     products, without a tensor of [..., K, D].
     """
 

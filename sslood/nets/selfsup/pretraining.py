@@ -1,7 +1,6 @@
 """Pretraining an encoder with an objective, as a task of the training engine."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from sslood.core.machine import Machine
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import Recipe
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.settings import PretrainSettings
 from sslood.nets.training.checkpoint import Checkpoint
@@ -31,7 +31,7 @@ class Pretraining(Task[Batch]):
     def __init__(
         self,
         label: str,
-        backbone: nn.Module,
+        backbone: Backbone,
         objective: Objective,
         settings: PretrainSettings,
         recipes: Sequence[Recipe],
@@ -114,15 +114,3 @@ class Pretraining(Task[Batch]):
         bank, queries = self.features(self.data), self.features(self.validation)
         pairs = (bank, self.data.labels, queries, self.validation.labels)
         return {"knn": knn_accuracy(*pairs), "linear": linear_accuracy(*pairs)}
-
-
-def model_metadata(
-    method: Objective, backbone: nn.Module, set_metadata: Mapping[str, Any], **run: Any
-) -> dict[str, Any]:
-    """Return the metadata of the model file: preprocessing of its set, and the entries `run`."""
-    own = ("size", "channels", "mean", "std", "resize", "classes")
-    return {
-        **{key: set_metadata[key] for key in own}, "name": run["objective"], "id": set_metadata["name"],
-        "head_classes": None, "projector": None, "feature_dim": backbone.feature_dim, **run,
-        **method.metadata(),
-    }  # fmt: skip

@@ -1,13 +1,10 @@
-"""What the stages posthoc, stochastic and network do with one model: choose, fit, score the test images."""
+"""What the stages posthoc and stochastic do with one model: choose, fit, score the test images."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from sslood.core.settings import autos
 from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 from sslood.ood.kit.outputs import Embeddings
 from sslood.ood.kit.results import Results, outputs_to_test, score_sets
 from sslood.ood.kit.search import best_settings, tuning_of
@@ -49,25 +46,3 @@ def sign_check(detector: Detector, file: Embeddings) -> dict[str, Any]:
     outside = {name: detector.score(file.outputs(name, "validation")) for name in file.tuning_sets}
     aurocs = {name: ood_metrics(inside, scores)["auroc"] for name, scores in outside.items()}
     return {"value": "larger = more OOD", "source": "declared", "validation_auroc": aurocs}
-
-
-def evaluate_network(
-    model: str,
-    network: Network,
-    detectors: Mapping[str, NetworkDetector],
-    images: Mapping[str, np.ndarray],
-    tests: Mapping[str, np.ndarray],
-    results: Results,
-    progress: Progress,
-) -> None:
-    """Fit detectors that suit a network, and add their settings, metrics and scores to `results`.
-
-    images: uint8 [N, C, H, W] of each split to fit and choose on ("train", "validation", "tuning"); tests:
-    of each test set, the ID set first. `progress` is called with the size of each batch.
-    """
-    for name, detector in detectors.items():
-        detector.fit(network, images, progress)
-        scores = {key: detector.score(network, part, progress) for key, part in tests.items()}
-        results.add(model, name, scores)
-        results.settings(detector.settings, name)
-        results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
-from sslood.ood.measures.metrics import ood_metrics
-from sslood.views.ensemble import gradient_sign, perturb
+from sslood.ood.kit.perturbation import choose_epsilon, gradient_sign, perturb
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,10 @@ class Odin(NetworkDetector):
             )
             for split in self.fitted_on
         )
-        aurocs = [ood_metrics(a, b)["auroc"] for a, b in zip(inside.T, outside.T, strict=True)]
-        best = max(range(len(epsilons)), key=lambda place: (aurocs[place], -epsilons[place]))
-        candidates = {str(epsilon): auroc for epsilon, auroc in zip(epsilons, aurocs, strict=True)}
+        epsilon, candidates = choose_epsilon(epsilons, inside.T, outside.T)
         source = "highest AUROC for ID validation against tuning"
-        self.chosen = {"epsilon": {"value": epsilons[best], "source": source, "candidates": candidates}}
-        self.settings = replace(self.settings, epsilon=epsilons[best])
+        self.chosen = {"epsilon": {"value": epsilon, "source": source, "candidates": candidates}}
+        self.settings = replace(self.settings, epsilon=epsilon)
         return {}
 
     def _score(self, network: Network, batch: Tensor) -> Tensor:

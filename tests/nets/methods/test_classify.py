@@ -45,7 +45,8 @@ def run(tmp_path, monkeypatch):
 def test_a_classifier_learns_digits_and_its_file_says_how(run, capsys):
     assert call(main, **{**run, "epochs": 12}) == 0
     assert "ID validation accuracy 0.9" in capsys.readouterr().out
-    model, metadata = load_model(run["out"])
+    model, card = load_model(run["out"])
+    metadata = card.metadata()
     assert metadata["name"] == "classifier_scratch" and metadata["objective"] == "classifier"
     assert metadata["head_classes"] == list(range(8)) and metadata["mean"] == [0.3]
     assert metadata["settings"]["init"] == "scratch" and metadata["settings"]["recipe"]["pad"] == 1

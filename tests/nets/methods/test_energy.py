@@ -13,7 +13,7 @@ from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from stages.energy import main
 from stages.train import main as train
-from tests.kit.small import call, model_metadata, write_encoder, write_params, write_sets
+from tests.kit.small import call, model_card, write_encoder, write_params, write_sets
 from tests.kit.training import SHARED
 from tests.nets.methods.test_classify import SECTION as CLASSIFIER
 
@@ -46,7 +46,7 @@ def run(tmp_path, monkeypatch):
 def write_classifier(path):
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
-    save_model(path, modules, model_metadata(name="classifier_scratch", head_classes=list(range(8))))
+    save_model(path, modules, model_card(name="classifier_scratch", head_classes=list(range(8))))
 
 
 def logits(scale=10.0):

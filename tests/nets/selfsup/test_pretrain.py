@@ -43,6 +43,7 @@ PARAMS = {
         "twice": {"augment": {"second": {"blur": 0.5}}},
         "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 1},
     },
+    "backbones": {"resnet": {"depth": 8, "width": 4}},
     "augment": {
         "simclr": VIEWS,
         "off": {},
@@ -50,7 +51,7 @@ PARAMS = {
     },
 }  # fmt: skip
 OPTIONS = {
-    **PRETRAIN, "seed": 0, "architecture": "resnet-8-4", "epochs": 6, "batch_size": 64, "weight_decay": 1e-4,
+    **PRETRAIN, "seed": 0, "backbone": "resnet", "epochs": 6, "batch_size": 64, "weight_decay": 1e-4,
     "schedule": "cosine", "warmup_epochs": 1, "knn_every": 3,
 }  # fmt: skip
 
@@ -87,7 +88,7 @@ def words(objective, out="out", section=None, recipe="simclr", **changes):
     options = {
         **OPTIONS, "objective": objective, "id_set": "digits.safetensors", "out": f"{out}.safetensors",
         "out_curves": f"{out}.csv", "constants": f"params.yaml:objectives.{section or objective}",
-        "recipe": f"params.yaml:augment.{recipe}", **changes,
+        "recipe": f"params.yaml:augment.{recipe}", "sizes": "params.yaml:backbones.resnet", **changes,
     }  # fmt: skip
     return command_line(**options)
 
@@ -189,7 +190,8 @@ def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(root, folder):
 
 def test_supce_writes_a_classifier(folder, here, capsys):
     assert here(capsys, "supce", batch_size=32)[0] == 0
-    model, metadata = load_model(folder / "out.safetensors")
+    model, card = load_model(folder / "out.safetensors")
+    metadata = card.metadata()
     assert metadata["head_classes"] == list(range(10)) and metadata["projector"] is None
     digits = load_digits()
     images = torch.from_numpy((digits.images[1000:1200] * 255 / 16).round().astype(np.uint8))[:, None]
@@ -207,7 +209,8 @@ def test_model_and_curves(folder, here, capsys):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert [bool(row["knn"]) for row in rows] == [False, False, True] * 2
     assert float(rows[-1]["knn"]) > 0.4  # chance is 0.1; the network is four wide
-    model, metadata = load_model(folder / "out.safetensors")
+    model, card = load_model(folder / "out.safetensors")
+    metadata = card.metadata()
     assert metadata["settings"]["lr"] == 0.1  # the objective's section overrides
     assert metadata["settings"]["augment"][1]["solarise"] == 0.2
     assert metadata["feature_dim"] == 16 and metadata["projector"] == [16, 8]
@@ -218,12 +221,12 @@ def test_model_and_curves(folder, here, capsys):
 
 def test_scratch_is_the_untrained_start_of_the_others(folder, here, capsys):
     assert here(capsys, "scratch", out="a", recipe="off", knn_every=0)[0] == 0
-    a, metadata = load_model(folder / "a.safetensors")
+    a, card = load_model(folder / "a.safetensors")
     with seeded(0):
         fresh = build_backbone("resnet-8-4", channels=1)
     for key, value in fresh.state_dict().items():
         assert torch.equal(a.backbone.state_dict()[key], value)
-    assert metadata["projector"] is None
+    assert card.projector is None
     assert (folder / "a.csv").read_text().startswith("epoch,effective_rank\n1,")
 
 
