@@ -42,7 +42,7 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     kinds = read_detectors(NETWORK, detectors, values)
     settings = read_settings(NetworkSettings, values, where="network")
     roles, tuning = roles_of(read_section(sets), id_name, sets)
-    loaded, card = load_model(model, machine().device)
+    loaded, card = load_model(model, machine(settings.precision).device)
     loaded.to(dtype_of(settings.precision))
     splits = {part: (id_name, part) for part in ("train", "validation")} | {"tuning": (tuning, "validation")}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}

@@ -37,8 +37,8 @@ def has_float64(device: torch.device) -> bool:
 def standard_normal(size: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
     """Return draws from N(0, 1) on the generator's device (None: torch's default generator, the CPU).
 
-    They are float64 where the device has it. torch's float32 normals of AVX2 kernels and of generic ones differ
-    in the last digits; its float64 normals, and its uniform numbers, are the same.
+    They are float64 where the device has it: torch's float32 normals of AVX2 kernels and of generic ones
+    differ in the last digits, while its float64 normals and its uniform numbers agree.
     """
     device = torch.device("cpu") if generator is None else generator.device
     dtype = torch.float64 if has_float64(device) else torch.float32

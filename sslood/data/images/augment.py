@@ -87,8 +87,8 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
 
 
 def apply_draws(images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
-    """Return the view that the uniform `draws` [N, COLUMNS] decide: a pure function, one graph."""
-    x = images.float() / 255
+    """Return the view that the uniform `draws` [N, COLUMNS] decide, in their dtype: a pure function."""
+    x = images.to(draws.dtype) / 255
     x = _place(x, draws, recipe)
     if recipe.jitter:
         x = _jitter(x, draws, recipe)

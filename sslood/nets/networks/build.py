@@ -14,6 +14,7 @@ from sslood.core.errors import InputError
 from sslood.core.seeding import stream_seed
 from sslood.core.settings import Settings, checked, read_section
 from sslood.nets.networks.backbone import Backbone
+from sslood.nets.networks.initialise import he_normal_
 
 BACKBONES = "sslood.nets.backbones"  # named, not imported: a stage depends on the one file that it loads
 
@@ -50,7 +51,7 @@ def make_backbone(name: str, settings: Settings, *, channels: int) -> Backbone:
     network = find_backbone(name)(settings, channels)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            he_normal_(module.weight, "fan_out")
     return network
 
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sslood.nets.networks.initialise import normal_, orthogonal_
+
 MU_LIMIT = 20.0
 SIGMA_LIMITS = (0.01, 5.0)
 FIRST_SIGMA = 0.1
@@ -23,7 +25,7 @@ class GaussianHead(nn.Module):
         super().__init__()
         self.mu = nn.Linear(inputs, size)
         self.log_variance = nn.Linear(inputs, 1 if single else size)
-        nn.init.orthogonal_(self.mu.weight)
+        orthogonal_(self.mu.weight)
         nn.init.zeros_(self.mu.bias)
         nn.init.zeros_(self.log_variance.weight)
         nn.init.constant_(self.log_variance.bias, 2 * math.log(FIRST_SIGMA))
@@ -73,8 +75,10 @@ class Mixture(nn.Module):
     def __init__(self, components: int, size: int):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(components))  # logits
-        self.mu = nn.Parameter(torch.randn(components, size))
-        self.log_variance = nn.Parameter(torch.randn(components, size))
+        self.mu = nn.Parameter(torch.empty(components, size))
+        self.log_variance = nn.Parameter(torch.empty(components, size))
+        normal_(self.mu)
+        normal_(self.log_variance)
 
     def forward(self, u: Tensor) -> Tensor:
         precision = (-self.log_variance).exp()
