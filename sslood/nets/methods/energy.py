@@ -159,7 +159,7 @@ class Energy(WithOutliers):
         if self.settings.margins == "fixed":
             m_in, m_out = self.settings.m_in, self.settings.m_out
         elif fresh_head:
-            m_in, m_out = untrained_margins(self.model.head.out_features)
+            m_in, m_out = untrained_margins(self.model.need_head().out_features)
         else:
             m_in, m_out = map(decimal, auto_margins(*measured))
         if not m_in < m_out:

@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity
 from sslood.core.errors import InputError
 from sslood.core.precision import at_least_float32
 from sslood.core.settings import at_least, between
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_projector
 from sslood.nets.selfsup.objective import Objective, ProjectorSettings, need_widths
 from sslood.nets.selfsup.teacher import Teacher, teacher_momentum
@@ -53,7 +54,7 @@ class BYOL(Objective):
 
     Settings = BYOLSettings
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__(backbone, settings, classes=classes)
         self.projector = build_projector(backbone.feature_dim, settings.projector)
         self.predictor = build_projector(settings.projector[-1], settings.predictor, key="predictor")

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from sslood.core.precision import at_least_float32
 from sslood.core.settings import Settings, above, at_least, between
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_projector
 from sslood.nets.selfsup.objective import Objective, need_widths
 from sslood.nets.selfsup.teacher import Teacher, teacher_momentum
@@ -87,7 +88,7 @@ class DINO(Objective):
     centre: Tensor
     temperature: Tensor
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__(backbone, settings, classes=classes)
         self.head = build_projector(
             backbone.feature_dim, settings.head, batch_norm=False, activation=nn.GELU, key="head"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from sslood.nets.losses.classification import rotation_loss
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.rotations import rotations
@@ -20,7 +21,7 @@ class Rotation(Objective):
 
     views: ClassVar[int] = 1
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__(backbone, settings, classes=classes)
         self.head = build_head(backbone.feature_dim, 4)
 

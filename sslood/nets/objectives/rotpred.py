@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sslood.core.settings import Settings, at_least
 from sslood.nets.losses.classification import cross_entropy_and_accuracy, rotation_loss
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.selfsup.classifier import Classifier
 from sslood.nets.selfsup.rotations import rotations
@@ -37,7 +38,7 @@ class RotPred(Classifier):
 
     Settings = RotPredSettings
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__(backbone, settings, classes=classes)
         self.rotation = build_head(backbone.feature_dim, 4)
 

@@ -6,10 +6,11 @@ Khosla et al. 2020, "Supervised contrastive learning", arXiv:2004.11362, eq. 2.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from sslood.nets.losses.contrastive import repulsion
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.contrastive import Contrastive
 from sslood.nets.selfsup.objective import need_classes
 
@@ -38,7 +39,7 @@ def supcon(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float) -> tuple[
 class SupCon(Contrastive):
     """As SimCLR, with all views of an image's class as its positives. InputError for a single class."""
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         need_classes("supcon", classes)
         super().__init__(backbone, settings, classes=classes)
 

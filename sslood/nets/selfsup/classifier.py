@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.selfsup.objective import Objective, need_classes
 
@@ -17,7 +18,7 @@ class Classifier(Objective):
 
     views: ClassVar[int] = 1
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         need_classes(type(self).__name__.lower(), classes)
         super().__init__(backbone, settings, classes=classes)
         self.head = build_head(backbone.feature_dim, classes)

@@ -17,6 +17,7 @@ from sslood.core.errors import InputError
 from sslood.core.precision import at_least_float32
 from sslood.core.settings import Settings as BaseSettings
 from sslood.core.settings import at_least
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_projector
 from sslood.nets.training.ranks import gather
 from sslood.nets.training.watch import spread
@@ -52,7 +53,7 @@ class Objective(nn.Module, ABC):
     views: ClassVar[int] = 2  # augmented views of each image that `forward` takes
     trains: ClassVar[bool] = True  # False: the untrained encoder is the result
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__()
         self.settings = settings
 
@@ -98,7 +99,7 @@ class TwoViews(Objective):
 
     batch_norm: ClassVar[bool] = True  # in the projector
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__(backbone, settings, classes=classes)
         self.projector = build_projector(backbone.feature_dim, settings.projector, batch_norm=self.batch_norm)
 

@@ -10,6 +10,7 @@ from sslood.core.machine import Machine
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import Recipe
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.settings import PretrainSettings
 from sslood.nets.training.checkpoint import Checkpoint
@@ -30,7 +31,7 @@ class Pretraining(Task[Batch]):
     def __init__(
         self,
         label: str,
-        backbone: nn.Module,
+        backbone: Backbone,
         objective: Objective,
         settings: PretrainSettings,
         recipes: Sequence[Recipe],

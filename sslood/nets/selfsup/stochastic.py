@@ -13,6 +13,7 @@ from sslood.core.precision import at_least_float32, standard_normal
 from sslood.core.settings import at_least
 from sslood.nets.losses.barlow_twins import barlow_twins
 from sslood.nets.losses.vicreg import vicreg
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.gaussian import (
     GaussianHead,
     build_prior,
@@ -53,7 +54,7 @@ class Stochastic(Objective):
 
     space: ClassVar[Literal["h", "z"]]
 
-    def __init__(self, backbone: nn.Module, settings: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__(backbone, settings, classes=classes)
         self.projector = build_projector(backbone.feature_dim, settings.projector)
         self.size = backbone.feature_dim if self.space == "h" else settings.projector[-1]

@@ -52,7 +52,8 @@ PARAMS = {
 }  # fmt: skip
 OPTIONS = {
     **PRETRAIN, "seed": 0, "backbone": "resnet", "sizes": "params.yaml:backbones.resnet",
-    "epochs": 6, "batch_size": 64, "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 1, "knn_every": 3,
+    "epochs": 6, "batch_size": 64, "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 1,
+    "knn_every": 3,
 }  # fmt: skip
 
 
