@@ -47,21 +47,21 @@ def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     arch = full_name(backbone, size)
     with seeded(seed, arch):
         network = make_backbone(backbone, size, channels=meta["channels"])
-        model = Model(network, build_head(network.feature_dim, len(kept)))
+        head = build_head(network.feature_dim, len(kept))
     settings = options.recorded(fold=fold, left_out=left, recipe=vars(augmentation))
     code = "stages.leaveout", find_backbone(backbone).__module__
     identity = fingerprint({**settings, "arch": arch}, [Path(id_set)], *code)
     checkpoint = Checkpoint(here.scratch, f"leaveout-{backbone}-{fold}", identity)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
     views = views_of(augmentation, meta, seed=seed, machine=here, precision=options.precision)
-    label = f"leaveout {backbone}-{fold}"
+    model, label = Model(network, head), f"leaveout {backbone}-{fold}"
     task = Leaveout(label, model, *sets, kept=kept, settings=options, views=views, seed=seed, machine=here)
     curves = Engine(label, task, options, seed=seed, machine=here).train(checkpoint)
     card = ModelCard.for_set(
         meta, name=f"leaveout_{backbone}_{fold}", arch=arch, objective="leaveout", seed=options.seed,
         head_classes=kept, feature_dim=network.feature_dim, settings=settings,
     )  # fmt: skip
-    save_model(out, {"backbone": network, "head": model.need_head()}, card)
+    save_model(out, {"backbone": network, "head": head}, card)
     save_curves(out_curves, curves)
     checkpoint.delete()
     accuracy, auroc = (curves[-1][f"validation_{key}"] for key in ("accuracy", "auroc"))

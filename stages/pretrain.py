@@ -50,8 +50,8 @@ def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_c
     settings = recorded(training, own, recipes)
     size = read_sizes(backbone, sizes)
     about = {"objective": objective, "arch": full_name(backbone, size), "seed": seed}
-    modules = "stages.pretrain", kind.__module__, find_backbone(backbone).__module__
-    identity = fingerprint({**settings, **about}, [Path(id_set)], *modules)
+    code = "stages.pretrain", kind.__module__, find_backbone(backbone).__module__
+    identity = fingerprint({**settings, **about}, [Path(id_set)], *code)
     with session(machine(training.precision)) as here:
         with seeded(seed):
             network = make_backbone(backbone, size, channels=meta["channels"])

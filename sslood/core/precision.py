@@ -1,7 +1,8 @@
 """Precision of a computation: a setting that results depend on, so it stands in the params.
 
-float64 gives the same results on every CPU: what kernels and thread counts change is rounding of 1e-16, which
-neither a training nor its float32 file shows. float32 and bf16 are faster, and depend on the machine.
+float64 gives the same results on every CPU: what kernels and thread counts change is rounding of 1e-16, of
+which a training makes 1e-13, and `sslood.core.rounding` takes that away from what is stored. float32 and bf16
+are faster, and depend on the machine.
 """
 
 from collections.abc import Sequence

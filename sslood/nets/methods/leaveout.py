@@ -19,7 +19,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.core.settings import at_least
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.supervised import Batch, WithOutliers, accuracy
-from sslood.nets.networks.files import Model
+from sslood.nets.networks.model import Model
 from sslood.nets.training.settings import TrainingSettings
 from sslood.nets.training.views import Views
 

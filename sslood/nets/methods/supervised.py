@@ -12,7 +12,7 @@ from sslood.core.machine import Machine
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.networks.files import Model
+from sslood.nets.networks.model import Model
 from sslood.nets.training.engine import Task, compiled, place
 from sslood.nets.training.settings import TrainingSettings
 from sslood.nets.training.views import Views

@@ -10,7 +10,6 @@ from torch import nn
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
-from sslood.core.rounding import on_grid
 from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.card import check_fits as check_fits
@@ -24,25 +23,17 @@ from sslood.nets.networks.user_architectures import check_source, is_own, own_ne
 def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCard) -> None:
     """Write the state of `modules` ("backbone", and others by prefix) as a model file.
 
-    Floating tensors are stored as float32, those of float64 rounded so that they are the same on all CPUs.
-    The reference of the written card is computed here, from the weights as they are stored. Raises
-    InputError if the modules are not those that the card describes.
+    Floating tensors are stored as float32. The reference of the written card is computed here, from the
+    weights as they are stored. Raises InputError if the modules are not those that the card describes.
     """
     arrays = {
-        f"{name}.{key}": _stored(value)
+        f"{name}.{key}": (value.float() if value.is_floating_point() else value).cpu().contiguous().numpy()
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
     model = _rebuilt(arrays, card, path)
     card = card.replace(reference=reference_answer(model, card))
     save_tensors(path, arrays, kind="model", metadata=card.metadata())
-
-
-def _stored(value: torch.Tensor) -> np.ndarray:
-    array = value.detach().cpu().contiguous()
-    if array.dtype == torch.float64:
-        return on_grid(array.numpy()).astype(np.float32)
-    return (array.float() if array.is_floating_point() else array).numpy()
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Model, ModelCard]:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from sslood.core.errors import InputError
 from sslood.core.machine import Machine
 from sslood.core.precision import Precision, autocast, dtype_of
+from sslood.core.rounding import on_grid
 from sslood.data.images.resident import ResidentSet
 from sslood.data.images.streamed import StreamedSet
 from sslood.nets.training.checkpoint import Checkpoint
@@ -108,8 +110,11 @@ class Engine(Generic[Batch]):
             )
 
     def train(self, checkpoint: Checkpoint | None) -> list[dict[str, float]]:
-        """Train the task's modules in place; return one row of curves per epoch."""
-        return run_epochs(
+        """Train the task's modules in place; return one row of curves per epoch.
+
+        In float64 the final weights are rounded, so that they are the same on every processor.
+        """
+        curves = run_epochs(
             self.label,
             epochs=self.settings.epochs,
             epoch_step=self._epoch,
@@ -120,6 +125,9 @@ class Engine(Generic[Batch]):
             memory=self.memory,
             silent=rank() > 0,
         )
+        if self.precision == "float64":
+            round_weights(self.task.modules)
+        return curves
 
     def _epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """Run an epoch's steps; their losses stay on the device and are read once, at its end."""
@@ -162,6 +170,14 @@ class Engine(Generic[Batch]):
             loss, terms = self.task.step(batch)
         (loss / (self.settings.accumulate * ranks())).backward()
         return {name: term.detach().to(loss.dtype) for name, term in {"loss": loss, **terms}.items()}
+
+
+@torch.no_grad()
+def round_weights(modules: nn.Module) -> None:
+    """Round all parameters and buffers to 18 binary digits of the largest of their tensor (see `on_grid`)."""
+    for tensor in (*modules.parameters(), *modules.buffers()):
+        if tensor.is_floating_point():
+            tensor.copy_(torch.from_numpy(np.asarray(on_grid(tensor.cpu().numpy()))))
 
 
 def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -109,8 +109,8 @@ def test_a_member_learns_its_classes_and_says_which(run, capsys):
     metadata = card.metadata()
     kept, left = fold_classes(8, range(4), 1, 0)
     assert metadata["head_classes"] == kept and metadata["settings"]["left_out"] == left
-    assert model.head.out_features == 6 and metadata["name"] == "leaveout_wideresnet_1"
-    assert metadata["arch"] == "wideresnet-10-1"
+    assert metadata["name"] == "leaveout_wideresnet_1" and metadata["arch"] == "wideresnet-10-1"
+    assert model.head.out_features == 6
     names, *rows = (line.split(",") for line in run["out_curves"].read_text().splitlines())
     last = dict(zip(names, map(float, rows[-1]), strict=True))
     assert last["validation_accuracy"] > 0.9 and last["validation_auroc"] > 0.8

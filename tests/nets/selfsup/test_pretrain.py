@@ -51,9 +51,8 @@ PARAMS = {
     },
 }  # fmt: skip
 OPTIONS = {
-    **PRETRAIN, "seed": 0, "backbone": "resnet", "sizes": "params.yaml:backbones.resnet",
-    "epochs": 6, "batch_size": 64, "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 1,
-    "knn_every": 3,
+    **PRETRAIN, "seed": 0, "backbone": "resnet", "epochs": 6, "batch_size": 64, "weight_decay": 1e-4,
+    "schedule": "cosine", "warmup_epochs": 1, "knn_every": 3,
 }  # fmt: skip
 
 
@@ -89,7 +88,7 @@ def words(objective, out="out", section=None, recipe="simclr", **changes):
     options = {
         **OPTIONS, "objective": objective, "id_set": "digits.safetensors", "out": f"{out}.safetensors",
         "out_curves": f"{out}.csv", "constants": f"params.yaml:objectives.{section or objective}",
-        "recipe": f"params.yaml:augment.{recipe}", **changes,
+        "recipe": f"params.yaml:augment.{recipe}", "sizes": "params.yaml:backbones.resnet", **changes,
     }  # fmt: skip
     return command_line(**options)
 
@@ -223,12 +222,11 @@ def test_model_and_curves(folder, here, capsys):
 def test_scratch_is_the_untrained_start_of_the_others(folder, here, capsys):
     assert here(capsys, "scratch", out="a", recipe="off", knn_every=0)[0] == 0
     a, card = load_model(folder / "a.safetensors")
-    metadata = card.metadata()
     with seeded(0):
         fresh = build_backbone("resnet-8-4", channels=1)
     for key, value in fresh.state_dict().items():
         assert torch.equal(a.backbone.state_dict()[key], value)
-    assert metadata["projector"] is None
+    assert card.projector is None
     assert (folder / "a.csv").read_text().startswith("epoch,effective_rank\n1,")
 
 
