@@ -1,6 +1,8 @@
 # make repro            environment, then every stage that is not up to date
 # make test             environment, then lint and all tests
 # make profile P=name   put profiles/name.yaml into params.yaml (going back is served from DVC's cache)
+# make accept           record refactored code in dvc.lock without running the stages again
+# make lint             ruff; make types: mypy
 # make tidy             remove outs and lock entries that no stage declares any more
 # make readme           put the table and the graph of the last run into README.md
 # make benchmark        speed against peers on this machine
@@ -10,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISK_GB := 8
 
-.PHONY: repro test profile tidy readme benchmark lint
+.PHONY: repro test lint types accept profile tidy readme benchmark
 .DELETE_ON_ERROR:
 
 repro: $(VENV)/.run
@@ -19,11 +21,21 @@ repro: $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	@echo "Done. Results: metrics/table.md and report/index.html; what changed: $(BIN)/dvc metrics diff"
 
-test: $(VENV)/.test
-	@echo "Linting, then running all tests (warnings are errors)."
+test: lint types
+	@echo "Running all tests (warnings are errors)."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+
+lint: $(VENV)/.test
+	@echo "Checking the style."
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+
+types: $(VENV)/.test
+	@echo "Checking the types."
+	@$(BIN)/python -m mypy
+
+accept: $(VENV)/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" YES="$(YES)" python -m tools.accept $(S)
 
 profile: $(VENV)/.run
 	@test -n "$(P)" || { echo "Name a profile, e.g. make profile P=cifar10. There are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 2; }
