@@ -1,6 +1,6 @@
-"""What all scripts share: a command that fails with one sentence.
+"""The command class of all scripts: it reports a failure in one sentence.
 
-Nothing in this room can change a result, so it is no dep of any stage.
+Nothing in this room can change a result, so no stage depends on it.
 """
 
 import errno
@@ -14,22 +14,22 @@ import click
 
 from sslood.core.errors import InputError, out_of_memory
 
-PATIENCE = 3.0  # seconds by which processes of one run fail apart, at most
-LOST = "another process of the run ended; run the same command again to go on"
+PATIENCE = 3.0  # seconds within which the processes of one run fail
+LOST = "another process of this run ended; run the same command again to go on"
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
     errno.EFBIG: "the file grew beyond the limit of the file system or of `ulimit -f`",
     errno.EROFS: "the file system is read-only; choose a place that can be written to",
     errno.EACCES: "permission denied; check who owns it",
-    errno.EEXIST: "is a file where a folder should be; move it or choose another path",
-    errno.ENOTDIR: "is a file where a folder should be; move it or choose another path",
-    errno.EISDIR: "is a folder where a file should be; move it or choose another path",
+    errno.EEXIST: "is a file, but a folder is needed; move it or choose another path",
+    errno.ENOTDIR: "is a file, but a folder is needed; move it or choose another path",
+    errno.EISDIR: "is a folder, but a file is needed; move it or choose another path",
 }
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; unwinds like Ctrl-C, so that checkpoints are saved and temporary files go."""
+    """Raised on SIGTERM; unwinds like Ctrl-C, so checkpoints are saved and temporary files removed."""
 
 
 def _terminate(signum, frame):
@@ -37,7 +37,7 @@ def _terminate(signum, frame):
 
 
 def _place(error: OSError) -> str:
-    """Return the path that an error is about: of a renaming its aim, of a path through a file that file."""
+    """Return the path that an error concerns: a rename's target, or the file that stands in a path's way."""
     path = Path(error.filename2 or error.filename or "writing")
     if error.errno == errno.ENOTDIR:
         path = next((above for above in path.parents if above.is_file()), path)
@@ -45,16 +45,16 @@ def _place(error: OSError) -> str:
 
 
 def _lost(error: BaseException) -> bool:
-    """Whether an error of torch.distributed (known by its words) says that another process is gone."""
+    """Whether an error of torch.distributed, recognised by its text, says that another process is gone."""
     texts = ("Connection closed by peer", "Connection reset by peer", "gloo/transport", "NCCL")
     return any(text in str(error) for text in texts)
 
 
 def _tell(message: str, status: int) -> None:
-    """Say what ended the stage; of several processes one says it.
+    """Report why the script ended; of several processes only one does.
 
-    All but the first wait: where that fails alike it speaks, and torchrun ends the others meanwhile. So does
-    who lost another: that one has spoken, or what ended it is said by whoever started them.
+    Only rank 0 reports a failure that all ranks share. Other ranks wait PATIENCE seconds, during which
+    torchrun usually ends them. A rank that lost another one waits too: the lost rank has reported already.
     """
     if os.environ.get("RANK", "0") != "0" or message == LOST:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -143,7 +143,7 @@ def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     `where` names the section in the messages. Field types may be int, float, bool, str, tuple[X, ...],
     Literal[...] and unions of them, each in Annotated[...] or not. A dataclass default makes a key optional.
     """
-    known = {field.name: field for field in fields(kind)}
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     for name in values:
         if name not in known:
             near = get_close_matches(str(name), known, n=1)

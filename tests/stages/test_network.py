@@ -108,7 +108,7 @@ def test_network_scores_with_what_the_model_has(folder, capsys):
     for name, expected in (("head", ["odin", "gram"]), ("rotation", ["rotation", "rotation_uniform"])):
         assert run_network(folder, write_model(folder, name), name) == 0
         assert set(check_results(folder, "network", name)["models"][name]) == set(expected)
-    assert "passed over: odin, gram" in capsys.readouterr().out
+    assert "passed over: gram, odin" in capsys.readouterr().out
     assert run_network(folder, write_model(folder, "plain"), "plain") == 1
     assert "no model has what the chosen detectors read" in capsys.readouterr().err
 
