@@ -18,7 +18,7 @@ DISK_GB := 8
 repro: $(VENV)/.run
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "No git repository here (or no git), which DVC needs: git clone instead of downloading the zip."; exit 1; }
 	@echo "Running dvc repro: every stage that is not up to date."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; dvc repro || { python -m tools.outdated; exit 1; }
 	@echo "Done. Results: metrics/table.md and report/index.html; what changed: $(BIN)/dvc metrics diff"
 
 test: lint types

@@ -13,9 +13,11 @@ from pathlib import Path
 import click
 
 from sslood.core.errors import InputError, out_of_memory
+from sslood.core.renamed import renamed
 
 PATIENCE = 3.0  # seconds within which the processes of one run fail
 LOST = "another process of this run ended; run the same command again to go on"
+_FROM_PARAMS = "options come from the stage's section in params.yaml"
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
@@ -83,8 +85,11 @@ class StageCommand(click.Command):
     def _run(self, *args, **kwargs) -> tuple[str, int]:
         try:
             super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.NoSuchOption as error:
+            what = renamed(error.option_name.lstrip("-"))
+            return f"{error.format_message()}{what} ({_FROM_PARAMS})", 2
         except click.UsageError as error:
-            return f"{error.format_message()} (options come from the stage's section in params.yaml)", 2
+            return f"{error.format_message()} ({_FROM_PARAMS})", 2
         except click.ClickException as error:
             return error.format_message(), 1
         except InputError as error:
