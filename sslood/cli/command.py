@@ -87,7 +87,7 @@ class StageCommand(click.Command):
             super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.NoSuchOption as error:
             what = renamed(error.option_name.lstrip("-"))
-            return f"{error.format_message()}{what} ({_FROM_PARAMS})", 2
+            return f"{error.format_message().rstrip('.')}{what} ({_FROM_PARAMS})", 2
         except click.UsageError as error:
             return f"{error.format_message()} ({_FROM_PARAMS})", 2
         except click.ClickException as error:

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 # pattern of a key of the params, in full -> what has become of it
 RENAMED = {
     "architecture": "it is now called `backbone`, and `backbones` describes the backbones",
-    "posthoc.search": "it is gone: a setting of a detector that is `auto` is chosen on validation images",
+    "posthoc.search": "it was removed; a setting that is `auto` is chosen on validation images",
     "runs.architectures": "it is now called `runs.leaveout_backbones`",
 }
 # the same for environment variables
