@@ -1,7 +1,7 @@
 """Draw the README's picture from metrics/results.csv and a few images of each set: docs/quickstart.svg.
 
-One row for each OOD set: how many of its images pass as ID when 95 % of the ID test images do (`fpr95_id`, mean
-over seeds), judged by two detectors on the same classifier. `make readme` draws it after a run.
+One row per set: how many of its images pass as ID when 95 % of the ID test images do (`fpr95_id`, mean over
+seeds), judged by two detectors on the same classifier. `make readme` draws it after a run.
 """
 
 import base64
@@ -17,7 +17,10 @@ import numpy as np
 from sslood.core.files import load_tensors
 
 MODEL = "classifier_simclr"
-BARS = (("msp", "its highest probability", "#c65d3b"), ("knn", "nearest neighbours of its features", "#2b6cb0"))
+BARS = (
+    ("msp", "its highest probability", "#c65d3b"),
+    ("knn", "nearest neighbours of its features", "#2b6cb0"),
+)
 ROWS = (
     ("digits", "digits 0 to 7", "the ID test images"),
     ("digits_heldout", "digits 8 and 9", "not in training"),
@@ -59,14 +62,14 @@ def strip(images: np.ndarray) -> str:
 
 
 def bars(values: dict[tuple[str, str], float]) -> list[str]:
-    """Return the bars and their numbers, in the order of ROWS and BARS; each number in a <text> of class n."""
+    """Return the bars and their numbers, in the order of ROWS and BARS; a number is a <text> of class n."""
     parts = []
     for place, (name, *_) in enumerate(ROWS):
         for line, (detector, _, colour) in enumerate(BARS):
             share = values.get((name, detector), 0.95)  # ID: where the threshold lies
-            y = TOP + place * STEP + 5 + line * 20
+            y, width = TOP + place * STEP + 5 + line * 20, max(share * SPAN, 1)
             parts.append(
-                f'<rect x="{LEFT}" y="{y}" width="{max(share * SPAN, 1):.1f}" height="15" rx="2" fill="{colour}"/>'
+                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="15" rx="2" fill="{colour}"/>'
                 f'<text class="n" x="{LEFT + share * SPAN + 7:.1f}" y="{y + 12}">{100 * share:.1f}</text>'
             )
     return parts
@@ -97,8 +100,8 @@ def picture(values: dict[tuple[str, str], float], strips: Sequence[str]) -> str:
         y = TOP + place * STEP
         parts.append(f'<line x1="24" x2="{WIDTH - 24}" y1="{y - 3}" y2="{y - 3}" stroke="#e3e7eb"/>')
         parts.append(
-            f'<image x="24" y="{y + 4}" width="176" height="42" href="{image}" preserveAspectRatio="xMinYMid" '
-            'style="image-rendering:pixelated"/>'
+            f'<image x="24" y="{y + 4}" width="176" height="42" href="{image}" '
+            'preserveAspectRatio="xMinYMid" style="image-rendering:pixelated"/>'
             f'<text x="216" y="{y + (22 if note else 30)}">{label}</text>'
         )
         if note:

@@ -29,7 +29,7 @@ def block(text: str, name: str, content: str) -> str:
 
 
 def graph(root: Path) -> str:
-    """Return the stage graph as a Mermaid block: one node per group of stages, one line per node with arrows."""
+    """Return the stage graph as a Mermaid block: a node per group of stages, a line per node with arrows."""
     command = [sys.executable, "-m", "dvc", "dag", "--md", "--collapse-foreach-matrix"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode:

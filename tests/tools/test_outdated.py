@@ -42,7 +42,9 @@ def test_a_settings_class_that_meets_an_old_key_says_its_new_name():
     class Posthoc(Settings):
         detectors: int = 0
 
-    with pytest.raises(InputError, match="params.yaml:posthoc: unknown key 'search': it was removed; a setting"):
+    with pytest.raises(
+        InputError, match="params.yaml:posthoc: unknown key 'search': it was removed; a setting"
+    ):
         strict(Posthoc, {"search": True}, "params.yaml:posthoc")
 
 
