@@ -8,6 +8,7 @@ Tests compare README.md and the picture with metrics/, so they cannot show numbe
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -26,6 +27,11 @@ def block(text: str, name: str, content: str) -> str:
     if len(pattern.findall(text)) != 1:
         raise InputError(f"README.md: needs exactly one pair <!-- {name} --> and <!-- end {name} -->")
     return pattern.sub(lambda match: match[1] + content.strip() + "\n" + match[2], text)
+
+
+def fold(text: str) -> str:
+    """Return Markdown with its paragraphs folded at 118 characters; tables stay."""
+    return "\n".join(line if line.startswith("|") else textwrap.fill(line, 118) for line in text.split("\n"))
 
 
 def graph(root: Path) -> str:
@@ -47,7 +53,7 @@ def graph(root: Path) -> str:
 def render(root: Path) -> str:
     """Return what README.md should be after the last run."""
     text = (root / "README.md").read_text(encoding="utf-8")
-    text = block(text, "results", (root / "metrics/headline.md").read_text(encoding="utf-8"))
+    text = block(text, "results", fold((root / "metrics/headline.md").read_text(encoding="utf-8")))
     return block(text, "graph", graph(root))
 
 

@@ -1,11 +1,11 @@
 """Check the promise of the README: the same dvc.lock and the same metrics/ on every CPU.
 
     python -m tools.same          compare this checkout, after `make repro`, with the committed results
-    python -m tools.same --run    run the whole graph in a clean clone, as another machine would, and compare
+    python -m tools.same --run    run the graph in a clean clone, as another machine would, and compare
 
 The other machine has generic kernels in torch, oneDNN, MKL, OpenBLAS, numpy and the C library, one thread,
-and an empty cache. The message names the stages where results begin to differ: those with equal inputs and other
-outputs. Minutes; continuous integration runs both.
+and an empty cache. The message names the stages where results begin to differ: those with equal inputs and
+other outputs. Minutes; continuous integration runs both.
 """
 
 import os
@@ -38,7 +38,7 @@ def other_machine() -> dict[str, str]:
             "OPENBLAS_CORETYPE": "Nehalem",
             "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX2_Usable,-FMA_Usable",
         }
-    core: Any = np._core._multiarray_umath  # type: ignore[attr-defined]  # numpy has no public door to these
+    core: Any = np._core._multiarray_umath  # type: ignore[attr-defined]  # not public
     used = [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
     return plain | ({"NPY_DISABLE_CPU_FEATURES": " ".join(used)} if used else {})
 
@@ -91,7 +91,7 @@ def compare(folder: Path, committed: Path) -> str:
 
 
 def run_elsewhere(root: Path) -> str:
-    """Run the whole graph in a clean clone of `root` as another machine would; return `compare`'s sentence."""
+    """Run the graph in a clean clone of `root` as another machine would; return `compare`'s sentence."""
     plain = other_machine()
     words = " ".join(f"{key}={value}" for key, value in plain.items())
     click.echo(f"Running the whole graph under {words}")

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 # pattern of a key of the params, in full -> what has become of it
 RENAMED = {
-    "architecture": "it is now called `backbone`, and `backbones` describes the backbones",
+    "architecture": "it is now `backbone` (resnet), with its sizes under `backbones` (depth: 8, width: 16)",
     "posthoc.search": "it was removed; a setting that is `auto` is chosen on validation images",
     "runs.architectures": "it is now called `runs.leaveout_backbones`",
 }

@@ -20,7 +20,7 @@ def test_old_keys_of_the_params_are_named_with_their_new_names(tmp_path):
     path.write_text("architecture: resnet-8-16\nposthoc: {search: true, detectors: [msp]}\n")
     lines = outdated(path, {"SSLOOD_PRECISION": "bf16", "HOME": "/"})
     assert [line.split(": ")[1] for line in lines] == ["'architecture'", "'posthoc.search'", VARIABLES_TEXT]
-    assert "now called `backbone`" in lines[0] and "`auto`" in lines[1]
+    assert "now `backbone`" in lines[0] and "`auto`" in lines[1]
 
 
 VARIABLES_TEXT = VARIABLES["SSLOOD_PRECISION"].split(": ")[0]
