@@ -25,6 +25,7 @@ from sslood.cli.command import StageCommand
 from sslood.core.errors import InputError
 from tools.closure import is_code
 
+SHOWN = 12  # reasons that a message lists
 HONEST = """\
 Accepting is honest only for edits that cannot change a result: a new name, a moved function, a docstring, a
 type, an error message, the same computation written differently. dvc.lock will then claim that the new code
@@ -110,9 +111,11 @@ def accept(root: Path, stages: Sequence[str] = (), yes: bool = False) -> str:
     """
     found = check(dvc_status(root, stages))
     if found.reasons:
-        listed = "\n".join(f"  {reason}" for reason in found.reasons)
+        more = [f"and {len(found.reasons) - SHOWN} more"] if len(found.reasons) > SHOWN else []
+        listed = "\n".join(f"  {reason}" for reason in [*found.reasons[:SHOWN], *more])
         raise InputError(
-            f"more than code changed, so nothing is accepted; `dvc repro` runs what is out of date:\n{listed}"
+            "more than code changed, so nothing is accepted; `dvc repro` runs what is out of date, and results "
+            f"that are missing have to be there before code is edited:\n{listed}"
         )
     if not found.code:
         return "Nothing to accept: every stage is up to date."

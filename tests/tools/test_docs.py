@@ -130,7 +130,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", OWN_PAGES)
 def test_paths_in_the_text_exist(page):
     """Code spans that look like a path of the repository, but for what a run writes or a reader names."""
-    tops = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"data", "report", "scratch"}
+    tops = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"data", "report", "scratch", ".dvc"}
     for span in re.findall(r"`([^`\s]+)`", without_blocks(PAGES[page])):
         if span.split("/")[0] in tops and "/" in span and not re.search(r"[<>…*]", span):
             assert (ROOT / span).exists(), span
