@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.settings import read_section, strict
 from sslood.core.threads import blas_threads
 from sslood.report.audit import read_audit, with_audit
@@ -54,9 +54,7 @@ def main(
     write_tables(out_metrics, found)
     write_report(out_report, found, scores, folder, read_curves(curves, models, chosen.seeds[0]))
     count = rows["model"].nunique()
-    click.echo(
-        f"Summarised {len(rows)} results of {count} models: {out_metrics}/table.md, {out_report}/index.html"
-    )
+    done(out_report, f"{len(rows)} results of {count} models; the tables are in {out_metrics}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from tools.closure import is_code
 
@@ -133,7 +133,7 @@ def accept(root: Path, stages: Sequence[str] = (), yes: bool = False) -> str:
     return f"Accepted the code of {len(found.code)} stage(s). Commit dvc.lock together with the code."
 
 
-@click.command(cls=StageCommand, help=__doc__)
+@click.command(cls=Command)
 @click.argument("stages", nargs=-1)
 @click.option("--yes", is_flag=True, help="Do not ask. YES=1 in the environment does the same.")
 def main(stages: tuple[str, ...], yes: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.renamed import VARIABLES, renamed
 from tools.switch import read_yaml
 
@@ -27,12 +27,12 @@ def keys(content: Mapping, above: str = "") -> Iterator[str]:
 
 def outdated(params: Path, environment: Mapping[str, str]) -> list[str]:
     """Return a sentence for each key of a YAML file, or variable, that has another name now."""
-    found = [(key, renamed(key, full=True)) for key in keys(read_yaml(params))]
-    lines = [f"{params}: {key!r}{what}" for key, what in found if what]
-    return lines + [f"{name}: {what}" for name, what in VARIABLES.items() if name in environment]
+    found = [(key, renamed(key)) for key in keys(read_yaml(params))]
+    lines = [f"{params}: {key!r} is gone: {now}" for key, now in found if now]
+    return lines + [f"{name} is gone: {now}" for name, now in VARIABLES.items() if name in environment]
 
 
-@click.command(cls=StageCommand, help=__doc__)
+@click.command(cls=Command)
 def main() -> None:
     for line in outdated(Path("params.yaml"), os.environ):
         click.echo(line, err=True)

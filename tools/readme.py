@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from tools import picture
@@ -57,7 +57,7 @@ def render(root: Path) -> str:
     return block(text, "graph", graph(root))
 
 
-@click.command(cls=StageCommand, help=__doc__)
+@click.command(cls=Command)
 def main() -> None:
     root = Path.cwd()
     save_text("README.md", render(root))

@@ -21,7 +21,7 @@ import click
 import numpy as np
 import yaml
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.errors import InputError
 
 SHOWN = 10  # stages that a message lists
@@ -110,7 +110,7 @@ def run_elsewhere(root: Path) -> str:
         return compare(clone, root)
 
 
-@click.command(cls=StageCommand, help=__doc__)
+@click.command(cls=Command)
 @click.option("--run", is_flag=True, help="Run the graph elsewhere first.")
 def main(run: bool) -> None:
     root = Path.cwd()

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.renamed import renamed
@@ -75,8 +75,10 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
     for key, value in changes.items():
         name = f"{at}{key}"
         if key not in params:
+            if now := renamed(name):
+                raise InputError(f"{source}: {name!r} is gone: {now}")
             near = get_close_matches(str(key), map(str, params), n=1)
-            hint = renamed(name, full=True) or (f" (did you mean {at + near[0]!r}?)" if near else "")
+            hint = f" (did you mean {at + near[0]!r}?)" if near else ""
             raise InputError(f"{source}: key {name!r} is not in params.yaml{hint}")
         if isinstance(value, Mapping) != isinstance(params[key], Mapping):
             raise InputError(
@@ -127,7 +129,7 @@ def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     return text != before
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=Command)
 @click.argument("profile", type=click.Path(path_type=Path))
 def main(profile: Path) -> None:
     """Put PROFILE (a file of profiles/) into params.yaml."""

@@ -14,7 +14,7 @@ import click
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import atomic, remove_leftovers
 
@@ -91,7 +91,7 @@ def _drop(root: Path, names: list[str]) -> None:
         yaml.dump(lock, temporary)
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=Command)
 def main() -> None:
     """Remove outs and lock entries that no stage declares any more."""
     click.echo(tidy(Path.cwd()))

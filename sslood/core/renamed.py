@@ -1,26 +1,24 @@
-"""Settings that have another name now: one table, for every message about a key that is not known."""
+"""Settings of earlier versions: one table, for every message about a key or an option that is not known."""
 
 from fnmatch import fnmatchcase
 
-# pattern of a key of the params, in full -> what has become of it
+# pattern of a key of the params, in full -> what to write now
 RENAMED = {
-    "architecture": "it is now `backbone` (resnet), with its sizes under `backbones` (depth: 8, width: 16)",
-    "posthoc.search": "it was removed; a setting that is `auto` is chosen on validation images",
-    "runs.architectures": "it is now called `runs.leaveout_backbones`",
+    "architecture": "write `backbone: resnet`, and its sizes under `backbones` (`depth: 8`, `width: 16`)",
+    "runs.architectures": "write `runs.leaveout_backbones`, and their sizes under `backbones`",
+    "posthoc.search": "write `auto` for each setting that is to be chosen, and a value for the others",
+    "network.odin.epsilons": "write `network.odin.epsilon`, a number or `auto`",
+    "ssd.select": "write `auto` for clusters, covariance or ridge to choose them by ID validation",
 }
 # the same for environment variables
 VARIABLES = {
-    "SSLOOD_PRECISION": "results depend on it, so it is now the key `precision` of sections of the params",
+    "SSLOOD_PRECISION": "results depend on it, so write `precision` in the sections of the params",
 }
 
 
-def renamed(key: str, full: bool = False) -> str:
-    """Return ": " and what has become of a key of the params, or nothing if its name has not changed.
+def renamed(key: str) -> str:
+    """Return what to write instead of a key of an earlier version's params, or "" if there is no such key.
 
-    key: in full, like "posthoc.search", or its last part where the section is not known (full=False).
+    key: in full, like "posthoc.search".
     """
-    for pattern, what in RENAMED.items():
-        last = not full and "." not in key and key == pattern.rpartition(".")[2]
-        if last or fnmatchcase(key, pattern):
-            return f": {what}"
-    return ""
+    return next((now for pattern, now in RENAMED.items() if fnmatchcase(key, pattern)), "")

@@ -1,11 +1,11 @@
 """A page that shows scored pictures from the most to the least OOD; one file that needs nothing else."""
 
 import base64
-import csv
 import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -41,17 +41,19 @@ small { display: block; color: var(--soft); font-size: 12px; white-space: nowrap
 """
 
 
-def gallery(table: Path, images: Path, title: str, facts: Mapping[str, str], *, count: int) -> str:
-    """Return the HTML page of a CSV of sslood.commands.score; `images` is the folder its paths start from.
+def gallery(
+    rows: Sequence[Mapping[str, Any]], images: Path, title: str, facts: Mapping[str, str], *, count: int
+) -> str:
+    """Return the HTML page of scored pictures; `images` is the folder that their paths start from.
 
+    rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture.
     facts: what else to say above the pictures, name -> text. Of more than `count` pictures it shows
     `count`, at even steps of rank from first to last. Raises InputError naming a picture that cannot be read
     any more.
     """
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: (-float(row["score"]), row["path"]))
+    rows = sorted(rows, key=lambda row: (-row["score"], row["path"]))
     shown = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
-    called = sum(row["is_ood"] == "true" for row in rows)
+    called = sum(row["is_ood"] for row in rows)
     summary = f"{called} of {len(rows)} pictures are OOD. "
     summary += f"{len(shown)} of them are shown" if len(shown) < len(rows) else "All are shown"
     described = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(facts[key])}</dd>" for key in facts)
@@ -72,12 +74,12 @@ def _page(title: str, parts: Sequence[str]) -> str:
 
 
 def _sections(
-    rows: Sequence[Mapping[str, str]], shown: np.ndarray, called: int, images: Path
+    rows: Sequence[Mapping[str, Any]], shown: np.ndarray, called: int, images: Path
 ) -> Iterator[str]:
     """Yield the pictures that are OOD, then the others, each under a heading, if there are any."""
     for name, flag, total in (
-        ("Out-of-distribution", "true", called),
-        ("In-distribution", "false", len(rows) - called),
+        ("Out-of-distribution", True, called),
+        ("In-distribution", False, len(rows) - called),
     ):
         places = [place for place in shown if rows[place]["is_ood"] == flag]
         if places:
@@ -86,8 +88,8 @@ def _sections(
             yield "</main>"
 
 
-def _figure(row: Mapping[str, str], rank: int, images: Path) -> str:
-    name, is_ood = html.escape(row["path"]), row["is_ood"] == "true"
+def _figure(row: Mapping[str, Any], rank: int, images: Path) -> str:
+    name, is_ood = html.escape(row["path"]), row["is_ood"]
     source, look = _thumbnail(images / row["path"])
     predicted = html.escape(row["predicted_class"])
     lines = [f"score {float(row['score']):.4g}", f"p {float(row['p_value']):.3g}"]
@@ -112,10 +114,10 @@ def _thumbnail(path: Path) -> tuple[str, str]:
     return f"data:image/{kind};base64,{code}", ' class="small"' if small else ""
 
 
-def _histogram(rows: Sequence[Mapping[str, str]]) -> str:
+def _histogram(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return an SVG of the p-values, what is OOD in its colour; a line marks what ID pictures would give."""
     p = np.array([float(row["p_value"]) for row in rows])
-    ood = np.array([row["is_ood"] == "true" for row in rows])
+    ood = np.array([row["is_ood"] for row in rows])
     counts = [np.histogram(p[chosen], BINS, (0.0, 1.0))[0] for chosen in (ood, ~ood)]
     width, height, step = 340, 110, 340 / BINS
     scale = height / max(1, (counts[0] + counts[1]).max())

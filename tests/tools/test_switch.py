@@ -77,10 +77,7 @@ def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
     [
         ("trian: {epochs: 3}\n", "key 'trian' is not in params.yaml (did you mean 'train'?)"),
         ("train: {epohcs: 3}\n", "key 'train.epohcs' is not in params.yaml (did you mean 'train.epochs'?)"),
-        (
-            "posthoc: {search: true}\n",
-            "key 'posthoc.search' is not in params.yaml: it was removed; a setting",
-        ),
+        ("posthoc: {search: true}\n", "profile.yaml: 'posthoc.search' is gone: write `auto`"),
         ("train: 3\n", "'train' must be a mapping"),
         ("id: {a: 3}\n", "'id' must be a value"),
         ("train: [", "not valid YAML"),

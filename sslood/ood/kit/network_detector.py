@@ -54,14 +54,14 @@ class NetworkDetector(ABC):
 
     A subclass states what it `reads` of a `Network`, the splits it is `fitted_on` ("train", "validation"
     of the ID set; "tuning": outliers that share no image with a test set), its `Settings`, `_fit` and
-    `_score`. What was learned is in `state`, what was chosen and from what in `chosen`. `candidates` names
-    the settings that list candidates, each with the key in `chosen` of the one that was taken.
+    `_score`. `fit` replaces settings that are "auto" by values of `space`; what was chosen and from what is
+    then in `chosen`. What was learned is in `state`.
     """
 
     reads: ClassVar[tuple[Reads, ...]]
     fitted_on: tuple[str, ...] = ()
     Settings: ClassVar[type] = NoSettings
-    candidates: ClassVar[Mapping[str, str]] = {}
+    space: ClassVar[Mapping[str, tuple]] = {}
 
     def __init__(self, settings: Any = None):
         self.settings = self.Settings() if settings is None else settings
