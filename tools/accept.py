@@ -114,8 +114,8 @@ def accept(root: Path, stages: Sequence[str] = (), yes: bool = False) -> str:
         more = [f"and {len(found.reasons) - SHOWN} more"] if len(found.reasons) > SHOWN else []
         listed = "\n".join(f"  {reason}" for reason in [*found.reasons[:SHOWN], *more])
         raise InputError(
-            "more than code changed, so nothing is accepted; `dvc repro` runs what is out of date, and results "
-            f"that are missing have to be there before code is edited:\n{listed}"
+            "more than code changed, so nothing is accepted; outputs must be there before you edit, and "
+            f"`dvc repro` runs what is out of date:\n{listed}"
         )
     if not found.code:
         return "Nothing to accept: every stage is up to date."
