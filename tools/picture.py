@@ -85,7 +85,7 @@ def picture(values: dict[tuple[str, str], float], strips: Sequence[str]) -> str:
         "<style>text{fill:#1f2933}.s{fill:#66717d;font-size:12px}.n{font-size:12px}</style>",
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#fff"/>',
         '<text x="24" y="34" font-size="16" font-weight="600">A classifier of the digits 0 to 7 meets other '
-        "images. How many does it take for digits?</text>",
+        "images. How many pass as digits?</text>",
         '<text class="s" x="24" y="56">% accepted at the threshold that accepts 95 % of the ID test images; '
         "mean over seeds (fpr95_id)</text>",
     ]
