@@ -19,6 +19,7 @@ stages:
     params: [listed]
     outs: [first.txt]
   second:
+    matrix: {seed: [0]}
     cmd: python stages/second.py
     deps: [stages/second.py, first.txt]
     outs: [second.txt]
@@ -89,7 +90,7 @@ def test_an_edited_room_is_accepted_and_nothing_runs_again(repository, capsys):
     assert dvc_status(repository) == {}
     after = YAML(typ="safe").load(repository / "dvc.lock")["stages"]
     assert after["first"]["deps"] != before["first"]["deps"]
-    assert after["first"]["outs"] == before["first"]["outs"] and after["second"] == before["second"]
+    assert after["first"]["outs"] == before["first"]["outs"] and after["second@0"] == before["second@0"]
 
 
 @pytest.mark.parametrize(
@@ -99,9 +100,9 @@ def test_an_edited_room_is_accepted_and_nothing_runs_again(repository, capsys):
         (lambda top: (top / "input.txt").unlink(), "first: input input.txt is deleted"),
         (lambda top: (top / "params.yaml").write_text("value: 1\nlisted: 2\n"), "listed is modified"),
         (lambda top: (top / "params.yaml").write_text("value: 2\nlisted: 1\n"), "first: changed command"),
-        (lambda top: (top / "second.txt").unlink(), "second: output second.txt is deleted"),
-        (lambda top: _replace(top / "second.txt", "mine"), "second: output second.txt is modified"),
-        (lambda top: (top / "stages/second.py").unlink(), "second: input stages/second.py is deleted"),
+        (lambda top: (top / "second.txt").unlink(), "second@0: output second.txt is deleted"),
+        (lambda top: _replace(top / "second.txt", "mine"), "second@0: output second.txt is modified"),
+        (lambda top: (top / "stages/second.py").unlink(), "second@0: input stages/second.py is deleted"),
     ],
 )
 def test_whatever_is_more_than_code_is_refused_and_named(repository, change, says):
