@@ -43,17 +43,17 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     loaded, meta = load_model(model, machine().device)
     splits = {part: (id_name, part) for part in ("train", "validation")} | {"tuning": (tuning, "validation")}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}
-    parts |= {name: read_split(folder, name, "test") for name in (id_name, *roles)}
-    view = checked_network(loaded, meta, model, parts)
-    images = {name: arrays for name, (arrays, _) in parts.items()}
+    tests = {name: read_split(folder, name, "test") for name in (id_name, *roles)}
+    view = checked_network(loaded, meta, model, [*parts.values(), *tests.values()])
     unfitted = {name: kind(settings) for name, (kind, settings) in kinds.items()}
     suited = {name: detector for name, detector in unfitted.items() if detector.suits(view)}
     results = Results("network", meta["seed"], id_name)
     results.roles = {id_name: "id", **roles, tuning: "tuning"}
-    tests = (id_name, *roles)
-    total = sum(len(images[part]) for detector in suited.values() for part in (*detector.fitted_on, *tests))
+    images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
+    sizes = [len(images[part]) for detector in suited.values() for part in detector.fitted_on]
+    total = sum(sizes) + len(suited) * sum(map(len, tested.values()))
     with tqdm(total=total, desc=f"network {meta['name']}", unit="image", disable=None) as bar:
-        evaluate_network(meta["name"], view, suited, images, tests, results, bar.update)
+        evaluate_network(meta["name"], view, suited, images, tested, results, bar.update)
     read = {part: ".".join(place) for part, place in splits.items()}
     results.chosen["splits"] = {"value": read, "source": "params"}
     results.save(out_results, out_scores, model=meta["name"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import Command
+from sslood.cli.command import Command, done
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from tools import picture
@@ -37,11 +37,11 @@ def fold(text: str) -> str:
 def graph(root: Path) -> str:
     """Return the stage graph as a Mermaid block: a node per group of stages, a line per node with arrows."""
     command = [sys.executable, "-m", "dvc", "dag", "--md", "--collapse-foreach-matrix"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"`dvc {' '.join(command[3:])}` failed: {done.stderr.strip()}")
-    names = dict(re.findall(r'(node\d+)\["(.+?)"\]', done.stdout))
-    arrows = re.findall(r"(node\d+)-->(node\d+)", done.stdout)
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if result.returncode:
+        raise InputError(f"`dvc {' '.join(command[3:])}` failed: {result.stderr.strip()}")
+    names = dict(re.findall(r'(node\d+)\["(.+?)"\]', result.stdout))
+    arrows = re.findall(r"(node\d+)-->(node\d+)", result.stdout)
     lines = ["```mermaid", "flowchart LR"]
     for name in sorted(names, key=lambda key: names[key]):
         aims = sorted(names[aim] for start, aim in arrows if start == name)
@@ -62,7 +62,7 @@ def main() -> None:
     root = Path.cwd()
     save_text("README.md", render(root))
     save_text(PICTURE, picture.render(root))
-    click.echo(f"Wrote README.md and {PICTURE}: the results and the graph of the last run.")
+    done("README.md", f"the results and the graph of the last run; {PICTURE} shows them too")
 
 
 if __name__ == "__main__":

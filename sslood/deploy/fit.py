@@ -152,7 +152,9 @@ def _images(
     """Return (the images of ID splits, the network); InputError if they do not fit each other."""
     where = f"model {metadata['name']!r}"
     parts = {split: read_split(folder, metadata["id"], split) for split in splits}
-    network = checked_network(restore_model(arrays, metadata, where, device), metadata, where, parts)
+    network = checked_network(
+        restore_model(arrays, metadata, where, device), metadata, where, list(parts.values())
+    )
     return {split: images for split, (images, _) in parts.items()}, network
 
 

@@ -66,16 +66,15 @@ def checked_network(
     model: Model,
     metadata: Mapping[str, Any],
     where: str | Path,
-    parts: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]],
+    parts: Sequence[tuple[np.ndarray, Mapping[str, Any]]],
 ) -> Network:
     """Return `open_model` of a model and its file's metadata, on the device of its weights.
 
     parts: (uint8 images [N, C, H, W], metadata of their set) that the network will see, of the ID set first.
     Raises InputError naming `where` if they do not fit the model, or the network mixes the images of a batch.
     """
-    for _, about in parts.values():
+    for _, about in parts:
         check_fits(metadata, about, where, id_set=about["name"] == metadata["id"])
     preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
-    images = next(iter(parts.values()))[0]
-    check_batch_invariance(model, images, name=metadata["name"], **preprocessing)
+    check_batch_invariance(model, parts[0][0], name=metadata["name"], **preprocessing)
     return open_model(model, device=next(model.parameters()).device, **preprocessing)

@@ -1,6 +1,6 @@
 """What the stages posthoc, stochastic and network do with one model: choose, fit, score the test images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,18 +56,18 @@ def evaluate_network(
     network: Network,
     detectors: Mapping[str, NetworkDetector],
     images: Mapping[str, np.ndarray],
-    tests: Sequence[str],
+    tests: Mapping[str, np.ndarray],
     results: Results,
     progress: Progress,
 ) -> None:
     """Fit detectors that suit a network, and add their settings, metrics and scores to `results`.
 
-    images: uint8 [N, C, H, W] of each split to fit and choose on ("train", "validation", "tuning") and of
-    each test set; tests: names of these, the ID set first. `progress` is called with the size of each batch.
+    images: uint8 [N, C, H, W] of each split to fit and choose on ("train", "validation", "tuning"); tests:
+    of each test set, the ID set first. `progress` is called with the size of each batch.
     """
     for name, detector in detectors.items():
         detector.fit(network, images, progress)
-        scores = {key: detector.score(network, images[key], progress) for key in tests}
+        scores = {key: detector.score(network, part, progress) for key, part in tests.items()}
         results.add(model, name, scores)
         results.settings(detector.settings, name)
         results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}
