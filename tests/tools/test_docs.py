@@ -212,9 +212,9 @@ def test_every_machine_setting_is_described():
     used = {
         name
         for path in (ROOT / "sslood").rglob("*.py")
-        if path.name != "renamed.py"
         for name in re.findall(r"SSLOOD_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8"))
     }
+    used -= set(VARIABLES)  # of earlier versions: named in messages only
     assert used == set(re.findall(r"^\| `(SSLOOD_[A-Z_]+)`", PAGES["docs/machine.md"], re.MULTILINE))
 
 

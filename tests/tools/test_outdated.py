@@ -25,11 +25,9 @@ def test_old_keys_of_the_params_are_named_with_their_new_names(tmp_path):
     ]
 
 
-def test_current_params_profiles_and_variables_hold_no_old_name():
+def test_current_params_and_profiles_hold_no_old_name():
     for path in [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]:
         assert outdated(path, {}) == [], path
-    code = "".join(path.read_text() for path in (ROOT / "sslood").rglob("*.py") if path.stem != "renamed")
-    assert not [name for name in VARIABLES if name in code]
 
 
 def test_no_old_name_is_a_key_of_the_current_params():
