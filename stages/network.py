@@ -63,7 +63,7 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
             detector.fit(opened, images, bar.update)
             scores = {s: detector.score(opened, part, bar.update) for s, part in tests.items()}
             results.add(meta["name"], name, scores)
-            results.settings(detector.settings, name)
+            results.record_settings(detector.settings, name)
             results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}
     read = {part: ".".join(place) for part, place in plan.items() if part in splits}
     results.chosen["splits"] = {"value": read, "source": "params"}

@@ -43,7 +43,7 @@ def main(embeddings, models, detectors, search, seed, out_results, out_scores, *
     results = Results("posthoc", seed, files[0].id)
     for name, (kind, settings) in kinds.items():
         if not (search and kind.space):
-            results.settings(settings, name)
+            results.record_settings(settings, name)
     device = str(machine().device)
     skipped = 0
     bar = tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None)
@@ -58,7 +58,7 @@ def main(embeddings, models, detectors, search, seed, out_results, out_scores, *
                 if detector.suits(train):
                     if search and kind.space:
                         chosen, tried = best_settings(kind, chosen, tuning, seed=seed, device=device)
-                        results.found(chosen, f"{file.model}.{name}", tuning.source, tried)
+                        results.record_choice(chosen, f"{file.model}.{name}", tuning.source, tried)
                         detector = kind(chosen, seed=seed, device=device)
                     results.add(file.model, name, score_sets(detector.fit(train, validation), tests))
                 else:

@@ -16,7 +16,7 @@ from sslood.core.threads import blas_threads
 from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.kit.results import Results, outputs_to_test, score_sets
 from sslood.ood.ssd.selection import SOURCE, select_settings
-from sslood.ood.ssd.ssd import Ssd, SsdSettings
+from sslood.ood.ssd.ssd import SSD, SSDSettings
 
 
 @click.command(cls=StageCommand)
@@ -32,24 +32,24 @@ from sslood.ood.ssd.ssd import Ssd, SsdSettings
     required=True,
     help="Choose clusters and shrinkage by the likelihood of ID validation.",
 )
-@setting_options(SsdSettings)
+@setting_options(SSDSettings)
 def main(embeddings, models, seed, select, out_results, out_scores, **values):
-    settings = read_settings(SsdSettings, values)
+    settings = read_settings(SSDSettings, values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("ssd", seed, files[0].id)
     if not select:
-        results.settings(settings)
+        results.record_settings(settings)
     skipped = []
     with blas_threads(files[0].size):
         for file in tqdm(files, desc="ssd", unit="model", disable=None):
             train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
-            detector = Ssd(settings, seed=seed)
+            detector = SSD(settings, seed=seed)
             results.roles |= file.roles
             if train.has(detector.reads):
                 if select:
                     chosen, tried = select_settings(settings, train, validation, seed)
-                    results.found(chosen, file.model, SOURCE, tried)
-                    detector = Ssd(chosen, seed=seed)
+                    results.record_choice(chosen, file.model, SOURCE, tried)
+                    detector = SSD(chosen, seed=seed)
                 results.add(file.model, "ssd", score_sets(detector.fit(train), outputs_to_test(file)))
             else:
                 skipped.append(file.model)

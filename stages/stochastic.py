@@ -51,7 +51,7 @@ def main(embeddings, models, detectors, seed, out_results, out_scores, **values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("stochastic", seed, files[0].id)
     for name, (_, settings) in kinds.items():
-        results.settings(settings, name)
+        results.record_settings(settings, name)
     device = str(machine().device)
     bar = tqdm(total=len(files) * len(kinds), desc="stochastic", unit="detector", disable=None)
     with bar, blas_threads(files[0].size):

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import beta, cauchy, chi2
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.metrics import checked
+from sslood.ood.measures.metrics import valid_scores
 
 Combination = Literal["fisher", "simes", "cauchy"]
 
@@ -57,7 +57,7 @@ def conformal_threshold(calibration, alpha: float, *, confidence: float = 0.95) 
     Beta(l, n + 1 - l) with l = floor((n + 1) alpha). Raises InputError for NaN, a rate outside (0, 1),
     or fewer than `images_needed(alpha)` scores.
     """
-    scores = checked(calibration, "calibration")
+    scores = valid_scores(calibration, "calibration")
     count, rate = scores.size, _exact(alpha)
     if count < images_needed(alpha):
         raise InputError(
@@ -79,8 +79,8 @@ def p_values(calibration, scores) -> np.ndarray:
     for every t, whatever the score's distribution. `p <= alpha` and `score > threshold` decide alike.
     Raises InputError for NaN or an empty side.
     """
-    ordered = np.sort(checked(calibration, "calibration"))
-    at_or_above = ordered.size - np.searchsorted(ordered, checked(scores, "test"), side="left")
+    ordered = np.sort(valid_scores(calibration, "calibration"))
+    at_or_above = ordered.size - np.searchsorted(ordered, valid_scores(scores, "test"), side="left")
     return (1.0 + at_or_above) / (ordered.size + 1.0)
 
 
@@ -92,7 +92,7 @@ def tail_p_values(reference, scores) -> np.ndarray:
     these values must be calibrated anew: they are no conformal p-values. Never 0 and never 1, which would
     outvote all others of a combination. Raises InputError for NaN or an empty side.
     """
-    ordered, scores = np.sort(checked(reference, "reference")), checked(scores, "test")
+    ordered, scores = np.sort(valid_scores(reference, "reference")), valid_scores(scores, "test")
     count = ordered.size
     p = (0.5 + count - np.searchsorted(ordered, scores, side="left")) / (count + 1.0)
     beyond = scores > ordered[-1]
@@ -150,7 +150,7 @@ def adjusted_p_values(p: np.ndarray) -> np.ndarray:
     or below q; it holds for conformal p-values of one calibration set (Bates et al. 2023).
     Raises InputError for NaN, or values outside [0, 1].
     """
-    p = checked(p, "p-value")
+    p = valid_scores(p, "p-value")
     if not ((p >= 0) & (p <= 1)).all():
         raise InputError("p-values must lie between 0 and 1; make them with p_values")
     order = np.argsort(p, kind="stable")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.kit.perturbation import best_epsilon, gradient_sign, perturb
 
 BATCH = 256
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -49,32 +49,6 @@ class Votes:
     def score(self) -> np.ndarray:
         """-sum_k [max_c p_kc - H(p_k)]: the paper's score with our sign, larger = more OOD."""
         return self.entropy - self.largest
-
-
-def gradient_sign(
-    forward: Forward, images: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (sign of the gradient of CE(f(x) / T, argmax f(x)) at the images, their logits).
-
-    The cross-entropy is summed over the batch, so that each image has its own gradient. Where the
-    gradient is exactly zero the sign is 0, and the image stays.
-    """
-    with torch.enable_grad():
-        images = images.detach().requires_grad_(True)
-        logits = forward(images)
-        loss = cross_entropy(logits / temperature, logits.detach().argmax(dim=1), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, images)
-    return gradient.sign(), logits.detach()
-
-
-def perturb(images: torch.Tensor, sign: torch.Tensor, epsilon: float, std: Sequence[float]) -> torch.Tensor:
-    """Return x - epsilon / std * sign: a step that makes the predicted class more likely.
-
-    The images are normalised; dividing by each channel's std makes epsilon a step in pixels of [0, 1],
-    as in ODIN's and the ensemble's published values (0.001 to 0.004). Pixels may leave [0, 1].
-    """
-    scale = torch.as_tensor(std, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
-    return images - epsilon / scale * sign
 
 
 def member_votes(
@@ -164,12 +138,7 @@ def choose_epsilon(
     """
     if any(epsilon < 0 for epsilon in epsilons):
         raise InputError(f"ensemble.epsilons must not be below 0, found {min(epsilons)}")
-    aurocs = [
-        ood_metrics(inside.score, outside.score)["auroc"]
-        for inside, outside in zip(id_votes, ood_votes, strict=True)
-    ]
-    best = max(range(len(epsilons)), key=lambda place: (aurocs[place], -epsilons[place]))
-    return epsilons[best], {str(epsilon): auroc for epsilon, auroc in zip(epsilons, aurocs, strict=True)}
+    return best_epsilon(epsilons, *([votes.score for votes in side] for side in (id_votes, ood_votes)))
 
 
 def score_rows(tempered: Votes, plain: Votes) -> dict[str, np.ndarray]:

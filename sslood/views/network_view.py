@@ -50,4 +50,5 @@ def open_model(model: Model, *, mean, std, device: torch.device | str) -> Networ
         maps=maps if classifies else None,
         rotations=rotations if turns else None,
         device=device,
+        dtype=next(model.parameters()).dtype,
     )

@@ -1,23 +1,26 @@
-"""Detectors that ask the network itself: what they may ask, and one score an image.
+"""Detectors that run the network themselves: the functions they may call, and one score per image.
 
-Works on functions of images, whatever network is behind them.
+They work on functions of images, whatever network is behind them.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.core.settings import Settings
 from sslood.ood.kit.detector import NoSettings
 
 BATCH = 256  # images at a time
 Reads = Literal["gradients", "maps", "rotations"]
 Progress = Callable[[int], object]
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Network:
     gradients: x -> logits [N, K], differentiable in x.
     maps: x, read -> (read(map) of every layer's map [N, channels, h, w], logits [N, K]).
     rotations: x -> logits [N, 4] of the quarter turns by which x seems turned.
-    mean and std: of each channel, in units of [0, 1]. Layers must not mix the images of a batch.
+    mean and std: of each channel, in units of [0, 1]. dtype: of the images that it takes. Layers must not mix
+    the images of a batch.
     """
 
     mean: Sequence[float]
@@ -36,17 +40,39 @@ class Network:
     maps: Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[list[Tensor], Tensor]] | None = None
     rotations: Callable[[Tensor], Tensor] | None = None
     device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def need_gradients(self) -> Callable[[Tensor], Tensor]:
+        """Return the function `gradients`; InputError if the network does not have it."""
+        return _needed(self.gradients, "gradients")
+
+    def need_maps(self) -> Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[list[Tensor], Tensor]]:
+        """Return the function `maps`; InputError if the network does not have it."""
+        return _needed(self.maps, "maps")
+
+    def need_rotations(self) -> Callable[[Tensor], Tensor]:
+        """Return the function `rotations`; InputError if the network does not have it."""
+        return _needed(self.rotations, "rotations")
 
     def batches(self, images: np.ndarray, progress: Progress = lambda count: None) -> Iterator[Tensor]:
         """Yield uint8 images [N, C, H, W] normalised, on the device, BATCH at a time.
 
-        `progress` is called with the size of each batch that was worked on.
+        `progress` is called with the size of each batch once it is done.
         """
-        mean, std = (torch.tensor(v, device=self.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v, dtype=self.dtype, device=self.device).view(1, -1, 1, 1)
+            for v in (self.mean, self.std)
+        )
         for start in range(0, len(images), BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
-            yield (batch.to(self.device).float() / 255 - mean) / std
+            yield (batch.to(self.device, self.dtype) / 255 - mean) / std
             progress(len(batch))
+
+
+def _needed(function: F | None, name: str) -> F:
+    if function is None:
+        raise InputError(f"the detector reads {name}, which this model does not have")
+    return function
 
 
 class NetworkDetector(ABC):
@@ -54,26 +80,26 @@ class NetworkDetector(ABC):
 
     A subclass states what it `reads` of a `Network`, the splits it is `fitted_on` ("train", "validation"
     of the ID set; "tuning": outliers that share no image with a test set), its `Settings`, `_fit` and
-    `_score`. What was learned is in `state`, what was chosen and from what in `chosen`. `candidates` names
-    the settings that list candidates, each with the key in `chosen` of the one that was taken.
+    `_score`. `state` holds what was learned, `chosen` each choice with its source. `candidates` maps the
+    settings that list candidates to the key in `chosen` of the one that was taken.
     """
 
     reads: ClassVar[tuple[Reads, ...]]
     fitted_on: tuple[str, ...] = ()
-    Settings: ClassVar[type] = NoSettings
+    Settings: ClassVar[type[Settings]] = NoSettings
     candidates: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: Any = None):
-        self.settings = self.Settings() if settings is None else settings
+        self.settings: Any = self.Settings() if settings is None else settings
         self.state: dict[str, np.ndarray] | None = None
         self.chosen: dict[str, Any] = {}
 
     def suits(self, network: Network) -> bool:
-        """Whether the network has all that is read."""
+        """Whether the network has all functions that are read."""
         return not self.lacking(network)
 
     def lacking(self, network: Network) -> list[Reads]:
-        """Return what is read and the network does not have."""
+        """Return the functions that are read and that the network does not have."""
         return [part for part in self.reads if getattr(network, part) is None]
 
     def fit(
@@ -94,12 +120,13 @@ class NetworkDetector(ABC):
             raise InputError(f"{type(self).__name__} must be fitted before it scores")
         with exact():
             pieces = [
-                self._score(network, batch).cpu().double() for batch in network.batches(images, progress)
+                self._score(network, batch, self.state).cpu().double()
+                for batch in network.batches(images, progress)
             ]
         return torch.cat(pieces).numpy()
 
     def restore(self, state: dict[str, np.ndarray], chosen: dict[str, Any]) -> Self:
-        """Become the fitted detector whose `state` and `chosen` these were."""
+        """Become the fitted detector that had this `state` and `chosen`."""
         self.state, self.chosen = state, chosen
         return self
 
@@ -113,11 +140,11 @@ class NetworkDetector(ABC):
         return {}
 
     @abstractmethod
-    def _score(self, network: Network, batch: Tensor) -> Tensor: ...
+    def _score(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor: ...
 
 
-def exact():
-    """Context of full float32: half precision turns signs of gradients and ties of extremes."""
+def exact() -> AbstractContextManager[None]:
+    """Context of full float32: half precision flips signs of gradients and ties of extremes."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 

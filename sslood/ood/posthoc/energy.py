@@ -1,22 +1,23 @@
-"""Free energy (Liu et al. 2020, eq. 4)."""
+"""Free energy.
+
+Liu, Wang, Owens and Li: Energy-based Out-of-distribution Detection, NeurIPS 2020, arXiv:2010.03759, eq. 4.
+"""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-import numpy as np
-from scipy.special import logsumexp
+import torch
+from torch import Tensor
 
-from sslood.ood.kit.detector import Detector, positive
-from sslood.ood.kit.outputs import Outputs
+from sslood.core.settings import Auto, Settings, above
+from sslood.ood.kit.detector import Detector, Tensors
 
 
 @dataclass(frozen=True)
-class EnergySettings:
-    """temperature T > 0; the paper uses 1."""
+class EnergySettings(Settings):
+    """Hyperparameters of the free energy."""
 
-    temperature: float = 1.0
-
-    def __post_init__(self):
-        positive("energy", temperature=self.temperature)
+    temperature: Annotated[float | Auto, above(0), "temperature of the logits; the paper uses 1"] = "auto"
 
 
 class Energy(Detector):
@@ -24,8 +25,8 @@ class Energy(Detector):
 
     reads = ("logits",)
     Settings = EnergySettings
-    space = {"temperature": (0.1, 0.5, 1.0, 2.0, 10.0)}
+    space = {"temperature": (0.1, 0.5, 1.0, 2.0, 10.0)}  # OpenOOD's grid is 1, 10, ...; the paper's 1 to 1000
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         temperature = self.settings.temperature
-        return -temperature * logsumexp(outputs.logits.astype(np.float64) / temperature, axis=1)
+        return -temperature * torch.logsumexp(parts["logits"] / temperature, 1)

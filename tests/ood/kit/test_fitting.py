@@ -8,8 +8,8 @@ from sslood.ood.geometry.covariance import Moments
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.fitting import Streaming, TwoPass
 from sslood.ood.kit.outputs import Outputs, chunked, part_of
-from sslood.ood.posthoc.react import React, ReactSettings
-from sslood.ood.ssd.ssd import Ssd, SsdSettings
+from sslood.ood.posthoc.react import ReAct, ReActSettings
+from sslood.ood.ssd.ssd import SSD, SSDSettings
 from tests.kit.registries import DETECTORS
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 
@@ -81,7 +81,7 @@ def test_more_may_follow_and_shards_stay_as_they_are(name):
 def test_react_clips_at_the_quantile_of_all_activations(share):
     values = np.concatenate([TRAIN.features - 0.7, -TRAIN.features, np.zeros_like(TRAIN.features)])
     outputs = Outputs("made", features=values, head=TRAIN.head)
-    limit = React(ReactSettings(quantile=share)).fit(outputs).state["limit"]
+    limit = ReAct(ReActSettings(quantile=share)).fit(outputs).state["limit"]
     np.testing.assert_allclose(limit, np.quantile(values.astype(np.float64), share), rtol=1e-12, atol=0)
 
 
@@ -110,10 +110,10 @@ def test_ssd_in_shards_equals_ssd_at_once(tied, classes):
     """Two ways to one result: standardised rows there, transformed moments here."""
     outputs = rows(TRAIN, SORTED)
     outputs.features[:, 5] = 0.0  # a constant dimension
-    settings = SsdSettings(tied=tied, class_conditional=classes, ridge=1e-3)
-    whole = Ssd(settings).fit(outputs)
-    shards = [Ssd(settings).partial_fit(shard) for shard in chunked(outputs, 70)]
-    merged = Ssd(settings)
+    settings = SSDSettings(tied=tied, class_conditional=classes, ridge=1e-3)
+    whole = SSD(settings).fit(outputs)
+    shards = [SSD(settings).partial_fit(shard) for shard in chunked(outputs, 70)]
+    merged = SSD(settings)
     for shard in shards:
         merged.merge(shard)
     np.testing.assert_allclose(merged.finish().score(TEST), whole.score(TEST), rtol=1e-9)
@@ -158,8 +158,8 @@ def test_refusals():
     narrow = Outputs("b", features=TRAIN.features[:, :9], labels=TRAIN.labels, classes=TRAIN.classes)
     with pytest.raises(InputError, match=r"b: 6 classes and widths \{'features': 9\}, but .*24"):
         kind().partial_fit(TRAIN).partial_fit(narrow)
-    for settings in (SsdSettings(clusters=3), SsdSettings(covariance="ledoit_wolf")):
+    for settings in (SSDSettings(clusters=3), SSDSettings(covariance="ledoit_wolf")):
         with pytest.raises(InputError, match="fit it to all images at once"):
-            Ssd(settings).partial_fit(TRAIN)
+            SSD(settings).partial_fit(TRAIN)
     with pytest.raises(InputError, match="c: label 5, but 4 classes"):
         kind().partial_fit(Outputs("c", features=TRAIN.features, labels=TRAIN.labels, classes=4))

@@ -14,11 +14,11 @@ from sslood.ood.geometry.neighbours import BANK, kth_distance
 from sslood.ood.kit.outputs import Head, Outputs
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.posthoc.energy import EnergySettings
-from sslood.ood.posthoc.gen import GenSettings
-from sslood.ood.posthoc.knn import Knn, KnnSettings
+from sslood.ood.posthoc.gen import GENSettings
+from sslood.ood.posthoc.knn import KNN, KNNSettings
 from sslood.ood.posthoc.mahalanobis import Mahalanobis, MahalanobisSettings
-from sslood.ood.posthoc.msp import Msp
-from sslood.ood.posthoc.rmds import Rmds, RmdsSettings
+from sslood.ood.posthoc.msp import MSP
+from sslood.ood.posthoc.rmds import RMDS, RMDSSettings
 from tests.kit.registries import DETECTORS
 
 
@@ -71,7 +71,7 @@ def test_msp_is_the_logarithm_of_one_minus_the_largest():
 
 def test_msp_does_not_saturate():
     logits = np.array([[40.0, 0, 0], [80.0, 0, 1], [900.0, -900, 3], [0, 0, 0]], np.float32)
-    found = Msp().fit(Outputs("a", logits=logits)).score(Outputs("b", logits=logits))
+    found = MSP().fit(Outputs("a", logits=logits)).score(Outputs("b", logits=logits))
     with mpmath.workdps(900):
         for row, value in zip(logits.tolist(), found, strict=True):
             e = sorted(mpmath.exp(x) for x in row)
@@ -116,7 +116,7 @@ def test_rmds_ranks_as_pytorch_ood():
     theirs = RMD(None)
     theirs.fit_features(torch.from_numpy(TRAIN.features), torch.from_numpy(TRAIN.labels))
     theirs = theirs.predict_features(torch.from_numpy(TEST.features)).numpy()
-    ours = Rmds(RmdsSettings(ridge=1e-9)).fit(TRAIN).score(TEST)
+    ours = RMDS(RMDSSettings(ridge=1e-9)).fit(TRAIN).score(TEST)
     assert np.corrcoef(rankdata(theirs), rankdata(ours))[0, 1] > 0.9999
 
 
@@ -161,13 +161,13 @@ def test_refuses_what_cannot_be_right():
     with pytest.raises(InputError, match="digits.test: the features of 2 of 400 images are NaN"):
         Outputs("digits.test", features=bad)
     with pytest.raises(InputError, match="only 600 ID train images"):
-        Knn(KnnSettings(k=601)).fit(TRAIN).score(TEST)
+        KNN(KNNSettings(k=601)).fit(TRAIN).score(TEST)
     with pytest.raises(InputError, match="features are 9 wide, but the detector was fitted on 16"):
         fitted("mahalanobis").score(Outputs("digits.test", features=TEST.features[:, :9]))
     with pytest.raises(InputError, match="no image of class 5"):
         Mahalanobis().fit(Outputs("train", features=TRAIN.features, labels=TRAIN.labels, classes=6))
     with pytest.raises(InputError, match="600 of 600 images have no label"):
         Mahalanobis().fit(Outputs("train", features=TRAIN.features, labels=np.full(600, -1)))
-    for settings in (lambda: KnnSettings(k=0), lambda: EnergySettings(0.0), lambda: GenSettings(gamma=-1)):
+    for settings in (lambda: KNNSettings(k=0), lambda: EnergySettings(0.0), lambda: GENSettings(gamma=-1)):
         with pytest.raises(InputError, match="above 0"):
             settings()

@@ -15,7 +15,7 @@ from sslood.ood.geometry.gaussians import Laws, bhattacharyya, kl, log_density
 from sslood.ood.geometry.nearest_gaussian import NearestSettings
 from sslood.ood.kit.outputs import Outputs, Prior
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.ood.stochastic.kl_prior import KlPriorSettings
+from sslood.ood.stochastic.kl_prior import KLPriorSettings
 from tests.kit.registries import STOCHASTIC
 
 WIDTH = 6
@@ -195,6 +195,6 @@ def test_refusals():
     for name in ("log_prior", "kl_prior"):
         with pytest.raises(InputError, match="without the model's prior; run `dvc repro embed`"):
             fitted(name, without)
-    for settings in (lambda: NearestSettings(k=0), lambda: KlPriorSettings(samples=0)):
+    for settings in (lambda: NearestSettings(k=0), lambda: KLPriorSettings(samples=0)):
         with pytest.raises(InputError, match="above 0"):
             settings()
