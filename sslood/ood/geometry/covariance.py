@@ -178,14 +178,15 @@ def squared_distance(rows: Tensor, centre: Tensor, means: Tensor, whitening: Ten
     """Return min_g (z - mu_g)^T Sigma^-1 (z - mu_g) of rows z [n, D] for `Gaussians`: float64 [n], at least
     0.
 
-    Given one mean each, M covariances at once (centre [M, 1, D], whitening [M, D, D]) give [M, n].
+    M covariances at once, of one mean each (centre and means [M, 1, D], whitening [M, D, D]), give [M, n].
     """
     white = _whitened(rows - centre, whitening)
     if means.shape[-2] > 1:
         # the expanded square finds the nearest mean by one product; its own square is then summed
         # directly, which cannot cancel
         nearest = ((means * means).sum(1) - 2.0 * (white @ means.T)).argmin(1)
-        white = white - means[nearest]
+        means = means[nearest]
+    white = white - means
     return (white * white).sum(-1)
 
 

@@ -47,7 +47,7 @@ Sums = dict[str, Any]  # arrays, which add, and Moments, LogSums or Collected, w
 def added(one: Sums, other: Sums) -> Sums:
     """Return the sums of both, as if all images had come at once."""
     return {
-        key: part + other[key] if isinstance(part, np.ndarray) else part.merged(other[key])
+        key: part.merged(other[key]) if hasattr(part, "merged") else part + other[key]
         for key, part in one.items()
     }
 

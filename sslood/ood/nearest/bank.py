@@ -95,7 +95,8 @@ def _worth_a_shortlist(bank: Tensor, queries: Tensor, k: int) -> bool:
 
 
 def _kth_distance_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) -> Tensor:
-    length_of_bank = longest(bank)
+    blank = ~queries.any(axis=1)  # rows of zeros, of equal products with all rows
+    queries, length_of_bank = np.where(blank[:, None], bank[0], queries), longest(bank)
 
     def decide(block: np.ndarray, few: Few) -> np.ndarray:
         if len(few.row) > len(block):
@@ -111,7 +112,10 @@ def _kth_distance_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) ->
         rows = _largest(torch.from_numpy(bank), torch.from_numpy(block), k, half)[1][:, k - 1].numpy()
         return np.linalg.norm(block.astype(np.float64) - bank[rows], axis=1)
 
-    return _decided(decide, exactly, bank, queries, k, sure=True)
+    result = _decided(decide, exactly, bank, queries, k, sure=True)
+    if blank.any():
+        result[torch.from_numpy(blank)] = length(torch.from_numpy(bank).double()).kthvalue(k).values
+    return result
 
 
 def _mean_largest_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) -> Tensor:

@@ -24,10 +24,10 @@ def calibrating_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import brentq  # a quarter of a second that no other detector needs
 
     wide = torch.from_numpy(logits.astype(np.float64))
-    wanted = wide.gather(1, torch.from_numpy(np.array(labels, np.int64))[:, None])[:, 0].mean()
+    gaps = wide - wide.gather(1, torch.from_numpy(np.array(labels, np.int64))[:, None])
 
     def slope(inverse: float) -> float:
-        return float((torch.softmax(inverse * wide, 1) * wide).sum(1).mean() - wanted)
+        return float((torch.softmax(inverse * gaps, 1) * gaps).sum(1).mean())
 
     low, high = 1 / RANGE[1], 1 / RANGE[0]
     if slope(low) >= 0:

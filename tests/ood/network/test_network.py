@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from pytorch_ood.detector import ODIN
+from pytorch_ood import detector as peer
 from pytorch_ood.detector import Gram as TheirGram
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
@@ -72,7 +72,7 @@ def small():
 def test_odin_equals_pytorch_ood(small, temperature, epsilon):
     model, network = small
     ours = ODIN(ODINSettings(temperature, (epsilon,))).fit(network, IMAGES).score(network, TEST)
-    theirs = ODIN(model, eps=epsilon, temperature=temperature, norm_std=STD)
+    theirs = peer.ODIN(model, eps=epsilon, temperature=temperature, norm_std=STD)
     np.testing.assert_allclose(ours, theirs.predict(normalised(TEST)).numpy(), rtol=1e-5)
 
 
@@ -229,11 +229,17 @@ def test_contract(name, small):
     np.testing.assert_allclose(alone, scores[:10], rtol=1e-4, atol=1e-6, err_msg="depends on the batch")
     with pytest.raises(InputError, match=f"reads {detector.reads[0]}, which this model does not have"):
         detector.score(Network(MEAN, STD), TEST)
-    for settings in (lambda: ODINSettings(0.0), lambda: GramSettings(0)):
-        with pytest.raises(InputError, match="above 0"):
-            settings()
-    with pytest.raises(InputError, match="at least 0"):
+
+
+def test_refuses():
+    with pytest.raises(InputError, match="temperature must be above 0"):
+        ODINSettings(0.0)
+    with pytest.raises(InputError, match="powers must be at least 1"):
+        GramSettings(0)
+    with pytest.raises(InputError, match="epsilons must be at least 0"):
         ODINSettings(epsilons=(-0.1,))
+    with pytest.raises(InputError, match="at least one step"):
+        ODINSettings(epsilons=())
 
 
 @pytest.mark.parametrize("arch, count", [("resnet-8-4", 10), ("wideresnet-10-1", 12), ("densenet-10-6", 14)])
