@@ -33,7 +33,7 @@ SETTINGS = {"ssd": {"clusters": 3}}
 VARIANTS = [(name, SETTINGS.get(name, {})) for name, kind in LEARNING.items() if not kind.unexportable]
 VARIANTS += [("ash", {"variant": variant}) for variant in "spb"]
 VARIANTS += [("gen", {"top": 3, "gamma": 0.3}), ("ssd", {"clusters": 3, "tied": True})]
-PARTS = ("features", "logits")
+PARTS, EVERY_PART = ("features", "logits"), ("features", "logits", "mu", "log_variance")
 MAGNIFYING = ("rmds", "vim", "gmm")  # by differences of large numbers, or by many steep covariances
 
 
@@ -53,29 +53,40 @@ def embedded(outputs):
     return dataclasses.replace(outputs, mu=mu, log_variance=log_variance, prior=prior)
 
 
-@pytest.mark.parametrize("name, settings", VARIANTS)
-def test_a_graph_gives_the_scores_of_its_detector(name, settings, tmp_path):
+class Every(torch.nn.Module):
+    """All parts side by side, float64 [N, widths] -> scores [N, detectors]."""
+
+    def __init__(self, detectors, widths):
+        super().__init__()
+        self.scorers, self.widths = torch.nn.ModuleList(one.scorer() for one in detectors), widths
+
+    def forward(self, rows):
+        parts = dict(zip(EVERY_PART, rows.split(self.widths, dim=1), strict=True))
+        return torch.stack([scorer(parts) for scorer in self.scorers], 1)
+
+
+def test_every_graph_gives_the_scores_of_its_detector(tmp_path):
     train, validation, test = map(embedded, (TRAIN, VALIDATION, TEST))
-    detector = example(name, **settings).fit(train, validation)
-    scores = detector.score(test)
-    assert np.std(scores) > 0
-    parts = {part: test.need(part).astype(np.float64) for part in detector.reads}
-    batch = torch.export.Dim("batch")
-    path = tmp_path / "detector.onnx"
+    detectors = [example(name, **settings).fit(train, validation) for name, settings in VARIANTS]
+    arrays = [test.need(part).astype(np.float64) for part in EVERY_PART]
+    rows, path = np.concatenate(arrays, 1), tmp_path / "every.onnx"
     torch.onnx.export(
-        detector.scorer().eval(),
-        ({part: torch.from_numpy(array) for part, array in parts.items()},),
+        Every(detectors, [array.shape[1] for array in arrays]).eval(),
+        (torch.from_numpy(rows),),
         path,
-        dynamic_shapes=({part: {0: batch} for part in parts},),
-        dynamo=True,
+        input_names=["rows"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
     session = onnxruntime.InferenceSession(path)
-    inputs = [one.name for one in session.get_inputs()]
-    for count in (1, len(scores)):
-        given = dict(zip(inputs, (array[:count] for array in parts.values()), strict=True))
-        (found,) = session.run(None, given)
-        np.testing.assert_allclose(found, scores[:count], rtol=1e-9, atol=1e-12)
+    for count in (1, len(rows)):
+        (found,) = session.run(None, {"rows": rows[:count]})
+        for (name, settings), detector, column in zip(VARIANTS, detectors, found.T, strict=True):
+            scores = detector.score(test)
+            assert np.std(scores) > 0, name
+            np.testing.assert_allclose(
+                column, scores[:count], rtol=1e-9, atol=1e-9, err_msg=f"{name} {settings}"
+            )
 
 
 class All(torch.nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.ood.geometry.products import number
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.outputs import Outputs
 
@@ -94,5 +95,5 @@ def log_density(u: Tensor, state: Tensors) -> Tensor:
     mu, log_variance = state["prior_mu"], state["prior_log_variance"]
     precision = (-log_variance).exp()
     squares = u.square() @ precision.T - 2 * (u @ (mu * precision).T) + (mu * mu * precision).sum(1)
-    constant = (log_variance + LOG_2PI).sum(1)
+    constant = (log_variance + number(LOG_2PI)).sum(1)
     return torch.logsumexp(state["prior_log_weights"] - 0.5 * (squares + constant), -1)

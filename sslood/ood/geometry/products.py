@@ -1,4 +1,4 @@
-"""Matrix products in float64 that a graph can hold."""
+"""Products, constants and lengths in float64 that a graph can hold."""
 
 import numpy as np
 import torch
@@ -13,6 +13,11 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     if left.device.type != "cpu" or torch.compiler.is_exporting():
         return left @ right
     return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
+
+
+def number(value: float) -> Tensor:
+    """Return a constant as a float64 tensor: graphs hold Python numbers as float32."""
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def length(rows: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Results:
         self.roles: dict[str, str] = {}
 
     def add(self, model: str, detector: str, scores: Mapping[str, np.ndarray]) -> None:
-        """Compare the ID scores with those of each OOD set; `scores`: set -> float64 [N], the ID set included."""
+        """Compare the ID scores with those of each OOD set; `scores`: set -> float64 [N], ID set included."""
         inside = scores[self.id]
         scores = {name: rounded(values, inside) for name, values in scores.items()}
         self.models.setdefault(model, {})[detector] = {

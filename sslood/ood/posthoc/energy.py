@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, above
+from sslood.ood.geometry.products import number
 from sslood.ood.kit.detector import Detector, Tensors
 
 
@@ -28,5 +29,5 @@ class Energy(Detector):
     space = {"temperature": (0.1, 0.5, 1.0, 2.0, 10.0)}  # OpenOOD's grid is 1, 10, ...; the paper's 1 to 1000
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
-        temperature = self.settings.temperature
+        temperature = number(self.settings.temperature)
         return -temperature * torch.logsumexp(parts["logits"] / temperature, 1)

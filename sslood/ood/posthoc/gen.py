@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.geometry.logits import log_of_rest, log_probabilities
+from sslood.ood.geometry.products import number
 from sslood.ood.kit.detector import Detector, Tensors
 
 
@@ -37,4 +38,4 @@ class GEN(Detector):
         logs = logs.topk(min(self.settings.top, logs.shape[1]), dim=1).values
         # no class but the first is above 1/2
         rest = torch.cat([log_of_rest(parts["logits"])[:, None], torch.log1p(-logs[:, 1:].exp())], 1)
-        return (self.settings.gamma * (logs + rest)).exp().sum(1)
+        return (number(self.settings.gamma) * (logs + rest)).exp().sum(1)

@@ -3,7 +3,6 @@
 As in Mukhoti et al.: Deep Deterministic Uncertainty: A New Simple Baseline, CVPR 2023, arXiv:2102.11582.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -55,11 +54,9 @@ class GMM(Streaming):
             for k, moments in sums.items()
         ]
         log_dets = np.array([gaussians.log_det for gaussians in fitted])
-        return {"log_weights": np.log(count / count.sum()), "log_dets": log_dets, **stacked(fitted)}
+        normalisers = log_dets + len(fitted[0].centre) * np.log(2 * np.pi)
+        return {"log_weights": np.log(count / count.sum()), "normalisers": normalisers, **stacked(fitted)}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
-        rows = parts["features"]
-        squares = (
-            each_squared_distance(rows, state) + state["log_dets"] + rows.shape[1] * math.log(2 * math.pi)
-        )
+        squares = each_squared_distance(parts["features"], state) + state["normalisers"]
         return -torch.logsumexp(state["log_weights"] - 0.5 * squares, 1)

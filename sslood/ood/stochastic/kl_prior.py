@@ -9,6 +9,7 @@ from torch import Tensor
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Settings, at_least
 from sslood.ood.geometry.gaussians import LOG_2PI, DiagonalGaussians, kl, log_density, prior_state
+from sslood.ood.geometry.products import number
 from sslood.ood.kit.detector import Arrays, Detector, Tensors
 from sslood.ood.kit.outputs import Outputs
 
@@ -47,7 +48,7 @@ class KLPrior(Detector):
             prior = DiagonalGaussians(state["prior_mu"], state["prior_log_variance"])
             return kl(DiagonalGaussians.of(parts), prior)
         # -H(q), exact, minus the mean of log p over the draws
-        entropy = 0.5 * (parts["log_variance"] + LOG_2PI + 1).sum(1)
+        entropy = 0.5 * (parts["log_variance"] + number(LOG_2PI + 1)).sum(1)
         spread = (0.5 * parts["log_variance"]).exp()
         total = torch.zeros_like(entropy)
         for noise in state["noise"].split(STEP):

@@ -119,6 +119,7 @@ def test_pooled_moments_are_those_without_groups():
 
 def test_refusals():
     part = Outputs("a", features=TRAIN.features, labels=TRAIN.labels)
+
     def kind():
         return example("mahalanobis")
 

@@ -42,7 +42,9 @@ def fitted(name, **settings):
 def test_energy_max_logit_entropy_and_gen_equal_pytorch_ood():
     theirs = peer.EnergyBased.score(LOGITS, t=2.0).numpy()
     np.testing.assert_allclose(fitted("energy", temperature=2.0).score(TEST), theirs, rtol=1e-5)
-    np.testing.assert_allclose(fitted("max_logit").score(TEST), peer.MaxLogit.score(LOGITS).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        fitted("max_logit").score(TEST), peer.MaxLogit.score(LOGITS).numpy(), rtol=1e-6
+    )
     np.testing.assert_allclose(fitted("entropy").score(TEST), peer.Entropy.score(LOGITS).numpy(), atol=1e-5)
     ours = fitted("gen", gamma=0.1, top=5).score(TEST)
     theirs = peer.GEN.score(LOGITS.double(), gamma=0.1).numpy()
@@ -80,7 +82,9 @@ def test_knn_equals_pytorch_ood_and_brute_force():
     exact = np.sort(np.linalg.norm(q[:, None].astype(float) - z[None].astype(float), axis=2), axis=1)
     for k in (1, 7, 600):
         np.testing.assert_allclose(fitted("knn", k=k).score(TEST), exact[:, k - 1], atol=1e-6)
-    theirs = peer.KNN(None, k=7).fit_features(torch.from_numpy(TRAIN.features), torch.from_numpy(TRAIN.labels))
+    theirs = peer.KNN(None, k=7).fit_features(
+        torch.from_numpy(TRAIN.features), torch.from_numpy(TRAIN.labels)
+    )
     theirs = theirs.predict_features(torch.from_numpy(TEST.features)).numpy()
     np.testing.assert_array_equal(
         rankdata(theirs.round(5)), rankdata(fitted("knn", k=7).score(TEST).round(5))
