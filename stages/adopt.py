@@ -5,7 +5,7 @@ Reads an entry of `models` in params.yaml, writes a model file like those of `pr
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
@@ -36,7 +36,7 @@ def main(name, entry, id_set, seed, out):
     modules = {"backbone": model.backbone} | ({"head": model.head} if model.head is not None else {})
     save_model(out, modules, described(wanted, rules, model, found, meta, name=name, seed=seed))
     values = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
-    click.echo(f"wrote {out}: {wanted.architecture} with the weights of {path.name}; ID validation: {values}")
+    done(out, f"{wanted.architecture} with the weights of {path.name}; ID validation: {values}")
 
 
 if __name__ == "__main__":

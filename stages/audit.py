@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sslood.auditing.audit import audit, read_sets
 from sslood.auditing.overlap import Rules
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.files import save_tensors
 from sslood.core.settings import read_section
 from sslood.roles.roles import roles_of
@@ -50,7 +50,7 @@ def main(id_name, sets, folder, radius, correlation, out) -> None:
     save_tensors(out, tensors, kind="audit", metadata={**metadata, "settings": settings})
     found = metadata["sets"]
     told = ", ".join(f"{one['left_out']} of {name}" for name, one in found.items() if one["left_out"])
-    click.echo(f"{out}: {len(found)} sets; images to leave out: {told or 'none'}.")
+    done(out, f"{len(found)} sets; images to leave out: {told or 'none'}")
 
 
 if __name__ == "__main__":

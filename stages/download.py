@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.errors import InputError, known
 from sslood.core.files import save_tensors
 from sslood.data.fetching.catalogue import ROLES, find_entry, load_catalogue
@@ -90,7 +90,7 @@ def main(name: str, role: str, folder: Path | None, id_name: str, channels: str,
     shape = f"{metadata['channels']}x{metadata['size']}x{metadata['size']}"
     skipped = sum(map(len, metadata["source"].get("unreadable", {}).values()))
     told = f"; {skipped} unreadable ones are left out and listed in its metadata" if skipped else ""
-    click.echo(f"{out}: {name}, {splits} images of {shape}{told}.")
+    done(out, f"{name}, {splits} images of {shape}{told}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Writes one embeddings file. A quickstart model takes seconds on two CPU cores.
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.files import read_metadata, save_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section, strict
@@ -51,7 +51,7 @@ def main(model, sets, sets_dir, id_name, recipe, seed, out, **section):
     }
     save_tensors(out, tensors, kind="embeddings", metadata={**metadata, **classes, "sets": described})
     images = sum(n for entry in described.values() for n in entry["splits"].values())
-    click.echo(f"wrote {out}: {images} images of {len(described)} sets, {meta['feature_dim']} features each")
+    done(out, f"{images} images of {len(described)} sets, {meta['feature_dim']} features each")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section, strict
@@ -69,9 +69,10 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
     save_curves(out_curves, curves)
     checkpoint.delete()
     last = curves[-1]
-    click.echo(
-        f"wrote {out}: ID validation accuracy {last['validation_accuracy']:.4f}, "
-        f"margins {bounds['m_in']:.3g} and {bounds['m_out']:.3g}"
+    done(
+        out,
+        f"ID validation accuracy {last['validation_accuracy']:.4f}, "
+        f"margins {bounds['m_in']:.3g} and {bounds['m_out']:.3g}",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
@@ -73,7 +73,7 @@ def main(arch, members, id_name, sets, folder, temperature, epsilons, out_result
     results.extra["accuracy"] = {f"leaveout_{arch}": share}
     results.roles = {id_name: "id", **roles, tuning: "tuning"}
     results.save(out_results, out_scores, arch=arch)
-    click.echo(f"Wrote {out_results}: {results.summary()}; epsilon {found.epsilon}, accuracy {share:.3f}.")
+    done(out_results, f"{results.summary()}; epsilon {found.epsilon}, accuracy {share:.3f}")
 
 
 if __name__ == "__main__":

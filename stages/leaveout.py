@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.seeding import stream_seed
@@ -68,9 +68,10 @@ def main(id_set, arch, fold, recipe, out, out_curves, **section):
     save_curves(out_curves, curves)
     checkpoint.delete()
     last = curves[-1]
-    click.echo(
-        f"wrote {out}: {len(kept)} classes kept, ID validation accuracy {last['validation_accuracy']:.4f}, "
-        f"AUROC against the {len(left)} left out {last['validation_auroc']:.4f}"
+    done(
+        out,
+        f"{len(kept)} classes kept, ID validation accuracy {last['validation_accuracy']:.4f}, "
+        f"AUROC against the {len(left)} left out {last['validation_auroc']:.4f}",
     )
 
 

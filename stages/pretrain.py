@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.discovery import class_named
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
@@ -76,7 +76,7 @@ def main(objective, seed, id_set, architecture, constants, recipe, out, out_curv
     row = curves[max(run.written, 1) - 1].items()
     values = ", ".join(f"{k} {v:.4g}" for k, v in row if k in ("loss", "knn", "effective_rank"))
     epochs = f"{run.written} of {len(curves)}" if 0 < run.written < len(curves) else run.written
-    click.echo(f"wrote {out}: {objective} after {epochs} epochs, {values}")
+    done(out, f"{objective} after {epochs} epochs, {values}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, read_metadata, save_json
 from sslood.nets.probing.probes import classified, probe_few_labels, probe_linear, probe_model
@@ -37,9 +37,7 @@ def main(embeddings, models, seed, out, **options):
     chosen = {m: {"knn.k": r["knn"]["k"], "linear.l2": r["linear"]["l2"]} for m, r in results.items()}
     save_json(out, {"models": results, "chosen": chosen})
     best = max(results, key=lambda model: results[model]["knn"]["accuracy"])
-    click.echo(
-        f"wrote {out}: best nearest-neighbour accuracy {results[best]['knn']['accuracy']:.4f} ({best})"
-    )
+    done(out, f"best nearest-neighbour accuracy {results[best]['knn']['accuracy']:.4f} ({best})")
 
 
 def _probed(path: str, meta: dict, seed: int, *, ks, temperature, l2s, shares) -> dict[str, dict]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section, strict
@@ -73,7 +73,7 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     save_curves(out_curves, curves)
     checkpoint.delete()
     final = curves[-1]["validation_accuracy"]
-    click.echo(f"wrote {out}: ID validation accuracy {final:.4f} after {len(curves)} epochs")
+    done(out, f"ID validation accuracy {final:.4f} after {len(curves)} epochs")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,15 +113,82 @@ def test_metrics_are_kept_in_git_and_everything_else_in_the_cache(index):
         assert not out.persist
 
 
+def hit_by(index, path: str) -> list:
+    """Return the stages that a changed or new file concerns directly: it is or lies in one of their deps."""
+    return [s for s in index.stages if any(Path(path).is_relative_to(dep.def_path) for dep in s.deps)]
+
+
 def runs_again(index, path: str) -> set[str]:
     """Return the groups of stages that depend on a file, directly or through what follows."""
     graph = index.graph.reverse()  # DVC's arrows point from a stage to what it needs
-    hit = [stage for stage in index.stages if any(path.startswith(dep.def_path) for dep in stage.deps)]
+    hit = hit_by(index, path)
     seen = set(hit)
     while hit:
         hit = [child for stage in hit for child in graph.successors(stage) if child not in seen]
         seen |= set(hit)
     return {group(stage) for stage in seen}
+
+
+TRAININGS = {"pretrain", "train", "finetune", "energy", "leaveout"}
+ADDED = {  # a new file of each kind -> the stages that run again
+    "sslood/nets/objectives/new.py": set(),
+    "sslood/nets/backbones/new.py": set(),
+    "sslood/data/sources/new.py": set(),
+    "sslood/ood/network/new.py": set(),
+    "sslood/ood/stochastic/new.py": set(),
+    "sslood/ood/posthoc/new.py": {"posthoc", "summarize"},  # seconds; one stage evaluates all detectors
+    "sslood/commands/new.py": set(),
+    "sslood/deploy/new.py": set(),
+    "stages/new.py": set(),
+    "tools/new.py": set(),
+    "profiles/new.yaml": set(),
+}
+
+
+@pytest.mark.parametrize("path", ADDED)
+def test_adding_a_file_runs_nothing_again(index, path):
+    assert runs_again(index, path) == ADDED[path]
+
+
+def test_what_adding_a_file_means_to_dvc(index, tmp_path):
+    """The same, asked of DVC's own hashes: new files of every kind change no dep but that of posthoc."""
+    for name in ("sslood", "stages", "architectures"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    outside_git(tmp_path)
+
+    def hashes() -> dict[str, str]:
+        with Repo(str(tmp_path)) as repo:
+            deps = {dep.def_path: dep for stage in repo.index.stages for dep in stage.deps}
+            return {path: dep.get_hash().value for path, dep in deps.items() if is_code(path)}
+
+    before = hashes()
+    for path in ADDED:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("x = 1\n")
+    after = hashes()
+    assert {path for path in before if before[path] != after[path]} == {"sslood/ood/posthoc"}
+
+
+def test_changing_the_command_line_runs_nothing_again(index):
+    for path in (
+        "sslood/cli/command.py",
+        "sslood/cli/options.py",
+        "README.md",
+        "Makefile",
+        "docs/results.md",
+    ):
+        assert not runs_again(index, path)
+
+
+def test_a_new_role_trains_nothing(index):
+    assert not {group(stage) for stage in hit_by(index, "sslood/roles/roles.py")} & TRAININGS
+
+
+@pytest.mark.parametrize("room", ["sslood/ood/measures", "sslood/report", "sslood/auditing", "sslood/views"])
+def test_evaluating_trains_nothing(index, room):
+    assert not runs_again(index, f"{room}/new.py") & TRAININGS
 
 
 @pytest.mark.parametrize("detector", ["msp", "energy", "knn", "mahalanobis"])
@@ -138,10 +206,13 @@ def test_editing_ssd_runs_its_evaluations_and_the_summary(index):
 
 
 def test_editing_an_objective_trains_only_that_objective_again(index):
-    hit = [
-        s.name for s in index.stages if any(d.def_path == "sslood/nets/objectives/simclr.py" for d in s.deps)
-    ]
+    hit = [stage.name for stage in hit_by(index, "sslood/nets/objectives/simclr.py")]
     assert hit and all(name.startswith("pretrain@simclr-") for name in hit)
+
+
+def test_editing_a_backbone_trains_only_what_it_is_the_backbone_of(index):
+    hit = {stage.name for stage in hit_by(index, "sslood/nets/backbones/densenet.py")}
+    assert hit and all(name.startswith("leaveout@densenet") for name in hit)
 
 
 def outside_git(folder: Path) -> None:

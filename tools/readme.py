@@ -2,7 +2,8 @@
 
     make readme
 
-A test holds README.md against metrics/, so the README cannot show numbers that were not measured.
+The table is metrics/headline.md. A test compares README.md with it, so that the README cannot show numbers
+that were not measured.
 """
 
 import re
@@ -11,13 +12,13 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 
 
 def block(text: str, name: str, content: str) -> str:
-    """Return `text` with what stands between <!-- name --> and <!-- end name --> replaced."""
+    """Return `text` with `content` between <!-- name --> and <!-- end name -->, which must be there."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
     if len(pattern.findall(text)) != 1:
         raise InputError(f"README.md: needs exactly one pair <!-- {name} --> and <!-- end {name} -->")
@@ -27,16 +28,16 @@ def block(text: str, name: str, content: str) -> str:
 def graph(root: Path) -> str:
     """Return the stage graph as a Mermaid block, one node per group of stages."""
     command = ["dvc", "dag", "--md", "--collapse-foreach-matrix"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return done.stdout
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if result.returncode:
+        raise InputError(f"`{' '.join(command)}` failed: {result.stderr.strip()}")
+    return result.stdout
 
 
 def render(root: Path) -> str:
     """Return what README.md should be after the last run."""
     text = (root / "README.md").read_text(encoding="utf-8")
-    text = block(text, "results", (root / "metrics/table.md").read_text(encoding="utf-8"))
+    text = block(text, "results", (root / "metrics/headline.md").read_text(encoding="utf-8"))
     return block(text, "graph", graph(root))
 
 
@@ -44,7 +45,7 @@ def render(root: Path) -> str:
 def main() -> None:
     """Update README.md from metrics/ and dvc.yaml."""
     save_text("README.md", render(Path.cwd()))
-    click.echo("README.md shows the table and the graph of the last run.")
+    done("README.md", "it shows the table and the graph of the last run")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,13 @@ _EMPTY = "empty-list"
 # outside, detectors that only some models have, the parts of an augmentation): it replaces them whole
 WHOLE = re.compile(r"sets|objectives|models|stochastic|augment\.\w+")
 
+# keys that were renamed or removed, and what to write now
+FORMERLY = {
+    "posthoc.search": "write `auto` for each setting that is to be chosen, and a value for the others",
+    "ssd.select": "write `auto` for clusters, covariance or ridge",
+    "network.odin.epsilons": "write network.odin.epsilon, a number or `auto`",
+}
+
 
 def _yaml() -> YAML:
     yaml = YAML()
@@ -73,6 +80,7 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
         if key not in params:
             near = get_close_matches(str(key), map(str, params), n=1)
             hint = f" (did you mean {at + near[0]!r}?)" if near else ""
+            hint = f"; {FORMERLY[where]}" if where in FORMERLY else hint
             raise InputError(f"{source}: key {where!r} is not in params.yaml{hint}")
         if isinstance(value, Mapping) != isinstance(params[key], Mapping):
             raise InputError(

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import psutil
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from sslood.cli.command import StageCommand
 from sslood.core.errors import InputError
-from sslood.core.files import atomic
+from sslood.core.files import atomic, remove_leftovers
 
 
 def orphans(root: Path) -> tuple[list[Path], list[str]]:
@@ -33,15 +32,6 @@ def orphans(root: Path) -> tuple[list[Path], list[str]]:
     ]
     unknown = [file for file in files if not any(file == out or out in file.parents for out in outs)]
     return unknown, [name for name in _lock(root).get("stages", {}) if name not in names]
-
-
-def remove_leftovers(root: Path) -> None:
-    """Delete the temporary files (.NAME.PROCESS.….part) of processes that are no more."""
-    for top in ("data", "metrics", "report"):
-        for part in (root / top).rglob(".*.part"):
-            owner = part.name.split(".")[-3]
-            if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-                part.unlink(missing_ok=True)
 
 
 def _lock(root: Path) -> dict:
@@ -64,7 +54,9 @@ def tidy(root: Path) -> str:
     """
     if not (root / ".git").exists():
         raise InputError(f"{root}: no git repository, which DVC needs; clone it, or run `git init` here")
-    remove_leftovers(root)
+    for top in ("data", "metrics", "report"):
+        for folder in {part.parent for part in (root / top).rglob(".*.part")}:
+            remove_leftovers(folder)
     try:
         files, names = orphans(root)
     except Exception as error:  # DVC raises many kinds; all say what is wrong with the two files

@@ -63,7 +63,7 @@ def registry_options(kinds: Mapping[str, Any]) -> Callable:
     """Return a decorator that adds the options of every detector of a registry: --<detector>.<setting>."""
 
     def decorate(function: Callable) -> Callable:
-        for name, kind in reversed(kinds.items()):
+        for name, kind in reversed(list(kinds.items())):
             function = setting_options(kind.Settings, name)(function)
         return function
 

@@ -1,11 +1,11 @@
-"""The one exception for what a user can put right: a wrong key, value, file or machine."""
+"""The one exception for what a user can fix: a wrong key, value, file or machine setting."""
 
 
 class InputError(ValueError):
     """Wrong input. The message is one sentence: what is wrong, where, and what to do.
 
     Stage scripts print it without a traceback and exit with status 1 (see `sslood.cli.command`).
-    Anything else that escapes a stage is a bug of ours and keeps its traceback.
+    Anything else that escapes a script is a bug of ours and keeps its traceback.
     """
 
 
@@ -18,9 +18,9 @@ def known(name: str, kind: str, names) -> str:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error of Python, NumPy or torch says that memory is used up.
+    """Whether an error of Python, NumPy or torch says that memory has run out.
 
-    torch's are known by their words, on every device: many stages do without importing it.
+    torch's errors are recognised by their text, so that scripts without torch need not import it.
     """
     texts = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")  # the last: cuBLAS, cuDNN
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

@@ -43,7 +43,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    remove_leftovers(path.parent, path.name)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)
@@ -63,9 +63,9 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Delete what a killed process left of an earlier try to write `path`."""
-    for part in path.parent.glob(f".{escape(path.name)}.*.part"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete the temporary files in `folder` (of the file `name`, or of any) whose process is gone."""
+    for part in folder.glob(f".{'*' if name is None else escape(name)}.*.part"):
         owner = part.name.split(".")[-3]
         if owner.isdecimal() and not _alive(int(owner)):
             part.unlink(missing_ok=True)
@@ -115,7 +115,7 @@ def save_tensors(
     with atomic(path) as temporary, open(temporary, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in arrays.values():
-            file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+            file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

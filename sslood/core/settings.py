@@ -87,6 +87,11 @@ class Settings:
         """Raise InputError if values that are allowed each do not go together."""
 
 
+def autos(settings: Any) -> list[str]:
+    """Return the names of the settings that are still to be chosen: those with the value "auto"."""
+    return [field.name for field in fields(settings) if getattr(settings, field.name) == "auto"]
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
@@ -143,7 +148,7 @@ def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     `where` names the section in the messages. Field types may be int, float, bool, str, tuple[X, ...],
     Literal[...] and unions of them, each in Annotated[...] or not. A dataclass default makes a key optional.
     """
-    known = {field.name: field for field in fields(kind)}
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     for name in values:
         if name not in known:
             near = get_close_matches(str(name), known, n=1)

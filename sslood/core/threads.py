@@ -1,12 +1,12 @@
-"""How many threads linear algebra is worth."""
+"""Thread limits for linear algebra."""
 
 from contextlib import AbstractContextManager
 from functools import cache
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-# Products of matrices with fewer numbers take less time than waking a second thread for them: for the
-# quickstart's 900 x 64 features, one thread is three times as fast as two.
+# Multiplying smaller matrices takes less time than waking a second thread: for the quickstart's 900 x 64
+# features, one thread is three times as fast as two.
 WORTH = 1_000_000
 
 
@@ -18,8 +18,8 @@ def blas_threads(numbers: int) -> threadpool_limits:
 def scipy_on_one_thread() -> AbstractContextManager:
     """Context in which the BLAS that scipy brings along has one thread, and numpy's keeps all.
 
-    scipy's optimisers need theirs for sums over the parameters only, and its other threads, waiting for the
-    next, take the cores from numpy's: a logistic regression then takes 1.7 to 2 times as long on two cores.
+    scipy's optimisers use theirs only for sums over the parameters, and its idle threads spin, keeping the
+    cores from numpy's: a logistic regression then takes 1.7 to 2 times as long on two cores.
     """
     return _pools_of_scipy().limit(limits=1, user_api="blas")
 

@@ -1,11 +1,15 @@
 """A model as the functions that detectors of the network ask: gradients, maps of its layers, rotations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslood.nets.networks.files import Model
+from sslood.nets.inference.extract import check_batch_invariance
+from sslood.nets.networks.files import Model, check_fits
 from sslood.ood.kit.network_detector import Network
 
 
@@ -22,7 +26,9 @@ def layers(backbone: nn.Module) -> list[nn.Module]:
     return found
 
 
-def open_model(model: Model, *, mean, std, device: torch.device | str) -> Network:
+def open_model(
+    model: Model, *, mean: Sequence[float], std: Sequence[float], device: torch.device | str
+) -> Network:
     """Return what can be asked of `model`, which is put into eval mode and takes no gradients."""
     model.eval().requires_grad_(False)
     classifies, turns = model.head is not None, model.rotation is not None
@@ -40,8 +46,11 @@ def open_model(model: Model, *, mean, std, device: torch.device | str) -> Networ
                 hook.remove()
         return found, logits
 
+    rotation = model.rotation
+
     def rotations(x: Tensor) -> Tensor:
-        return model.rotation(model.features(x))
+        assert rotation is not None
+        return rotation(model.features(x))
 
     return Network(
         mean,
@@ -52,3 +61,21 @@ def open_model(model: Model, *, mean, std, device: torch.device | str) -> Networ
         device=device,
         dtype=next(model.parameters()).dtype,
     )
+
+
+def checked_network(
+    model: Model,
+    metadata: Mapping[str, Any],
+    where: str | Path,
+    parts: Sequence[tuple[np.ndarray, Mapping[str, Any]]],
+) -> Network:
+    """Return `open_model` of a model and its file's metadata, on the device of its weights.
+
+    parts: (uint8 images [N, C, H, W], metadata of their set) that the network will see, of the ID set first.
+    Raises InputError naming `where` if they do not fit the model, or the network mixes the images of a batch.
+    """
+    for _, about in parts:
+        check_fits(metadata, about, where, id_set=about["name"] == metadata["id"])
+    preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
+    check_batch_invariance(model, parts[0][0], name=metadata["name"], **preprocessing)
+    return open_model(model, device=next(model.parameters()).device, **preprocessing)

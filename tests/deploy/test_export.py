@@ -153,11 +153,10 @@ def folder(tmp_path_factory):
     model = folder / "digital-0.safetensors"
     save_model(model, modules, model_metadata(name="digital", head_classes=list(range(8))))
     params = write_params(folder / "params.yaml")
-    params.write_text(params.read_text() + "posthoc: {mahalanobis: {ridge: 1.0e-3}}\n")
     embeddings = folder / "e" / "digital.safetensors"
     sets = {"sets": f"{params}:sets", "sets_dir": folder, "id": "digits", "recipe": f"{params}:augment.shots"}
     assert not call(embed.main, model=model, **sets, batch_size=64, shots=2, copies=2, seed=0, out=embeddings)
-    chosen = {"detector": "mahalanobis", "alpha": 0.05, "params": params}
+    chosen = {"detector": "mahalanobis", "alpha": 0.05, "set": "mahalanobis.ridge=1e-3"}
     assert not call(deploy.main, model=model, embeddings=embeddings, **chosen, out=folder / "d.safetensors")
     return folder
 

@@ -16,10 +16,9 @@ LEARNING = {**DETECTORS, "ssd": SSD, **STOCHASTIC}  # all that score a model's o
 
 
 def example(name: str, *, seed: int = 0, **settings) -> Detector:
-    """Return a detector of a model's outputs; a setting that is not given is the middle of its grid."""
+    """Return a detector of a model's outputs with these settings, and the defaults for the others."""
     kind = LEARNING[name]
-    middle = {key: values[len(values) // 2] for key, values in kind.space.items()}
-    return kind(kind.Settings(**(middle | settings)), seed=seed)
+    return kind(kind.Settings(**settings), seed=seed)
 
 
 def objective_class(name: str) -> type[Objective]:

@@ -75,6 +75,7 @@ def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("ssd: {select: true}\n", "key 'ssd.select' is not in params.yaml; write `auto` for clusters"),
         ("trian: {epochs: 3}\n", "key 'trian' is not in params.yaml (did you mean 'train'?)"),
         ("train: {epohcs: 3}\n", "key 'train.epohcs' is not in params.yaml (did you mean 'train.epochs'?)"),
         ("train: 3\n", "'train' must be a mapping"),

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslood.core.errors import InputError
-from sslood.core.settings import Settings
+from sslood.core.settings import Settings, autos
 from sslood.ood.kit.outputs import CHUNK, Outputs
 from sslood.ood.kit.pieces import in_pieces, pieces
 
@@ -70,7 +70,10 @@ class Detector(ABC):
         return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
-        """Learn from ID outputs; InputError if they lack a part or the head's weights, or are too few."""
+        """Learn from ID outputs; InputError if they lack a part or the head's weights, or are too few.
+
+        Raises InputError too if a setting is still "auto": `sslood.ood.kit.search` chooses it.
+        """
         source = validation if self.on_validation else train
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
@@ -133,11 +136,7 @@ class Detector(ABC):
                 )
 
     def _check_source(self, source: Outputs) -> None:
-        if auto := auto_settings(self.settings):
-            raise InputError(
-                f"{type(self).__name__}: {', '.join(auto)} must be chosen before it is fitted, found auto; "
-                "give a number, or take the value that the stage posthoc chose"
-            )
+        check_chosen(type(self).__name__, self.settings)
         self._check_parts(source)
         if self.needs_head and source.head is None:
             raise InputError(
@@ -175,9 +174,12 @@ def _tensor(array: np.ndarray, device: str) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 
-def auto_settings(settings: Settings) -> list[str]:
-    """Return the names of the settings that are still "auto"."""
-    return [field.name for field in fields(settings) if getattr(settings, field.name) == "auto"]
+def check_chosen(owner: str, settings: Any) -> None:
+    """Raise InputError if a setting is still "auto"."""
+    if names := autos(settings):
+        raise InputError(
+            f"{owner}: the setting {names[0]} is auto; give a value, or choose one (sslood.ood.kit.search)"
+        )
 
 
 def known_labels(source: Outputs) -> np.ndarray:

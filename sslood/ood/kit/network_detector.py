@@ -80,14 +80,14 @@ class NetworkDetector(ABC):
 
     A subclass states what it `reads` of a `Network`, the splits it is `fitted_on` ("train", "validation"
     of the ID set; "tuning": outliers that share no image with a test set), its `Settings`, `_fit` and
-    `_score`. `state` holds what was learned, `chosen` each choice with its source. `candidates` maps the
-    settings that list candidates to the key in `chosen` of the one that was taken.
+    `_score`. `fit` replaces settings that are "auto" by values of `space`; `chosen` holds each choice with
+    its source, `state` what was learned.
     """
 
     reads: ClassVar[tuple[Reads, ...]]
     fitted_on: tuple[str, ...] = ()
     Settings: ClassVar[type[Settings]] = NoSettings
-    candidates: ClassVar[Mapping[str, str]] = {}
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def __init__(self, settings: Any = None):
         self.settings: Any = self.Settings() if settings is None else settings

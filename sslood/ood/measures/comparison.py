@@ -73,8 +73,8 @@ def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> D
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Return p-values adjusted for their number, in their order.
 
-    Holm 1979: A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6. The
-    probability that even one true hypothesis falls below a level is at most that level.
+    Holm 1979: A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
+    The probability that even one true hypothesis falls below a level is at most that level.
     """
     values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values, kind="stable")

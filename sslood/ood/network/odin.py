@@ -5,63 +5,50 @@ ICLR 2018, arXiv:1706.02690.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.core.errors import InputError
-from sslood.core.settings import Settings, above, at_least
+from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
 from sslood.ood.kit.perturbation import best_epsilon, gradient_sign, perturb
 
 
 @dataclass(frozen=True)
 class ODINSettings(Settings):
-    """Hyperparameters of ODIN; the paper's grid of epsilons has 21 values up to 0.004."""
+    """Hyperparameters of ODIN."""
 
-    temperature: Annotated[float, above(0), "temperature of the logits; the paper uses 1000"] = 1000.0
-    epsilons: Annotated[tuple[float, ...], at_least(0), "candidates for the step, in pixels of [0, 1]"] = (
-        0.0,
-        0.0005,
-        0.001,
-        0.0014,
-        0.002,
-        0.0028,
-        0.004,
+    temperature: Annotated[float, above(0), "temperature T of the logits; the paper uses 1000"] = 1000.0
+    epsilon: Annotated[float | Auto, at_least(0), "step towards the predicted class, in pixels of [0, 1]"] = (
+        "auto"
     )
-
-    def _check(self) -> None:
-        if not self.epsilons:
-            raise InputError("epsilons must list at least one step")
 
 
 class ODIN(NetworkDetector):
     """-max_c softmax(f(x') / T) for x' = x - epsilon sign(gradient at x of CE(f(x) / T, argmax f(x))).
 
-    epsilon is the candidate with the highest AUROC for ID validation against the tuning images; a single
-    candidate needs no images.
+    Fitting replaces an epsilon that is "auto" by the value of `space` with the highest AUROC for ID
+    validation against the tuning images, the smallest of equals.
     """
 
     reads = ("gradients",)
-    fitted_on: tuple[str, ...] = ("validation", "tuning")
     Settings = ODINSettings
-    candidates = {"epsilons": "epsilon"}
+    space = {"epsilon": (0.0, 0.001, 0.002, 0.004)}  # the range of the paper's grid of 21 values
 
     def __init__(self, settings: ODINSettings | None = None):
         super().__init__(settings)
-        if len(self.settings.epsilons) == 1:
-            self.fitted_on = ()
+        if self.settings.epsilon == "auto":
+            self.fitted_on = ("validation", "tuning")
 
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress
     ) -> dict[str, np.ndarray]:
-        epsilons = self.settings.epsilons
-        if not self.fitted_on:
-            self.chosen = {"epsilon": {"value": epsilons[0], "source": "the only candidate"}}
-            return {"epsilon": np.array(epsilons[0])}
+        if self.settings.epsilon != "auto":
+            return {}
+        epsilons = self.space["epsilon"]
         inside, outside = (
             np.concatenate(
                 [
@@ -74,10 +61,11 @@ class ODIN(NetworkDetector):
         epsilon, candidates = best_epsilon(epsilons, list(inside.T), list(outside.T))
         source = "highest AUROC for ID validation against tuning"
         self.chosen = {"epsilon": {"value": epsilon, "source": source, "candidates": candidates}}
-        return {"epsilon": np.array(epsilon)}
+        self.settings = replace(self.settings, epsilon=epsilon)
+        return {}
 
     def _score(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor:
-        return self._stepped(network, batch, [float(state["epsilon"])])[0]
+        return self._stepped(network, batch, [self.settings.epsilon])[0]
 
     def _stepped(self, network: Network, batch: Tensor, epsilons: Sequence[float]) -> list[Tensor]:
         """Return the score [N] of each epsilon; the gradient is computed once, and not for 0 alone."""

@@ -22,10 +22,10 @@ class ASHSettings(Settings):
     """Hyperparameters of ASH."""
 
     variant: Annotated[
-        Literal["s", "b", "p", "auto"],
+        Literal["s", "b", "p"] | Auto,
         "s scales the features that are kept, b sets them to one value, p leaves them",
-    ] = "auto"
-    pruned: Annotated[float | Auto, inside(0, 1), "share of an image's features set to zero"] = "auto"
+    ] = "s"
+    pruned: Annotated[float | Auto, inside(0, 1), "share of an image's features set to zero"] = 0.65
 
 
 class ASH(Detector):

@@ -20,7 +20,7 @@ from sslood.ood.kit.outputs import Outputs
 class DICESettings(Settings):
     """Hyperparameters of DICE."""
 
-    dropped: Annotated[float | Auto, inside(0, 1), "share of the classifier's weights set to zero"] = "auto"
+    dropped: Annotated[float | Auto, inside(0, 1), "share of the classifier's weights set to zero"] = 0.9
 
 
 class DICE(Streaming):

@@ -18,7 +18,7 @@ from sslood.ood.kit.detector import Detector, Tensors
 class EnergySettings(Settings):
     """Hyperparameters of the free energy."""
 
-    temperature: Annotated[float | Auto, above(0), "temperature of the logits; the paper uses 1"] = "auto"
+    temperature: Annotated[float | Auto, above(0), "temperature of the logits; the paper uses 1"] = 1.0
 
 
 class Energy(Detector):

@@ -20,10 +20,10 @@ from sslood.ood.kit.detector import Detector, Tensors
 class GENSettings(Settings):
     """Hyperparameters of GEN."""
 
-    gamma: Annotated[float | Auto, above(0), "exponent; the paper uses 0.1"] = "auto"
+    gamma: Annotated[float | Auto, above(0), "exponent; the paper uses 0.1"] = 0.1
     top: Annotated[
         int | Auto, at_least(1), "number of largest probabilities summed (all, if there are fewer)"
-    ] = "auto"
+    ] = 100
 
 
 class GEN(Detector):

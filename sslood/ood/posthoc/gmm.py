@@ -25,7 +25,7 @@ class GMMSettings(Settings):
         float | Auto,
         at_least(0),
         "share of its mean eigenvalue added to the diagonal of each class's covariance",
-    ] = "auto"
+    ] = 1e-3
 
 
 class GMM(Streaming):

@@ -22,7 +22,7 @@ class KNNSettings(Settings):
 
     k: Annotated[
         int | Auto, at_least(1), "rank of the neighbour whose distance is the score, 1 = nearest"
-    ] = "auto"
+    ] = 50
 
 
 class KNN(Streaming):

@@ -22,7 +22,7 @@ class MahalanobisSettings(Settings):
 
     ridge: Annotated[
         float | Auto, at_least(0), "share of the mean eigenvalue added to the covariance's diagonal"
-    ] = "auto"
+    ] = 1e-6
 
 
 class Mahalanobis(Streaming):

@@ -24,7 +24,7 @@ class NECOSettings(Settings):
 
     share: Annotated[
         float | Auto, inside(0, 1), "share of the feature dimensions that count as principal"
-    ] = "auto"
+    ] = 0.2
 
 
 class NECO(Streaming):

@@ -23,7 +23,7 @@ from sslood.ood.nearest.bank import directions, mean_largest_product
 class NNGuideSettings(Settings):
     """Hyperparameters of NNGuide."""
 
-    k: Annotated[int | Auto, at_least(1), "number of neighbours averaged"] = "auto"
+    k: Annotated[int | Auto, at_least(1), "number of neighbours averaged"] = 10
 
 
 class NNGuide(Streaming):

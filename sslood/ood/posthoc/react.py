@@ -26,7 +26,7 @@ class ReActSettings(Settings):
         float | Auto,
         inside(0, 1),
         "share of all ID train activations below the clipping value; the paper uses 0.9",
-    ] = "auto"
+    ] = 0.9
 
 
 class ReAct(Streaming):

@@ -22,7 +22,7 @@ class ResidualSettings(Settings):
 
     share: Annotated[
         float | Auto, inside(0, 1), "share of the feature dimensions that count as principal"
-    ] = "auto"
+    ] = 0.5
 
 
 class Residual(Streaming):

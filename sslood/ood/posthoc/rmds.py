@@ -22,7 +22,7 @@ class RMDSSettings(Settings):
 
     ridge: Annotated[
         float | Auto, at_least(0), "share of the mean eigenvalue added to the diagonal of both covariances"
-    ] = "auto"
+    ] = 1e-6
 
 
 class RMDS(Streaming):

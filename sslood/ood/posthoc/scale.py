@@ -22,7 +22,7 @@ class SCALESettings(Settings):
 
     pruned: Annotated[
         float | Auto, inside(0, 1), "share of the features left out of the denominator; the paper uses 0.85"
-    ] = "auto"
+    ] = 0.85
 
 
 class SCALE(Detector):

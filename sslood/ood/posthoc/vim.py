@@ -27,7 +27,7 @@ class ViMSettings(Settings):
         float | Auto,
         inside(0, 1),
         "share of the feature dimensions that count as principal; the paper keeps half",
-    ] = "auto"
+    ] = 0.5
 
 
 class ViM(Streaming):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslood.core.errors import InputError
 from sslood.core.rows import unit_rows
-from sslood.core.settings import Settings, at_least
+from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.clusters import cluster
 from sslood.ood.geometry.covariance import (
     Covariance,
@@ -33,15 +33,15 @@ from sslood.ood.kit.outputs import Outputs
 class SSDSettings(Settings):
     """Hyperparameters of SSD."""
 
-    clusters: Annotated[int, at_least(1), "number of k-means clusters; 1 as in the paper's main results"] = 1
-    tied: Annotated[bool, "one covariance for all clusters instead of one each"] = False
-    class_conditional: Annotated[bool, "classes by label instead of k-means clusters"] = False
-    layer: Annotated[Literal["features", "projections"], "outputs that are read"] = "features"
-    covariance: Annotated[
-        Covariance, "shrinkage of the covariance: by `ridge`, or by Ledoit and Wolf's rule"
-    ] = "ridge"
+    clusters: Annotated[
+        int | Auto, at_least(1), "number of k-means clusters, 1 as in the paper's main results"
+    ] = 1
+    tied: Annotated[bool, "one covariance for all clusters instead of one for each"] = False
+    class_conditional: Annotated[bool, "the classes instead of k-means clusters"] = False
+    layer: Annotated[Literal["features", "projections"], "output of the model that is read"] = "features"
+    covariance: Annotated[Covariance | Auto, "how a covariance is regularised"] = "ridge"
     ridge: Annotated[
-        float, at_least(0), "share of the mean eigenvalue added to the covariance's diagonal"
+        float | Auto, at_least(0), "share of the mean eigenvalue added to the diagonal, for covariance ridge"
     ] = 1e-6
 
 
@@ -110,7 +110,16 @@ def assigned(settings: SSDSettings, train: Outputs, standard: Standard, seed: in
         return class_labels(train)
     if settings.clusters == 1:
         return np.zeros(len(rows), np.int64)
-    return cluster(standard(rows), settings.clusters, seed, train.name)
+    return cluster(standard(rows), chosen_clusters(settings), seed, train.name)
+
+
+def chosen_clusters(settings: SSDSettings) -> int:
+    """Return the cluster count; InputError if it is "auto"."""
+    if settings.clusters == "auto":
+        raise InputError(
+            "SSD: the setting clusters is auto; give a value, or choose one"
+        )
+    return settings.clusters
 
 
 def fit_state(settings: SSDSettings, train: Outputs, standard: Standard, groups: np.ndarray) -> Arrays:

@@ -143,7 +143,7 @@ def content(folder, out):
 def test_killed_at_a_random_moment_and_resumed_gives_equal_bytes(root, folder):
     status, said, err = finish(start(root, folder, "simclr", "whole", epochs=20))
     assert status == 0, err
-    assert said.startswith("wrote whole.safetensors: simclr after 20 epochs")
+    assert said.startswith("Wrote whole.safetensors: simclr after 20 epochs")
     saved = folder / "scratch" / "pretrain-simclr-0.pt"
     assert not saved.exists()
     killed = start(root, folder, "simclr", "resumed", epochs=20)

@@ -210,7 +210,7 @@ def test_torchrun_writes_the_files_once(root, tmp_path, monkeypatch):
             cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count(f"wrote {out}.safetensors: simclr after 2 epochs") == 1
+        assert done.stdout.count(f"Wrote {out}.safetensors: simclr after 2 epochs") == 1
     one, two = (content(tmp_path, out)[1].decode().splitlines() for out in ("one", "two"))
     for mine, theirs in zip(one[1:], two[1:], strict=True):
         numbers = [[float(word or 0) for word in row.split(",")] for row in (mine, theirs)]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import torch
 
 from sslood.ood.nearest import bank as bank_module
