@@ -28,7 +28,7 @@ from sslood.nets.networks.files import load_model
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")
     views = checked(Recipe, read_section(recipe), recipe)
-    network, card = load_model(model, machine().device)
+    network, card = load_model(model, machine(settings.precision).device)
     check_fits(card, read_metadata(f"{sets_dir}/{id_name}.safetensors", kind="set"), model)
     plan = {"settings": settings, "recipe": views, "seed": seed, "where": model}
     tensors, contents = embed_sets(network, card, read_section(sets), sets_dir, id_name, **plan)

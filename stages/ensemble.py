@@ -38,7 +38,7 @@ def main(backbone, members, id_name, sets, folder, out_results, out_scores, **va
     plan = [(id_name, "validation"), (tuning, "validation"), *((name, "test") for name in (id_name, *roles))]
     read = [read_split(folder, *item) for item in plan]
     images, metas = [part for part, _ in read], [meta for _, meta in read]
-    device = machine().device
+    device = machine(settings.precision).device
     ensemble, seed = load_members(members, metas, device, settings.precision)
     tests = {name: part for (name, _), part in zip(plan[2:], images[2:], strict=True)}
     total = sum(map(len, images)) * len(ensemble)

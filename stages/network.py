@@ -25,10 +25,9 @@ from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import NetworkSettings, checked_network
 
 NETWORK = classes_in(network, NetworkDetector)
-FORMERLY = {"odin.epsilons": "write odin.epsilon, a number or `auto`"}
 
 
-@click.command(cls=StageCommand, formerly=FORMERLY)
+@click.command(cls=StageCommand)
 @click.option("--model", required=True, help="Model file.")
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the section with the sets and their roles.")
@@ -42,7 +41,7 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     kinds = read_detectors(NETWORK, detectors, values)
     settings = read_settings(NetworkSettings, values, where="network")
     roles, tuning = roles_of(read_section(sets), id_name, sets)
-    loaded, card = load_model(model, machine().device)
+    loaded, card = load_model(model, machine(settings.precision).device)
     loaded.to(dtype_of(settings.precision))
     splits = {part: (id_name, part) for part in ("train", "validation")} | {"tuning": (tuning, "validation")}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}

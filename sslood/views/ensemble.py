@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from sslood.core.batches import batches, normalised
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, above, at_least
-from sslood.data.images.batches import batches, normalised
 from sslood.ood.kit.network_detector import BATCH
 from sslood.ood.kit.perturbation import Forward, choose_epsilon, gradient_sign, perturb
 

@@ -93,7 +93,8 @@ def test_the_installed_scorer_decides_as_the_one_here(installed, tmp_path):
     write_sets(tmp_path)
     images = load_tensors(tmp_path / "digits.safetensors")[0]
     path = write_encoder(tmp_path / "scratch-0.safetensors")
-    model, metadata = load_model(path)
+    model, card = load_model(path)
+    metadata = card.metadata()
     parts = {}
     for split in ("train", "validation"):
         arrays = extract(model, batches(images[f"{split}.images"], 256), mean=[0.3], std=[0.37])

@@ -18,7 +18,7 @@ from sslood.ood.measures.metrics import ood_metrics
 from sslood.views.network_view import open_model
 from stages import embed, network, posthoc, ssd, stochastic
 from tests.kit.registries import DETECTORS
-from tests.kit.small import call, model_metadata, write_params, write_sets
+from tests.kit.small import call, model_card, write_params, write_sets
 
 OOD = ("heldout", "noise")
 FITTED_ON_VALIDATION = ("kl_matching", "temperature_scaling", "gram")
@@ -68,7 +68,7 @@ def write_models(folder):
     changes = {"classifier": {"head_classes": list(range(8))}, "stochastic": {"stochastic": law}}
     for name, modules in {"classifier": classifier, "stochastic": encoder}.items():
         model = folder / f"{name}-0.safetensors"
-        save_model(model, modules, model_metadata(name=name, **changes[name]))
+        save_model(model, modules, model_card(name=name, **changes[name]))
         assert not call(
             embed.main, model=model, sets=f"{folder}/params.yaml:sets", sets_dir=folder, id="digits", seed=0,
             batch_size=256, recipe=f"{folder}/params.yaml:augment.shots", shots=2, copies=1,

@@ -62,9 +62,9 @@ def write_model(folder, name, **changes):
 def test_rotation_prediction_leaves_its_head_in_the_model_file(folder):
     with seeded(0):
         backbone = build_backbone("resnet-8-4", channels=1)
-        objective = Rotation(backbone, Rotation.Constants(), classes=8)
-    modules = {"backbone": backbone, **objective.exported()}
-    save_model(folder / "r.safetensors", modules, model_card(**objective.described()))
+        objective = Rotation(backbone, Rotation.Settings(), classes=8)
+    modules = {"backbone": backbone, **objective.saved_modules()}
+    save_model(folder / "r.safetensors", modules, model_card(**objective.metadata()))
     model, _ = load_model(folder / "r.safetensors")
     opened = open_model(model, mean=[0.3], std=[0.4], device="cpu")
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))

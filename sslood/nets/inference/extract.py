@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from sslood.core.batches import batches as batches
+from sslood.core.batches import normalised
 from sslood.core.errors import InputError
 from sslood.core.precision import Precision, autocast, dtype_of
 from sslood.core.rounding import on_grid
-from sslood.data.images.batches import batches as batches
-from sslood.data.images.batches import normalised
 from sslood.nets.networks.model import Model
 
 Arrays = dict[str, np.ndarray]
@@ -50,11 +50,13 @@ def extract(
             with autocast(device, precision):
                 result = outputs(model, batch)
             for key, value in result.items():
-                parts.setdefault(key, []).append(value.float().cpu().numpy())
+                parts.setdefault(key, []).append(value.to(model.dtype).cpu().numpy())
     if not parts:
         raise InputError("a split without images cannot be embedded; write the set again")
     arrays = {key: np.concatenate(value) for key, value in parts.items()}
-    return {key: on_grid(values) for key, values in arrays.items()} if precision == "float64" else arrays
+    if precision == "float64":
+        arrays = {key: on_grid(values) for key, values in arrays.items()}
+    return {key: values.astype(np.float32, copy=False) for key, values in arrays.items()}
 
 
 def check_finite(arrays: Arrays, *, model: str, where: str) -> None:

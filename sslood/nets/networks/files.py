@@ -26,13 +26,11 @@ def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCa
     Floating tensors are stored as float32. The reference of the written card is computed here, from the
     weights as they are stored. Raises InputError if the modules are not those that the card describes.
     """
-    arrays = {}
-    for name, module in modules.items():
-        for key, value in module.state_dict().items():
-            value = value.detach().cpu()
-            arrays[f"{name}.{key}"] = (
-                (value.float() if value.is_floating_point() else value).contiguous().numpy()
-            )
+    arrays = {
+        f"{name}.{key}": (value.float() if value.is_floating_point() else value).cpu().contiguous().numpy()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
     model = _rebuilt(arrays, card, path)
     card = card.replace(reference=reference_answer(model, card))
     save_tensors(path, arrays, kind="model", metadata=card.metadata())

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sslood.core.batches import normalise
 from sslood.core.precision import Precision, dtype_of
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import Recipe, apply_draws, draw
-from sslood.data.images.resident import normalise
 from sslood.nets.training.compiling import Compiled
 from sslood.nets.training.ranks import ranks, share
 

@@ -5,7 +5,7 @@ Liang, Li and Srikant, "Enhancing the Reliability of Out-of-distribution Image D
 Leave-out Classifiers", arXiv:1809.03576.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def perturb(images: Tensor, sign: Tensor, epsilon: float, std: Sequence[float]) 
 
 
 def choose_epsilon(
-    epsilons: Sequence[float], inside: Sequence[np.ndarray], outside: Sequence[np.ndarray]
+    epsilons: Sequence[float], inside: Iterable[np.ndarray], outside: Iterable[np.ndarray]
 ) -> tuple[float, dict[str, float]]:
     """Return (the epsilon with the highest AUROC, the smallest of equals; AUROC of each candidate).
 
