@@ -4,8 +4,9 @@ import torch
 
 from sslood.core.files import load_tensors, save_tensors
 from sslood.data.images.augment import Recipe
+from sslood.data.images.batches import batches
 from sslood.nets.inference.embed import copies_of, shot_pool
-from sslood.nets.inference.extract import batches, extract
+from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model, save_model
 from sslood.nets.networks.heads import build_head, build_projector

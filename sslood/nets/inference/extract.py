@@ -8,8 +8,7 @@ import torch
 from sslood.core.errors import InputError
 from sslood.core.precision import Precision, autocast, dtype_of
 from sslood.core.rounding import on_grid
-from sslood.data.images.batches import batches as batches
-from sslood.data.images.batches import normalised
+from sslood.data.images.batches import batches, normalised
 from sslood.nets.networks.model import Model
 
 Arrays = dict[str, np.ndarray]
