@@ -25,10 +25,9 @@ from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import NetworkSettings, checked_network
 
 NETWORK = classes_in(network, NetworkDetector)
-FORMERLY = {"odin.epsilons": "write odin.epsilon, a number or `auto`"}
 
 
-@click.command(cls=StageCommand, formerly=FORMERLY)
+@click.command(cls=StageCommand)
 @click.option("--model", required=True, help="Model file.")
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the section with the sets and their roles.")

@@ -22,10 +22,9 @@ from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.kit.results import Results
 
 DETECTORS = classes_in(posthoc, Detector)
-FORMERLY = {"search": "write `auto` for each setting that is to be chosen, and a value for the others"}
 
 
-@click.command(cls=StageCommand, formerly=FORMERLY)
+@click.command(cls=StageCommand)
 @click.option(
     "--embeddings", required=True, type=click.Path(path_type=Path), help="Folder of embeddings files."
 )

@@ -19,10 +19,8 @@ from sslood.ood.kit.results import Results, outputs_to_test, score_sets
 from sslood.ood.ssd.selection import SOURCE, select_settings
 from sslood.ood.ssd.ssd import Ssd, SsdSettings
 
-FORMERLY = {"select": "write `auto` for clusters, covariance or ridge to choose them by ID validation"}
 
-
-@click.command(cls=StageCommand, formerly=FORMERLY)
+@click.command(cls=StageCommand)
 @click.option(
     "--embeddings", required=True, type=click.Path(path_type=Path), help="Folder of embeddings files."
 )

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from sslood.core.errors import InputError, out_of_memory
+from sslood.core.renamed import renamed
 
 PATIENCE = 3.0  # seconds within which the processes of one run fail
 LOST = "another process of this run ended; run the same command again to go on"
@@ -92,7 +93,7 @@ class Command(click.Command):
     def __init__(self, *args: Any, formerly: Mapping[str, str] | None = None, **kwargs: Any):
         """formerly: options that were renamed or removed, name -> what to write now; for messages."""
         super().__init__(*args, **kwargs)
-        self.formerly = {f"--{name}": now for name, now in (formerly or {}).items()}
+        self.formerly = dict(formerly or {})
         module = sys.modules.get(getattr(self.callback, "__module__", ""))
         if module is not None and module.__doc__:
             self.help = as_help(module.__doc__)
@@ -102,13 +103,17 @@ class Command(click.Command):
 
     def usage_message(self, error: click.UsageError) -> str:
         """Return the sentence for a wrong option."""
-        name = getattr(error, "option_name", None) or ""
-        now = self.formerly.get(name) or self.formerly.get(name.replace("--no-", "--"))
-        return f"{name} is gone: {now}{self.hint}" if now else f"{error.format_message()}{self.hint}"
+        option = (getattr(error, "option_name", None) or "").removeprefix("--")
+        now = self.now(option) or self.now(option.removeprefix("no-"))
+        return f"--{option} is gone: {now}{self.hint}" if now else f"{error.format_message()}{self.hint}"
+
+    def now(self, option: str) -> str:
+        """Return what to write instead of an option of an earlier version, or nothing."""
+        return self.formerly.get(option, "")
 
 
 class StageCommand(Command):
-    """A command of dvc.yaml, whose options come from the params."""
+    """A command of dvc.yaml, whose options come from the params: from the section of its name, or the top."""
 
     hint = " (options come from the stage's section in params.yaml)"
 
@@ -118,6 +123,10 @@ class StageCommand(Command):
         if self.help and name.startswith("stages.") and "    python -m" not in self.help:
             name = name.removeprefix("stages.")
             self.help += f"\n\n\b\nExample, with the options that params.yaml gives:\n    dvc repro {name}"
+
+    def now(self, option: str) -> str:
+        section = _module_name(self.callback).rpartition(".")[2]
+        return super().now(option) or renamed(f"{section}.{option}") or renamed(option)
 
 
 def _module_name(function: Any) -> str:

@@ -75,9 +75,10 @@ def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ssd: {select: true}\n", "key 'ssd.select' is not in params.yaml; write `auto` for clusters"),
+        ("ssd: {select: true}\n", "'ssd.select' is gone: write `auto` for clusters"),
         ("trian: {epochs: 3}\n", "key 'trian' is not in params.yaml (did you mean 'train'?)"),
         ("train: {epohcs: 3}\n", "key 'train.epohcs' is not in params.yaml (did you mean 'train.epochs'?)"),
+        ("posthoc: {search: true}\n", "profile.yaml: 'posthoc.search' is gone: write `auto`"),
         ("train: 3\n", "'train' must be a mapping"),
         ("id: {a: 3}\n", "'id' must be a value"),
         ("train: [", "not valid YAML"),
