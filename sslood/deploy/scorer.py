@@ -18,7 +18,7 @@ import torch
 from sslood.core.errors import InputError
 from sslood.core.files import atomic, load_tensors, save_tensors
 from sslood.data.sets.images import SUFFIXES, read_image, to_array
-from sslood.data.sets.readers import list_images
+from sslood.data.sets.tree import list_images
 from sslood.deploy.calibrated import Calibrated, Given, pack, unpack
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import batches, extract
