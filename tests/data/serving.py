@@ -53,9 +53,12 @@ class Handler(BaseHTTPRequestHandler):
             pass
 
     def file(self):
-        """Serve a file with ranges. Kinds: broken drops the line halfway on the first visit, dead always; plain
-        is broken and does no ranges; changed is broken and had another content on the first visit; short, long
-        and liar lie about the length; labelled calls the file encoded."""
+        """Serve a file with ranges.
+
+        Kinds: broken drops the line halfway on the first visit, dead always; plain is broken and does no
+        ranges; changed is broken and had another content on the first visit; short, long and liar lie about
+        the length; labelled calls the file encoded.
+        """
         body = self.server.bodies.get(self.path.rsplit("/", 1)[-1], BODY)
         body = bytes(len(body)) if self.kind == "changed" and self.visits == 1 else body
         start, asked = 0, self.headers.get("Range")

@@ -128,7 +128,7 @@ def download(address: str, target: Path, file: Published) -> Sums:
     """Fetch `address` to `target` and return its digests; go on where a broken connection stopped.
 
     Half a file never gets the name. With a published checksum the half file of an earlier run is used again,
-    whatever its version: if the checksum of what grew from it is wrong, the file is fetched once more from the
+    whatever its version: if the checksum of the whole is then wrong, the file is fetched once more from the
     start. Raises InputError, requests' errors, or OSError of the disk.
     """
     part = target.with_name(f"{target.name}.part")
