@@ -18,7 +18,7 @@ def blas_threads(numbers: int) -> threadpool_limits:
 def scipy_on_one_thread() -> AbstractContextManager:
     """Context in which the BLAS that scipy brings along has one thread, and numpy's keeps all.
 
-    scipy's optimisers use theirs only for sums over the parameters, and its idle threads spin, which keeps the
+    scipy's optimisers use theirs only for sums over the parameters, and its idle threads spin, keeping the
     cores from numpy's: a logistic regression then takes 1.7 to 2 times as long on two cores.
     """
     return _pools_of_scipy().limit(limits=1, user_api="blas")
