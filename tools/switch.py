@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from sslood.cli.command import StageCommand
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
-from sslood.data.sets.source import with_sources
+from sslood.data.sets.source import source_named, with_sources
 from tools.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
@@ -86,12 +86,14 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
 
 
 def need_sources(sets: Mapping, id_name: str, where: str) -> None:
-    """Raise InputError, saying what to write, for entries of `sets` from before they named their source."""
+    """Raise InputError, saying what to write, for entries of `sets` whose source is missing or unknown."""
     now = with_sources(sets, id_name)
     old = [name for name, entry in sets.items() if "source" not in (entry or {})]
     if old:
         texts = [f"{name}: {{{', '.join(f'{k}: {v}' for k, v in now[name].items())}}}" for name in old]
         raise InputError(f"{where}: an entry of `sets` names its source now; write `{'`, `'.join(texts)}`")
+    for name, entry in sets.items():
+        source_named(str(entry["source"]), f"{where}: sets.{name}")
 
 
 def _in_place_of(old, new):

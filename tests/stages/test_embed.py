@@ -9,6 +9,7 @@ from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model, save_model
 from sslood.nets.networks.heads import build_head, build_projector
 from sslood.ood.kit.outputs import Head
+from sslood.roles.roles import record_role
 from stages.embed import main
 from tests.kit.small import call, digit_images, model_metadata, write_params, write_sets
 
@@ -68,8 +69,8 @@ def test_every_set_is_embedded_as_its_role_asks(run, capsys):
     assert {name: array.shape for name, array in tensors.items()} == expected
     assert all(array.dtype in (np.float32, np.int64) for array in tensors.values())
     assert metadata["model"] == "both" and metadata["seed"] == 0 and metadata["id"] == "digits"
-    assert metadata["sets"]["heldout"] == {"role": "near", "splits": {"test": heldout}}
-    assert metadata["sets"]["corruptions"] == {"role": "tuning", "splits": {"validation": 100}}
+    assert metadata["sets"]["heldout"] == {"splits": {"test": heldout}, **record_role("near")}
+    assert metadata["sets"]["corruptions"] == {"splits": {"validation": 100}, **record_role("tuning")}
     assert metadata["model_metadata"]["arch"] == "resnet-8-4" and len(metadata["classes"]) == 8
 
 

@@ -13,7 +13,7 @@ from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.data.images.augment import Recipe, augment
 from sslood.nets.inference.extract import Arrays, batches, check_batch_invariance, check_finite, extract
 from sslood.nets.networks.files import Model, check_fits
-from sslood.roles.roles import ROLES, names_of_roles
+from sslood.roles.roles import ROLES, names_of_roles, record_role
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def embed_sets(
         if ROLES[role].is_ood:
             found.update(_shots(model, tensors, name, options, recipe, seed, preprocessing))
         counts = {split: len(tensors[f"{split}.images"]) for split in splits}
-        described[name] = {"role": role, "splits": counts}
+        described[name] = {"splits": counts, **record_role(role)}
     return found, described
 
 
