@@ -11,8 +11,8 @@ from torch import nn
 
 from sslood.core.errors import InputError
 from sslood.nets.networks.build import build_backbone, seeded
-from sslood.nets.networks.files import Model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.ood.kit.network_detector import BATCH, Network
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.network.gram import Gram, GramSettings, gram_rows
