@@ -23,10 +23,9 @@ import torch
 
 from benchmarks.learning import objective_run
 from sslood.core.machine import Machine, machine
-from sslood.data.images.augment import draw
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.selfsup.pretraining import Pretraining
-from sslood.nets.training.optimisers import build_optimiser
+from sslood.nets.training.engine import Engine
 from tests.kit.registries import OBJECTIVES
 
 STEPS = 3  # of the comparison with the CPU
@@ -47,53 +46,47 @@ LARGE = Form("resnet18", 32, 512, 20, 9)
 SMALL = Form("resnet-8-4", 16, 64, 2, 3)
 
 
-def build(name: str, form: Form, here: Machine, profile: str, **changes) -> Pretraining:
-    """Return a run of an objective on random images, its optimiser ready, with the profile's constants."""
+def build(
+    name: str, form: Form, here: Machine, profile: str, **changes: object
+) -> tuple[Pretraining, Engine]:
+    """Return a run of an objective on random images and its engine, with the profile's constants."""
     images = np.random.default_rng(0).integers(0, 256, (4 * form.batch, 3, form.size, form.size), np.uint8)
     data = ResidentSet(images, np.arange(len(images)) % 10, here.device)
-    settings = {"batch_size": form.batch, "accumulate": 1, "knn_every": 0, **changes}
+    settings = {"batch_size": form.batch, "accumulate": 1, "knn_every": 0, "precision": "bf16", **changes}
     about = {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}
-    run = objective_run(name, form.architecture, profile, settings, [data, data], about, here)
-    t = run.training
-    run.optimiser = build_optimiser(
-        t.optimiser,
-        run.modules,
-        lr=t.lr,
-        weight_decay=t.weight_decay,
-        momentum=t.momentum,
-        nesterov=t.nesterov,
-    )
-    run.modules.train()
-    run.objective.before_epoch(1, torch.Generator(here.device).manual_seed(0))
-    return run
+    task = objective_run(name, form.architecture, profile, settings, [data, data], about, here)
+    engine = task.engine()
+    task.begin_epoch(1)
+    return task, engine
 
 
 def stepped(name: str, form: Form, here: Machine) -> tuple[list[float], torch.Tensor]:
     """Return the losses and the weights of a few steps whose draws all come from the CPU."""
-    run = build(name, replace(form, batch=64), here, "objectives", lr=0.01, optimiser="sgd", warmup_epochs=0)
-    drawn = torch.Generator().manual_seed(0)
+    settings = {"lr": 0.01, "optimiser": "sgd", "warmup_epochs": 0, "precision": "float32"}
+    task, engine = build(name, replace(form, batch=64), here, "objectives", **settings)
+    generator = torch.Generator().manual_seed(0)
     shape = (64, 3, form.size, form.size)
     losses = []
-    run.objective.before_epoch(1, drawn)
+    task.objective.before_epoch(1, generator)
     for step in range(STEPS):
-        views = [torch.randn(shape, generator=drawn).to(here.device) for _ in range(run.objective.views)]
+        views = [torch.randn(shape, generator=generator).to(here.device) for _ in range(task.objective.views)]
         labels = (torch.arange(64) % 10).to(here.device)
-        run.objective.before_batch(64)
-        if hasattr(run.objective, "noise"):  # a stochastic objective's
-            run.objective.noise = run.objective.noise.to(here.device)
-        run.optimiser.zero_grad()
-        loss, _ = run.objective(run.backbone, views, labels)
+        task.objective.before_batch(64)
+        if hasattr(task.objective, "noise"):  # a stochastic objective's
+            task.objective.noise = task.objective.noise.to(here.device)
+        engine.optimiser.zero_grad()
+        loss, _ = task.objective(task.backbone, views, labels)
         loss.backward()
-        run.optimiser.step()
-        run.objective.after_step(run.backbone, step, 100)
+        engine.optimiser.step()
+        task.objective.after_step(task.backbone, step, 100)
         losses.append(loss.item())
-    return losses, torch.cat([weight.detach().cpu().flatten() for weight in run.modules.parameters()])
+    return losses, torch.cat([weight.detach().cpu().flatten() for weight in task.modules.parameters()])
 
 
 def compare(form: Form, here: Machine) -> None:
     """Print how far the device is from the CPU, objective by objective."""
     print(f"{STEPS} steps in float32 on {here.device} and on the CPU, {form.architecture}")
-    plain = replace(here, bf16=False, compile=False)
+    plain = replace(here, compile=False)
     for name in sorted(set(OBJECTIVES) - {"scratch"}):
         mine = stepped(name, form, plain)
         theirs = stepped(name, form, replace(plain, device=torch.device("cpu")))
@@ -104,7 +97,7 @@ def compare(form: Form, here: Machine) -> None:
 
 def seconds(step: Callable[[], object], form: Form, here: Machine) -> list[float]:
     """Return the seconds of a step in each block, after one block that is not counted."""
-    found = []
+    times = []
     for block in range(form.blocks + 1):
         _wait(here)
         start = time.perf_counter()
@@ -112,8 +105,8 @@ def seconds(step: Callable[[], object], form: Form, here: Machine) -> list[float
             step()
         _wait(here)
         if block:
-            found.append((time.perf_counter() - start) / form.block)
-    return found
+            times.append((time.perf_counter() - start) / form.block)
+    return times
 
 
 def _wait(here: Machine) -> None:
@@ -124,24 +117,18 @@ def _wait(here: Machine) -> None:
 def timed(name: str, form: Form, here: Machine) -> dict[str, float]:
     """Return views a second, their spread, and the share of a step that the augmentation takes."""
     torch.compiler.reset()  # graphs of the objective before would count against the limit of this one
-    run = build(name, form, here, "cifar10" if form is LARGE else "objectives")
-    generator = torch.Generator(here.device).manual_seed(0)
-    index = next(run.data.epoch_batches(0, 0, form.batch))
-    batch = run.data.images[index], run.data.labels[index]
-
-    def step():
-        run._step(0, iter([batch]), generator)
-
-    whole = seconds(step, form, here)
-    frozen = run._view(batch[0], draw(form.batch, generator), run.recipes[0]).clone()
-    run._view = lambda images, draws, recipe: frozen
-    without = statistics.median(seconds(step, form, here))
+    task, engine = build(name, form, here, "cifar10" if form is LARGE else "objectives")
+    index = next(task.data.epoch_batches(0, 0, form.batch))
+    whole = seconds(lambda: engine.step(0, task.batches(iter([index]))), form, here)
+    views, labels = next(task.batches(iter([index])))
+    frozen = [view.clone() for view in views], labels
+    without = statistics.median(seconds(lambda: engine.step(0, iter([frozen])), form, here))
     middle = statistics.median(whole)
-    views = form.batch * run.objective.views
+    count = form.batch * task.objective.views
     return {
-        "views": views / middle,
-        "low": views / max(whole),
-        "high": views / min(whole),
+        "views": count / middle,
+        "low": count / max(whole),
+        "high": count / min(whole),
         "share": max(0.0, 1 - without / middle),
     }
 
@@ -157,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     where = torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else "CPU"
-    print(f"{where}: {form.architecture}, {form.size} px, batch {form.batch}, bf16 {here.bf16}, ", end="")
+    print(f"{where}: {form.architecture}, {form.size} px, batch {form.batch}, bf16, ", end="")
     print(f"compile {here.compile}, n = {form.blocks} blocks of {form.block} steps")
     for name in ("simclr", "byol", "dino"):
         row = timed(name, form, here)

@@ -11,7 +11,7 @@ profiles/cifar10.yaml. The bank is the training images, the queries are test ima
 20 (200 with --gpu, as in lightly's table, which has SimCLR at .848, Barlow Twins .842, BYOL .869, DINO .840
 after 200 epochs). The gain is over the untrained encoder of the same seed, z the gain in units of its
 standard error on the same test images (McNemar's, the smallest of the seeds: above 3 it is no accident).
-Seconds are those of the training alone; they compare objectives on one machine. SSLOOD_PRECISION=bf16 and
+Seconds are those of the training alone; they compare objectives on one machine. --precision bf16 and
 SSLOOD_COMPILE=1 show what they do to the accuracy.
 """
 
@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
@@ -28,9 +29,11 @@ import yaml
 
 from sslood.core.files import load_tensors
 from sslood.core.machine import Machine, machine
+from sslood.core.precision import Precision
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.build import build_backbone, seeded
-from sslood.nets.selfsup.pretraining import Pretraining, recipes_of, settings_of
+from sslood.nets.selfsup.pretraining import Pretraining
+from sslood.nets.selfsup.settings import recipes_of, settings_of
 from sslood.nets.training.watch import KNN_TEMPERATURE, knn_labels, linear_accuracy
 from stages.download import main as download
 from tests.kit.registries import OBJECTIVES, objective_class
@@ -41,7 +44,7 @@ FIRST = ("scratch", "supce", "simclr")  # a table that is cut short has a contro
 
 @dataclass(frozen=True)
 class Form:
-    """Network, pixels, images a split (0 = all), profile of the constants, neighbours, and own settings."""
+    """Network, pixels, images per split (0 = all), profile of the constants, neighbours, own settings."""
 
     architecture: str
     size: int
@@ -83,11 +86,12 @@ def train(name: str, form: Form, tensors: dict, meta: dict, seed: int) -> Row:
     start = time.perf_counter()
     run.run(None)
     seconds = time.perf_counter() - start
-    views = run.steps * run.images * run.training.epochs * run.objective.views
+    steps = len(sets[0]) // run.settings.batch_size * run.settings.epochs * run.objective.trains
+    views = steps * run.settings.batch_size * run.objective.views
     bank, queries = run.features(sets[0]), run.features(sets[2])
-    found = knn_labels(bank, sets[0].labels, queries, k=form.k, temperature=KNN_TEMPERATURE)
+    guesses = knn_labels(bank, sets[0].labels, queries, k=form.k, temperature=KNN_TEMPERATURE)
     linear = linear_accuracy(bank, sets[0].labels, queries, sets[2].labels)
-    return Row((found == sets[2].labels).cpu().numpy(), linear, seconds, views / seconds)
+    return Row((guesses == sets[2].labels).cpu().numpy(), linear, seconds, views / seconds)
 
 
 def prepare(
@@ -123,11 +127,11 @@ def objective_run(
     section = {key: value for key, value in own["objectives"][name].items() if key not in changes}
     kind = objective_class(name)
     shared = {**base["pretrain"], **own.get("pretrain", {}), **changes}
-    training, constants = settings_of(shared, section, kind.Constants, name)
+    training, own_settings = settings_of(shared, section, kind.Settings, name)
     recipes = recipes_of(cifar["augment"]["pretrain"], "cifar10", section.get("augment"), f"{profile}:{name}")
     with seeded(seed):
         backbone = build_backbone(architecture, channels=3)
-        method = kind(backbone, constants, classes=10)
+        method = kind(backbone, own_settings, classes=10)
     return Pretraining(
         name, backbone, method, training, recipes, *sets,
         mean=about["mean"], std=about["std"], seed=seed, machine=here,
@@ -161,11 +165,14 @@ def standardised(right: np.ndarray, control: np.ndarray) -> float:
 @click.option("--gpu", is_flag=True, help="ResNet-18, all images, 200 epochs.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the form's number of epochs.")
-def main(objectives: tuple[str, ...], gpu: bool, seeds: int, epochs: int | None) -> None:
+@click.option("--precision", type=click.Choice(get_args(Precision)), help="Instead of the profile's.")
+def main(
+    objectives: tuple[str, ...], gpu: bool, seeds: int, epochs: int | None, precision: Precision | None
+) -> None:
     """Train and print a line per objective, as soon as it is known."""
     form = LARGE if gpu else SMALL
-    if epochs:
-        form = replace(form, changes={**form.changes, "epochs": epochs})
+    given = {"epochs": epochs, "precision": precision}
+    form = replace(form, changes={**form.changes, **{key: value for key, value in given.items() if value}})
     wanted = objectives or (*FIRST, *sorted(set(OBJECTIVES) - set(FIRST)))
     with tempfile.TemporaryDirectory() as folder:
         tensors, meta = image_set(folder, "cifar10", "id", form.size, form.limit)

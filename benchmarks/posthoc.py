@@ -30,6 +30,13 @@ SPLITS = [  # set, role, split, images, shift of the features
 ]
 
 
+# in place of auto: the stage is measured without a search
+FIXED = {"energy.temperature": 1.0, "gen.gamma": 0.1, "gen.top": 100, "knn.k": 50, "nnguide.k": 10}
+FIXED |= {"mahalanobis.ridge": 1e-6, "rmds.ridge": 1e-6, "gmm.ridge": 1e-3, "react.quantile": 0.9}
+FIXED |= {"residual.share": 0.5, "vim.share": 0.5, "neco.share": 0.2}
+FIXED |= {"ash.variant": "s", "ash.pruned": 0.65, "scale.pruned": 0.85, "dice.dropped": 0.9}
+
+
 def write(folder: Path) -> None:
     """Write FOLDER/made.safetensors, embeddings of a model that does not exist."""
     random, tensors = np.random.default_rng(0), {}
@@ -55,9 +62,8 @@ def options(params: str) -> list[str]:
     found = []
     for key, value in read_section(f"{params}:posthoc").items():
         if isinstance(value, dict):
-            found += [part for name, item in value.items() for part in (f"--{key}.{name}", str(item))]
-        elif key == "search":
-            found.append("--no-search")  # the settings as they stand
+            for name, item in value.items():
+                found += [f"--{key}.{name}", str(FIXED.get(f"{key}.{name}", item))]
         else:
             values = value if isinstance(value, list) else [value]
             found += [part for item in values for part in (f"--{key}", str(item))]

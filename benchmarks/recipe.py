@@ -15,7 +15,6 @@ H100: 3 times.
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import click
 import numpy as np
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks import gpu
 from sslood.core.machine import Machine, machine
+from sslood.core.precision import Precision, autocast
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.heads import build_projector
 
@@ -58,14 +58,14 @@ def batches(form: gpu.Form, here: Machine, workers: int) -> Iterator[list[Tensor
             yield [view.to(here.device, non_blocking=True) for view in views]
 
 
-def theirs(form: gpu.Form, here: Machine, workers: int) -> Callable[[], object]:
-    """Return a step of lightly's recipe; with bf16 autocast and channels last where `here` has bf16."""
+def theirs(form: gpu.Form, here: Machine, workers: int, precision: Precision) -> Callable[[], object]:
+    """Return a step of lightly's recipe; with autocast and channels last where the precision is bf16."""
     from lightly.loss.ntx_ent_loss import NTXentLoss
 
     with seeded(0):
         backbone = build_backbone(form.architecture, channels=3)
         head = build_projector(backbone.feature_dim, (512, 128), batch_norm=False)
-    layout = torch.channels_last if here.bf16 else torch.contiguous_format
+    layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
     network = nn.Sequential(backbone, head).to(here.device, memory_format=layout).train()
     optimiser = torch.optim.SGD(
         network.parameters(), lr=0.06 * form.batch / 128, momentum=0.9, weight_decay=5e-4
@@ -74,7 +74,7 @@ def theirs(form: gpu.Form, here: Machine, workers: int) -> Callable[[], object]:
 
     def step() -> None:
         views = [view.contiguous(memory_format=layout) for view in next(source)]
-        with here.autocast():
+        with autocast(here.device, precision):
             z1, z2 = (network(view) for view in views)
         loss = criterion(z1.float(), z2.float())
         optimiser.zero_grad()
@@ -86,17 +86,16 @@ def theirs(form: gpu.Form, here: Machine, workers: int) -> Callable[[], object]:
 
 def ours(form: gpu.Form, here: Machine) -> Callable[[], object]:
     """Return a step of the stage `pretrain` with the settings of the profile cifar10."""
-    run = gpu.build("simclr", form, here, "cifar10")
-    generator = torch.Generator(here.device).manual_seed(0)
+    task, engine = gpu.build("simclr", form, here, "cifar10")
 
     def source() -> Iterator:
         epoch = 0
         while True:
-            yield from run.data.batches(run.data.epoch_batches(0, epoch, form.batch))
+            yield from task.batches(engine.indices(epoch))
             epoch += 1
 
-    images = source()
-    return lambda: run._step(0, images, generator)
+    views = source()
+    return lambda: engine.step(0, views)
 
 
 @click.command()
@@ -108,11 +107,10 @@ def main(small: bool, workers: int) -> None:
     if here.device.type != "cuda" and not small:
         sys.exit("benchmarks.recipe: no CUDA device; try it with --small")
     form = gpu.SMALL if small else gpu.LARGE
-    full = replace(here, bf16=False, compile=False)
     rows = {
         "this pipeline": ours(form, here),
-        f"lightly, {workers} workers, float32": theirs(form, full, workers),
-        f"lightly, {workers} workers, bf16": theirs(form, replace(full, bf16=True), workers),
+        f"lightly, {workers} workers, float32": theirs(form, here, workers, "float32"),
+        f"lightly, {workers} workers, bf16": theirs(form, here, workers, "bf16"),
     }
     where = torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else "CPU"
     print(f"{where}: {form.architecture}, {form.size} px, batch {form.batch}, ", end="")

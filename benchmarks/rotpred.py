@@ -40,15 +40,15 @@ def class_logs(network: Network, images: np.ndarray) -> torch.Tensor:
 
 def scores(network: Network) -> dict[str, Score]:
     """Return the scores that a network allows by name; larger = more OOD."""
-    found: dict[str, Score] = {
+    known: dict[str, Score] = {
         "msp": lambda images: -class_logs(network, images).amax(1).cpu().numpy(),
         "kl_uniform": lambda images: class_logs(network, images).mean(1).cpu().numpy(),
     }
     for name, kind in (("rotation", Rotation), ("rotpred", RotPred)):
         detector = kind()
         if detector.suits(network):
-            found[name] = partial(detector.fit(network, {}).score, network)
-    return found
+            known[name] = partial(detector.fit(network, {}).score, network)
+    return known
 
 
 @click.command()
@@ -64,7 +64,7 @@ def main(epochs: int) -> None:
     for objective in ("supce", "rotpred"):
         run, _ = prepare(objective, form, tensors, meta, seed=0)
         run.run(None)
-        heads = run.objective.exported()
+        heads = run.objective.saved_modules()
         model = Model(run.backbone, head=heads["head"], rotation=heads.get("rotation"))
         network = open_model(model, mean=meta["mean"], std=meta["std"], device=run.machine.device)
         guesses = class_logs(network, tests["cifar10"]).argmax(1).cpu().numpy()

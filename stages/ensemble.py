@@ -10,68 +10,58 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
+from sslood.cli.options import read_settings, setting_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
 from sslood.ood.kit.results import Results
 from sslood.roles.roles import read_split, roles_of
-from sslood.views.ensemble import accuracy, evaluate
+from sslood.views.ensemble import EnsembleSettings, accuracy, evaluate
 from sslood.views.members import load_members
 
 
 @click.command(cls=StageCommand)
-@click.option("--arch", required=True, help="Name of the members' architecture.")
+@click.option("--backbone", required=True, help="Name of the members' backbone.")
 @click.option(
     "--members", required=True, type=click.Path(path_type=Path), help="Folder of the members' model files."
 )
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the section with the sets and their roles.")
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="Folder of image set files.")
-@click.option("--temperature", required=True, type=click.FloatRange(min=0, min_open=True))
-@click.option(
-    "--epsilons",
-    required=True,
-    multiple=True,
-    type=click.FloatRange(min=0),
-    help="Candidate, in pixels of [0, 1].",
-)
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
-def main(arch, members, id_name, sets, folder, temperature, epsilons, out_results, out_scores):
+@setting_options(EnsembleSettings)
+def main(backbone, members, id_name, sets, folder, out_results, out_scores, **values):
+    settings = read_settings(EnsembleSettings, values, where="ensemble")
     roles, tuning = roles_of(read_section(sets), id_name, sets)
     plan = [(id_name, "validation"), (tuning, "validation"), *((name, "test") for name in (id_name, *roles))]
     read = [read_split(folder, *item) for item in plan]
     images, metas = [part for part, _ in read], [meta for _, meta in read]
-    device = machine().device
-    ensemble, seed = load_members(members, metas, device)
+    device = machine(settings.precision).device
+    ensemble, seed = load_members(members, metas, device, settings.precision)
+    tests = {name: part for (name, _), part in zip(plan[2:], images[2:], strict=True)}
     total = sum(map(len, images)) * len(ensemble)
-    with tqdm(total=total, desc=f"ensemble {arch}", unit="image", disable=None) as bar:
-        found = evaluate(
-            ensemble,
-            (images[0], images[1]),
-            {name: part for (name, _), part in zip(plan[2:], images[2:], strict=True)},
-            temperature=temperature,
-            epsilons=epsilons,
-            classes=len(metas[0]["classes"]),
-            device=device,
-            progress=bar.update,
-        )
+    with tqdm(total=total, desc=f"ensemble {backbone}", unit="image", disable=None) as bar:
+        evaluation = evaluate(
+            ensemble, (images[0], images[1]), tests,
+            settings=settings, classes=len(metas[0]["classes"]), device=device, progress=bar.update,
+        )  # fmt: skip
+    model = f"leaveout_{backbone}"
     results = Results("ensemble", seed, id_name)
-    for detector in found.rows[id_name]:
-        scores = {name: rows[detector] for name, rows in found.rows.items()}
-        results.add(f"leaveout_{arch}", detector, scores)
+    for detector in evaluation.rows[id_name]:
+        results.add(model, detector, {name: rows[detector] for name, rows in evaluation.rows.items()})
     source = f"highest AUROC on {id_name}.validation against {tuning}.validation"
     results.chosen = {
-        "temperature": {"value": temperature, "source": "params"},
-        "epsilon": {"value": found.epsilon, "source": source, "candidates": found.aurocs},
+        "temperature": {"value": settings.temperature, "source": "params"},
+        "epsilon": {"value": evaluation.epsilon, "source": source, "candidates": evaluation.aurocs},
     }
     labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=["test.labels"])
-    share = accuracy(found.plain[id_name], labels["test.labels"])
-    results.extra["accuracy"] = {f"leaveout_{arch}": share}
+    share = accuracy(evaluation.plain[id_name], labels["test.labels"])
+    results.extra["accuracy"] = {model: share}
     results.roles = {id_name: "id", **roles, tuning: "tuning"}
-    results.save(out_results, out_scores, arch=arch)
-    click.echo(f"Wrote {out_results}: {results.summary()}; epsilon {found.epsilon}, accuracy {share:.3f}.")
+    results.save(out_results, out_scores, backbone=backbone)
+    done(out_results, f"{results.summary()}; epsilon {evaluation.epsilon}, accuracy {share:.3f}")
 
 
 if __name__ == "__main__":

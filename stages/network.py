@@ -1,7 +1,8 @@
-"""Score the test images with detectors that ask the network: ODIN, Gram matrices, rotation scores.
+"""Score the test images with detectors that query the network: ODIN, Gram matrices, rotation scores.
 
-Fits on ID train, or chooses on ID validation and the tuning set, never on a test set. A detector is passed
-over where the model lacks what it reads (a classifier, a rotation head). Seconds for a quickstart model.
+Fits on ID train and ID validation; an epsilon that is `auto` is chosen on ID validation and the tuning set,
+never on a test set. A detector is skipped if the model lacks what it reads (a classifier, a rotation head).
+About 10 seconds for a quickstart model.
 """
 
 from pathlib import Path
@@ -9,18 +10,19 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sslood.cli.command import StageCommand
-from sslood.cli.options import read_detectors, registry_options
+from sslood.cli.command import StageCommand, done
+from sslood.cli.options import read_detectors, read_settings, registry_options, setting_options
 from sslood.core.discovery import classes_in
 from sslood.core.machine import machine
+from sslood.core.precision import dtype_of
 from sslood.core.settings import read_section
-from sslood.nets.inference.extract import check_batch_invariance
-from sslood.nets.networks.files import check_fits, load_model
+from sslood.nets.networks.files import load_model
 from sslood.ood import network
 from sslood.ood.kit.network_detector import NetworkDetector
+from sslood.ood.kit.network_evaluation import evaluate_network
 from sslood.ood.kit.results import Results
 from sslood.roles.roles import read_split, roles_of
-from sslood.views.network_view import open_model
+from sslood.views.network_view import NetworkSettings, checked_network
 
 NETWORK = classes_in(network, NetworkDetector)
 
@@ -33,42 +35,32 @@ NETWORK = classes_in(network, NetworkDetector)
 @click.option("--detectors", required=True, multiple=True, help="Detector to run; may be repeated.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
+@setting_options(NetworkSettings)
 @registry_options(NETWORK)
 def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):
     kinds = read_detectors(NETWORK, detectors, values)
+    settings = read_settings(NetworkSettings, values, where="network")
     roles, tuning = roles_of(read_section(sets), id_name, sets)
-    device = machine().device
-    loaded, meta = load_model(model, device)
-    splits = {"train": id_name, "validation": id_name, "tuning": tuning}
-    plan = {part: (name, "validation" if part == "tuning" else part) for part, name in splits.items()}
-    plan |= {f"test {name}": (name, "test") for name in (id_name, *roles)}
-    images = {}
-    for part, place in plan.items():
-        images[part], set_meta = read_split(folder, *place)
-        check_fits(meta, set_meta, model, id_set=place[0] == id_name)
-    preprocessing = {"mean": meta["mean"], "std": meta["std"]}
-    check_batch_invariance(loaded, images["validation"], name=meta["name"], **preprocessing)
-    opened = open_model(loaded, device=device, **preprocessing)
-    made = {name: kind(settings) for name, (kind, settings) in kinds.items()}
-    made = {name: detector for name, detector in made.items() if detector.suits(opened)}
-    results = Results("network", meta["seed"], id_name)
+    loaded, card = load_model(model, machine(settings.precision).device)
+    loaded.to(dtype_of(settings.precision))
+    splits = {part: (id_name, part) for part in ("train", "validation")} | {"tuning": (tuning, "validation")}
+    parts = {part: read_split(folder, *place) for part, place in splits.items()}
+    tests = {name: read_split(folder, name, "test") for name in (id_name, *roles)}
+    view = checked_network(loaded, card, model, [*parts.values(), *tests.values()])
+    unfitted = {name: kind(settings) for name, (kind, settings) in kinds.items()}
+    suited = {name: detector for name, detector in unfitted.items() if detector.suits(view)}
+    results = Results("network", card.seed, id_name)
     results.roles = {id_name: "id", **roles, tuning: "tuning"}
-    tests = {name: images[f"test {name}"] for name in (id_name, *roles)}
-    total = sum(len(images[part]) for detector in made.values() for part in detector.fitted_on)
-    total += sum(map(len, tests.values())) * len(made)
-    with tqdm(total=total, desc=f"network {meta['name']}", unit="image", disable=None) as bar:
-        for name, detector in made.items():
-            detector.fit(opened, images, bar.update)
-            scores = {s: detector.score(opened, part, bar.update) for s, part in tests.items()}
-            results.add(meta["name"], name, scores)
-            results.settings(detector.settings, name)
-            results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}
-    read = {part: ".".join(place) for part, place in plan.items() if part in splits}
+    images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
+    sizes = [len(images[part]) for detector in suited.values() for part in detector.fitted_on]
+    total = sum(sizes) + len(suited) * sum(map(len, tested.values()))
+    with tqdm(total=total, desc=f"network {card.name}", unit="image", disable=None) as bar:
+        evaluate_network(card.name, view, suited, images, tested, results, bar.update)
+    read = {part: ".".join(place) for part, place in splits.items()}
     results.chosen["splits"] = {"value": read, "source": "params"}
-    results.save(out_results, out_scores, model=meta["name"])
-    passed = ", ".join(name for name in kinds if name not in made)
-    note = f" (passed over: {passed})" if passed else ""
-    click.echo(f"Wrote {out_results}: {results.summary()}{note}.")
+    results.save(out_results, out_scores, model=card.name)
+    skipped = ", ".join(name for name in kinds if name not in suited)
+    done(out_results, results.summary() + (f" (skipped: {skipped})" if skipped else ""))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How well the features of each model tell the ID classes apart: nearest neighbours, linear probe, own head.
+"""How well the features of each model separate the ID classes: nearest neighbours, linear probe, own head.
 
-The linear probe also with a share of the labels, and on other labelled sets (role `transfer`).
+The linear probe is also fitted to a share of the labels, and to other labelled sets (role `transfer`).
 
 Reads embeddings only. All models of the quickstart take seconds.
 """
@@ -9,10 +9,19 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
+from sslood.cli.options import read_settings, setting_options
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, read_metadata, save_json
-from sslood.nets.probing.probes import classified, probe_few_labels, probe_linear, probe_model
+from sslood.nets.probing.probes import (
+    KNNProbeSettings,
+    LinearProbeSettings,
+    classified,
+    probe_few_labels,
+    probe_knn,
+    probe_linear,
+    rounded,
+)
 from sslood.ood.measures.risk import own_mistakes
 
 
@@ -20,54 +29,58 @@ from sslood.ood.measures.risk import own_mistakes
 @click.option("--embeddings", required=True, help="Folder of the embeddings of this seed.")
 @click.option("--models", required=True, multiple=True, help="Names of the models.")
 @click.option("--seed", required=True, type=int)
-@click.option("--knn.k", "ks", required=True, multiple=True, type=int, help="Chosen on ID validation.")
-@click.option("--knn.temperature", "temperature", required=True, type=float)
-@click.option("--linear.l2", "l2s", required=True, multiple=True, type=float, help="Chosen on ID validation.")
-@click.option("--linear.shares", "shares", multiple=True, type=float, help="Of ID train labels, beside all.")
 @click.option("--out", required=True, help="JSON file to write.")
-def main(embeddings, models, seed, out, **options):
+@setting_options(KNNProbeSettings, "knn")
+@setting_options(LinearProbeSettings, "linear")
+def main(embeddings, models, seed, out, **values):
+    knn = read_settings(KNNProbeSettings, values, "knn", "probe.knn")
+    linear = read_settings(LinearProbeSettings, values, "linear", "probe.linear")
     results = {}
     for model in tqdm(models, desc="probe", unit="model", disable=None):
         path = f"{embeddings}/{model}.safetensors"
         meta = read_metadata(path, kind="embeddings")
         if meta["seed"] != seed or meta["model"] != model:
-            found = f"{meta['model']!r} with seed {meta['seed']}"
-            raise InputError(f"{path}: holds {found}, not {model!r} with seed {seed}; run `embed` again")
-        results[model] = _probed(path, meta, seed, **options)
+            other = f"{meta['model']!r} with seed {meta['seed']}"
+            raise InputError(f"{path}: holds {other}, not {model!r} with seed {seed}; run `embed` again")
+        results[model] = _records(path, meta, seed, knn, linear)
     chosen = {m: {"knn.k": r["knn"]["k"], "linear.l2": r["linear"]["l2"]} for m, r in results.items()}
     save_json(out, {"models": results, "chosen": chosen})
     best = max(results, key=lambda model: results[model]["knn"]["accuracy"])
-    click.echo(
-        f"wrote {out}: best nearest-neighbour accuracy {results[best]['knn']['accuracy']:.4f} ({best})"
-    )
+    done(out, f"best nearest-neighbour accuracy {results[best]['knn']['accuracy']:.4f} ({best})")
 
 
-def _probed(path: str, meta: dict, seed: int, *, ks, temperature, l2s, shares) -> dict[str, dict]:
+def _records(
+    path: str, meta: dict, seed: int, knn: KNNProbeSettings, linear: LinearProbeSettings
+) -> dict[str, dict]:
     """Return the records of one model: knn, linear, linear_<share>, head, transfer_<set>."""
     sets = _splits(path, meta["id"])
     classes = len(meta["classes"])
-    found = probe_model(sets, classes=classes, ks=ks, temperature=temperature, l2s=l2s)
-    for share in shares:
-        record = probe_few_labels(sets, share, classes=classes, l2s=l2s, seed=seed)
-        found[f"linear_{share:g}"] = record
+    records = {
+        "knn": probe_knn(sets, knn, classes=classes),
+        "linear": probe_linear(sets, linear.l2, classes=classes),
+    }
+    for share in linear.shares:
+        records[f"linear_{share:g}"] = probe_few_labels(sets, share, linear.l2, classes=classes, seed=seed)
     if meta["model_metadata"]["head_classes"] is not None:
         logits = load_tensors(path, only=[f"{meta['id']}.test.logits"])[0].popitem()[1]
-        found["head"] = classified(logits, sets["test"][1]) | own_mistakes(logits, sets["test"][1])
+        labels = sets["test"][1]
+        records["head"] = classified(logits, labels) | rounded(own_mistakes(logits, labels))
     for name, entry in meta["sets"].items():
         if entry["role"] == "transfer":
             other = _splits(path, name)
-            found[f"transfer_{name}"] = probe_linear(other, int(other["train"][1].max()) + 1, l2s)
-    return found
+            count = int(other["train"][1].max()) + 1
+            records[f"transfer_{name}"] = probe_linear(other, linear.l2, classes=count)
+    return records
 
 
 def _splits(path: str, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return split -> (features, labels) of a set with training images."""
-    found = {}
+    sets = {}
     for split in ("train", "validation", "test"):
         keys = [f"{name}.{split}.{part}" for part in ("features", "labels")]
         tensors, _ = load_tensors(path, kind="embeddings", only=keys)
-        found[split] = tensors[keys[0]], tensors[keys[1]]
-    return found
+        sets[split] = tensors[keys[0]], tensors[keys[1]]
+    return sets
 
 
 if __name__ == "__main__":

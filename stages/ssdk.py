@@ -1,8 +1,8 @@
 """Score the test images with SSD_k: SSD less the distance to k known images of the OOD set.
 
-Each OOD set is its own detector, since it has seen some of its images; those leave the test set.
-Writes mean and standard deviation of each metric over repeats with other images picked, and the
-scores of the first repeat.
+Each OOD set has its own detector, which knows some of its images; those are removed from the test set.
+Writes mean and standard deviation of each metric over repeats with other known images, and the scores of the
+first repeat. Seconds for the quickstart.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
 from sslood.core.threads import blas_threads
 from sslood.ood.kit.outputs import read_embeddings
@@ -32,14 +32,14 @@ def main(embeddings, models, seed, out_results, out_scores, **values):
     settings = read_settings(SsdkSettings, values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("ssdk", seed, files[0].id)
-    results.settings(settings)
+    results.settings(settings, "ssdk")
     bar = tqdm(total=sum(len(file.ood_sets) for file in files), desc="ssdk", unit="set", disable=None)
     with bar, blas_threads(files[0].size):
         for file in files:
             evaluate(file, settings, seed, results, bar.update)
     note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"
     results.save(out_results, out_scores, note=note)
-    click.echo(f"Wrote {out_results}: {results.summary()}, {settings.repeats} repeats each.")
+    done(out_results, f"{results.summary()}, {settings.repeats} repeats each")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:
-    """Folder with real image sets as their publishers lay them out (see README, "Your own mirror").
+    """Folder with real image sets as their publishers lay them out (see docs/data.md, "A mirror").
 
     Named by SSLOOD_TEST_MIRROR. Continuous integration always sets it; without it the tests on
     real downloaded images are skipped, and pytest's summary says so.

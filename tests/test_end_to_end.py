@@ -32,7 +32,7 @@ CUT = {
         "objectives": ["scratch", "simclr"],
         "inits": ["scratch"],
         "energy_modes": ["head"],
-        "architectures": ["wideresnet-10-1"],
+        "leaveout_backbones": ["wideresnet"],
         "network_models": ["classifier_scratch"],
     },
     "evaluate": {"models": ["simclr", "classifier_scratch"]},
@@ -179,7 +179,7 @@ def test_an_experiment_changes_the_metrics_and_diff_shows_it(pipeline):
         ({"train": {"epochs": "ten"}}, "'ten' is not a valid integer"),
         ({"train": {"epohcs": 3}}, "epohcs"),
         ({"runs": {"objectives": ["scratch", "simclrr"]}}, "simclrr"),
-        ({"runs": {"architectures": ["vgg-16"]}}, "vgg-16"),
+        ({"runs": {"leaveout_backbones": ["vgg"]}}, "vgg"),
         ({"posthoc": {"detectors": ["msp", "mahalanobiss"]}}, "mahalanobiss"),
         ({"evaluate": {"models": ["simclr", "byol"]}}, "byol"),
         ({"sets": {**CUT["sets"], "svhnn": {"role": "far", "source": "svhnn"}}}, "svhnn"),
@@ -215,8 +215,8 @@ def test_a_model_of_another_profile_is_named(pipeline):
 
 
 # from the last stage to the first, so that what a stage needs is still there
-EVALUATIONS = ("summarize", "ensemble@wideresnet-10-1", "ssdk@0", "ssd@0", "posthoc@0", "probe@0")
-TRAININGS = ("leaveout@wideresnet-10-1-0", "energy@head-classifier_scratch-0", "train@scratch-0")
+EVALUATIONS = ("summarize", "ensemble@wideresnet", "ssdk@0", "ssd@0", "posthoc@0", "probe@0")
+TRAININGS = ("leaveout@wideresnet-0", "energy@head-classifier_scratch-0", "train@scratch-0")
 KILLED = (*EVALUATIONS, "embed@simclr-0", *TRAININGS, "pretrain@simclr-0", "download@gaussian")
 
 

@@ -2,8 +2,8 @@
 
     make profile P=cifar10        (or: python -m tools.switch profiles/cifar10.yaml)
 
-A profile holds only what differs from the quickstart, so the quickstart's values go in first. What
-no stage of the new graph declares is then tidied away; going back is served from DVC's cache.
+A profile lists only what differs from the quickstart, so the quickstart's values go in first. Outputs that
+no stage of the new graph declares are then removed; DVC's cache restores them when you go back.
 """
 
 import re
@@ -11,23 +11,25 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import click
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
+from sslood.core.renamed import renamed
 from sslood.data.sets.source import source_named, with_sources
 from tools.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
 _EMPTY = "empty-list"
-# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, models from
-# outside, detectors that only some models have, the parts of an augmentation): it replaces them whole
-WHOLE = re.compile(r"sets|objectives|models|stochastic|augment\.\w+")
+# mappings whose keys a profile chooses itself (names of sets, objectives and their constants, adopted models,
+# detectors that only some models have, the parts of an augmentation): a profile replaces them as a whole
+WHOLE = re.compile(r"sets|backbones|objectives|models|stochastic|augment\.\w+")
 
 
 def _yaml() -> YAML:
@@ -38,7 +40,7 @@ def _yaml() -> YAML:
 
 
 def read_yaml(path: Path) -> CommentedMap:
-    """Return the mapping in a YAML file; InputError if it is missing, broken or no mapping."""
+    """Return the mapping in a YAML file; InputError if the file is missing, broken or not a mapping."""
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         raise InputError(f"{path}: no such profile; there are: {names}")
@@ -46,13 +48,14 @@ def read_yaml(path: Path) -> CommentedMap:
         content = _yaml().load(path)
     except YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, Mapping):
+    if not isinstance(content, CommentedMap):
         raise InputError(f"{path}: must hold keys and values")
     return content
 
 
-def bare(value):
-    """Return a copy of what was read without its comments; {a: b} and [a, b] stay on one line."""
+def bare(value: Any) -> Any:
+    """Return a copy of a YAML value without its comments; {a: b} and [a, b] stay on one line."""
+    copy: CommentedMap | CommentedSeq
     if not isinstance(value, CommentedMap | CommentedSeq):
         return value
     if isinstance(value, CommentedMap):
@@ -65,22 +68,25 @@ def bare(value):
 
 
 def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> None:
-    """Put `changes` into `params` in place; InputError for a key that `params` does not have.
+    """Update `params` with `changes` in place; InputError for a key that `params` does not have.
 
-    Comments and order of `params` stay. Lists, and the mappings that `WHOLE` matches, are replaced whole.
+    `params` keeps its comments and its order. Lists, and the mappings that `WHOLE` matches, are replaced.
+    source: the file of the changes, for messages; at: the keys above, each with a dot.
     """
     for key, value in changes.items():
-        where = f"{at}{key}"
+        name = f"{at}{key}"
         if key not in params:
+            if now := renamed(name):
+                raise InputError(f"{source}: {name!r} is gone: {now}")
             near = get_close_matches(str(key), map(str, params), n=1)
             hint = f" (did you mean {at + near[0]!r}?)" if near else ""
-            raise InputError(f"{source}: key {where!r} is not in params.yaml{hint}")
+            raise InputError(f"{source}: key {name!r} is not in params.yaml{hint}")
         if isinstance(value, Mapping) != isinstance(params[key], Mapping):
             raise InputError(
-                f"{source}: {where!r} must be a {'mapping' if isinstance(params[key], Mapping) else 'value'}"
+                f"{source}: {name!r} must be a {'mapping' if isinstance(params[key], Mapping) else 'value'}"
             )
-        if isinstance(value, Mapping) and not WHOLE.fullmatch(where):
-            merge(params[key], value, source, f"{where}.")
+        if isinstance(value, Mapping) and not WHOLE.fullmatch(name):
+            merge(params[key], value, source, f"{name}.")
         elif params[key] != value:
             params[key] = _in_place_of(params[key], value)
 
@@ -96,11 +102,11 @@ def need_sources(sets: Mapping, id_name: str, where: str) -> None:
         source_named(str(entry["source"]), f"{where}: sets.{name}")
 
 
-def _in_place_of(old, new):
-    """Return `new` in the style of the list `old`, with what stands behind its last item (the next comment).
+def _in_place_of(old: Any, new: Any) -> Any:
+    """Return `new` in the style of the list `old`, with the comment that follows its last item.
 
-    Such a comment would break a list on one line. An empty list holds a mark instead, since ruamel writes
-    what follows `[]` on its line; see `_text`.
+    That comment belongs to the next key; it would break a list written on one line. An empty list gets a
+    placeholder, since ruamel writes what follows `[]` on the same line; `_text` removes it.
     """
     if isinstance(old, CommentedSeq) and isinstance(new, CommentedSeq) and not old.fa.flow_style():
         new = CommentedSeq(new or [_EMPTY])
@@ -115,20 +121,20 @@ def _text(content: CommentedMap) -> str:
     return re.sub(rf"^( *\S+:)( *#.*)?\n *- {_EMPTY}$", _emptied, text.getvalue(), flags=re.MULTILINE)
 
 
-def _emptied(match: re.Match) -> str:
-    comment = match[2] or ""  # stays in its column if there is room for the brackets
+def _emptied(match: re.Match[str]) -> str:
+    comment = match[2] or ""  # keeps its column if there is room for the brackets
     return f"{match[1]} []" + (comment[3:] if comment.startswith("    ") else comment)
 
 
 def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
-    """Write `base` with the values of `profile` to `params`; return whether anything changed."""
+    """Write `base` with the values of `profile` to `params`; return whether the file changed."""
     before = ""
     if params.is_file():
-        read_yaml(params)  # a broken one is named, not overwritten
+        read_yaml(params)  # a broken file is reported, not overwritten
         before = params.read_text(encoding="utf-8")
     content = read_yaml(base)
     if profile.resolve() != base.resolve():
-        merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile
+        merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile, not params
     need_sources(content["sets"], content["id"], str(profile))
     text = _text(content)
     if text != before:
@@ -136,7 +142,7 @@ def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     return text != before
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=Command)
 @click.argument("profile", type=click.Path(path_type=Path))
 def main(profile: Path) -> None:
     """Put PROFILE (a file of profiles/) into params.yaml."""

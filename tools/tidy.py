@@ -2,9 +2,9 @@
 
     make tidy
 
-DVC leaves the files of a dropped seed, set or model behind, and a stage that depends on a folder
-would see them. Only files whose content lies in DVC's cache are removed, so nothing is lost: putting
-the name back restores them without a run. data/detectors/ is the user's own and left alone.
+DVC leaves the files of a removed seed, set or model behind, and a stage that depends on a folder would see
+them. Only files whose content is in DVC's cache are removed, so nothing is lost: adding the name again
+restores them without a run. data/detectors/ belongs to the user and is left alone.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import click
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import atomic, remove_leftovers
 
@@ -91,7 +91,7 @@ def _drop(root: Path, names: list[str]) -> None:
         yaml.dump(lock, temporary)
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=Command)
 def main() -> None:
     """Remove outs and lock entries that no stage declares any more."""
     click.echo(tidy(Path.cwd()))

@@ -1,18 +1,23 @@
-"""The command class of all scripts: it reports a failure in one sentence.
+"""The command classes of all scripts: help from the docstring, and one sentence for success or failure.
 
 Nothing in this room can change a result, so no stage depends on it.
 """
 
 import errno
 import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from sslood.core.errors import InputError, out_of_memory
+from sslood.core.renamed import renamed
 
 PATIENCE = 3.0  # seconds within which the processes of one run fail
 LOST = "another process of this run ended; run the same command again to go on"
@@ -32,7 +37,7 @@ class Terminated(KeyboardInterrupt):
     """Raised on SIGTERM; unwinds like Ctrl-C, so checkpoints are saved and temporary files removed."""
 
 
-def _terminate(signum, frame):
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
@@ -50,7 +55,7 @@ def _lost(error: BaseException) -> bool:
     return any(text in str(error) for text in texts)
 
 
-def _tell(message: str, status: int) -> None:
+def _report(message: str, status: int) -> None:
     """Report why the script ended; of several processes only one does.
 
     Only rank 0 reports a failure that all ranks share. Other ranks wait PATIENCE seconds, during which
@@ -63,49 +68,110 @@ def _tell(message: str, status: int) -> None:
         click.echo(f"Error: {message}", err=True)
 
 
-class StageCommand(click.Command):
-    """A click command that ends with one sentence and a non-zero status on whatever a user can cause.
+def done(path: str | Path, text: str) -> None:
+    """Print the last line of a script: what it wrote, and what is in it."""
+    click.echo(f"Wrote {path}: {text}.")
 
-    Exit status: 2 wrong params or options, 1 wrong input or disk, 130 Ctrl-C, 143 SIGTERM.
+
+def as_help(docstring: str) -> str:
+    """Return a docstring as click's help: paragraphs with indented lines or lists keep their lines."""
+    paragraphs = docstring.strip().split("\n\n")
+    return "\n\n".join(
+        f"\b\n{text}" if re.search(r"^(\s|[-*] )", text, re.MULTILINE) else text for text in paragraphs
+    )
+
+
+class Command(click.Command):
+    """A command whose help is the docstring of its module, and which fails with one sentence.
+
+    Exit status: 2 wrong options, 1 wrong input or disk, 130 Ctrl-C, 143 SIGTERM.
     Set SSLOOD_DEBUG=1 to see the traceback instead.
     """
 
-    def main(self, *args, **kwargs):
-        signal.signal(signal.SIGTERM, _terminate)
-        if os.environ.get("SSLOOD_DEBUG") == "1":
-            return super().main(*args, **kwargs)
-        message, status = self._run(*args, **kwargs)
-        if status:
-            _tell(message, status)
-        sys.stdout.flush()
-        sys.exit(status)
+    hint = ""  # what a message about a wrong option ends with
 
-    def _run(self, *args, **kwargs) -> tuple[str, int]:
-        try:
-            super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.UsageError as error:
-            return f"{error.format_message()} (options come from the stage's section in params.yaml)", 2
-        except click.ClickException as error:
-            return error.format_message(), 1
-        except InputError as error:
-            return str(error), 1
-        except OSError as error:
-            if error.errno not in _SAY:
-                raise
-            return f"{_place(error)}: {_SAY[error.errno]}", 1
-        except click.Abort as error:  # what click makes of a KeyboardInterrupt
-            if isinstance(error.__cause__, Terminated):
-                return "stopped by SIGTERM; run the same command again to go on", 143
-            return "interrupted; run the same command again to go on", 130
-        except (RuntimeError, MemoryError) as error:  # after click.Abort, which is a RuntimeError
-            if "WORLD_SIZE" in os.environ and _lost(error):
-                return LOST, 1
-            if not out_of_memory(error):
-                raise
-            return "out of memory; use smaller networks, images or batches, or a machine that has more", 1
-        return "", 0
+    def __init__(self, *args: Any, formerly: Mapping[str, str] | None = None, **kwargs: Any):
+        """formerly: options that were renamed or removed, name -> what to write now; for messages."""
+        super().__init__(*args, **kwargs)
+        self.formerly = dict(formerly or {})
+        module = sys.modules.get(getattr(self.callback, "__module__", ""))
+        if module is not None and module.__doc__:
+            self.help = as_help(module.__doc__)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        return run_to_exit(self, super().main, args, kwargs)
+
+    def usage_message(self, error: click.UsageError) -> str:
+        """Return the sentence for a wrong option."""
+        option = (getattr(error, "option_name", None) or "").removeprefix("--")
+        now = self.now(option) or self.now(option.removeprefix("no-"))
+        return f"--{option} is gone: {now}{self.hint}" if now else f"{error.format_message()}{self.hint}"
+
+    def now(self, option: str) -> str:
+        """Return what to write instead of an option of an earlier version, or nothing."""
+        return self.formerly.get(option, "")
 
 
-def done(path: str | os.PathLike, text: str) -> None:
-    """Say that a script wrote `path`, and what is in it."""
-    click.echo(f"Wrote {os.fspath(path)}: {text}.")
+class StageCommand(Command):
+    """A command of dvc.yaml, whose options come from the params: from the section of its name, or the top."""
+
+    hint = " (options come from the stage's section in params.yaml)"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        name = _module_name(self.callback)
+        if self.help and name.startswith("stages.") and "    python -m" not in self.help:
+            name = name.removeprefix("stages.")
+            self.help += f"\n\n\b\nExample, with the options that params.yaml gives:\n    dvc repro {name}"
+
+    def now(self, option: str) -> str:
+        section = _module_name(self.callback).rpartition(".")[2]
+        return super().now(option) or renamed(f"{section}.{option}") or renamed(option)
+
+
+def _module_name(function: Any) -> str:
+    """Return the dotted name of the module that defines a function, also where it runs as `python -m`."""
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    spec = getattr(module, "__spec__", None)
+    return spec.name if spec is not None else getattr(module, "__name__", "")
+
+
+def run_to_exit(command: Any, main: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call click's `main` of a command, say in one sentence what failed, and exit with a status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if os.environ.get("SSLOOD_DEBUG") == "1":
+        return main(*args, **kwargs)
+    message, status = _outcome(command, main, args, kwargs)
+    if status:
+        _report(message, status)
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _outcome(command: Any, main: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, int]:
+    """Return (sentence, exit status); ("", 0) if all went well. What is a bug keeps its traceback."""
+    try:
+        status = main(*args, **{**kwargs, "standalone_mode": False})
+    except click.UsageError as error:
+        source = error.ctx.command if error.ctx is not None else command
+        say = getattr(source, "usage_message", None)
+        return say(error) if say else error.format_message(), 2
+    except click.ClickException as error:
+        return error.format_message(), 1
+    except InputError as error:
+        return str(error), 1
+    except OSError as error:
+        if error.errno not in _SAY:
+            raise
+        return f"{_place(error)}: {_SAY[error.errno]}", 1
+    except click.Abort as error:  # what click makes of a KeyboardInterrupt
+        if isinstance(error.__cause__, Terminated):
+            return "stopped by SIGTERM; run the same command again to go on", 143
+        return "interrupted; run the same command again to go on", 130
+    except (RuntimeError, MemoryError) as error:  # after click.Abort, which is a RuntimeError
+        if "WORLD_SIZE" in os.environ and _lost(error):
+            return LOST, 1
+        if not out_of_memory(error):
+            raise
+        return "out of memory; use smaller networks, images or batches, or a machine that has more", 1
+    return "", status if isinstance(status, int) else 0

@@ -4,9 +4,11 @@
         --embeddings data/embeddings/0/classifier_simclr.safetensors --detector knn --alpha 0.05
         --out data/detectors/classifier_simclr-knn.safetensors
 
-Any detector of the stages posthoc, ssd, stochastic and network. Several, each by its own --detector, make
-one score by --combine. Not a stage: run it for the detector you chose. Seconds on two CPU cores; where
-a detector asks the network itself, a pass over the images of --sets_dir more.
+Any detector of the stages posthoc, ssd, stochastic and network, with the settings that its stage measured it
+with (from --results, by the model's name and seed), so that its AUROC is that of the tables. --set changes
+one of them; --choose takes them from --params instead, and chooses now what is `auto` there. Several
+detectors, each by its own --detector, give one score by --combine. Takes seconds on two CPU cores; a detector
+that queries the network also takes a pass over the images of --sets_dir.
 """
 
 from pathlib import Path
@@ -14,16 +16,18 @@ from typing import get_args
 
 import click
 
-from sslood.cli.command import StageCommand
+from sslood.cli.command import Command, done
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
-from sslood.deploy.fit import fit_deployed, settings_of
+from sslood.deploy.fit import fit_deployed
+from sslood.deploy.measured import configured, measured, parse_given
 from sslood.deploy.scorer import save_deployed
 from sslood.deploy.thresholds import Combination
 from sslood.ood.kit.outputs import read_embeddings
 
 FOLDER = click.Path(path_type=Path)
+FORMERLY = {"chosen": "what the stage measured is the default now; --results names another folder of results"}
 
 
 def check_names(names: tuple[str, ...], combine: str | None) -> None:
@@ -33,31 +37,44 @@ def check_names(names: tuple[str, ...], combine: str | None) -> None:
     if combine is None and len(names) > 1:
         raise InputError(f"--detector is given {len(names)} times; say how they make one score by --combine")
     if combine is not None and len(names) == 1:
-        raise InputError("--combine needs two or more detectors; give --detector again, or leave it away")
+        raise InputError("--combine needs two or more detectors; give --detector again, or omit it")
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=Command, formerly=FORMERLY)
 @click.option("--model", required=True, help="Model file.")
-@click.option("--embeddings", type=FOLDER, help="Its embeddings file; those that ask the network need none.")
-@click.option("--detector", required=True, multiple=True, help="Name of a detector, as in params.yaml.")
-@click.option("--combine", type=click.Choice(get_args(Combination)), help="How several make one score.")
+@click.option(
+    "--embeddings",
+    type=FOLDER,
+    help="Embeddings of the model; not needed by odin, gram and the rotation scores.",
+)
+@click.option("--detector", required=True, multiple=True, help="Name of a detector; may be repeated.")
+@click.option("--combine", type=click.Choice(get_args(Combination)), help="How several give one score.")
 @click.option("--alpha", required=True, type=float, help="Share of ID images that may be called OOD.")
+@click.option(
+    "--results", default="data/results", show_default=True, type=FOLDER, help="Results of the stages."
+)
+@click.option(
+    "--set", "assignments", multiple=True, help="DETECTOR.SETTING=VALUE instead of what was measured."
+)
+@click.option("--choose", is_flag=True, help="Settings from --params instead of from results.")
 @click.option("--params", default="params.yaml", show_default=True, help="File with settings and sets.")
-@click.option("--chosen", multiple=True, help="Results of a stage: use the settings chosen for the model.")
 @click.option("--sets_dir", default="data/sets", show_default=True, type=FOLDER, help="Folder of set files.")
 @click.option("--out", required=True, help="Detector file to write.")
-def main(model, embeddings, detector, combine, alpha, params, chosen, sets_dir, out):
+def main(
+    model, embeddings, detector, combine, alpha, results, assignments, choose, params, sets_dir, out
+) -> None:
     check_names(detector, combine)
     arrays, metadata = load_tensors(model, kind="model")
-    settings = {
-        name: settings_of(name, params, chosen, metadata["name"], metadata["seed"]) for name in detector
+    given, name, seed = parse_given(assignments, detector), metadata["name"], metadata["seed"]
+    choices = {
+        one: configured(one, params, given[one]) if choose else measured(one, name, seed, results, given[one])
+        for one in detector
     }
-    outputs = embeddings and read_embeddings(embeddings.parent, embeddings.stem, metadata["seed"])
     calibrated = fit_deployed(
         arrays,
         metadata,
-        settings,
-        embeddings=outputs,
+        choices,
+        embeddings=read_embeddings(embeddings.parent, embeddings.stem, seed) if embeddings else None,
         sets=f"{params}:sets",
         folder=sets_dir,
         alpha=alpha,
@@ -65,11 +82,13 @@ def main(model, embeddings, detector, combine, alpha, params, chosen, sets_dir, 
         device=str(machine().device),
     )
     save_deployed(out, arrays, metadata, calibrated)
-    found = calibrated.threshold
-    click.echo(
-        f"Wrote {out}: {calibrated.name} on {metadata['name']}, OOD is above {found.value:.6g}; {alpha:.3g} "
-        f"of ID will be called OOD ({found.low:.3f} to {found.high:.3f}, from {found.images} calibration "
-        "images)."
+    for line in calibrated.describe():
+        click.echo(line)
+    threshold = calibrated.threshold
+    done(
+        out,
+        f"{calibrated.name} on {name}, OOD is above {threshold.value:.6g}; {alpha:.3g} of ID will be called "
+        f"OOD ({threshold.low:.3f} to {threshold.high:.3f}, from {threshold.images} calibration images)",
     )
 
 

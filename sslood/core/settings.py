@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from sslood.core.errors import InputError
+from sslood.core.renamed import renamed
 
 T = TypeVar("T")
 Auto = Literal["auto"]  # chosen from the detector's grid, on validation images
@@ -87,6 +88,11 @@ class Settings:
         """Raise InputError if values that are allowed each do not go together."""
 
 
+def autos(settings: Any) -> list[str]:
+    """Return the names of the settings that are still to be chosen: those with the value "auto"."""
+    return [field.name for field in fields(settings) if getattr(settings, field.name) == "auto"]
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
@@ -146,6 +152,8 @@ def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     for name in values:
         if name not in known:
+            if now := renamed(f"{where.rpartition(':')[2]}.{name}"):
+                raise InputError(f"{where}: {name!r} is gone: {now}")
             near = get_close_matches(str(name), known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise InputError(f"{where}: unknown key {name!r}{hint}; known: {', '.join(known)}")

@@ -1,7 +1,7 @@
 """Fitted detectors as arrays and JSON values, with the calibration that turns scores into decisions."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from sslood.core.discovery import classes_in
 from sslood.core.errors import InputError, known
 from sslood.core.settings import strict
+from sslood.deploy.inputs import AnyDetector, Inputs
 from sslood.deploy.thresholds import (
     Combination,
     Threshold,
@@ -19,8 +20,7 @@ from sslood.deploy.thresholds import (
 )
 from sslood.ood import network, posthoc, stochastic
 from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
-from sslood.ood.kit.outputs import Outputs, part_of
+from sslood.ood.kit.network_detector import NetworkDetector, Progress
 from sslood.ood.ssd.ssd import Ssd
 
 Kind = type[Detector] | type[NetworkDetector]
@@ -31,47 +31,30 @@ KINDS: dict[str, Kind] = {**DETECTORS, "ssd": Ssd, **STOCHASTIC, **NETWORK}
 
 
 @dataclass(frozen=True)
-class Given:
-    """What detectors may read of N images: outputs of the model, uint8 images [N, C, H, W], the network.
+class Origin:
+    """Where a fitted detector comes from, in words: of each setting, and the images it was fitted on."""
 
-    None for what no detector at hand reads.
-    """
-
-    outputs: Outputs | None = None
-    images: np.ndarray | None = None
-    network: Network | None = None
-
-    def __len__(self) -> int:
-        return len(self.images if self.outputs is None else self.outputs)
-
-    def part(self, rows: slice) -> "Given":
-        """Return what is given of some of the images."""
-        outputs = None if self.outputs is None else part_of(self.outputs, rows)
-        return replace(self, outputs=outputs, images=None if self.images is None else self.images[rows])
-
-    def score(
-        self, detector: Detector | NetworkDetector, progress: Progress = lambda count: None
-    ) -> np.ndarray:
-        """Return the scores float64 [N] of a fitted detector, larger = more OOD."""
-        if isinstance(detector, NetworkDetector):
-            return detector.score(self.network, self.images, progress)
-        return detector.score(self.outputs)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    fitted_on: str = ""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Fitted detectors by name, and what makes decisions of their scores.
+    """Fitted detectors by name, and what turns their scores into decisions.
 
     With a combination there are several, and the score is the `evidence` of their p-values among
     `references`, ascending scores of ID images by detector; else there is one and its score is the score.
-    calibration: ascending scores [n] of the calibration images. threshold: from these.
+    calibration: ascending scores [n] of the calibration images; threshold: computed from them;
+    calibrated_on: their name. origins: of each detector.
     """
 
-    detectors: Mapping[str, Detector | NetworkDetector]
+    detectors: Mapping[str, AnyDetector]
     calibration: np.ndarray
     threshold: Threshold
     combination: Combination | None = None
-    references: Mapping[str, np.ndarray] | None = None
+    references: Mapping[str, np.ndarray] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    calibrated_on: str = ""
 
     @property
     def name(self) -> str:
@@ -79,19 +62,31 @@ class Calibrated:
         names = " + ".join(self.detectors)
         return names if self.combination is None else f"{names} by {self.combination}"
 
+    def describe(self) -> list[str]:
+        """Return one sentence per detector: its settings with their sources, and what it was fitted on."""
+        lines = []
+        for name, detector in self.detectors.items():
+            origin = self.origins.get(name, Origin())
+            values = asdict(detector.settings).items()
+            settings = "; ".join(
+                f"{key} = {value} ({origin.sources.get(key, 'given')})" for key, value in values
+            )
+            lines.append(f"{name}: {settings or 'no settings'}; fitted on {origin.fitted_on or 'ID images'}.")
+        return lines
+
     @property
-    def detector(self) -> Detector | NetworkDetector:
+    def detector(self) -> AnyDetector:
         """The only detector, or the first."""
         return next(iter(self.detectors.values()))
 
     @property
-    def asks_network(self) -> bool:
+    def reads_network(self) -> bool:
         """Whether scores need the images and the network, not its outputs alone."""
         return any(isinstance(detector, NetworkDetector) for detector in self.detectors.values())
 
-    def score(self, given: Given) -> np.ndarray:
+    def score(self, inputs: Inputs) -> np.ndarray:
         """Return float64 [N], larger = more OOD."""
-        scores = {name: given.score(detector) for name, detector in self.detectors.items()}
+        scores = {name: inputs.score(detector) for name, detector in self.detectors.items()}
         if self.combination is None:
             return scores[self.name]
         return evidence(self.references, scores, self.combination)
@@ -105,80 +100,95 @@ class Calibrated:
         return scores > self.threshold.value
 
 
-def made(name: str, settings: Any, *, seed: int, device: str) -> Detector | NetworkDetector:
+def make_detector(name: str, settings: Any, *, seed: int, device: str) -> AnyDetector:
     """Return an unfitted detector; InputError if the name is unknown."""
     kind = KINDS[known(name, "detector", KINDS)]
     return kind(settings) if issubclass(kind, NetworkDetector) else kind(settings, seed=seed, device=device)
 
 
 def calibrate(
-    detectors: Mapping[str, Detector | NetworkDetector],
-    train: Given,
-    held: Given,
+    detectors: Mapping[str, AnyDetector],
+    train: Inputs,
+    heldout: Inputs,
     *,
     alpha: float,
-    tuning: np.ndarray | None = None,
+    validation: Inputs | None = None,
     combination: Combination | None = None,
+    sources: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress = lambda count: None,
 ) -> Calibrated:
     """Fit detectors and set the threshold for the false-alarm rate alpha on ID images held out of training.
 
-    What is fitted on ID validation, and the references of a combination, get every second image of `held`,
-    and the others calibrate: an image that the score was made with is not exchangeable with a new one.
-    tuning: uint8 images, for detectors that choose on outliers. Raises InputError for too few images.
+    train, validation: ID images that detectors are fitted on, as in their stages. Without `validation`, a
+    detector that is fitted on it gets every second image of `heldout`, and the others calibrate: an image
+    that the score was fitted on is not exchangeable with a new one. So do the references of a combination.
+    sources: of the settings, detector -> setting -> words. Raises InputError for too few images.
     """
-    first = second = held
-    if combination is not None or any(map(reads_validation, detectors.values())):
-        first, second = held.part(slice(0, None, 2)), held.part(slice(1, None, 2))
-    _check_count(alpha, len(second), len(held))
-    for detector in detectors.values():
-        if isinstance(detector, NetworkDetector):
-            images = {"train": train.images, "validation": first.images, "tuning": tuning}
-            detector.fit(train.network, images, progress)
-        else:
-            detector.fit(train.outputs, first.outputs)
-    references = None
-    if combination is not None:
-        references = {name: np.sort(first.score(one, progress)) for name, one in detectors.items()}
+    halved = validation is None and any(map(reads_validation, detectors.values()))
+    first = second = heldout
+    if halved or combination is not None:
+        first, second = heldout.halves()
+    _check_count(alpha, len(second), len(heldout))
+    learnt = first if validation is None else validation
+    origins = {}
+    for name, detector in detectors.items():
+        train.fit(detector, learnt, progress)
+        origins[name] = Origin((sources or {}).get(name, {}), _fitted_on(detector, train, learnt))
     scores = {name: second.score(detector, progress) for name, detector in detectors.items()}
-    score = evidence(references, scores, combination) if combination else scores[next(iter(scores))]
+    references = {}
+    if combination is None:
+        (score,) = scores.values()
+    else:
+        references = {name: np.sort(first.score(one, progress)) for name, one in detectors.items()}
+        score = evidence(references, scores, combination)
     calibration = np.sort(score)
-    return Calibrated(
-        detectors, calibration, conformal_threshold(calibration, alpha), combination, references
-    )
+    threshold = conformal_threshold(calibration, alpha)
+    return Calibrated(detectors, calibration, threshold, combination, references, origins, second.name)
 
 
-def _check_count(alpha: float, count: int, held: int) -> None:
+def _check_count(alpha: float, count: int, heldout: int) -> None:
     """Raise InputError if there are too few images, before anything is fitted."""
     if count < (needed := images_needed(alpha)):
-        half = f", half of {held}, since the other half is learned from" if count < held else ""
+        half = f", half of {heldout}, since the other half is learned from" if count < heldout else ""
         raise InputError(
             f"a threshold for alpha {alpha} needs at least {needed} calibration images, there are "
             f"{count}{half}; calibrate on more ID images or raise alpha"
         )
 
 
-def reads_validation(detector: Detector | NetworkDetector) -> bool:
-    """Whether ID validation images enter what the detector learns."""
+def reads_validation(detector: AnyDetector) -> bool:
+    """Whether a detector is fitted on ID validation images."""
     if isinstance(detector, NetworkDetector):
         return "validation" in detector.fitted_on
     return detector.on_validation
 
 
+def _fitted_on(detector: AnyDetector, train: Inputs, validation: Inputs) -> str:
+    """Return in words which images a detector was fitted on."""
+    if isinstance(detector, NetworkDetector):
+        splits = detector.fitted_on
+    else:
+        splits = ("validation",) if detector.on_validation else ("train",)
+    parts = [part for part, split in ((train, "train"), (validation, "validation")) if split in splits]
+    return " and ".join(f"{part.name} ({len(part)})" for part in parts) if detector.state else "no images"
+
+
 def pack(calibrated: Calibrated) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (arrays, JSON values) from which `unpack` makes the same detectors again."""
-    arrays, about = {"calibration": calibrated.calibration}, []
+    arrays, entries = {"calibration": calibrated.calibration}, []
     for name, detector in calibrated.detectors.items():
-        arrays |= {f"detector.{name}.{key}": array for key, array in detector.state.items()}
+        arrays |= {f"detector.{name}.{key}": array for key, array in (detector.state or {}).items()}
         if calibrated.combination is not None:
             arrays[f"reference.{name}"] = calibrated.references[name]
-        about.append({"name": name, "settings": asdict(detector.settings), **_learned(detector)})
-    content = {"detectors": about, "combination": calibrated.combination}
-    return arrays, {**content, "threshold": asdict(calibrated.threshold)}
+        origin = asdict(calibrated.origins.get(name, Origin()))
+        entries.append({"name": name, "settings": asdict(detector.settings), **origin, **_learned(detector)})
+    content = {"detectors": entries, "combination": calibrated.combination}
+    threshold = {"threshold": asdict(calibrated.threshold), "calibrated_on": calibrated.calibrated_on}
+    return arrays, content | threshold
 
 
-def _learned(detector: Detector | NetworkDetector) -> dict[str, Any]:
-    """Return what `restore` and `made` need beside the state and the settings."""
+def _learned(detector: AnyDetector) -> dict[str, Any]:
+    """Return what `restore` and `make_detector` need beside the state and the settings."""
     if isinstance(detector, NetworkDetector):
         return {"chosen": detector.chosen}
     return {"seed": detector.seed, "widths": detector.widths}
@@ -192,19 +202,33 @@ def unpack(
         raise InputError(
             f"{where}: holds no detector with its threshold; write it with sslood.commands.deploy"
         )
-    detectors = {about["name"]: _restored(about, arrays, where, device) for about in content["detectors"]}
-    threshold = strict(Threshold, content["threshold"], where)
-    references = None
+    entries = {entry["name"]: entry for entry in content["detectors"]}
+    detectors = {name: _restored(entry, arrays, where, device) for name, entry in entries.items()}
+    references = {}
     if content["combination"] is not None:
         references = {name: np.asarray(arrays[f"reference.{name}"]) for name in detectors}
-    calibration = np.asarray(arrays["calibration"])
-    return Calibrated(detectors, calibration, threshold, content["combination"], references)
+    origins = {
+        name: Origin(entry.get("sources", {}), entry.get("fitted_on", "")) for name, entry in entries.items()
+    }
+    return Calibrated(
+        detectors,
+        np.asarray(arrays["calibration"]),
+        strict(Threshold, content["threshold"], where),
+        content["combination"],
+        references,
+        origins,
+        content.get("calibrated_on", ""),
+    )
 
 
-def _restored(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: str, device: str):
-    name = known(about["name"], f"detector in {where}:", KINDS)
-    settings = strict(KINDS[name].Settings, about["settings"], where)
-    detector = made(name, settings, seed=about.get("seed", 0), device=device)
+def _restored(
+    entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: str, device: str
+) -> AnyDetector:
+    name = known(entry["name"], f"detector in {where}:", KINDS)
+    settings: Any = strict(KINDS[name].Settings, entry["settings"], where)
+    detector = make_detector(name, settings, seed=entry.get("seed", 0), device=device)
     prefix = f"detector.{name}."
     state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-    return detector.restore(state, about["chosen" if isinstance(detector, NetworkDetector) else "widths"])
+    if isinstance(detector, NetworkDetector):
+        return detector.restore(state, entry["chosen"])
+    return detector.restore(state, entry["widths"])

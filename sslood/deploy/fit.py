@@ -1,7 +1,6 @@
 """Detectors for a model file, fitted and calibrated from its embeddings or from the image sets themselves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,22 @@ import numpy as np
 from tqdm import tqdm
 
 from sslood.auditing.disjoint import check_disjoint
-from sslood.core.errors import InputError, known
-from sslood.core.files import load_json
-from sslood.core.settings import read_section, strict
-from sslood.deploy.calibrated import KINDS, NETWORK, STOCHASTIC, Calibrated, Given, calibrate, made
+from sslood.core.errors import InputError
+from sslood.core.settings import autos, read_section
+from sslood.deploy.calibrated import KINDS, Calibrated, calibrate, make_detector
+from sslood.deploy.inputs import AnyDetector, Inputs, present
+from sslood.deploy.measured import Choice
 from sslood.deploy.thresholds import Combination
-from sslood.nets.inference.extract import check_batch_invariance
-from sslood.nets.networks.files import check_fits, restore_model
+from sslood.nets.networks.card import ModelCard
+from sslood.nets.networks.files import restore_model
 from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.network_detector import Network, NetworkDetector
+from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 from sslood.ood.kit.outputs import Embeddings, Outputs
+from sslood.ood.kit.search import best_settings, tuning_of
+from sslood.ood.ssd.selection import SOURCE, select_settings
+from sslood.ood.ssd.ssd import Ssd
 from sslood.roles.roles import read_split, roles_of
-from sslood.views.network_view import open_model
+from sslood.views.network_view import checked_network
 
 # what a model lacks that does not suit a detector, by what is read
 LACKING = {
@@ -29,71 +32,14 @@ LACKING = {
     "maps": "a classifier head (the stage `train` makes one)",
     "projections": "a projector",
     "mu": "an embedding that is a Gaussian (objectives bayes_h_… and bayes_z_…)",
-    "rotations": "a head that tells quarter turns (objectives rotation and rotpred)",
+    "rotations": "a head that predicts quarter turns (objectives rotation and rotpred)",
 }
-
-
-def section_of(detector: str) -> str:
-    """Return the key of the params file under which the settings of a detector stand."""
-    known(detector, "detector", KINDS)
-    if detector == "ssd":
-        return detector
-    stage = "network" if detector in NETWORK else "stochastic" if detector in STOCHASTIC else "posthoc"
-    return f"{stage}.{detector}"
-
-
-def settings_of(
-    detector: str, params: str, chosen: Sequence[str] = (), model: str = "", seed: int | None = None
-) -> Any:
-    """Return a detector's settings from its section of the params file, or what stages chose for `model`.
-
-    chosen: results of stages, files named after their seed. InputError if a file lacks the section, no file
-    holds a choice, or one is of another seed than the model's.
-    """
-    kind, where = KINDS[known(detector, "detector", KINDS)], f"{params}:{section_of(detector)}"
-    names = [field.name for field in fields(kind.Settings)]
-    if not names:
-        return kind.Settings()
-    if not chosen:
-        section = read_section(where)
-        section.pop("select", None)  # how the stage ssd finds its settings, and none of them
-        return strict(kind.Settings, section, where)
-    for path in chosen:
-        stem = Path(path).stem
-        if seed is not None and stem.isdecimal() and int(stem) != seed:
-            raise InputError(
-                f"{path}: choices of seed {stem}, but the model is of seed {seed}; use "
-                f"{Path(path).with_stem(str(seed))}"
-            )
-        results = load_json(path)
-        if detector in results.get("models", {}).get(model, {}):
-            return strict(
-                kind.Settings, _chosen(results.get("chosen", {}), kind, detector, model, path), path
-            )
-    raise InputError(
-        f"{', '.join(chosen)}: no results of {detector} for model {model!r}; name the results of the stage "
-        f"{section_of(detector).partition('.')[0]} by --chosen, or leave --chosen away"
-    )
-
-
-def _chosen(found: Mapping[str, Any], kind: Any, detector: str, model: str, path: str) -> dict[str, Any]:
-    """Return name -> value of a detector's settings; of candidates the one that was taken."""
-    prefixes = [f"{model}.", ""] if detector == "ssd" else [f"{model}.{detector}.", f"{detector}."]
-    taken = getattr(kind, "candidates", {})
-    values = {}
-    for name in (field.name for field in fields(kind.Settings)):
-        key = taken.get(name, name)
-        value = next((found[prefix + key]["value"] for prefix in prefixes if prefix + key in found), None)
-        if value is None:
-            raise InputError(f"{path}: holds no {key} of {detector} for model {model!r}; run its stage again")
-        values[name] = [value] if name in taken else value
-    return values
 
 
 def fit_deployed(
     arrays: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    choices: Mapping[str, Choice],
     *,
     embeddings: Embeddings | None,
     sets: str,
@@ -104,32 +50,73 @@ def fit_deployed(
 ) -> Calibrated:
     """Fit detectors (name -> settings) for a model file's `arrays` and `metadata`, and calibrate.
 
-    embeddings: of the model, for detectors that read its outputs. sets: FILE:KEY of the sets' roles,
-    folder: their files, for detectors that ask the network. Calibrated on ID validation, or on ID test if
-    the model was trained on validation: it is surer of images that it was trained on than of new ones, and
-    a threshold from them raises too many alarms. Raises InputError if the embeddings are of another model,
-    or the model lacks what a detector reads.
+    Settings that are "auto" are chosen first, as their stages do. embeddings: of the model, for detectors
+    that read its outputs. sets: FILE:KEY of the sets' roles, folder: their files, for detectors that query
+    the network. Calibrated on ID validation, or on ID test if the model was trained on validation: it is
+    surer of images that it was trained on than of new ones, and a threshold from them raises too many alarms.
+    Raises InputError if the embeddings are of another model, or the model lacks what a detector reads.
     """
-    splits = ("train", "test" if metadata.get("saw_validation") else "validation")
-    detectors = {
-        name: made(name, one, seed=metadata["seed"], device=device) for name, one in settings.items()
-    }
-    asking = [one for one in detectors.values() if isinstance(one, NetworkDetector)]
-    outputs, images, network = {}, {}, None
-    if len(asking) < len(detectors):
+    kinds = {name: KINDS[name] for name in choices}
+    splits = ["train", "validation", *(["test"] if metadata.get("saw_validation") else [])]
+    seed, settings = metadata["seed"], {name: choice.settings for name, choice in choices.items()}
+    detectors = {name: make_detector(name, one, seed=seed, device=device) for name, one in settings.items()}
+    outputs: dict[str, Outputs] = {}
+    images: dict[str, np.ndarray] = {}
+    network = None
+    if any(issubclass(kind, Detector) for kind in kinds.values()):
         outputs = _outputs(embeddings, arrays, metadata, splits)
-    if asking:
+    if any(issubclass(kind, NetworkDetector) for kind in kinds.values()):
         images, network = _images(arrays, metadata, folder, splits, device)
-    for name, one in detectors.items():
-        _check_suits(name, one, network if one in asking else outputs["train"], metadata)
-    train, held = (Given(outputs.get(split), images.get(split), network) for split in splits)
-    _check_aligned(train, held, embeddings)
-    tuning = None
-    if any("tuning" in one.fitted_on for one in asking):
-        tuning = _tuning_images(sets, metadata, folder)
-    about = {"alpha": alpha, "combination": combination, "tuning": tuning}
-    with tqdm(desc="deploy", unit="image", disable=None if asking else True) as bar:
-        return calibrate(detectors, train, held, **about, progress=bar.update)
+    parts = {
+        split: Inputs(outputs.get(split), images.get(split), network, f"{metadata['id']}.{split}")
+        for split in splits
+    }
+    for name, detector in detectors.items():
+        _check_suits(name, detector, parts["train"], metadata)
+    _check_aligned(parts, embeddings)
+    with tqdm(desc="deploy", unit="image", disable=True if network is None else None) as bar:
+        for name, choice in choices.items():
+            if not autos(choice.settings):
+                continue
+            found, source = _chosen(detectors[name], parts, embeddings, (sets, folder), metadata, bar.update)
+            choices = {**choices, name: choice.resolved(found, source)}
+            detectors[name] = make_detector(name, found, seed=seed, device=device)
+        return calibrate(
+            detectors,
+            parts["train"],
+            parts[splits[-1]],
+            alpha=alpha,
+            validation=parts["validation"] if "test" in parts else None,
+            combination=combination,
+            sources={name: choice.sources for name, choice in choices.items()},
+            progress=bar.update,
+        )
+
+
+def _chosen(
+    detector: AnyDetector,
+    parts: Mapping[str, Inputs],
+    embeddings: Embeddings | None,
+    sets: tuple[str, Path],
+    metadata: Mapping[str, Any],
+    progress: Progress,
+) -> tuple[Any, str]:
+    """Return (settings without "auto", the criterion in words), chosen as the detector's stage does."""
+    settings = detector.settings
+    train, validation = parts["train"], parts["validation"]
+    if isinstance(detector, NetworkDetector):
+        name, tuning = _tuning_images(*sets, metadata)
+        images = {"train": present(train.images), "validation": present(validation.images), "tuning": tuning}
+        detector.fit(present(train.network), images, progress)
+        return detector.settings, f"highest AUROC of {validation.name} against {name}.validation"
+    if isinstance(detector, Ssd):
+        outputs = present(train.outputs), present(validation.outputs)
+        return select_settings(settings, *outputs, detector.seed)[0], SOURCE
+    tuning_outputs = tuning_of(present(embeddings))
+    found, _ = best_settings(
+        type(detector), settings, tuning_outputs, seed=detector.seed, device=detector.device
+    )
+    return found, tuning_outputs.source
 
 
 def _outputs(
@@ -142,7 +129,7 @@ def _outputs(
     name, seed = metadata["name"], metadata["seed"]
     if embeddings is None:
         raise InputError(
-            f"detectors that read what model {name!r} says need its embeddings; give "
+            f"detectors that read the outputs of model {name!r} need its embeddings; give "
             f"--embeddings data/embeddings/{seed}/{name}.safetensors"
         )
     if embeddings.metadata["model_metadata"] != metadata:
@@ -165,45 +152,45 @@ def _images(
     device: str,
 ) -> tuple[dict[str, np.ndarray], Network]:
     """Return (the images of ID splits, the network); InputError if they do not fit each other."""
-    name, images = metadata["name"], {}
-    for split in splits:
-        images[split], about = read_split(folder, metadata["id"], split)
-        check_fits(metadata, about, f"model {name!r}")
-    model = restore_model(arrays, metadata, f"model {name!r}", device)
-    preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
-    check_batch_invariance(model, images[splits[1]], name=name, **preprocessing)
-    return images, open_model(model, device=device, **preprocessing)
+    where = f"model {metadata['name']!r}"
+    parts = {split: read_split(folder, metadata["id"], split) for split in splits}
+    network = checked_network(
+        restore_model(arrays, metadata, where, device),
+        ModelCard.read(metadata, where),
+        where,
+        list(parts.values()),
+    )
+    return {split: images for split, (images, _) in parts.items()}, network
 
 
-def _tuning_images(sets: str, metadata: Mapping[str, Any], folder: Path) -> np.ndarray:
-    """Return the tuning images; InputError if there are none, or one of them is a test image."""
+def _tuning_images(sets: str, folder: Path, metadata: Mapping[str, Any]) -> tuple[str, np.ndarray]:
+    """Return (name, images) of the tuning set; InputError if there is none, or it shares a test image."""
     section = read_section(sets)
     _, tuning = roles_of(section, metadata["id"], sets)
     check_disjoint(folder, section)
-    images, about = read_split(folder, tuning, "validation")
-    check_fits(metadata, about, f"model {metadata['name']!r}", id_set=False)
-    return images
+    return tuning, read_split(folder, tuning, "validation")[0]
 
 
-def _check_suits(
-    name: str, detector: Detector | NetworkDetector, source: Outputs | Network, metadata: Mapping[str, Any]
-) -> None:
-    if detector.suits(source):
-        return
-    if isinstance(source, Network):
-        lacking = detector.lacking(source)
+def _check_suits(name: str, detector: AnyDetector, train: Inputs, metadata: Mapping[str, Any]) -> None:
+    """Raise InputError naming what the model lacks that the detector reads."""
+    if isinstance(detector, NetworkDetector):
+        lacking: Sequence[str] = detector.lacking(present(train.network))
+    elif detector.suits(outputs := present(train.outputs)):
+        lacking = []
     else:
-        lacking = [part for part in detector.reads if not source.has([part])] or ["logits"]
-    raise InputError(
-        f"detector {name!r} does not suit model {metadata['name']!r}, which lacks {LACKING[lacking[0]]}"
-    )
+        lacking = [part for part in detector.reads if not outputs.has([part])] or ["logits"]
+    if lacking:
+        raise InputError(
+            f"detector {name!r} does not suit model {metadata['name']!r}, which lacks {LACKING[lacking[0]]}"
+        )
 
 
-def _check_aligned(train: Given, held: Given, embeddings: Embeddings | None) -> None:
-    """Raise InputError if outputs and images, where both are given, are not of as many images."""
-    for given in (train, held):
-        if given.outputs is not None and given.images is not None and len(given.outputs) != len(given.images):
-            raise InputError(
-                f"{embeddings.path}: holds the outputs of {len(given.outputs)} images where the set has "
-                f"{len(given.images)}; write them again with `dvc repro embed`"
-            )
+def _check_aligned(parts: Mapping[str, Inputs], embeddings: Embeddings | None) -> None:
+    """Raise InputError if outputs and images, where both are read, are not of equally many images."""
+    for part in parts.values():
+        if part.outputs is None or part.images is None or len(part.outputs) == len(part.images):
+            continue
+        raise InputError(
+            f"{present(embeddings).path}: holds the outputs of {len(part.outputs)} images where the set has "
+            f"{len(part.images)}; write them again with `dvc repro embed`"
+        )

@@ -1,14 +1,13 @@
 """Model, preprocessing, detectors and threshold in one file, and decisions about any images from it.
 
 from sslood.deploy.scorer import load_deployed
+
 scorer = load_deployed("data/detectors/simclr-ssd.safetensors")
-decisions = scorer.decide(images)   # uint8 [N, C, size, size]
+decisions = scorer.decide(images)  # uint8 [N, C, size, size]
 """
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ import numpy as np
 import torch
 
 from sslood.core.errors import InputError
-from sslood.core.files import atomic, load_tensors, save_tensors
-from sslood.data.sets.images import SUFFIXES, read_image, to_array
-from sslood.data.sets.tree import list_images
-from sslood.deploy.calibrated import Calibrated, Given, pack, unpack
+from sslood.core.files import load_tensors, save_tensors
+from sslood.deploy.calibrated import Calibrated, pack, unpack
+from sslood.deploy.inputs import Inputs
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import batches, extract
 from sslood.nets.networks.files import Model, restore_model
@@ -40,6 +38,14 @@ class Decisions:
     is_ood: np.ndarray
     predicted: list[str]
 
+    def judge_together(self, rate: float, calibration: int) -> "Decisions":
+        """Return the decisions by false-discovery control over all images at once, by `discoveries`.
+
+        At most the share `rate` of the images called OOD is expected to be ID; calibration: number of images
+        that the p-values come from. Raises InputError for a rate that they do not allow.
+        """
+        return replace(self, is_ood=discoveries(self.p_values, rate, calibration))
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -58,15 +64,15 @@ class Deployed:
         if images.dtype != np.uint8 or images.shape[1:] != (channels, size, size):
             raise InputError(
                 f"images must be uint8 of shape (N, {channels}, {size}, {size}), "
-                f"found {images.dtype} {images.shape}; read files with `read_folder`"
+                f"found {images.dtype} {images.shape}; read files with `sslood.deploy.pictures.read_pictures`"
             )
         preprocessing = {"mean": self.metadata["mean"], "std": self.metadata["std"]}
-        arrays = extract(self.model, batches(images, BATCH), **preprocessing)
-        given = Given(Outputs("images", **arrays))
-        if self.calibrated.asks_network:
+        arrays: dict[str, Any] = {**extract(self.model, batches(images, BATCH), **preprocessing)}
+        inputs = Inputs(Outputs("images", **arrays))
+        if self.calibrated.reads_network:
             device = next(self.model.parameters()).device
-            given = Given(given.outputs, images, open_model(self.model, device=device, **preprocessing))
-        scores = self.calibrated.score(given)
+            inputs = Inputs(inputs.outputs, images, open_model(self.model, device=device, **preprocessing))
+        scores = self.calibrated.score(inputs)
         return Decisions(
             scores,
             self.calibrated.p_values(scores),
@@ -78,23 +84,27 @@ class Deployed:
         if logits is None:
             return [""] * count
         names, head = self.metadata["classes"], self.metadata["head_classes"]
-        return [str(names[head[place]]) for place in logits.argmax(axis=1)]
+        return [str(names[head[index]]) for index in logits.argmax(axis=1)]
 
 
-def facts(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
-    """Return in words what decides: for people who look at the decisions. fdr: as of `judge_together`."""
-    metadata, threshold = scorer.metadata, scorer.calibrated.threshold
+def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
+    """Return in words how a scorer decides, heading -> text; fdr: the rate of `judge_together`, if used."""
+    metadata, calibrated = scorer.metadata, scorer.calibrated
+    threshold = calibrated.threshold
     rule = f"score above {threshold.value:.6g}: at most {threshold.alpha:.1%} of ID pictures, on average"
     if fdr is not None:
         rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
-    classes = ", ".join(map(str, metadata["classes"]))
-    return {
-        "Detector": scorer.calibrated.name,
+    settings = {name: asdict(detector.settings) for name, detector in calibrated.detectors.items()}
+    values = [f"{name}.{key} = {value}" for name, one in settings.items() for key, value in one.items()]
+    rows = {
+        "Detector": calibrated.name,
+        "Settings": ", ".join(values),
         "Model": f"{metadata['name']}, seed {metadata['seed']}",
-        "ID": f"{metadata['id']}: {classes}",
+        "ID": f"{metadata['id']}: {', '.join(map(str, metadata['classes']))}",
         "Called OOD": rule,
         "Calibrated on": f"{threshold.images} ID pictures",
     }
+    return {heading: text for heading, text in rows.items() if text}
 
 
 def save_deployed(
@@ -104,8 +114,8 @@ def save_deployed(
     calibrated: Calibrated,
 ) -> None:
     """Write a model file's arrays and metadata and calibrated detectors as one file."""
-    found, content = pack(calibrated)
-    tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **found}
+    state, content = pack(calibrated)
+    tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
     save_tensors(path, tensors, kind="detector", metadata={**content, "model_metadata": dict(metadata)})
 
 
@@ -116,73 +126,3 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     calibrated = unpack(arrays, content, str(path), str(device))
     metadata = content["model_metadata"]
     return Deployed(restore_model(weights, metadata, path, device), metadata, calibrated)
-
-
-def judge_together(table: str | Path, rate: float, calibration: int) -> int:
-    """Set is_ood in a CSV of `score` by false-discovery control at `rate`; return how many are OOD.
-
-    Benjamini and Hochberg on the p-values of all its images (see `discoveries`, and its InputError).
-    Reads the file twice, so that only the p-values are in memory.
-    """
-    with open(table, newline="", encoding="utf-8") as file:
-        p = np.array([float(row["p_value"]) for row in csv.DictReader(file)])
-    called = discoveries(p, rate, calibration)
-    with (
-        open(table, newline="", encoding="utf-8") as file,
-        atomic(table) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as out,
-    ):
-        rows = csv.DictReader(file)
-        writer = csv.DictWriter(out, rows.fieldnames, lineterminator="\n")
-        writer.writeheader()
-        for row, flag in zip(rows, called, strict=True):
-            writer.writerow(row | {"is_ood": "true" if flag else "false"})
-    return int(called.sum())
-
-
-def find_pictures(where: Path) -> tuple[Path, list[Path]]:
-    """Return (folder, paths of the pictures in it and in its folders, sorted); `where` may be one picture.
-
-    Raises InputError if there is nothing, or no picture.
-    """
-    if where.is_file():
-        return where.parent, [where]
-    if not where.is_dir():
-        raise InputError(f"{where}: no such folder or picture")
-    paths = [Path(path) for path in list_images(where)]
-    if not paths:
-        raise InputError(f"{where}: no image in it; known endings: {', '.join(SUFFIXES)}")
-    return where, paths
-
-
-def read_folder(
-    paths: Sequence[Path],
-    size: int,
-    channels: int,
-    *,
-    batch_size: int = BATCH,
-    unreadable: list[Path] | None = None,
-) -> Iterator[tuple[list[Path], np.ndarray]]:
-    """Yield (paths, uint8 [B, channels, size, size]) by the chain of all sets, in constant memory.
-
-    Raises InputError naming a file that cannot be read; if a list `unreadable` is given, the file goes
-    in there instead and its row is left out.
-    """
-
-    def load(path: Path) -> np.ndarray | None:
-        try:
-            return to_array(read_image(path), size, channels)
-        except InputError:
-            if unreadable is None:
-                raise
-            return None
-
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), batch_size):
-            piece = paths[start : start + batch_size]
-            found = list(zip(piece, pool.map(load, piece), strict=True))
-            if unreadable is not None:
-                unreadable.extend(path for path, array in found if array is None)
-            found = [pair for pair in found if pair[1] is not None]
-            if found:
-                yield [path for path, _ in found], np.stack([array for _, array in found])

@@ -1,7 +1,7 @@
 """From scores to decisions: conformal thresholds, p-values, their combination, false discoveries.
 
-All rest on calibration scores of held-out ID images that neither the model nor the detector saw while
-training. A score is larger for what looks more OOD; a p-value is small for it.
+All need calibration scores of held-out ID images that neither the model nor the detector was fitted on. A
+score is larger, and a p-value smaller, for what looks more OOD.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from math import ceil, floor
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import beta, cauchy, chi2
 
 from sslood.core.errors import InputError
@@ -23,9 +24,9 @@ Combination = Literal["fisher", "simes", "cauchy"]
 class Threshold:
     """Images that score above `value` are called OOD.
 
-    alpha: the highest chance that an ID image is called OOD, over calibration set and image together.
-    images: calibration images. low, high: where the share of ID images called OOD lies, given this
-    calibration set, with probability `confidence` (if no two scores are equal; ties only lower it).
+    alpha: the highest probability that an ID image is called OOD, over calibration set and image together.
+    images: number of calibration images. low, high: bounds of the share of ID images called OOD, given this
+    calibration set, with probability `confidence` (if no two scores are equal; ties only lower the share).
     """
 
     value: float
@@ -37,9 +38,9 @@ class Threshold:
 
 
 def _exact(alpha: float) -> Fraction:
-    """Return alpha as the decimal fraction that was written: 0.29 * 100 is 29, in floats it is less."""
+    """Return alpha as the decimal fraction that was written: 0.29 * 100 is 29, but less in floats."""
     if not 0.0 < alpha < 1.0:
-        raise InputError(f"alpha is {alpha}; the share of ID images to be called OOD lies between 0 and 1")
+        raise InputError(f"alpha must be above 0 and below 1, found {alpha}")
     return Fraction(repr(float(alpha)))
 
 
@@ -48,14 +49,15 @@ def images_needed(alpha: float) -> int:
     return ceil(1 / _exact(alpha)) - 1
 
 
-def conformal_threshold(calibration, alpha: float, *, confidence: float = 0.95) -> Threshold:
+def conformal_threshold(calibration: ArrayLike, alpha: float, *, confidence: float = 0.95) -> Threshold:
     """Return the ceil((n + 1)(1 - alpha))-th smallest of n calibration scores, for `score > value`.
 
-    Split conformal prediction (Papadopoulos et al. 2002; Vovk 2012 for the distribution of the rate):
-    an ID image exchangeable with the calibration images is called OOD with probability at most alpha,
-    and with more than alpha - 1 / (n + 1) if no scores tie. Given the calibration set, the rate is
-    Beta(l, n + 1 - l) with l = floor((n + 1) alpha). Raises InputError for NaN, a rate outside (0, 1),
-    or fewer than `images_needed(alpha)` scores.
+    Split conformal prediction (Papadopoulos et al., "Inductive confidence machines for regression", 2002;
+    for the distribution of the rate Vovk, "Conditional validity of inductive conformal predictors", 2012,
+    arXiv:1209.2673). An ID image exchangeable with the calibration images is called OOD with probability at
+    most alpha, and with more than alpha - 1 / (n + 1) if no scores tie. Given the calibration set, the rate
+    is Beta(l, n + 1 - l) with l = floor((n + 1) alpha). Raises InputError for NaN, a rate outside (0, 1), or
+    fewer than `images_needed(alpha)` scores.
     """
     scores = checked(calibration, "calibration")
     count, rate = scores.size, _exact(alpha)
@@ -65,18 +67,18 @@ def conformal_threshold(calibration, alpha: float, *, confidence: float = 0.95) 
             f"there are {count}; calibrate on more ID images or raise alpha"
         )
     above = floor((count + 1) * rate)
-    place = count - above  # 0-based; n + 1 - l = ceil((n + 1)(1 - alpha)) counted from 1
+    index = count - above  # from 0; n + 1 - l = ceil((n + 1)(1 - alpha)) counted from 1
     tail = (1.0 - confidence) / 2
     low, high = beta.ppf([tail, 1.0 - tail], above, count + 1 - above)
-    value = float(np.partition(scores, place)[place])
+    value = float(np.partition(scores, index)[index])
     return Threshold(value, float(alpha), count, float(low), float(high), confidence)
 
 
-def p_values(calibration, scores) -> np.ndarray:
+def p_values(calibration: ArrayLike, scores: ArrayLike) -> np.ndarray:
     """Return (1 + number of calibration scores at or above) / (n + 1) for each score: float64 [N].
 
     Ties count against the image, so an ID image has a p-value of at most t with probability at most t
-    for every t, whatever the score's distribution. `p <= alpha` and `score > threshold` decide alike.
+    for every t, whatever the score's distribution. `p <= alpha` decides like `score > threshold`.
     Raises InputError for NaN or an empty side.
     """
     ordered = np.sort(checked(calibration, "calibration"))
@@ -84,23 +86,23 @@ def p_values(calibration, scores) -> np.ndarray:
     return (1.0 + at_or_above) / (ordered.size + 1.0)
 
 
-def tail_p_values(reference, scores) -> np.ndarray:
+def tail_p_values(reference: ArrayLike, scores: ArrayLike) -> np.ndarray:
     """Return (1/2 + number of reference scores at or above) / (n + 1) for each score: float64 [N].
 
-    Beyond the largest of n reference scores, where counting tells images apart no more, it falls as
-    1 / (1 + excess / scale), with the mean excess of the upper tenth of the reference as scale. What rests on
-    these values must be calibrated anew: they are no conformal p-values. Never 0 and never 1, which would
+    Beyond the largest of n reference scores, where counting no longer separates images, it falls as
+    1 / (1 + excess / scale), with the mean excess of the upper tenth of the reference as scale. These are not
+    conformal p-values: a score made of them needs a calibration of its own. Never 0 and never 1, which would
     outvote all others of a combination. Raises InputError for NaN or an empty side.
     """
-    ordered, scores = np.sort(checked(reference, "reference")), checked(scores, "test")
+    ordered, values = np.sort(checked(reference, "reference")), checked(scores, "test")
     count = ordered.size
-    p = (0.5 + count - np.searchsorted(ordered, scores, side="left")) / (count + 1.0)
-    beyond = scores > ordered[-1]
+    p = (0.5 + count - np.searchsorted(ordered, values, side="left")) / (count + 1.0)
+    beyond = values > ordered[-1]
     tail = ordered[-max(2, ceil(count / 10)) :]
     with np.errstate(invalid="ignore"):
         scale = tail.mean() - tail[0]
     scale = scale if np.isfinite(scale) and scale > 0 else 1.0
-    p[beyond] /= 1.0 + (scores[beyond] - ordered[-1]) / scale
+    p[beyond] /= 1.0 + (values[beyond] - ordered[-1]) / scale
     return np.maximum(p, np.finfo(np.float64).tiny)
 
 
@@ -109,22 +111,23 @@ def evidence(
 ) -> np.ndarray:
     """Return -log of the combined p-value of several detectors, in nats: float64 [N], larger = more OOD.
 
-    references and scores by detector: of ID images, and of the images to judge. The p-values among
-    the references (`tail_p_values`) put the detectors on one scale, whatever theirs was. Without any
-    guarantee of its own, it is a score like another: calibrate it on images that are not among the
-    references.
+    references, scores: by detector, of ID images and of the images to decide about. The p-values among the
+    references (`tail_p_values`) put all detectors on one scale. The result has no guarantee of its own: it is
+    a score, to be calibrated on images that are not among the references.
     """
-    p = np.stack([tail_p_values(references[name], found) for name, found in scores.items()])
+    p = np.stack([tail_p_values(references[name], values) for name, values in scores.items()])
     return -np.log(np.maximum(combine(p, method), np.finfo(np.float64).tiny))
 
 
 def combine(p: np.ndarray, method: Combination) -> np.ndarray:
-    """Return one p-value an image from those of m detectors: [m, N] -> float64 [N].
+    """Return one p-value per image from those of m detectors: [m, N] -> float64 [N].
 
-    - fisher: chi^2 of -2 sum log p with 2m degrees of freedom; exact for independent detectors alone.
-    - simes: min over i of m p_(i) / i (Simes 1986); valid for positively dependent ones, the usual case.
-    - cauchy: mean of cot(pi p) against the Cauchy distribution (Liu and Xie 2020); nearly valid for
-      small p under any dependence. A p of 1 cannot be outvoted: the result is then 1 too.
+    - fisher: chi^2 of -2 sum log p with 2m degrees of freedom (Fisher, "Statistical Methods for Research
+      Workers", 1932); exact for independent detectors only.
+    - simes: min over i of m p_(i) / i (Simes, "An improved Bonferroni procedure for multiple tests of
+      significance", 1986, doi:10.1093/biomet/73.3.751); valid for positively dependent ones, the usual case.
+    - cauchy: mean of cot(pi p) against the Cauchy distribution (Liu and Xie, "Cauchy combination test", 2020,
+      arXiv:1808.09011); nearly valid for small p under any dependence. If one p is 1, so is the result.
 
     Raises InputError for an unknown method, no detector, or values outside (0, 1].
     """
@@ -144,11 +147,12 @@ def combine(p: np.ndarray, method: Combination) -> np.ndarray:
 
 
 def adjusted_p_values(p: np.ndarray) -> np.ndarray:
-    """Return Benjamini and Hochberg's (1995) adjusted p-values of a batch of images: float64 [N].
+    """Return the adjusted p-values of a batch of images by Benjamini and Hochberg's method: float64 [N].
 
-    Calling OOD what is at or below q keeps the expected share of ID images among those called OOD at
-    or below q; it holds for conformal p-values of one calibration set (Bates et al. 2023).
-    Raises InputError for NaN, or values outside [0, 1].
+    ("Controlling the false discovery rate", 1995, doi:10.1111/j.2517-6161.1995.tb02031.x.) If images at or
+    below q are called OOD, the expected share of ID images among them is at most q; this holds for conformal
+    p-values of one calibration set (Bates et al., "Testing for outliers with conformal p-values", 2023,
+    arXiv:2104.08279). Raises InputError for NaN, or values outside [0, 1].
     """
     p = checked(p, "p-value")
     if not ((p >= 0) & (p <= 1)).all():
@@ -175,7 +179,7 @@ def check_rate(rate: float, calibration: int) -> None:
 def discoveries(p: np.ndarray, rate: float, calibration: int) -> np.ndarray:
     """Return bool [N]: the images to call OOD, of which at most the share `rate` is expected to be ID.
 
-    p [N]: conformal p-values of all images that are judged together, from `calibration` images.
+    p [N]: conformal p-values of all images that are decided about together, from `calibration` images.
     Raises InputError for a rate that they do not allow (`check_rate`).
     """
     check_rate(rate, calibration)

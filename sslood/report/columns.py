@@ -1,47 +1,93 @@
-"""What each column of results.csv holds."""
+"""The metrics of the tables and the columns of results.csv: their names, directions and meanings.
+
+This is the only place that knows them: another metric beside AUROC on the page and in the tables is a
+change of SECOND.
+"""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-COLUMNS = {
-    "stage": "evaluation that gave the row",
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of how well scores separate OOD from ID images, as a fraction."""
+
+    title: str  # heading in tables for people
+    meaning: str
+    rising: bool = False  # whether larger is better
+    summarised: bool = True  # whether summary.json holds it
+
+
+METRICS = {
+    "auroc": Metric(
+        "AUROC",
+        "share of (ID, OOD) pairs in which the OOD image has the higher score; ties count half",
+        rising=True,
+    ),
+    "fpr95_id": Metric("FPR95", "share of OOD accepted at the threshold that accepts 95 % of ID"),
+    "fpr95_ood": Metric("FPR95 (OOD)", "share of ID rejected at the threshold that rejects 95 % of OOD"),
+    "aupr_in": Metric(
+        "AUPR-in",
+        "area under the precision-recall curve with ID as the positive class, at the sets' own sizes",
+        rising=True,
+    ),
+    "aupr_out": Metric("AUPR-out", "the same with OOD as the positive class", rising=True),
+    "aupr_in_balanced": Metric(
+        "AUPR-in, balanced", "aupr_in with both classes weighted equally", rising=True, summarised=False
+    ),
+    "aupr_out_balanced": Metric(
+        "AUPR-out, balanced", "aupr_out with both classes weighted equally", rising=True, summarised=False
+    ),
+    "detection_error": Metric("detection error", "smallest mean of the two error rates over all thresholds"),
+}
+# Detectors are ranked, shaded and marked by MAIN. It stays AUROC as long as the significance test is DeLong's
+# and the artefact control is measured in it. SECOND is shown beside it.
+MAIN, SECOND = "auroc", "fpr95_id"
+HEADLINE = (MAIN, SECOND)  # metrics/ood/*.json
+SUMMARISED = tuple(name for name, metric in METRICS.items() if metric.summarised)
+FILTERED = "filtered_"  # prefix of metrics without the images that the audit excludes
+WITH_FILTERED = tuple(dict.fromkeys((*HEADLINE, "fpr95_ood")))
+# Results are fractions of a few hundred images or more, so six decimals lose nothing. Between machines a
+# float64 computation differs by about 1e-12, a millionth of the last decimal that is kept.
+DIGITS = 6
+
+_COLUMNS = {
+    "stage": "evaluation stage that produced the row",
     "model": "model whose outputs are scored",
     "detector": "detector that scores them",
-    "seed": "seed of the model; of a leave-out ensemble the first of `runs.seeds`",
-    "set": "OOD set, tested against the ID test set",
+    "seed": "seed of the model; for a leave-out ensemble, the first of `runs.seeds`",
+    "set": "OOD set, compared with the ID test set",
     "role": "near or far",
-    "auroc": "share of (ID, OOD) pairs in which the OOD image scores higher, equal scores counted half",
-    "fpr95_id": "share of OOD accepted when 95 % of ID is accepted",
-    "fpr95_ood": "share of ID rejected when 95 % of OOD is caught",
-    "aupr_in": "area under precision-recall with ID as the positive class, in the sets' own proportion",
-    "aupr_out": "the same with OOD as the positive class",
-    "aupr_in_balanced": "aupr_in with both classes at equal weight",
-    "aupr_out_balanced": "aupr_out with both classes at equal weight",
-    "detection_error": "smallest mean of the two error rates over all thresholds",
-    "n_id": "ID test images",
-    "n_ood": "OOD test images",
-    "repeats": "repeats of a detector that draws (SSD_k); its metrics are means over them",
-    "auroc_low": "lower end of the 95 % interval of auroc over images (DeLong); none for means over repeats",
-    "auroc_high": "upper end of it",
-    "p_best": "adjusted p-value of no difference to the best detector of the seed and set (DeLong, Holm); "
-    "none for detectors that know the OOD set",
+    **{name: metric.meaning for name, metric in METRICS.items()},
+    "n_id": "number of ID test images",
+    "n_ood": "number of OOD test images",
+    "repeats": "number of repeats of a randomised detector (SSD_k), over which its metrics are averaged",
+    f"{MAIN}_low": f"lower end of the 95 % "
+    f"interval of {MAIN} over images (DeLong); none for means over repeats",
+    f"{MAIN}_high": "upper end of that interval",
+    "p_best": "adjusted p-value of no difference from the best detector for that seed and set "
+    "(DeLong, Holm); none for detectors that have seen the OOD set",
     "control_auroc": "AUROC of the artefact control on the set",
 }
 _STD = "standard deviation over repeats"
-_FILTERED = "without the images that the audit leaves out"
+_WITHOUT = "without the images that the audit excludes"
 
 
-def described(column: str) -> str:
-    """Return what a column holds, "" where it is not known."""
-    if column.startswith("filtered_"):
-        return f"{column.removeprefix('filtered_')} {_FILTERED}"
-    if column.endswith("_std") and column.removesuffix("_std") in COLUMNS:
+def describe(column: str) -> str:
+    """Return what a column of results.csv holds, "" for an unknown one."""
+    if column.startswith(FILTERED):
+        return f"{column.removeprefix(FILTERED)} {_WITHOUT}"
+    if column.endswith("_std") and column.removesuffix("_std") in METRICS:
         return f"{_STD} of {column.removesuffix('_std')}"
-    return COLUMNS.get(column, "")
+    return _COLUMNS.get(column, "")
 
 
-def columns_list(columns: Iterable[str]) -> str:
-    """Return a Markdown list: what each of `columns` holds."""
-    lines = [f"- `{name}`: {described(name)}" for name in columns if not name.startswith("filtered_")]
-    lines = [line for line in lines if f": {_STD}" not in line]
-    lines += [f"- `filtered_<metric>`: {_FILTERED}, on both sides", f"- `<metric>_std`: {_STD}"]
-    return "Fractions, not %. Larger scores are more OOD.\n\n" + "\n".join(lines) + "\n"
+def describe_all(columns: Iterable[str]) -> dict[str, str]:
+    """Return {column: meaning} of `columns`, with one entry for each family of derived columns."""
+    own = {name: describe(name) for name in columns if name in _COLUMNS}
+    return own | {f"{FILTERED}<metric>": f"the metric {_WITHOUT}, on both sides", "<metric>_std": _STD}
+
+
+def rising(column: str) -> bool:
+    """Whether larger values of a metric, filtered or not, are better."""
+    return METRICS[column.removeprefix(FILTERED)].rising

@@ -1,45 +1,71 @@
-"""Figures as SVG text: score distributions, ROC curves, training curves. Same input, same bytes."""
+"""Figures as SVG text: score distributions, ROC curves, training curves. Same input, same bytes, anywhere."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import StringIO
+from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
-matplotlib.use("svg")
-
-import matplotlib.pyplot as plt  # noqa: E402  (the backend has to be chosen first)
-import numpy as np  # noqa: E402
-
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "figure.constrained_layout.use": True,
     "svg.fonttype": "none",  # text stays text: small files, searchable, the page's own font
     "svg.hashsalt": "sslood",  # stable element ids
     "font.family": "sans-serif",
 }
-# Okabe and Ito's palette: told apart with any colour vision
+# Okabe and Ito's palette: distinguishable with any colour vision
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#999999"]
+ALARMS = 0.05  # share of ID beyond the dotted threshold
 
 
-def _svg(figure) -> str:
+@contextmanager
+def _drawing() -> Iterator[Figure]:
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
+        matplotlib.rcParams.update(STYLE)
+        yield Figure(layout="constrained")
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Return the SVG of a figure; `name` keeps its ids apart from those of other figures of the page.
+
+    Coordinates are rounded to hundredths of a point, and ids, which matplotlib derives from unrounded ones,
+    are numbered: matrix products differ in the last bit between processors.
+    """
     text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
-
-
-def _grid(count: int, columns: int, height: float, **shared):
-    """Return (figure, axes that are used): `count` panels of 3.6 x `height` inches."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.6 * columns, height * rows), squeeze=False, **shared
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+    drawing = text.getvalue()[text.getvalue().index("<svg") :]
+    drawing = re.sub(r"<[^!>]*>", lambda tag: re.sub(r"-?\d+\.\d+", _shorter, tag[0]), drawing)
+    names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', drawing))
+    new = {old: f"{name}-{place}" for place, old in enumerate(names, 1)}
+    return re.sub(
+        r'(\bid="|href="#|url\(#)([^")]+)', lambda match: match[1] + new.get(match[2], match[2]), drawing
     )
+
+
+def _shorter(number: re.Match[str]) -> str:
+    text = f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _grid(
+    figure: Figure, count: int, height: float, *, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
+    """Return the axes of `count` panels of 3.6 x `height` inches, three in a row."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure.set_size_inches(3.6 * columns, height * rows)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
-    return figure, axes.flat[:count]
+    return list(axes.flat[:count])
 
 
 def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> str:
@@ -50,17 +76,17 @@ def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) 
     magnitude away. Each set is drawn to its own height. The dotted line is the threshold with 5 % false
     alarms; the number beside a set says how much of it lies to the right.
     """
-    with plt.rc_context(STYLE):
+    with _drawing() as figure:
         names = list(next(iter(panels.values())))
-        figure, axes = _grid(len(panels), 3, 0.5 + 0.3 * len(names), sharey=True)
+        axes = _grid(figure, len(panels), 0.5 + 0.3 * len(names), sharey=True)
         for axis, (title, sets) in zip(axes, panels.items(), strict=True):
             _ridges(axis, sets, id_name)
             axis.set_title(title, fontsize=9)
         figure.supxlabel("score: ID interquartile ranges above the ID median", fontsize=9)
-        return _svg(figure)
+        return _svg(figure, "distributions")
 
 
-def _ridges(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
+def _ridges(axis: Axes, sets: Mapping[str, np.ndarray], id_name: str) -> None:
     finite = np.concatenate(list(sets.values()))
     finite = finite[np.isfinite(finite)] if np.isfinite(finite).any() else np.zeros(1)
     # infinite scores are drawn at the end of the finite ones
@@ -71,7 +97,7 @@ def _ridges(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
     first, last = (pick([pick(values) for values in scaled.values()]) for pick in (np.min, np.max))
     edges = np.linspace(first, last, 81) if last > first else np.linspace(first - 1, first + 1, 81)
     # the value that at most 5 % of ID lie above
-    threshold = np.quantile(scaled[id_name], 0.95, method="higher")
+    threshold = np.quantile(scaled[id_name], 1 - ALARMS, method="higher")
     others = [name for name in sets if name != id_name]
     for place, (name, values) in enumerate(scaled.items()):
         counts = np.histogram(values, edges)[0]
@@ -88,11 +114,11 @@ def _ridges(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
     _asinh_ticks(axis, edges[0], edges[-1])
 
 
-def _beside(axis):
+def _beside(axis: Axes) -> Any:
     return axis.get_yaxis_transform()  # x in parts of the panel, y in data
 
 
-def _asinh_ticks(axis, first: float, last: float) -> None:
+def _asinh_ticks(axis: Axes, first: float, last: float) -> None:
     """Label 0 and powers of ten, at most about six of them, on an axis that holds arcsinh of the value."""
     reach = int(np.log10(np.sinh(min(max(abs(first), abs(last)), 300.0)) + 1)) + 1
     powers = range(0, reach + 1, max(1, -(-reach // 5)))
@@ -115,8 +141,8 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
     alarms), logarithmic, since that is where a threshold is chosen; y: share of the OOD set that is
     flagged. The dotted line marks 5 % false alarms.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = _grid(len(panels), 3, 2.4, sharex=True, sharey=True)
+    with _drawing() as figure:
+        axes = _grid(figure, len(panels), 2.4, sharex=True, sharey=True)
         for index, (axis, (title, sets)) in enumerate(zip(axes, panels.items(), strict=True)):
             _roc(axis, sets, id_name)
             axis.set_title(title, fontsize=9)
@@ -125,22 +151,22 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
                 axis.set_xlabel("share of ID flagged (false alarms)")
         figure.supylabel("share of OOD flagged", fontsize=9)
         _legend_below(figure, axes)
-        return _svg(figure)
+        return _svg(figure, "roc")
 
 
-def _legend_below(figure, axes) -> None:
+def _legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """Put one legend for all panels under them, as many names in a row as fit."""
-    found: dict = {}
+    handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    letters = max(map(len, found), default=1)
-    across = max(1, min(len(found), int(figure.get_figwidth() / (0.45 + 0.075 * letters))))
-    figure.set_figheight(figure.get_figheight() + 0.2 + 0.2 * -(-len(found) // across))
-    figure.legend(found.values(), found, loc="outside lower center", ncols=across, frameon=False)
+            handles.setdefault(label, handle)
+    letters = max(map(len, handles), default=1)
+    across = max(1, min(len(handles), int(figure.get_figwidth() / (0.45 + 0.075 * letters))))
+    figure.set_figheight(figure.get_figheight() + 0.2 + 0.2 * -(-len(handles) // across))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=across, frameon=False)
 
 
-def _roc(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
+def _roc(axis: Axes, sets: Mapping[str, np.ndarray], id_name: str) -> None:
     reference = np.sort(sets[id_name])
     alarms = np.geomspace(1 / len(reference), 1, 60)
     # the highest thresholds at which these shares of ID are flagged
@@ -151,7 +177,7 @@ def _roc(axis, sets: Mapping[str, np.ndarray], id_name: str) -> None:
         ordered = np.sort(sets[name])
         caught = 1 - np.searchsorted(ordered, thresholds, side="left") / len(ordered)
         axis.plot(alarms, caught, color=COLOURS[index % len(COLOURS)], label=name, linewidth=1.3)
-    axis.axvline(0.05, color="#666666", linewidth=0.8, linestyle=":")
+    axis.axvline(ALARMS, color="#666666", linewidth=0.8, linestyle=":")
     axis.set(xscale="log", xlim=(alarms[0], 1), ylim=(0, 1.02))
     axis.set_xticks([0.01, 0.1, 1], ["1 %", "10 %", "100 %"])
     axis.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
@@ -164,17 +190,17 @@ def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[st
     """
     panels = [name for name in wanted if any(name in run for run in runs.values())]
     colours = {label: COLOURS[index % len(COLOURS)] for index, label in enumerate(runs)}
-    with plt.rc_context(STYLE):
-        figure, axes = _grid(len(panels), 3, 2.6)
+    with _drawing() as figure:
+        axes = _grid(figure, len(panels), 2.6)
         for axis, name in zip(axes, panels, strict=True):
             for label, run in runs.items():
                 _curve(axis, run, name, label, colours[label])
             axis.set(xlabel="epoch", title=wanted[name])
         _legend_below(figure, axes)
-        return _svg(figure)
+        return _svg(figure, "training")
 
 
-def _curve(axis, run: Mapping[str, Sequence[float]], name: str, label: str, colour: str) -> None:
+def _curve(axis: Axes, run: Mapping[str, Sequence[float]], name: str, label: str, colour: str) -> None:
     # what is measured in some epochs only (kNN) is joined from one measurement to the next
     points = [(x, y) for x, y in zip(run["epoch"], run.get(name, []), strict=False) if not np.isnan(y)]
     if points:

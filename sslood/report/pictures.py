@@ -1,58 +1,79 @@
-"""Which images mislead a detector: farthest on the wrong side of its scores, as small pictures."""
+"""Small pictures for the pages, and which images mislead a detector most."""
 
 import base64
 import io
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-SIDE = 64  # pixels of a picture's longer side; smaller ones stay as they are
+PIXELATED = 64  # pixels of the longer side up to which a picture is enlarged as squares, not smoothed
+SIDE = 64  # of the pictures of `misleading`
 ALARMS = 0.05
+_HUFFMAN_ONLY = 2  # zlib's strategy whose output does not depend on how fast a processor finds repetitions
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture as a data URL; `pixelated` says how to enlarge it."""
+
+    url: str
+    pixelated: bool
+
+
+def thumbnail(picture: Image.Image, side: int) -> Thumbnail:
+    """Return an RGB or grey picture shrunk to at most `side` pixels: a PNG as it is, or a JPEG if shrunk."""
+    pixelated, shrunk = max(picture.size) <= PIXELATED, max(picture.size) > side
+    content = io.BytesIO()
+    if shrunk:
+        picture = picture.copy()
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        picture.save(content, "jpeg", quality=85)
+    else:
+        picture.save(content, "png", compress_type=_HUFFMAN_ONLY)
+    code = base64.b64encode(content.getvalue()).decode()
+    return Thumbnail(f"data:image/{'jpeg' if shrunk else 'png'};base64,{code}", pixelated)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that misleads: its name, the share of ID images that score at least as high, and whether
+    that puts it on the wrong side of the threshold."""
+
+    name: str
+    share: float
+    wrong: bool
+    thumbnail: Thumbnail
 
 
 def misleading(
     scores: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray], id_name: str, count: int = 12
-) -> str:
-    """Return HTML: per set a row of the `count` images that mislead the detector most, worst first.
+) -> dict[str, Sequence[Picture]]:
+    """Return {set: the `count` images that mislead the detector most, worst first}.
 
     `scores` maps the ID test set and every OOD set to [N], larger = more OOD; `images` maps them to uint8
-    [N, C, H, W] in the same order. Of the ID set the highest scores are shown, of the others the lowest.
-    Under each stands the share of ID test images that score at least as high, in %; a red frame means the
-    wrong side of the threshold with 5 % false alarms.
+    [N, C, H, W] in the same order. Of the ID set these are the highest scores, of the others the lowest.
+    The threshold is the one with 5 % false alarms.
     """
     inside = np.sort(scores[id_name])
-    rows = []
+    chosen: dict[str, Sequence[Picture]] = {}
     for name, values in scores.items():
-        own = name == id_name
-        order = np.argsort(-values if own else values, kind="stable")[:count]
+        is_id = name == id_name
+        order = np.argsort(-values if is_id else values, kind="stable")[:count]
         shares = 1 - np.searchsorted(inside, values[order], side="left") / len(inside)
-        wrong = (shares <= ALARMS) == own
-        cells = [
-            _picture(images[name][place], f"{name} {place}", share, bad)
-            for place, share, bad in zip(order, shares, wrong, strict=True)
+        chosen[name] = [
+            Picture(
+                f"{name} {place}",
+                share,
+                (share <= ALARMS) == is_id,
+                thumbnail(_picture(images[name][place]), SIDE),
+            )
+            for place, share in zip(order.tolist(), shares.tolist(), strict=True)
         ]
-        side = "ID, most OOD first" if own else "OOD, most ID-like first"
-        rows.append(
-            f'<tr><th class="left">{escape(name)}<small>{side}</small></th><td>{"".join(cells)}</td></tr>'
-        )
-    return f'<div class="wide"><table class="pictures"><tbody>{"".join(rows)}</tbody></table></div>'
+    return chosen
 
 
-def _picture(image: np.ndarray, name: str, share: float, wrong: bool) -> str:
-    frame = "wrong" if wrong else "right"
-    source = f"data:image/png;base64,{_png(image)}"
-    return (
-        f'<figure class="{frame}"><img alt="{escape(name)}" src="{source}">'
-        f"<figcaption>{100 * share:.1f}</figcaption></figure>"
-    )
-
-
-def _png(image: np.ndarray) -> str:
-    """Return a uint8 [1 or 3, H, W] image as base64 of a PNG, shrunk to at most SIDE pixels."""
-    picture = Image.fromarray(np.ascontiguousarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)))
-    picture.thumbnail((SIDE, SIDE))
-    content = io.BytesIO()
-    picture.save(content, "png")
-    return base64.b64encode(content.getvalue()).decode()
+def _picture(image: np.ndarray) -> Image.Image:
+    """Return a uint8 [1 or 3, H, W] image as a picture."""
+    return Image.fromarray(np.ascontiguousarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)))

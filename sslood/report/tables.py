@@ -1,53 +1,92 @@
-"""Tables for people: percentages, mean ± spread over seeds, the best of a column in bold."""
+"""Tables for people: which results they show, in which order, and what is emphasised."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sslood.report.results import RISING
-from sslood.roles.roles import OOD_ROLES
+from sslood.report.cells import MISSING, Code, Figure, Table, percent
+from sslood.report.columns import HEADLINE, MAIN, METRICS, SECOND, rising
+from sslood.report.evidence import interval_notes
+from sslood.report.frame import INFORMED, Key
+from sslood.report.summary import Summary
 
-NO_MARKS: Mapping[tuple, str] = MappingProxyType({})
-
-
-def percent(mean: float, std: float | None = None) -> str:
-    """Return "93.4 ± 1.2" from fractions; without spread where there is none."""
-    if pd.isna(mean):
-        return "–"
-    text = f"{100 * mean:.1f}"
-    return text if std is None or pd.isna(std) else f"{text} ± {100 * std:.1f}"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column is left-aligned, the others right-aligned."""
-    rule = [":---"] + ["---:"] * (len(header) - 1)
-    lines = [header, rule, *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+EQUALS_SHOWN = 3  # of the results that are not significantly worse than the best; the others are counted
+MISTAKES = {
+    "error": "error",
+    "aurc": "AURC ×10³",
+    "eaurc": "E-AURC ×10³",
+    "mistakes_auroc": "AUROC of errors",
+    "mistakes_fpr95": "FPR95 of errors",
+    "ece": "calibration error",
+}
 
 
-def overview(
-    summary: pd.DataFrame, metric: str, aside: Collection[str] = (), marks: Mapping[tuple, str] = NO_MARKS
+def overview(summary: Summary) -> list[Table]:
+    """Return detectors x models, "near / far" AUROC; one table per group of models with common detectors."""
+    return [near_far(summary, models) for models in kindred(summary.by_role)]
+
+
+def headline(summary: Summary, models: Sequence[str], detectors: Sequence[str]) -> Table:
+    """Return the overview of `detectors` and `models` alone, in this order, as far as they have results.
+
+    If none of the models has any, it is the first group of the overview's.
+    """
+    index = summary.by_role.index
+    shown = [name for name in models if name in index.unique("model")] or kindred(summary.by_role)[0]
+    own = set(index[index.isin(shown, level="model")].unique("detector"))
+    return near_far(summary, shown, [name for name in detectors if name in own] or None, among_shown=True)
+
+
+def near_far(
+    summary: Summary,
+    models: Sequence[str],
+    detectors: Sequence[str] | None = None,
+    *,
+    among_shown: bool = False,
+) -> Table:
+    """Return detectors x `models`, "near / far" AUROC, means over sets and seeds, best near and far in bold.
+
+    detectors: the rows, in this order; None for all. among_shown: whether the best is that of the table, or
+    of all results.
+    """
+    part = summary.by_role[summary.by_role.index.isin(models, level="model")]
+    names = detectors or list(dict.fromkeys(part.index.get_level_values("detector")))
+    part = part[part.index.isin(names, level="detector")]
+    best = _best_texts(part if among_shown else summary.by_role)
+    signs = summary.marks(part, best=False)
+    rows: list[list[str]] = []
+    for detector in names:
+        bold = {} if detector in INFORMED else best
+        cells = (_near_far_cell(part, (model, detector), bold, signs) for model in models)
+        rows.append([Code(detector), *cells])
+    return Table(["detector", *map(Code, models)], rows)
+
+
+def _best_texts(summary: pd.DataFrame) -> dict[str, str]:
+    """Return {role: the best value as it is printed}, so that all that look equal are in bold."""
+    means = summary[(MAIN, "mean")]
+    rivals = means[~means.index.isin(INFORMED, level="detector")]
+    pick = "max" if rising(MAIN) else "min"
+    return {role: percent(value) for role, value in rivals.groupby(level="role").agg(pick).items()}
+
+
+def _near_far_cell(
+    summary: pd.DataFrame, pair: tuple[str, str], best: Mapping[str, str], marks: Mapping[Key, str]
 ) -> str:
-    """Return detectors x models, each cell "near / far" of `metric`, means over sets and seeds.
-
-    `summary` is what `over_seeds` returns. The best near and the best far value are bold; detectors
-    in `aside` do not compete. `marks` maps (model, detector, role) to a sign that is put behind its value.
-    """
-    means = summary[(metric, "mean")]
-    rivals = means[~means.index.get_level_values("detector").isin(aside)]
-    best = {role: _best(rivals.xs(role, level="role"), metric) for role in rivals.index.unique("role")}
-    return "\n".join(_overview_part(means, models, best, aside, marks) for models in kindred(means))
+    texts = []
+    for role in ("near", "far"):
+        key = (*pair, role)
+        if key in summary.index:
+            text = percent(summary.at[key, (MAIN, "mean")])
+            texts.append((f"**{text}**" if text == best.get(role) else text) + marks.get(key, ""))
+    return " / ".join(texts) or MISSING
 
 
-def kindred(means: pd.Series) -> list[list[str]]:
-    """Return the models in groups that have a detector in common (ensembles have detectors of their own).
-
-    `means` is indexed by (model, detector, …).
-    """
+def kindred(summary: pd.DataFrame) -> list[list[str]]:
+    """Return the models in groups that share a detector (ensembles have detectors of their own)."""
     groups: list[tuple[list[str], set[str]]] = []
-    for model, part in means.groupby(level="model", sort=False):
+    for model, part in summary.groupby(level="model", sort=False):
         detectors = set(part.index.get_level_values("detector"))
         for models, common in groups:
             if common & detectors:
@@ -59,80 +98,157 @@ def kindred(means: pd.Series) -> list[list[str]]:
     return [models for models, _ in groups]
 
 
-def _overview_part(
-    means: pd.Series, models: list[str], best: dict, aside: Collection[str], marks: Mapping[tuple, str]
-) -> str:
-    mine = means[means.index.get_level_values("model").isin(models)]
+def glance(summary: Summary) -> Table:
+    """Return a row per role and per set: the best model and detector, how good it is, and its equals."""
+    marks = summary.marks(summary.by_role, best=False) | summary.marks(summary.by_set, best=False)
     rows = []
-    for detector in dict.fromkeys(mine.index.get_level_values("detector")):
-        bold = {} if detector in aside else best
-        rows.append([f"`{detector}`", *(_cell(mine, model, detector, bold, marks) for model in models)])
-    return markdown(["detector", *(f"`{name}`" for name in models)], rows)
+    for role in dict.fromkeys(summary.roles.values()):
+        sets = [name for name, own in summary.roles.items() if own == role]
+        if len(sets) > 1:
+            rows += _glance_row(summary, f"{role}: mean of {len(sets)}", role, "role", marks)
+        for name in sets:
+            rows += _glance_row(summary, f"{role}: {name}", name, "set", marks)
+    titles = [METRICS[name].title for name in HEADLINE]
+    header = ["OOD images", "best", *titles, "control", "not significantly worse"]
+    return Table(header, rows, left=("best", "not significantly worse"))
 
 
-def _best(means: pd.Series, metric: str) -> str:
-    return percent(means.max() if metric in RISING else means.min())
-
-
-def _cell(
-    means: pd.Series, model: str, detector: str, best: dict[str, str], marks: Mapping[tuple, str]
-) -> str:
-    texts = []
-    for role in OOD_ROLES:
-        if (model, detector, role) in means.index:
-            text = percent(means[(model, detector, role)])
-            text = f"**{text}**" if text == best.get(role) else text
-            texts.append(text + marks.get((model, detector, role), ""))
-    return " / ".join(texts) or "–"
-
-
-def per_set(
-    summary: pd.DataFrame,
-    metrics: Sequence[str],
-    best_by: str = "auroc",
-    *,
-    marks: Mapping[tuple, str] = NO_MARKS,
-    intervals: Mapping[tuple, str] = NO_MARKS,
-) -> str:
-    """Return one row per model x detector, one column per set, each cell mean ± std over seeds.
-
-    `summary` is what `over_seeds(..., by="set")` returns; the values of `metrics` are joined by " / "
-    in a cell. Behind the first stand its signs in `marks` and its interval, both by (model, detector, set).
-    Rows are sorted by the mean of `best_by` over sets, best first.
-    """
-    sets = list(dict.fromkeys(summary.index.get_level_values("set")))
-    order = summary[(best_by, "mean")].groupby(level=["model", "detector"], sort=False).mean()
-    order = order.sort_values(ascending=best_by.removeprefix("filtered_") not in RISING, kind="stable")
-    rows = []
-    for model, detector in order.index:
-        keys = [(model, detector, name) for name in sets]
-        behind = {key: f"{marks.get(key, '')} {intervals.get(key, '')}".rstrip() for key in keys}
-        cells = [_values(summary, key, metrics, behind[key]) if key in summary.index else "–" for key in keys]
-        rows.append([f"`{model}`", f"`{detector}`", *cells])
-    return markdown(["model", "detector", *sets], rows)
-
-
-def _values(summary: pd.DataFrame, key: tuple, metrics: Sequence[str], behind: str) -> str:
-    texts = [percent(summary.at[key, (m, "mean")], summary.at[key, (m, "std")]) for m in metrics]
-    return " / ".join([texts[0] + behind, *texts[1:]])
-
-
-def accuracy_table(rows: pd.DataFrame) -> str:
-    """Return models x probes, test accuracy as mean ± std over seeds; headings by `probe_name`."""
-    probes = [name for name in rows.columns if name not in ("model", "seed")]
-    grouped = rows.groupby("model", sort=False)[probes].agg(["mean", "std"])
-    lines = [
-        [f"`{model}`", *(percent(row[(probe, "mean")], row[(probe, "std")]) for probe in probes)]
-        for model, row in grouped.iterrows()
+def _glance_row(
+    summary: Summary, title: str, name: str, by: str, marks: Mapping[Key, str]
+) -> list[list[str]]:
+    frame = summary.by_role if by == "role" else summary.by_set
+    best = summary.best(frame, by).get(name)
+    if best is None:
+        return []
+    texts = [
+        percent(frame.at[best, (metric, "mean")], frame.at[best, (metric, "std")]) for metric in HEADLINE
     ]
-    return markdown(["model", *map(probe_name, probes)], lines)
+    # best first, in the order of the frame where equal
+    means = frame[(MAIN, "mean")].sort_values(ascending=not rising(MAIN), kind="stable")
+    equals = [key for key in means.index if key in summary.near_best and key[2] == name and key != best]
+    shown = ", ".join(f"{model} · {detector}" for model, detector, _ in equals[:EQUALS_SHOWN])
+    more = f" and {len(equals) - EQUALS_SHOWN} more" if len(equals) > EQUALS_SHOWN else ""
+    first = texts[0] + marks.get(best, "")
+    control = percent(summary.control[name])
+    return [[title, f"{best[0]} · {best[1]}", first, *texts[1:], control, (shown or "none") + more]]
 
 
-def probe_name(probe: str) -> str:
+def matrices(summary: Summary, role: str) -> list[Table]:
+    """Return detectors x models of one role, the best detector first, a table for each group of models.
+
+    Detectors in INFORMED come last.
+    """
+    best, marks = summary.best(summary.by_role, "role").get(role), summary.marks(summary.by_role)
+    frame = summary.by_role[summary.by_role.index.isin([role], level="role")]
+    figures = _figures(frame, marks, best=best)
+    tables = []
+    for models in kindred(summary.by_role):
+        part = frame[frame.index.isin(models, level="model")]
+        if part.empty:
+            continue
+        order = (
+            part[(MAIN, "mean")].groupby(level="detector", sort=False).agg("max" if rising(MAIN) else "min")
+        )
+        ranked = order.sort_values(ascending=not rising(MAIN), kind="stable").index
+        rows: list[list[str | Figure]] = []
+        for detector in sorted(ranked, key=lambda name: name in INFORMED):
+            cells = (figures.get((model, detector, role), MISSING) for model in models)
+            rows.append([Code(detector), *cells])
+        tables.append(Table(["detector", *map(Code, models)], rows))
+    return tables
+
+
+def per_set(summary: Summary) -> Table:
+    """Return a row per model and detector, best mean AUROC first, and a column per set."""
+    notes = {name: f"control {percent(value)}" for name, value in summary.audit.control().items()}
+    for name in notes:
+        if count := len(summary.audit.excluded[name]):
+            notes[name] += f", {count:,} excluded"
+    marks, intervals = summary.marks(summary.by_set), interval_notes(summary.rows)
+    return _ranked(summary.by_set, marks=marks, intervals=intervals, notes=notes)
+
+
+def per_set_filtered(summary: Summary) -> Table | None:
+    """Return the same without the images that the audit excludes, on both sides; None if it excludes none."""
+    return None if summary.filtered is None else _ranked(summary.filtered)
+
+
+def _ranked(
+    frame: pd.DataFrame,
+    *,
+    marks: Mapping[Key, str] | None = None,
+    intervals: Mapping[Key, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Table:
+    sets, figures = list(frame.index.unique("set")), _figures(frame, marks, intervals)
+    order = frame[(MAIN, "mean")].groupby(level=["model", "detector"], sort=False).mean()
+    rows: list[list[str | Figure]] = []
+    for model, detector in order.sort_values(ascending=not rising(MAIN), kind="stable").index:
+        cells = (figures.get((model, detector, name), MISSING) for name in sets)
+        rows.append([Code(model), Code(detector), *cells])
+    return Table(["model", "detector", *sets], rows, left=("detector",), notes=notes or {})
+
+
+def _figures(
+    frame: pd.DataFrame,
+    marks: Mapping[Key, str] | None = None,
+    intervals: Mapping[Key, str] | None = None,
+    best: Key | None = None,
+) -> dict[Key, Figure]:
+    """Return a cell for each row of `frame`, which is what `over_seeds` returns."""
+    columns = [(name, part) for name in (MAIN, SECOND) for part in ("mean", "std")]
+    marks, intervals = marks or {}, intervals or {}
+    rows = frame[columns].itertuples(index=False, name=None)
+    return {
+        key: Figure(
+            mean, std, second, second_std, marks.get(key, ""), intervals.get(key, ""), best=key == best
+        )
+        for key, (mean, std, second, second_std) in zip(frame.index, rows, strict=True)
+    }
+
+
+def sets(summary: Summary) -> Table:
+    """Return a row per set, ID included: size, artefact control, how many images are excluded and why."""
+    audit, control = summary.audit, summary.audit.control()
+    rows = []
+    for name, one in audit.sets.items():
+        raw = one.get("control_auroc")
+        side = MISSING if raw is None else "rougher" if raw >= 0.5 else "smoother"
+        counts = [f"{one[key]:,}" for key in ("exact", "near", "class", "left_out")]
+        value = MISSING if raw is None else percent(control[name])
+        rows.append([Code(name), one["role"], f"{one['n']:,}", value, side, *counts])
+    header = ["set", "role", "images", "control", "than ID", "exact", "near", "class", "excluded"]
+    return Table(header, rows, left=("role", "than ID"))
+
+
+def accuracies(rows: pd.DataFrame) -> Table:
+    """Return models x probes: test accuracy, mean ± std over seeds; `rows` as of frame.py."""
+    probes = [name for name in rows.columns if name not in ("model", "seed")]
+    return _means(rows, {probe: probe_title(probe) for probe in probes})
+
+
+def probe_title(probe: str) -> str:
     """Return the heading of a column of accuracies; "linear_0.01" is the probe on 1 % of the labels."""
-    share = re.fullmatch(r"linear_(0?\.\d+)", probe)
-    return (
-        f"linear, {100 * float(share[1]):g} % of labels"
-        if share
-        else probe.replace("transfer_", "transfer to ")
-    )
+    if share := re.fullmatch(r"linear_(0?\.\d+)", probe):
+        return f"linear, {100 * float(share[1]):g} % of labels"
+    return probe.replace("transfer_", "transfer to ")
+
+
+def mistakes(rows: pd.DataFrame) -> Table:
+    """Return classifiers x measures of how well they know their own mistakes, mean ± std over seeds.
+
+    AURC and E-AURC are in thousandths: they are areas under a curve of small errors.
+    """
+    thousandths = [name for name in MISTAKES if name.endswith("aurc")]
+    return _means(rows, MISTAKES, dict.fromkeys(thousandths, 10.0))
+
+
+def _means(rows: pd.DataFrame, titles: Mapping[str, str], scale: Mapping[str, float] | None = None) -> Table:
+    """Return models x columns of `titles`, mean ± std over seeds in % times `scale`."""
+    grouped = rows.groupby("model", sort=False)[list(titles)].agg(["mean", "std"])
+    lines: list[list[str]] = []
+    for model, row in grouped.iterrows():
+        factors = {name: (scale or {}).get(name, 1.0) for name in titles}
+        cells = (percent(f * row[(name, "mean")], f * row[(name, "std")]) for name, f in factors.items())
+        lines.append([Code(model), *cells])
+    return Table(["model", *titles.values()], lines)

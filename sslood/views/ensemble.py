@@ -1,33 +1,55 @@
-"""Ensembles of leave-out classifiers (Vyas et al. 2018) with ODIN (Liang, Li and Srikant 2018).
+"""Ensembles of leave-out classifiers, with ODIN's temperature and perturbation.
 
-Works on functions from images to logits, whatever network is behind them.
+Vyas et al., "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers",
+arXiv:1809.03576; Liang, Li and Srikant (ODIN), arXiv:1706.02690. Works on functions from images to logits,
+whatever network is behind them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, log_softmax
+from torch import Tensor
+from torch.nn.functional import log_softmax
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.core.settings import Settings, above, at_least
+from sslood.data.images.batches import batches, normalised
+from sslood.ood.kit.network_detector import BATCH
+from sslood.ood.kit.perturbation import Forward, choose_epsilon, gradient_sign, perturb
 
-BATCH = 256
-Forward = Callable[[torch.Tensor], torch.Tensor]
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class EnsembleSettings(Settings):
+    """The section `ensemble` of params.yaml."""
+
+    temperature: Annotated[float, above(0), "temperature T of the logits"]
+    epsilons: Annotated[
+        tuple[float, ...], at_least(0), "candidate steps in pixels of [0, 1], chosen on ID validation"
+    ]
+    precision: Annotated[Literal["float64", "float32"], "of the networks; half would turn signs of gradients"]
+
+    def _check(self) -> None:
+        if not self.epsilons:
+            raise InputError("epsilons must list at least one step, e.g. 0.0")
 
 
 @dataclass(frozen=True)
 class Member:
     """One classifier: normalised images [N, C, H, W] -> logits [N, K] of the classes `head_classes`.
 
-    mean and std: of each channel, in units of [0, 1].
+    mean and std: of each channel, in units of [0, 1]. dtype: of the images.
     """
 
     forward: Forward
     head_classes: Sequence[int]
     mean: Sequence[float]
     std: Sequence[float]
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -51,35 +73,7 @@ class Votes:
         return self.entropy - self.largest
 
 
-def gradient_sign(
-    forward: Forward, images: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (sign of the gradient of CE(f(x) / T, argmax f(x)) at the images, their logits).
-
-    The cross-entropy is summed over the batch, so that each image has its own gradient. Where the
-    gradient is exactly zero the sign is 0, and the image stays.
-    """
-    with torch.enable_grad():
-        images = images.detach().requires_grad_(True)
-        logits = forward(images)
-        loss = cross_entropy(logits / temperature, logits.detach().argmax(dim=1), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, images)
-    return gradient.sign(), logits.detach()
-
-
-def perturb(images: torch.Tensor, sign: torch.Tensor, epsilon: float, std: Sequence[float]) -> torch.Tensor:
-    """Return x - epsilon / std * sign: a step that makes the predicted class more likely.
-
-    The images are normalised; dividing by each channel's std makes epsilon a step in pixels of [0, 1],
-    as in ODIN's and the ensemble's published values (0.001 to 0.004). Pixels may leave [0, 1].
-    """
-    scale = torch.as_tensor(std, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
-    return images - epsilon / scale * sign
-
-
-def member_votes(
-    logits: torch.Tensor, head_classes: Sequence[int], classes: int, temperature: float
-) -> Votes:
+def member_votes(logits: Tensor, head_classes: Sequence[int], classes: int, temperature: float) -> Votes:
     """Return one member's part of the sums. float64: at T = 1000 the entropy differs in the fifth decimal.
 
     Classes the member was not trained on have probability 0 and add nothing to the entropy.
@@ -100,37 +94,39 @@ def ensemble_votes(
     classes: int,
     gradient_temperature: float,
     device: torch.device | str = "cpu",
-    progress: Callable[[int], object] = lambda count: None,
+    progress: Progress = lambda count: None,
 ) -> list[Votes]:
     """Return the votes of all members for uint8 images [N, C, H, W], for each setting (temperature, epsilon).
 
     Each member perturbs the images by its own gradient, which is computed once for all settings, at
-    `gradient_temperature`. `progress` is called with the number of images done, once a member.
+    `gradient_temperature`. `progress` is called with the number of images done, once per member.
     """
-    pieces: list[list[Votes]] = [[] for _ in settings]
-    for batch in _batches(images, device):
-        sums: list[Votes | None] = [None] * len(settings)
-        for member in members:
-            for place, votes in enumerate(_votes(member, batch, settings, classes, gradient_temperature)):
-                sums[place] = votes if sums[place] is None else sums[place] + votes
+    sums: list[Votes] = []
+    for member in members:
+        pieces: list[list[Votes]] = [[] for _ in settings]
+        stream = batches(images, BATCH)
+        for batch in normalised(stream, member.mean, member.std, device=device, dtype=member.dtype):
+            for piece, votes in zip(
+                pieces, _votes(member, batch, settings, classes, gradient_temperature), strict=True
+            ):
+                piece.append(votes)
             progress(len(batch))
-        for place, votes in enumerate(sums):
-            pieces[place].append(votes)
-    return [_join(parts) for parts in pieces]
+        own = [_join(parts) for parts in pieces]
+        sums = [a + b for a, b in zip(sums, own, strict=True)] if sums else own
+    return sums
 
 
 def _votes(
-    member: Member, batch: torch.Tensor, settings, classes: int, temperature: float
+    member: Member,
+    images: Tensor,
+    settings: Sequence[tuple[float, float]],
+    classes: int,
+    temperature: float,
 ) -> Iterator[Votes]:
-    mean, std = (
-        torch.as_tensor(v, dtype=batch.dtype, device=batch.device).view(1, -1, 1, 1)
-        for v in (member.mean, member.std)
-    )
-    images = (batch - mean) / std
-    sign = None
     if any(epsilon for _, epsilon in settings):
         sign, plain = gradient_sign(member.forward, images, temperature)
     else:
+        sign = torch.zeros_like(images)
         with torch.inference_mode():
             plain = member.forward(images)
     logits = {0.0: plain}
@@ -141,11 +137,6 @@ def _votes(
         yield member_votes(logits[epsilon], member.head_classes, classes, at)
 
 
-def _batches(images: np.ndarray, device: torch.device | str) -> Iterator[torch.Tensor]:
-    for start in range(0, len(images), BATCH):
-        yield torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(device).float() / 255
-
-
 def _join(parts: list[Votes]) -> Votes:
     return Votes(
         *(
@@ -153,23 +144,6 @@ def _join(parts: list[Votes]) -> Votes:
             for name in ("largest", "entropy", "probabilities")
         )
     )
-
-
-def choose_epsilon(
-    epsilons: Sequence[float], id_votes: Sequence[Votes], ood_votes: Sequence[Votes]
-) -> tuple[float, dict]:
-    """Return (the epsilon with the highest AUROC, the smallest of equals; AUROC of each candidate).
-
-    To be called with validation images only.
-    """
-    if any(epsilon < 0 for epsilon in epsilons):
-        raise InputError(f"ensemble.epsilons must not be below 0, found {min(epsilons)}")
-    aurocs = [
-        ood_metrics(inside.score, outside.score)["auroc"]
-        for inside, outside in zip(id_votes, ood_votes, strict=True)
-    ]
-    best = max(range(len(epsilons)), key=lambda place: (aurocs[place], -epsilons[place]))
-    return epsilons[best], {str(epsilon): auroc for epsilon, auroc in zip(epsilons, aurocs, strict=True)}
 
 
 def score_rows(tempered: Votes, plain: Votes) -> dict[str, np.ndarray]:
@@ -184,8 +158,8 @@ def score_rows(tempered: Votes, plain: Votes) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """epsilon: chosen; aurocs: of each candidate; rows: set -> detector -> scores [N]; plain: set -> votes
-    without ODIN."""
+    """epsilon: the chosen one. aurocs: of each candidate. rows: set -> detector -> scores [N]. plain: set ->
+    votes without ODIN."""
 
     epsilon: float
     aurocs: dict[str, float]
@@ -198,24 +172,29 @@ def evaluate(
     validation: tuple[np.ndarray, np.ndarray],
     tests: Mapping[str, np.ndarray],
     *,
-    temperature: float,
-    epsilons: Sequence[float],
+    settings: EnsembleSettings,
     classes: int,
     device: torch.device | str = "cpu",
-    progress: Callable[[int], object] = lambda count: None,
+    progress: Progress = lambda count: None,
 ) -> Evaluation:
     """Choose epsilon on `validation` (ID images, tuning OOD images), then score the images of `tests`.
 
     Images uint8 [N, C, H, W]; see `ensemble_votes`.
     """
-    how = {"classes": classes, "gradient_temperature": temperature, "device": device, "progress": progress}
-    settings = [(temperature, epsilon) for epsilon in epsilons]
-    epsilon, aurocs = choose_epsilon(
-        epsilons, *(ensemble_votes(members, images, settings, **how) for images in validation)
-    )
+    temperature = settings.temperature
+
+    def votes(images: np.ndarray, pairs: Sequence[tuple[float, float]]) -> list[Votes]:
+        return ensemble_votes(
+            members, images, pairs,
+            classes=classes, gradient_temperature=temperature, device=device, progress=progress,
+        )  # fmt: skip
+
+    candidates = [(temperature, epsilon) for epsilon in settings.epsilons]
+    inside, outside = ([one.score for one in votes(images, candidates)] for images in validation)
+    epsilon, aurocs = choose_epsilon(settings.epsilons, inside, outside)
     rows, plain = {}, {}
     for name, images in tests.items():
-        tempered, plain[name] = ensemble_votes(members, images, [(temperature, epsilon), (1.0, 0.0)], **how)
+        tempered, plain[name] = votes(images, [(temperature, epsilon), (1.0, 0.0)])
         rows[name] = score_rows(tempered, plain[name])
     return Evaluation(epsilon, aurocs, rows, plain)
 

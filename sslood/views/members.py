@@ -7,14 +7,16 @@ from typing import Any
 import torch
 
 from sslood.core.errors import InputError
-from sslood.nets.networks.files import check_fits, load_model
+from sslood.core.precision import Precision, dtype_of
+from sslood.nets.networks.card import check_fits
+from sslood.nets.networks.files import load_model
 from sslood.views.ensemble import Member
 
 
 def load_members(
-    folder: Path, set_metas: Sequence[Mapping[str, Any]], device: torch.device | str
+    folder: Path, set_metas: Sequence[Mapping[str, Any]], device: torch.device | str, precision: Precision
 ) -> tuple[list[Member], int]:
-    """Return (the members by name, the seed of the first).
+    """Return (the members by name, the seed of the first), in `precision`.
 
     set_metas: metadata of the ID set, then of the others. Raises InputError if there is no member, or
     one was made for other images or classes.
@@ -24,13 +26,12 @@ def load_members(
         raise InputError(f"{folder}: no leave-out classifiers; run `dvc repro leaveout`")
     members, seeds = [], []
     for path in paths:
-        model, metadata = load_model(path, device)
-        for place, set_meta in enumerate(set_metas):
-            check_fits(metadata, set_meta, path, id_set=place == 0)
-        if metadata["head_classes"] is None:
+        model, card = load_model(path, device)
+        for index, set_meta in enumerate(set_metas):
+            check_fits(card, set_meta, path, id_set=index == 0)
+        if card.head_classes is None:
             raise InputError(f"{path}: this model has no classifier head; run `dvc repro leaveout`")
-        members.append(
-            Member(model.requires_grad_(False), metadata["head_classes"], metadata["mean"], metadata["std"])
-        )
-        seeds.append(metadata["seed"])
+        model.requires_grad_(False).to(dtype_of(precision))
+        members.append(Member(model, card.head_classes, card.mean, card.std, model.dtype))
+        seeds.append(card.seed)
     return members, seeds[0]

@@ -1,12 +1,26 @@
-"""A model as the functions that detectors of the network ask: gradients, maps of its layers, rotations."""
+"""A model as the functions that detectors of the network query: gradients, maps of its layers, rotations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslood.nets.networks.files import Model
+from sslood.core.settings import Settings
+from sslood.nets.inference.extract import check_batch_invariance
+from sslood.nets.networks.card import ModelCard, check_fits
+from sslood.nets.networks.model import Model
 from sslood.ood.kit.network_detector import Network
+
+
+@dataclass(frozen=True)
+class NetworkSettings(Settings):
+    """The section `network` of params.yaml, beside its detectors."""
+
+    precision: Annotated[Literal["float64", "float32"], "of the network; half would turn signs of gradients"]
 
 
 def layers(backbone: nn.Module) -> list[nn.Module]:
@@ -14,23 +28,25 @@ def layers(backbone: nn.Module) -> list[nn.Module]:
 
     The backbone itself is no block.
     """
-    found = []
+    blocks = []
     for module in backbone.modules():
         holds = any(isinstance(child, nn.Conv2d) for child in module.children())
         if module is not backbone and (isinstance(module, nn.Conv2d) or holds):
-            found.append(module)
-    return found
+            blocks.append(module)
+    return blocks
 
 
-def open_model(model: Model, *, mean, std, device: torch.device | str) -> Network:
-    """Return what can be asked of `model`, which is put into eval mode and takes no gradients."""
+def open_model(
+    model: Model, *, mean: Sequence[float], std: Sequence[float], device: torch.device | str
+) -> Network:
+    """Return the functions of `model`, which is put into eval mode and takes no gradients."""
     model.eval().requires_grad_(False)
     classifies, turns = model.head is not None, model.rotation is not None
 
     def maps(x: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
-        found: list[Tensor] = []
+        values: list[Tensor] = []
         hooks = [
-            layer.register_forward_hook(lambda module, inputs, output: found.append(read(output)))
+            layer.register_forward_hook(lambda module, inputs, output: values.append(read(output)))
             for layer in layers(model.backbone)
         ]
         try:
@@ -38,10 +54,13 @@ def open_model(model: Model, *, mean, std, device: torch.device | str) -> Networ
         finally:
             for hook in hooks:
                 hook.remove()
-        return found, logits
+        return values, logits
+
+    rotation = model.rotation
 
     def rotations(x: Tensor) -> Tensor:
-        return model.rotation(model.features(x))
+        assert rotation is not None
+        return rotation(model.features(x))
 
     return Network(
         mean,
@@ -50,4 +69,22 @@ def open_model(model: Model, *, mean, std, device: torch.device | str) -> Networ
         maps=maps if classifies else None,
         rotations=rotations if turns else None,
         device=device,
+        dtype=model.dtype,
     )
+
+
+def checked_network(
+    model: Model,
+    card: ModelCard,
+    where: str | Path,
+    parts: Sequence[tuple[np.ndarray, Mapping[str, Any]]],
+) -> Network:
+    """Return `open_model` of a model and its card, on the device and in the precision of its weights.
+
+    parts: (uint8 images [N, C, H, W], metadata of their set) that the network will see, of the ID set first.
+    Raises InputError naming `where` if they do not fit the model, or the network mixes the images of a batch.
+    """
+    for _, set_metadata in parts:
+        check_fits(card, set_metadata, where, id_set=set_metadata["name"] == card.id)
+    check_batch_invariance(model, parts[0][0], name=card.name, mean=card.mean, std=card.std)
+    return open_model(model, device=next(model.parameters()).device, mean=card.mean, std=card.std)

@@ -51,7 +51,7 @@ def test_a_full_disk_is_one_sentence():
     assert status == 1 and text == "Error: data/x: the disk is full; free some space and run again"
 
 
-@pytest.mark.parametrize("kind", ["a file where a folder should be", "a folder where a file should be"])
+@pytest.mark.parametrize("kind", ["a file, but a folder is needed", "a folder, but a file is needed"])
 def test_a_path_that_is_taken_is_one_sentence(tmp_path, kind):
     if kind.startswith("a file"):
         (tmp_path / "taken").write_text("")

@@ -6,15 +6,16 @@ import torch
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
-from sslood.deploy.calibrated import KINDS, Given, calibrate, made, pack, part_of, unpack
+from sslood.deploy.calibrated import KINDS, calibrate, make_detector, pack, unpack
+from sslood.deploy.inputs import Inputs
 from sslood.deploy.thresholds import combine, conformal_threshold, evidence
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network
-from sslood.ood.kit.outputs import Outputs, Prior
+from sslood.ood.kit.outputs import Outputs, Prior, part_of
 from tests.kit.registries import DETECTORS, NETWORK, STOCHASTIC
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 
-SETTINGS = {"knn": {"k": 5}, "odin": {"epsilons": (0.0, 0.01)}} | {
+SETTINGS = {"knn": {"k": 5}, "odin": {"epsilon": 0.01}} | {
     name: {"k": 5} for name in STOCHASTIC if name.endswith("_knn")
 }
 
@@ -37,26 +38,29 @@ TOY = Toy()
 ASKED = Network([0.5], [0.5], gradients=TOY.logits, maps=TOY.maps, rotations=TOY.logits)
 
 
-def given(outputs, scale=255):
+def inputs(outputs, scale=255):
     """Return `outputs` with the Gaussian of a stochastic model, as many images, and the toy network."""
     random = np.random.default_rng(len(outputs))
     mu, log_variance = random.normal(size=(2, len(outputs), 3)).astype(np.float32)
     parts = {part: getattr(outputs, part) for part in ("features", "logits", "labels", "classes", "head")}
     prior = Prior(np.zeros(1), np.zeros((1, 3)), np.zeros((1, 3)))
     images = random.integers(0, scale, (len(outputs), 1, 4, 4), np.uint8)
-    return Given(Outputs("x", **parts, mu=mu, log_variance=log_variance, prior=prior), images, ASKED)
+    outputs = Outputs("x", **parts, mu=mu, log_variance=log_variance, prior=prior)
+    return Inputs(outputs, images, ASKED, f"digits.{len(outputs)}")
 
 
-ALL = {"train": given(TRAIN), "held": given(VALIDATION), "test": given(TEST)}
-TUNING = np.random.default_rng(1).integers(0, 99, (50, 1, 4, 4), np.uint8)
+ALL = {"train": inputs(TRAIN), "heldout": inputs(VALIDATION), "test": inputs(TEST)}
 
 
-def calibrated(*names, alpha=0.1, combination=None, **settings):
-    chosen = {name: KINDS[name].Settings(**SETTINGS.get(name, {}) | settings) for name in names}
-    detectors = {name: made(name, one, seed=0, device="cpu") for name, one in chosen.items()}
-    return calibrate(
-        detectors, ALL["train"], ALL["held"], alpha=alpha, tuning=TUNING, combination=combination
-    )
+def numbers(name):
+    """Return settings of a detector in which nothing is auto."""
+    first = {key: values[0] for key, values in KINDS[name].space.items()}
+    return KINDS[name].Settings(**first | SETTINGS.get(name, {}))
+
+
+def calibrated(*names, alpha=0.1, combination=None, **more):
+    detectors = {name: make_detector(name, numbers(name), seed=0, device="cpu") for name in names}
+    return calibrate(detectors, ALL["train"], ALL["heldout"], alpha=alpha, combination=combination, **more)
 
 
 def test_every_detector_of_every_stage_has_a_name_of_its_own():
@@ -90,18 +94,41 @@ def test_the_threshold_comes_from_images_that_were_not_fitted_on(name, held_out)
     assert found.threshold == conformal_threshold(found.detector.score(held_out), 0.1)
 
 
-@pytest.mark.parametrize("name", ["odin", "gram"])
-def test_what_asks_the_network_and_validation_calibrates_on_the_other_half(name):
-    found, images = calibrated(name), ALL["held"].images
-    parts = {"train": ALL["train"].images, "validation": images[::2], "tuning": TUNING}
-    fitted = KINDS[name](found.detector.settings).fit(ASKED, parts)
+def test_what_reads_the_network_and_validation_calibrates_on_the_other_half():
+    found, images = calibrated("gram"), ALL["heldout"].images
+    parts = {"train": ALL["train"].images, "validation": images[::2]}
+    fitted = KINDS["gram"](found.detector.settings).fit(ASKED, parts)
     assert found.threshold == conformal_threshold(fitted.score(ASKED, images[1::2]), 0.1)
     assert found.threshold.images == len(images) // 2 and calibrated("rotation").threshold.images == 300
+    assert found.origins["gram"].fitted_on == ("digits.600 (600) and images 1, 3, 5, … of digits.300 (150)")
+    assert found.calibrated_on == "images 2, 4, 6, … of digits.300"
 
 
-def test_one_candidate_leaves_odin_all_of_validation():
-    found = calibrated("odin", epsilons=(0.01,))
-    assert found.threshold.images == 300 and found.detector.chosen["epsilon"]["value"] == 0.01
+def test_a_given_epsilon_leaves_odin_all_of_validation():
+    found = calibrated("odin")
+    assert found.threshold.images == 300 and found.origins["odin"].fitted_on == "no images"
+
+
+@pytest.mark.parametrize("name", ["kl_matching", "temperature_scaling", "gram", "knn"])
+def test_calibration_images_apart_from_validation_leave_all_of_both(name):
+    """A model that was trained on validation: the detector is that of the stage, and ID test calibrates."""
+    found = calibrated(name, validation=ALL["test"])
+    fitted = make_detector(name, numbers(name), seed=0, device="cpu")
+    if name == "gram":
+        fitted.fit(ASKED, {"train": ALL["train"].images, "validation": ALL["test"].images})
+    else:
+        fitted.fit(TRAIN, TEST)
+    expected = ALL["heldout"].score(fitted)
+    np.testing.assert_array_equal(found.calibration, np.sort(expected))
+    assert found.threshold.images == 300 and found.calibrated_on == "digits.300"
+
+
+def test_it_says_its_settings_where_they_come_from_and_what_it_was_fitted_on():
+    found = calibrated("knn", "kl_matching", combination="simes", sources={"knn": {"k": "stage posthoc"}})
+    assert found.describe() == [
+        "knn: k = 5 (stage posthoc); fitted on digits.600 (600).",
+        "kl_matching: no settings; fitted on images 1, 3, 5, … of digits.300 (150).",
+    ]
 
 
 @pytest.mark.parametrize("method", ["fisher", "simes", "cauchy"])
@@ -109,7 +136,7 @@ def test_a_combination_is_that_of_ranks_in_one_half_and_calibrated_on_the_other(
     names = ("knn", "energy", "rotation")
     found = calibrated(*names, combination=method)
     assert found.name == f"knn + energy + rotation by {method}"
-    first, second = (ALL["held"].part(slice(start, None, 2)) for start in (0, 1))
+    first, second = ALL["heldout"].halves()
     alone = {name: calibrated(name).detector for name in names}
     ranks = []
     for name, detector in alone.items():
@@ -140,11 +167,11 @@ def test_a_combination_of_dependent_detectors_keeps_the_rate(method):
     """Fisher's own p-values would not: two equal detectors count as two witnesses."""
     random, alarms = np.random.default_rng(2), []
     detectors = {str(place): Column(place) for place in range(3)}
-    train = Given(Outputs("x", random.normal(size=(1, 3))))
+    train = Inputs(Outputs("x", random.normal(size=(1, 3))))
     for _ in range(400):
         rows = random.normal(size=(58 + 50, 1)) + [0.0, 0.1, 0.5] * random.normal(size=(58 + 50, 3))
-        held, new = (Given(Outputs("x", part)) for part in (rows[:58], rows[58:]))
-        rule = calibrate(detectors, train, held, alpha=0.1, combination=method)
+        heldout, new = (Inputs(Outputs("x", part)) for part in (rows[:58], rows[58:]))
+        rule = calibrate(detectors, train, heldout, alpha=0.1, combination=method)
         alarms.append(rule.is_ood(rule.score(new)).mean())
     error = 4 * np.std(alarms) / 20
     assert 0.1 - 1 / 30 - error < np.mean(alarms) <= 0.1 + error
@@ -154,14 +181,14 @@ def test_a_combination_finds_what_each_detector_alone_would_miss():
     random = np.random.default_rng(3)
     rows = random.normal(size=(400, 2))
     far = np.concatenate([random.normal(size=(50, 2)) + shift for shift in ([5, 0], [0, 5])])
-    train, held, new = (Given(Outputs("x", part)) for part in (rows[:2], rows, far))
-    one = calibrate({"0": Column(0)}, train, held, alpha=0.05)
+    train, heldout, new = (Inputs(Outputs("x", part)) for part in (rows[:2], rows, far))
+    one = calibrate({"0": Column(0)}, train, heldout, alpha=0.05)
     assert one.is_ood(one.score(new)).mean() < 0.6
     for method in ("fisher", "simes", "cauchy"):
-        both = calibrate({"0": Column(0), "1": Column(1)}, train, held, alpha=0.05, combination=method)
+        both = calibrate({"0": Column(0), "1": Column(1)}, train, heldout, alpha=0.05, combination=method)
         assert both.is_ood(both.score(new)).mean() > 0.9
         steps = np.column_stack([np.linspace(4, 100, 50), np.zeros(50)])
-        assert (np.diff(both.score(Given(Outputs("x", steps)))) > 0).all(), "beyond all references too"
+        assert (np.diff(both.score(Inputs(Outputs("x", steps)))) > 0).all(), "beyond all references too"
 
 
 def test_refuses():
@@ -170,7 +197,7 @@ def test_refuses():
     with pytest.raises(InputError, match="at least 199 calibration images, there are 150, half of 300"):
         calibrated("knn", "msp", alpha=0.005, combination="simes")
     with pytest.raises(InputError, match="unknown detector 'odinn'"):
-        made("odinn", None, seed=0, device="cpu")
+        make_detector("odinn", None, seed=0, device="cpu")
     with pytest.raises(InputError, match="x.safetensors: holds no detector"):
         unpack({}, {}, "x.safetensors")
     arrays, content = pack(calibrated("knn"))

@@ -22,12 +22,16 @@ from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.kit.outputs import read_embeddings
 from stages import embed
-from tests.kit.small import call, model_metadata, write_params, write_sets
+from tests.kit.small import call, model_card, write_params, write_sets
 
-POSTHOC = (
-    "posthoc:\n  knn: {k: 5}\n  vim: {share: 0.5}\n"
-    "ssd: {select: false, clusters: 1, tied: false, ridge: 1.0e-3}\n"
-)
+GIVEN = {  # settings of detectors that no stage measured
+    "knn": ["knn.k=5"],
+    "vim": ["vim.share=0.5"],
+    "ssd": [
+        "ssd.clusters=1", "ssd.tied=false", "ssd.class_conditional=false", "ssd.layer=features",
+        "ssd.covariance=ridge", "ssd.ridge=1e-3",
+    ],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +41,9 @@ def folder(tmp_path_factory):
     write_sets(folder)
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
-    metadata = model_metadata(name="digital", head_classes=list(range(8)))
+    metadata = model_card(name="digital", head_classes=list(range(8)))
     save_model(folder / "digital-0.safetensors", modules, metadata)
     params = write_params(folder / "params.yaml")
-    params.write_text(params.read_text() + POSTHOC)
     status = call(
         embed.main, model=folder / "digital-0.safetensors", sets=f"{params}:sets", sets_dir=folder,
         id="digits", recipe=f"{params}:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
@@ -62,6 +65,8 @@ def deployed(folder, name, out="d.safetensors", **changes):
         "detector": name,
         "alpha": 0.05,
         "params": folder / "params.yaml",
+        "results": folder / "results",
+        "set": GIVEN.get(name, []),
         "out": folder / out,
     }
     return call(deploy.main, **(values | changes))
@@ -79,7 +84,7 @@ def scored(folder, tmp_path, detector="d.safetensors", images=None, **changes):
 def test_a_model_that_saw_validation_is_calibrated_on_test(folder, tmp_path, capsys):
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
-    metadata = model_metadata(name="seen", head_classes=list(range(8)), saw_validation=True)
+    metadata = model_card(name="seen", head_classes=list(range(8)), saw_validation=True)
     save_model(tmp_path / "seen-0.safetensors", modules, metadata)
     status = call(
         embed.main, model=tmp_path / "seen-0.safetensors", sets=f"{folder}/params.yaml:sets", sets_dir=folder,
@@ -114,27 +119,60 @@ def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path,
     assert [row["predicted_class"] for row in rows[:60]] == [str(c) for c in logits.argmax(1)]
 
 
-def test_settings_that_a_search_chose(folder, tmp_path, capsys):
-    chosen = tmp_path / "r.json"
-    models = {"digital": {"knn": {}, "vim": {}}}
-    found = {"digital.knn.k": {"value": 2, "source": "s", "candidates": []}}
-    save_json(chosen, {"models": models, "chosen": found})
-    assert deployed(folder, "knn", chosen=chosen) == 0
+def results(folder, entries, models=("digital",), detectors=("knn", "vim"), seed=0):
+    """Write results of the stage posthoc; return their folder."""
+    measured = {model: {detector: {} for detector in detectors} for model in models}
+    save_json(folder / f"results/posthoc/{seed}.json", {"models": measured, "chosen": entries})
+    return folder / "results"
+
+
+def test_it_takes_what_the_stage_measured(folder, tmp_path, capsys):
+    source = "highest mean AUROC of digits.validation against corruptions.validation"
+    found = results(tmp_path, {"digital.knn.k": {"value": 2, "source": source, "candidates": []}})
+    assert deployed(folder, "knn", results=found, set=[]) == 0
     assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 2
-    save_json(chosen, {"models": models, "chosen": {"knn.k": {"value": 3, "source": "params"}}})
-    assert deployed(folder, "knn", chosen=chosen) == 0
-    assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 3
-    (tmp_path / "7.json").write_bytes(chosen.read_bytes())
-    assert deployed(folder, "knn", chosen=tmp_path / "7.json") == 1
-    assert "7.json: choices of seed 7, but the model is of seed 0; use" in capsys.readouterr().err
-    assert deployed(folder, "vim", chosen=chosen) == 1
-    assert "holds no share of vim for model 'digital'" in capsys.readouterr().err
-    save_json(chosen, {"models": {"other": models["digital"]}, "chosen": {}})
-    assert deployed(folder, "knn", chosen=chosen) == 1
-    assert (
-        "no results of knn for model 'digital'; name the results of the stage posthoc"
-        in capsys.readouterr().err
-    )
+    assert f"knn: k = 2 (stage posthoc, {source}); fitted on digits.train (600)." in capsys.readouterr().out
+    found = results(tmp_path, {"knn.k": {"value": 3, "source": "params"}})
+    assert deployed(folder, "knn", results=found, set=[]) == 0
+    assert "knn: k = 3 (stage posthoc, from params)" in capsys.readouterr().out
+    assert deployed(folder, "knn", results=found, set="knn.k=4") == 0
+    assert "knn: k = 4 (given)" in capsys.readouterr().out
+    assert load_deployed(folder / "d.safetensors").calibrated.detector.settings.k == 4
+
+
+def test_what_was_not_measured_says_what_to_run(folder, tmp_path, capsys):
+    def refused(name="knn", **changes):
+        assert deployed(folder, name, out="none.safetensors", **{"set": [], "results": found} | changes) == 1
+        assert not (folder / "none.safetensors").exists()
+        return capsys.readouterr().err
+
+    found = tmp_path / "results"
+    message = refused()
+    assert "results/posthoc/0.json: no such file, so knn of model 'digital' was not measured; run" in message
+    assert "run `dvc repro posthoc@0`" in message and "with --choose" in message
+    assert "results/ssd/0.json: no such file" in refused("ssd")
+    assert "run `dvc repro network@digital-0`" in refused("gram", sets_dir=folder)
+    found = results(tmp_path, {"knn.k": {"value": 3, "source": "params"}}, models=["other"])
+    assert "0.json: no results of knn for model 'digital'; run `dvc repro posthoc@0`" in refused()
+    found = results(tmp_path, {"knn.k": {"value": 3, "source": "params"}})
+    assert "0.json: lacks the setting share of vim for model 'digital'" in refused("vim")
+    for given, says in [
+        ("knn.kk=3", "knn has no setting 'kk' (did you mean 'k'?); known: k"),
+        ("knn.k", "write DETECTOR.SETTING=VALUE"),
+        ("k=3", "write DETECTOR.SETTING=VALUE"),
+        ("vim.share=0.5", "unknown detector in --set: 'vim'; known: knn"),
+        ("knn.k=many", "--set knn.k: must be of type int or auto, found 'many'"),
+        ("knn.k=0", "--set knn.k must be at least 1, found 0"),
+        ("knn.k=auto", "choosing a setting needs --choose"),
+    ]:
+        assert says in refused(set=given)
+
+
+def test_the_option_of_before_says_what_to_do_now(folder, capsys):
+    assert deployed(folder, "knn", chosen="x.json") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: --chosen is gone: what the stage measured is the default now")
+    assert "params.yaml" not in said
 
 
 def test_three_lines_of_python(folder):
@@ -187,7 +225,7 @@ def test_gallery_shows_the_most_ood_first(folder, tmp_path):
     bars = np.stack([np.histogram(p[part], 20, (0, 1))[0] for part in (red, ~red)], 1).ravel()
     np.testing.assert_allclose(np.array(heights) / sum(heights), bars / bars.sum(), atol=1e-3)
     assert page.index("Out-of-distribution") < page.index("In-distribution")
-    assert "<dd>knn</dd>" in page and "at most 5.0% of ID pictures" in page
+    assert "<dd>knn</dd>" in page and "at most 5.0% of ID pictures" in page and "knn.k = 5" in page
 
 
 def test_gallery_escapes_names(folder, tmp_path):
@@ -210,7 +248,7 @@ def test_bad_pictures_are_named(folder, tmp_path, capsys):
     assert scored(folder, tmp_path, images=images)[0] == 1
     assert "broken.png: cannot be read" in capsys.readouterr().err
     assert scored(folder, tmp_path, images=images, skip_unreadable=None)[0] == 1
-    assert "none of the 1 pictures can be read" in capsys.readouterr().err
+    assert "none of the 1 pictures can be read; look at" in capsys.readouterr().err
     for nothing in ("absent", "absent.png"):
         assert scored(folder, tmp_path, images=images / nothing)[0] == 1
         assert f"{nothing}: no such folder or picture" in capsys.readouterr().err
@@ -279,6 +317,9 @@ def test_the_file_says_what_it_is(folder):
     metadata = load_tensors(folder / "d.safetensors")[1]
     assert metadata["detectors"][0]["settings"]["ridge"] == 1e-3 and metadata["combination"] is None
     assert metadata["threshold"]["alpha"] == 0.05 and metadata["threshold"]["images"] == 100
+    assert metadata["detectors"][0]["sources"]["ridge"] == "given"
+    assert metadata["detectors"][0]["fitted_on"] == "digits.train (600)"
+    assert metadata["calibrated_on"] == "digits.validation"
     json.dumps(metadata, allow_nan=False)
 
 
@@ -306,5 +347,5 @@ def test_a_rate_that_the_calibration_images_do_not_allow(folder, tmp_path, capsy
     assert scored(folder, tmp_path, fdr=0.001)[0] == 1
     assert "0.001 needs at least 999 calibration images, there are 100" in capsys.readouterr().err
     assert scored(folder, tmp_path, fdr=1.5)[0] == 1
-    assert "--fdr is 1.5; a share lies between 0 and 1" in capsys.readouterr().err
+    assert "--fdr must be above 0 and below 1, found 1.5" in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()

@@ -23,7 +23,7 @@ from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.kit.outputs import Head, Outputs, part_of
 from stages import embed
-from tests.kit.small import call, model_metadata, write_params, write_sets
+from tests.kit.small import call, model_card, write_params, write_sets
 from tests.nets.networks.test_published_resnet20 import MEAN, STD, cifar10_test, published
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 
@@ -115,13 +115,12 @@ def folder(tmp_path_factory):
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
     model = folder / "digital-0.safetensors"
-    save_model(model, modules, model_metadata(name="digital", head_classes=list(range(8))))
+    save_model(model, modules, model_card(name="digital", head_classes=list(range(8))))
     params = write_params(folder / "params.yaml")
-    params.write_text(params.read_text() + "posthoc: {mahalanobis: {ridge: 1.0e-3}}\n")
     embeddings = folder / "e" / "digital.safetensors"
     sets = {"sets": f"{params}:sets", "sets_dir": folder, "id": "digits", "recipe": f"{params}:augment.shots"}
     assert not call(embed.main, model=model, **sets, batch_size=64, shots=2, copies=2, seed=0, out=embeddings)
-    chosen = {"detector": "mahalanobis", "alpha": 0.05, "params": params}
+    chosen = {"detector": "mahalanobis", "alpha": 0.05, "set": "mahalanobis.ridge=1e-3"}
     assert not call(deploy.main, model=model, embeddings=embeddings, **chosen, out=folder / "d.safetensors")
     return folder
 

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from sslood.core.files import load_tensors, save_tensors
 from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import save_model
 
 ARCH = "resnet-8-4"
@@ -70,9 +71,9 @@ def steal(folder: Path, name: str, count: int) -> None:
     save_tensors(path, tensors, kind="set", metadata=metadata)
 
 
-def model_metadata(**changes) -> dict:
-    """Return the metadata of an untrained encoder for the digits of `write_sets`."""
-    return {
+def model_card(**changes) -> ModelCard:
+    """Return the card of an untrained encoder for the digits of `write_sets`."""
+    fields = {
         "name": "scratch",
         "arch": ARCH,
         "objective": "scratch",
@@ -90,14 +91,15 @@ def model_metadata(**changes) -> dict:
         "settings": {},
         **changes,
     }
+    return ModelCard(**fields)
 
 
 def write_encoder(path: Path, **changes) -> Path:
-    """Write an untrained encoder; `changes` go into its metadata."""
-    metadata = model_metadata(**changes)
+    """Write an untrained encoder; `changes` go into its card."""
+    card = model_card(**changes)
     with seeded(0):
-        backbone = build_backbone(metadata["arch"], channels=metadata["channels"])
-    save_model(path, {"backbone": backbone}, metadata)
+        backbone = build_backbone(card.arch, channels=card.channels)
+    save_model(path, {"backbone": backbone}, card)
     return path
 
 
@@ -106,6 +108,7 @@ def write_params(path: Path) -> Path:
         "sets:\n  digits: {role: id}\n  heldout: {role: near}\n"
         "  noise: {role: far}\n  corruptions: {role: tuning}\n"
         "augment:\n  classifier: {pad: 1}\n  shots: {pad: 1}\n"
+        "backbones:\n  resnet: {depth: 8, width: 4}\n  wideresnet: {depth: 10, width: 1}\n"
     )
     return path
 

@@ -39,7 +39,7 @@ def write_scores(path, names):
 
 
 def write_audit(path, *, left_out=(), controls=(0.5, 0.05, 0.9)):
-    """Write an audit of 50 images a set; `left_out` maps sets to positions."""
+    """Write an audit of 50 images per set; `left_out` maps sets to positions."""
     left_out = {name: np.array(dict(left_out).get(name, []), np.int64) for name in ("digits", *OOD)}
     sets = {
         name: {"role": SETS[name], "n": 50, "left_out": len(rows), "exact": 0, "near": len(rows), "class": 0}
@@ -83,7 +83,7 @@ def written(tmp_path):
     lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
     empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
     empty += ", network_models: []"
-    runs = f"runs: {{seeds: [0, 1], architectures: [wrn], {empty}}}"
+    runs = f"runs: {{seeds: [0, 1], leaveout_backbones: [wrn], {empty}}}"
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
     write_audit(tmp_path / "audit.safetensors")
@@ -91,26 +91,35 @@ def written(tmp_path):
         images = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 1, 4, 4))
         save_tensors(tmp_path / f"sets/{name}.safetensors", {"test.images": images}, kind="set", metadata={})
 
-    def summarise(*, out="metrics", id_name="digits", models=("simclr", "scratch"), margin="0.02"):
-        options = [
-            "--id",
-            id_name,
-            "--sets",
-            f"{tmp_path}/params.yaml:sets",
-            "--runs",
-            f"{tmp_path}/params.yaml:runs",
-        ]
-        options += [part for model in models for part in ("--models", model)]
-        options += [
-            "--results",
-            f"{tmp_path}/results",
-            "--scores",
-            f"{tmp_path}/scores",
-            "--folder",
-            f"{tmp_path}/sets",
-        ]
-        options += ["--audit", f"{tmp_path}/audit.safetensors", "--margin", margin]
-        options += ["--curves", f"{tmp_path}/curves", "--out_metrics", f"{tmp_path}/{out}"]
-        return CliRunner().invoke(main, [*options, "--out_report", f"{tmp_path}/{out}_report"])
+    def summarise(
+        *,
+        out="metrics",
+        id_name="digits",
+        models=("simclr", "scratch"),
+        margin="0.02",
+        headline=("simclr", "scratch", "absent"),
+        detectors=("ssd", "knn", "msp"),
+    ):
+        options = {
+            "id": id_name,
+            "sets": f"{tmp_path}/params.yaml:sets",
+            "runs": f"{tmp_path}/params.yaml:runs",
+            "models": models,
+            "results": f"{tmp_path}/results",
+            "scores": f"{tmp_path}/scores",
+            "folder": f"{tmp_path}/sets",
+            "curves": f"{tmp_path}/curves",
+            "audit": f"{tmp_path}/audit.safetensors",
+            "margin": margin,
+            "headline.models": headline,
+            "headline.detectors": detectors,
+            "out_metrics": f"{tmp_path}/{out}",
+            "out_report": f"{tmp_path}/{out}_report",
+        }
+        arguments: list[str] = []
+        for name, value in options.items():
+            for part in (value,) if isinstance(value, str) else value:
+                arguments += [f"--{name}", part]
+        return CliRunner().invoke(main, arguments)
 
     return summarise

@@ -16,29 +16,29 @@ from sslood.core.settings import strict
 from sslood.data.images.augment import Recipe
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.build import build_backbone, seeded
-from sslood.nets.selfsup.pretraining import Pretraining, Training
+from sslood.nets.selfsup.pretraining import Pretraining
+from sslood.nets.selfsup.settings import PretrainSettings
 from sslood.nets.training.ranks import rank, session
-from tests.kit.registries import OBJECTIVES, objective_class
-from tests.nets.selfsup.test_objectives import CONSTANTS
+from tests.kit.registries import objective_class
+from tests.kit.training import PRETRAIN, TRAINED, objective_settings
 
-SHARED = {
-    "epochs": 2, "batch_size": 32, "optimiser": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-4,
-    "schedule": "constant", "warmup_epochs": 0, "clip": 1.0, "accumulate": 2, "save_every": 1, "knn_every": 0,
+SETTINGS = {
+    **PRETRAIN, "lr": 0.02, "weight_decay": 1e-4, "clip": 1.0, "accumulate": 2, "precision": "float64"
 }  # fmt: skip
 RECIPE = Recipe(crop_scale_min=0.5, jitter=0.8, brightness=0.4, contrast=0.4)
-NAMES = sorted(name for name in OBJECTIVES if name != "scratch")
 
 
-def trained(name, here):
+def trained(name, here, **changes):
     """Return the curves, the gradients of the last step, and the networks after two epochs of two steps."""
     digits = load_digits()
     data = ResidentSet(digits.images[:128, None].astype(np.uint8) * 15, digits.target[:128], here.device)
     kind = objective_class(name)
     with seeded(0):
         backbone = build_backbone("resnet-8-4", channels=1)
-        objective = kind(backbone, strict(kind.Constants, CONSTANTS[name], name), classes=10)
+        objective = kind(backbone, objective_settings(name), classes=10)
+    settings = strict(PretrainSettings, {**SETTINGS, **changes}, "pretrain")
     run = Pretraining(
-        name, backbone, objective, strict(Training, SHARED, "pretrain"), (RECIPE, RECIPE), data, data,
+        name, backbone, objective, settings, (RECIPE, RECIPE), data, data,
         mean=[0.3], std=[0.4], seed=0, machine=here,
     )  # fmt: skip
     curves = run.run(None)
@@ -47,10 +47,8 @@ def trained(name, here):
 
 
 def main():
-    torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double  # what the code lifts to float32 is lifted to float64 here
     with session(machine()) as here:
-        found = {name: trained(name, here) for name in NAMES}
+        found = {name: trained(name, here) for name in TRAINED}
         if rank() == 0:
             torch.save(found, sys.argv[1])
 

@@ -56,3 +56,23 @@ def test_a_run_has_one_colour_in_all_panels_and_one_legend():
     # two lines in the first panel, two in the second, three in the legend
     assert lines == [first, second, second, third, first, second, third]
     assert ">kNN accuracy</text>" in drawing
+
+
+def test_numbers_are_short_and_ids_belong_to_one_figure():
+    panels = {"m · d": {"id": np.linspace(0, 1, 101), "ood": np.linspace(0.3, 2, 77)}}
+    first, second = distributions(panels, "id"), roc_panels(panels, "id")
+    for drawing in (first, second):
+        inside = "".join(re.findall(r"<[^>]*>", drawing))
+        assert not re.search(r"\d\.\d{3}", inside)
+        ids = re.findall(r'\bid="([^"]+)"', drawing)
+        used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawing))
+        assert len(ids) == len(set(ids)) and used <= set(ids)
+    assert not set(re.findall(r'\bid="([^"]+)"', first)) & set(re.findall(r'\bid="([^"]+)"', second))
+
+
+def test_noise_of_another_processor_changes_no_byte():
+    random = np.random.default_rng(0)
+    panels = {"m · d": {"id": random.normal(size=300), "ood": random.normal(size=200) + 2}}
+    other = {"m · d": {name: values * (1 + 1e-12) for name, values in panels["m · d"].items()}}
+    for draw in (distributions, roc_panels):
+        assert draw(panels, "id") == draw(other, "id")

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from sslood.core.files import load_tensors, save_tensors
 from sslood.data.images.augment import Recipe
@@ -11,7 +12,7 @@ from sslood.nets.networks.heads import build_head, build_projector
 from sslood.ood.kit.outputs import Head
 from sslood.roles.roles import record_role
 from stages.embed import main
-from tests.kit.small import call, digit_images, model_metadata, write_params, write_sets
+from tests.kit.small import call, digit_images, model_card, write_params, write_sets
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def run(tmp_path, monkeypatch):
             "head": build_head(16, 8),
             "projector": build_projector(16, [6]),
         }
-    metadata = model_metadata(name="both", head_classes=list(range(8)), projector=[6])
+    metadata = model_card(name="both", head_classes=list(range(8)), projector=[6])
     save_model(tmp_path / "both-0.safetensors", modules, metadata)
     params = write_params(tmp_path / "params.yaml")
     return {
@@ -34,6 +35,7 @@ def run(tmp_path, monkeypatch):
         "id": "digits",
         "recipe": f"{params}:augment.shots",
         "batch_size": 64,
+        "precision": "float32",
         "shots": 5,
         "copies": 3,
         "seed": 0,
@@ -79,7 +81,7 @@ def test_features_are_those_of_the_clean_images(run):
     tensors, _ = load_tensors(run["out"])
     images = load_tensors(run["sets_dir"] / "heldout.safetensors")[0]["test.images"]
     model, meta = load_model(run["model"])
-    expected = extract(model, batches(images, 500), mean=meta["mean"], std=meta["std"])
+    expected = extract(model, batches(images, 500), mean=meta.mean, std=meta.std)
     for key, values in expected.items():
         np.testing.assert_allclose(tensors[f"heldout.test.{key}"], values, atol=1e-5)
     logits = values_of_head(model, tensors["heldout.test.features"])
@@ -90,6 +92,27 @@ def test_features_are_those_of_the_clean_images(run):
 
 def values_of_head(model, features):
     return features @ model.head.weight.detach().numpy().T + model.head.bias.detach().numpy()
+
+
+def test_float64_is_stored_as_float32_and_near_the_rest(run):
+    assert call(main, **run) == 0
+    single, _ = load_tensors(run["out"])
+    out = run["out"].with_name("double.safetensors")
+    assert call(main, **{**run, "precision": "float64", "out": out}) == 0
+    double, _ = load_tensors(out)
+    images = load_tensors(run["sets_dir"] / "heldout.safetensors")[0]["test.images"]
+    model, card = load_model(run["model"])
+    x = (torch.from_numpy(images).double() / 255 - card.mean[0]) / card.std[0]
+    with torch.no_grad():
+        expected = model.double().features(x).numpy()
+    features = double["heldout.test.features"]
+    grid = 2.0 ** (np.ceil(np.log2(expected.max())) - 18)
+    np.testing.assert_allclose(features, expected, rtol=0, atol=grid / 2)
+    assert (features / grid == np.rint(features / grid)).all()
+    for key, values in single.items():
+        assert double[key].dtype == values.dtype
+        np.testing.assert_allclose(double[key], values, atol=1e-5)
+    assert call(main, **{**run, "precision": "half", "out": out}) == 2
 
 
 def test_without_augmentation_every_copy_is_the_image(run):
@@ -135,7 +158,7 @@ def test_pool_takes_shots_of_each_class_or_in_all():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"copies": 0}, "embed: copies is 0; use at least 1"),
+        ({"copies": 0}, "embed.copies must be at least 1, found 0"),
         ({"id": "cifar10"}, "cifar10.safetensors: no such file"),
         ({"id": "heldout"}, "run the stage `pretrain` again"),
         ({"model": "missing.safetensors"}, "missing.safetensors: no such file"),
@@ -163,9 +186,9 @@ def test_unknown_role_and_sets_of_another_size_are_named(run, capsys):
 
 
 def test_a_diverged_model_is_named_with_set_and_count(run, capsys):
-    tensors, metadata = load_tensors(run["model"])
-    tensors["backbone.conv1.weight"][0] = np.nan
-    metadata = {key: value for key, value in metadata.items() if key not in ("kind", "format")}
-    save_tensors(run["model"], tensors, kind="model", metadata=metadata)
+    model, card = load_model(run["model"])
+    torch.nn.init.constant_(model.backbone.conv1.weight, torch.nan)
+    modules = {"backbone": model.backbone, "head": model.head, "projector": model.projector}
+    save_model(run["model"], modules, card)
     assert call(main, **run) == 1
     assert "model 'both', set 'digits (train)': 600 of 600 images have features" in capsys.readouterr().err

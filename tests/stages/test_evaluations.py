@@ -1,6 +1,7 @@
-"""The scripts posthoc, ssd, ssdk and ensemble as commands, on small made files."""
+"""The scripts posthoc, ssd, ssdk and ensemble as commands, on small synthetic files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.nets.networks.build import build_backbone
+from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.measures.metrics import ood_metrics
@@ -21,11 +23,10 @@ POSTHOC = (
     "--energy.temperature 1.0 --gen.gamma 0.1 --gen.top 100 --knn.k 5 "
     "--mahalanobis.ridge 1e-06 --rmds.ridge 1e-06 --gmm.ridge 1e-03 --residual.share 0.5 --vim.share 0.5 "
     "--react.quantile 0.9 --ash.variant s --ash.pruned 0.65 --scale.pruned 0.85 --dice.dropped 0.5 "
-    "--nnguide.k 5 --neco.share 0.2 --no-search"
+    "--nnguide.k 5 --neco.share 0.2"
 ).split()
 SSD = (
-    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06 "
-    "--no-select"
+    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06"
 ).split()
 SSDK = "--k 2 --per_class --clusters 1 --repeats 3".split()
 
@@ -107,8 +108,13 @@ def test_posthoc_writes_metrics_that_its_scores_give(folder):
     assert all(array.dtype == np.float64 for array in scores.values())
 
 
-def searched(*names):
-    return [part if part != "--no-search" else "--search" for part in listed(*names)]
+def searched(*names, **fixed):
+    """Return the options of detectors with every setting of a grid on auto, but for those that are fixed."""
+    found = [part for name in names for part in ("--detectors", name)]
+    for name, kind in DETECTORS.items():
+        for key in kind.space:
+            found += [f"--{name}.{key}", str(fixed.get(f"{name}_{key}", "auto"))]
+    return found
 
 
 def test_a_search_names_what_it_chose_and_on_what(folder):
@@ -131,6 +137,34 @@ def test_a_search_names_what_it_chose_and_on_what(folder):
     assert {name: found["models"]["classifier"][name] for name in fixed} == fixed
 
 
+def test_a_number_is_honoured_and_the_search_is_over_the_others(folder):
+    options = searched("ash", "knn", ash_pruned=0.5, knn_k=7)
+    assert stage(posthoc, folder, options, models=["classifier"]).exit_code == 0
+    found = json.loads((folder / "out.json").read_text())["chosen"]
+    assert found["classifier.ash.pruned"] == {"value": 0.5, "source": "params"}
+    assert found["knn.k"] == {"value": 7, "source": "params"}
+    tried = found["classifier.ash.variant"]["candidates"]
+    assert [set(one) for one in tried] == 3 * [{"variant", "auroc"}]
+    for one in tried:
+        again = listed("ash")
+        again[again.index("--ash.variant") + 1] = one["variant"]
+        again[again.index("--ash.pruned") + 1] = "0.5"
+        assert stage(posthoc, folder, again, models=["classifier"], name="one").exit_code == 0
+        scores, _ = load_tensors(folder / "one.safetensors")
+        fitted = json.loads((folder / "one.json").read_text())
+        assert fitted["chosen"]["ash.variant"]["value"] == one["variant"] and scores
+    best = max(tried, key=lambda one: one["auroc"])
+    assert found["classifier.ash.variant"]["value"] == best["variant"]
+
+
+def test_what_a_key_of_old_params_is_called_now(folder):
+    result = stage(posthoc, folder, [*listed("knn"), "--search"])
+    assert result.exit_code == 2
+    assert "--search is gone: write `auto` for each setting that is to be chosen" in result.output
+    result = stage(ssd, folder, [*SSD, "--no-select"])
+    assert "--no-select is gone: write `auto` for clusters, covariance or ridge" in result.output
+
+
 def test_a_search_looks_at_no_test_image(folder):
     """Other test images change the metrics, and nothing that was chosen."""
     assert stage(posthoc, folder, searched("knn", "vim", "ash"), models=["classifier"]).exit_code == 0
@@ -150,7 +184,7 @@ def test_a_search_needs_a_tuning_set_and_a_possible_candidate(folder):
     about = metadata | {"sets": sets, "model": "untuned"}
     save_tensors(folder / "e" / "untuned.safetensors", arrays, kind="embeddings", metadata=about)
     result = stage(posthoc, folder, searched("knn"), models=["untuned"])
-    assert result.exit_code == 1 and "no set with role tuning to choose on" in result.output
+    assert result.exit_code == 1 and "no set with role tuning to choose settings on" in result.output
     few = {key: array[:3] if "digits.train" in key else array for key, array in arrays.items()}
     save_tensors(
         folder / "e" / "few.safetensors", few, kind="embeddings", metadata=metadata | {"model": "few"}
@@ -162,10 +196,11 @@ def test_a_search_needs_a_tuning_set_and_a_possible_candidate(folder):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_declared_space_names_settings_and_holds_their_default(name):
+def test_a_declared_space_names_settings_that_may_be_auto(name):
     kind = DETECTORS[name]
     for key, values in kind.space.items():
-        assert getattr(kind.Settings(), key) in values and len(set(values)) == len(values)
+        assert all(replace(kind.Settings(), **{key: value}) for value in (*values, "auto"))
+        assert len(set(values)) == len(values)
     assert np.prod([len(values) for values in kind.space.values()]) <= 20
 
 
@@ -191,14 +226,17 @@ def test_ssd(folder):
     assert result.exit_code == 0, result.output
     written = json.loads((folder / "out.json").read_text())
     assert written["models"]["scratch"]["ssd"]["noise"]["auroc"] > 0.99
-    assert written["chosen"]["clusters"] == {"value": 3, "source": "params"}
+    assert written["chosen"]["ssd.clusters"] == {"value": 3, "source": "params"}
 
 
 def test_ssd_selects_by_id_validation_alone(folder):
-    options = [part if part != "--no-select" else "--select" for part in SSD]
+    options = ["auto" if part in ("3", "ridge", "1e-06") else part for part in SSD]
     result = stage(ssd, folder, options)
     assert result.exit_code == 0, result.output
-    found = json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"]
+    chosen = json.loads((folder / "out.json").read_text())["chosen"]
+    found = chosen["classifier.ssd.clusters"]
+    assert chosen["classifier.ssd.tied"] == {"value": False, "source": "params"}
+    assert "auto" not in {entry["value"] for entry in chosen.values()}
     assert found["value"] == 3, "three classes, well apart"
     assert found["source"] == "highest mean log-likelihood of ID validation"
     best = max(found["candidates"], key=lambda one: one["log_likelihood"])
@@ -209,7 +247,7 @@ def test_ssd_selects_by_id_validation_alone(folder):
         arrays[name] = arrays[name] + arrays[name].dtype.type(2)
     save_tensors(path, arrays, kind="embeddings", metadata=metadata)
     assert stage(ssd, folder, options).exit_code == 0
-    assert json.loads((folder / "out.json").read_text())["chosen"]["classifier.clusters"] == found
+    assert json.loads((folder / "out.json").read_text())["chosen"]["classifier.ssd.clusters"] == found
 
 
 def test_ssd_says_when_no_model_has_the_layer(folder):
@@ -273,25 +311,22 @@ def members(folder, classes=3, size=8, names=("0", "1", "2")):
             torch.manual_seed(fold)
             backbone = build_backbone("resnet-8-4", channels=1)
             head = build_head(backbone.feature_dim, classes - 1)
-        metadata = {
-            "name": f"leaveout-{fold}", "arch": "resnet-8-4", "objective": "leaveout", "seed": 4,
-            "size": size,
-            "channels": 1, "mean": [0.5], "std": [0.3], "resize": "none", "id": "digits",
-            "classes": list(names),
-            "head_classes": [c for c in range(classes) if c != fold], "feature_dim": backbone.feature_dim,
-            "projector": None, "settings": {},
-        }  # fmt: skip
-        save_model(folder / f"{fold}.safetensors", {"backbone": backbone, "head": head}, metadata)
+        card = ModelCard(
+            name=f"leaveout-{fold}", arch="resnet-8-4", objective="leaveout", seed=4, size=size,
+            channels=1, mean=[0.5], std=[0.3], resize="none", id="digits", classes=list(names),
+            head_classes=[c for c in range(classes) if c != fold], feature_dim=backbone.feature_dim,
+        )  # fmt: skip
+        save_model(folder / f"{fold}.safetensors", {"backbone": backbone, "head": head}, card)
 
 
-def run_ensemble(folder, name="out", temperature="1000"):
+def run_ensemble(folder, name="out", temperature="1000", precision="float32"):
     (folder / "params.yaml").write_text(
         "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in ROLES.items())
     )
     return run(
-        ensemble, folder, "--arch", "resnet-8-4", "--members", folder / "m", "--id", "digits",
-        "--sets", f"{folder}/params.yaml:sets", "--folder", folder / "s", "--temperature", temperature,
-        "--epsilons", "0.0", "--epsilons", "0.002", name=name,
+        ensemble, folder, "--backbone", "resnet", "--precision", precision, "--members", folder / "m",
+        "--id", "digits", "--sets", f"{folder}/params.yaml:sets", "--folder", folder / "s",
+        "--temperature", temperature, "--epsilons", "0.0", "--epsilons", "0.002", name=name,
     )  # fmt: skip
 
 
@@ -304,13 +339,13 @@ def test_ensemble(tmp_path):
     for suffix in ("json", "safetensors"):
         assert (tmp_path / f"out.{suffix}").read_bytes() == (tmp_path / f"again.{suffix}").read_bytes()
     written = json.loads((tmp_path / "out.json").read_text())
-    rows = written["models"]["leaveout_resnet-8-4"]
+    rows = written["models"]["leaveout_resnet"]
     assert list(rows) == ["eloc", "eloc_max", "eloc_entropy", "eloc_noodin"]
     assert list(rows["eloc"]) == ["close", "noise"]
     chosen = written["chosen"]["epsilon"]
     assert chosen["candidates"][str(chosen["value"])] == max(chosen["candidates"].values())
     assert "digits.validation against corruptions.validation" in chosen["source"]
-    assert 0 <= written["accuracy"]["leaveout_resnet-8-4"] <= 1
+    assert 0 <= written["accuracy"]["leaveout_resnet"] <= 1
     assert read_metadata(tmp_path / "out.safetensors", kind="scores")["seed"] == 4
 
 
@@ -325,7 +360,9 @@ def test_ensemble_refuses_what_does_not_fit(tmp_path):
     members(tmp_path / "m", size=16)
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "16x16" in result.output
-    assert run_ensemble(tmp_path, temperature="0").exit_code == 2
+    result = run_ensemble(tmp_path, temperature="0")
+    assert result.exit_code == 1 and "ensemble.temperature must be above 0, found 0" in result.output
+    assert run_ensemble(tmp_path, precision="bf16").exit_code == 2
     (tmp_path / "s" / "noise.safetensors").unlink()
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "dvc repro download" in result.output

@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.stats import false_discovery_control
 
 from sslood.commands import deploy, export, score
-from sslood.core.files import load_tensors, save_tensors
+from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.data.images.augment import Recipe
 from sslood.deploy.scorer import load_deployed
-from sslood.nets.inference.embed import EmbedOptions, embed_sets
+from sslood.nets.inference.embed import EmbedSettings, embed_sets
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model, save_model
 from sslood.nets.networks.gaussian import GaussianHead, build_prior
@@ -23,7 +23,7 @@ from sslood.ood.measures.metrics import ood_metrics
 from sslood.views.network_view import open_model
 from stages import network, stochastic
 from tests.kit.registries import NETWORK, STOCHASTIC
-from tests.kit.small import call, model_metadata, steal, write_params, write_sets
+from tests.kit.small import call, model_card, steal, write_params, write_sets
 
 SETS = {"digits": {"role": "id"}, "heldout": {"role": "near"}, "noise": {"role": "far"}}
 SETS |= {"corruptions": {"role": "tuning"}}
@@ -55,16 +55,16 @@ def write_model(folder, name, **changes):
             changes["stochastic"] = law
     heads = list(range(8)) if "head" in name else None
     path = folder / f"{name}-0.safetensors"
-    save_model(path, modules, model_metadata(name=name, head_classes=heads, **changes))
+    save_model(path, modules, model_card(name=name, head_classes=heads, **changes))
     return path
 
 
 def test_rotation_prediction_leaves_its_head_in_the_model_file(folder):
     with seeded(0):
         backbone = build_backbone("resnet-8-4", channels=1)
-        objective = Rotation(backbone, Rotation.Constants(), classes=8)
-    modules = {"backbone": backbone, **objective.exported()}
-    save_model(folder / "r.safetensors", modules, {**model_metadata(), **objective.described()})
+        objective = Rotation(backbone, Rotation.Settings(), classes=8)
+    modules = {"backbone": backbone, **objective.saved_modules()}
+    save_model(folder / "r.safetensors", modules, model_card(**objective.metadata()))
     model, _ = load_model(folder / "r.safetensors")
     opened = open_model(model, mean=[0.3], std=[0.4], device="cpu")
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -72,11 +72,12 @@ def test_rotation_prediction_leaves_its_head_in_the_model_file(folder):
     assert opened.gradients is None and opened.maps is None
 
 
-def run_network(folder, model, out="out", detectors=tuple(NETWORK)):
+def run_network(folder, model, out="out", detectors=tuple(NETWORK), precision="float32"):
     return call(
         network.main,
         model=model, id="digits", sets=f"{folder}/params.yaml:sets", folder=folder, detectors=list(detectors),
-        odin__temperature=1000, odin__epsilons=[0.0, 0.002], gram__powers=3,
+        precision=precision,
+        odin__temperature=1000, odin__epsilon="auto", gram__powers=3,
         out_results=folder / f"{out}.json", out_scores=folder / f"{out}.safetensors",
     )  # fmt: skip
 
@@ -101,14 +102,14 @@ def test_network_scores_with_what_the_model_has(folder, capsys):
     assert list(written["models"]["head+rotation"]) == list(NETWORK)
     chosen = written["chosen"]
     assert chosen["gram.powers"] == {"value": 3, "source": "params"}
-    assert chosen["odin.epsilon"]["value"] in (0.0, 0.002)
+    assert chosen["odin.epsilon"]["value"] in NETWORK["odin"].space["epsilon"]
     assert chosen["splits"]["value"] == {
         "train": "digits.train", "validation": "digits.validation", "tuning": "corruptions.validation",
     }  # fmt: skip
     for name, expected in (("head", ["odin", "gram"]), ("rotation", ["rotation", "rotation_uniform"])):
         assert run_network(folder, write_model(folder, name), name) == 0
         assert set(check_results(folder, "network", name)["models"][name]) == set(expected)
-    assert "passed over: gram, odin" in capsys.readouterr().out
+    assert "skipped: gram, odin" in capsys.readouterr().out
     assert run_network(folder, write_model(folder, "plain"), "plain") == 1
     assert "no model has what the chosen detectors read" in capsys.readouterr().err
 
@@ -141,13 +142,14 @@ def test_network_names_what_is_wrong(folder, capsys):
 
 
 def write_embeddings(folder, name, **changes):
-    model, meta = load_model(write_model(folder, name, **changes))
-    options = EmbedOptions(batch_size=64, shots=2, copies=1)
+    path = write_model(folder, name, **changes)
+    model, meta = load_model(path)
+    settings = EmbedSettings(batch_size=64, precision="float32", shots=2, copies=1)
     tensors, described = embed_sets(
-        model, meta, SETS, folder, "digits", options=options, recipe=Recipe(), seed=0, what="model"
+        model, meta, SETS, folder, "digits", settings=settings, recipe=Recipe(), seed=0, where="model"
     )
-    metadata = {"model": name, "seed": 0, "model_metadata": meta, "id": "digits"}
-    metadata |= {"classes": meta["classes"], "sets": described}
+    metadata = {"model": name, "seed": 0, "model_metadata": read_metadata(path), "id": "digits"}
+    metadata |= {"classes": meta.classes, "sets": described}
     save_tensors(folder / f"e/{name}.safetensors", tensors, kind="embeddings", metadata=metadata)
     return tensors, model
 
@@ -198,11 +200,9 @@ def test_stochastic_passes_over_models_without_a_gaussian(folder, capsys):
 
 def test_a_stochastic_model_decides_for_single_images(folder):
     tensors, _ = write_embeddings(folder, "gaussian")
-    params = folder / "params.yaml"
-    params.write_text(params.read_text() + "posthoc:\n  knn: {k: 5}\n")
     status = call(
         deploy.main, model=folder / "gaussian-0.safetensors", embeddings=folder / "e/gaussian.safetensors",
-        detector="knn", alpha=0.05, params=params, out=folder / "d.safetensors",
+        detector="knn", alpha=0.05, set="knn.k=5", out=folder / "d.safetensors",
     )  # fmt: skip
     assert status == 0
     scorer = load_deployed(folder / "d.safetensors")
@@ -227,26 +227,10 @@ def decide(folder, model, detectors, images, **changes):
     return scorer, scorer.decide(images).scores
 
 
-def test_deployed_network_detectors_score_as_their_stage(folder):
-    model = write_model(folder, "head+rotation")
-    assert run_network(folder, model) == 0
-    stage, _ = load_tensors(folder / "out.safetensors")
-    images = load_tensors(folder / "heldout.safetensors")[0]["test.images"]
-    for name in ("odin", "rotation", "rotation_uniform"):
-        scorer, scores = decide(folder, model, [name], images, chosen=folder / "out.json")
-        np.testing.assert_allclose(scores, stage[f"head+rotation.{name}.heldout"], rtol=1e-9)
-        assert scorer.calibrated.threshold.images == 100, "nothing was fitted on validation"
-    chosen = json.loads((folder / "out.json").read_text())["chosen"]["odin.epsilon"]["value"]
-    scorer, _ = decide(folder, model, ["odin"], images, chosen=folder / "out.json")
-    assert scorer.calibrated.detector.settings.epsilons == (chosen,)
-
-
 def test_deployed_gram_matrices_divide_by_what_half_of_validation_deviates(folder):
-    params = folder / "params.yaml"
-    params.write_text(params.read_text() + "network: {gram: {powers: 3}}\n")
     model = write_model(folder, "head")
     digits = load_tensors(folder / "digits.safetensors")[0]
-    scorer, scores = decide(folder, model, ["gram"], digits["test.images"])
+    scorer, scores = decide(folder, model, ["gram"], digits["test.images"], set="gram.powers=3")
     opened = open_model(load_model(model)[0], mean=[0.3], std=[0.37], device="cpu")
     parts = {"train": digits["train.images"], "validation": digits["validation.images"][::2]}
     fitted = NETWORK["gram"](NETWORK["gram"].Settings(powers=3)).fit(opened, parts)
@@ -254,27 +238,12 @@ def test_deployed_gram_matrices_divide_by_what_half_of_validation_deviates(folde
     assert scorer.calibrated.threshold.images == 50
 
 
-def test_deployed_stochastic_detectors_score_as_their_stage(folder):
-    write_embeddings(folder, "gaussian", components=2)
-    assert run_stochastic(folder, ["gaussian"]) == 0
-    stage, _ = load_tensors(folder / "out.safetensors")
-    images = load_tensors(folder / "heldout.safetensors")[0]["test.images"]
-    model = folder / "gaussian-0.safetensors"
-    for name in STOCHASTIC:
-        _, scores = decide(folder, model, [name], images, chosen=folder / "out.json")
-        np.testing.assert_allclose(scores, stage[f"gaussian.{name}.heldout"], rtol=1e-4, atol=1e-5)
-
-
 def test_a_folder_of_pictures_judged_by_detectors_of_all_kinds_together(folder, capsys):
-    params = folder / "params.yaml"
-    params.write_text(
-        params.read_text()
-        + "posthoc: {knn: {k: 5}}\nnetwork: {odin: {temperature: 1000, epsilons: [0, 0.002]}}\n"
-    )
     write_embeddings(folder, "head+gaussian")
     model, names = folder / "head+gaussian-0.safetensors", ["knn", "odin", "log_prior"]
     images = load_tensors(folder / "noise.safetensors")[0]["test.images"]
-    scorer, scores = decide(folder, model, names, images, combine="simes")
+    given = ["knn.k=5", "odin.temperature=1000", "odin.epsilon=0.002"]
+    scorer, scores = decide(folder, model, names, images, combine="simes", set=given)
     assert "knn + odin + log_prior by simes on" in capsys.readouterr().out
     (folder / "p").mkdir()
     for place, image in enumerate(images):
@@ -298,8 +267,8 @@ def test_a_folder_of_pictures_judged_by_detectors_of_all_kinds_together(folder, 
 def test_deploy_names_what_does_not_go_together(folder, capsys):
     params = folder / "params.yaml"
     params.write_text(
-        params.read_text() + "posthoc: {knn: {k: 5}}\nstochastic: {kl_knn: {k: 5}}\n"
-        "network: {odin: {temperature: 1000, epsilons: [0, 0.002]}}\n"
+        params.read_text() + "posthoc: {knn: {k: auto}}\nstochastic: {kl_knn: {k: 5}}\n"
+        "network: {odin: {temperature: 1000, epsilon: auto}}\n"
     )
 
     def refused(name, detectors, *, embedded=True, **changes):
@@ -308,7 +277,7 @@ def test_deploy_names_what_does_not_go_together(folder, capsys):
         known = {"embeddings": folder / f"e/{name}.safetensors"} if embedded else {}
         status = call(
             deploy.main, model=folder / f"{name}-0.safetensors", detector=detectors, alpha=0.05,
-            params=params, sets_dir=folder, out=folder / "d.safetensors", **known, **changes,
+            params=params, choose=None, sets_dir=folder, out=folder / "d.safetensors", **known, **changes,
         )  # fmt: skip
         assert status == 1 and not (folder / "d.safetensors").exists()
         return capsys.readouterr().err
@@ -317,7 +286,7 @@ def test_deploy_names_what_does_not_go_together(folder, capsys):
     assert lacks in refused("plain", ["odin"])
     assert "'msp' does not suit model 'plain', which lacks a classifier head" in refused("plain", ["msp"])
     assert "lacks an embedding that is a Gaussian" in refused("plain", ["kl_knn"])
-    assert "lacks a head that tells quarter turns" in refused("head", ["rotation"])
+    assert "lacks a head that predicts quarter turns" in refused("head", ["rotation"])
     assert "give --embeddings data/embeddings/0/head.safetensors" in refused("head", ["knn"], embedded=False)
     assert "--detector names one twice" in refused("head", ["knn", "knn"], combine="simes")
     assert "how they make one score by --combine" in refused("head", ["knn", "odin"])

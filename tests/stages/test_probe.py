@@ -81,8 +81,8 @@ def test_probe_runs_as_a_script_without_torch(run):
         ({"models": ["nobody"]}, "nobody.safetensors: no such file"),
         ({"seed": 1}, "holds 'encoder' with seed 0, not 'encoder' with seed 1"),
         ({"knn.k": [501]}, "there are 500 training images"),
-        ({"linear.l2": [-1.0]}, "linear.l2"),
-        ({"linear.shares": [0.0]}, "shares is 0.0; a share of the labels lies above 0 and is at most 1"),
+        ({"linear.l2": [-1.0]}, "probe.linear.l2 must be at least 0, found -1.0"),
+        ({"linear.shares": [0.0]}, "probe.linear.shares must be above 0 and at most 1, found 0.0"),
     ],
 )
 def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):

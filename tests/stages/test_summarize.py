@@ -1,16 +1,17 @@
 """Averages and tables, from made-up results with known answers."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from sslood.core.files import load_tensors, save_json, save_tensors, save_text
-from sslood.core.settings import read_section, strict
-from sslood.report.columns import described
-from sslood.report.results import Runs
+from sslood.report.columns import describe
+from sslood.report.frame import read_runs
 from tests.kit.summarised import OOD, metrics, write_audit, write_scores, written
 from tools.closure import ROOT
 
@@ -20,8 +21,12 @@ def run(tmp_path):
     return written(tmp_path)
 
 
-def test_the_committed_runs_are_known():
-    strict(Runs, read_section(f"{ROOT}/params.yaml:runs"), "runs")
+def test_every_key_of_runs_is_used():
+    """Only the keys that `summarize` needs are checked there; another one would be a slip of the pen."""
+    read_runs(f"{ROOT}/params.yaml:runs")
+    used = set(re.findall(r"\$\{runs\.(\w+)\}", (ROOT / "dvc.yaml").read_text()))
+    for path in (ROOT / "params.yaml", *(ROOT / "profiles").glob("*.yaml")):
+        assert set(yaml.safe_load(path.read_text()).get("runs", {})) <= used, path
 
 
 def test_metrics_are_means_over_sets_then_seeds(run, tmp_path):
@@ -100,10 +105,10 @@ def test_filtered_numbers_are_those_of_the_images_kept(run, tmp_path):
         if not is_ssdk:
             assert row["filtered_n_ood"] == kept[row["set"]]
     per_set = (tmp_path / "metrics/per_set.md").read_text()
-    assert "| blobs | far | 50 | 90.0 | rougher | 0 | 4 | 0 | 4 |" in per_set
-    assert "The first table without the images to leave out, on both sides." in per_set
+    assert "| `blobs` | far | 50 | 90.0 | rougher | 0 | 4 | 0 | 4 |" in per_set
+    assert "The first table without the excluded images, on both sides." in per_set
     page = (tmp_path / "metrics_report/index.html").read_text()
-    assert "<small>control 90.0, 4 left out</small>" in page and "Without overlaps" in page
+    assert "<small>control 90.0, 4 excluded</small>" in page and "Results without overlaps" in page
 
 
 def test_without_overlaps_the_filtered_numbers_are_the_raw_ones(run, tmp_path):
@@ -111,8 +116,8 @@ def test_without_overlaps_the_filtered_numbers_are_the_raw_ones(run, tmp_path):
     rows = pd.read_csv(tmp_path / "metrics/results.csv")
     for name in ("auroc", "fpr95_id", "fpr95_ood", "n_id", "n_ood"):
         assert np.array_equal(rows[f"filtered_{name}"], rows[name])
-    assert "without the images to leave out" not in (tmp_path / "metrics/per_set.md").read_text()
-    assert "Without overlaps" not in (tmp_path / "metrics_report/index.html").read_text()
+    assert "without the excluded images" not in (tmp_path / "metrics/per_set.md").read_text()
+    assert "without overlaps" not in (tmp_path / "metrics_report/index.html").read_text()
 
 
 def test_a_mark_stands_where_the_control_nearly_matches(run, tmp_path):
@@ -123,9 +128,9 @@ def test_a_mark_stands_where_the_control_nearly_matches(run, tmp_path):
     cells = [cell.strip() for cell in line.split("|")[3:6]]
     assert ["†" in cell for cell in cells] == [False, True, True]
     assert cells[1] == "91.0 ± 1.4†‡ / 9.0 ± 1.4"
-    assert "| noise | far | 50 | 95.0 | smoother |" in "\n".join(lines)
+    assert "| `noise` | far | 50 | 95.0 | smoother |" in "\n".join(lines)
     table = (tmp_path / "metrics/table.md").read_text()
-    assert "† = at most 2.0 points of AUROC above the artefact control" in table
+    assert "† marks results at most 2.0 points of AUROC above the artefact control" in table
     assert "The control alone reaches 50.0 / 92.5 (`held` 50.0, `noise` 95.0, `blobs` 90.0)." in table
     run(margin="0.01")
     lines = (tmp_path / "metrics/per_set.md").read_text().splitlines()
@@ -154,14 +159,14 @@ def test_an_audit_of_other_sets_is_named(run, tmp_path):
     assert "audit.safetensors: no such file" in run().stderr
 
 
-def test_every_column_of_the_results_is_described(run, tmp_path, root):
+def test_every_column_of_the_results_is_describe(run, tmp_path, root):
     run()
     columns = pd.read_csv(tmp_path / "metrics/results.csv").columns
-    assert [name for name in columns if not described(name)] == []
+    assert [name for name in columns if not describe(name)] == []
     assert "- `fpr95_id`: share of OOD accepted" in (tmp_path / "metrics/per_set.md").read_text()
     header = (root / "metrics/results.csv").read_text().splitlines()[0]
-    assert [name for name in header.split(",") if not described(name)] == []
-    assert described("auroc_median") == ""
+    assert [name for name in header.split(",") if not describe(name)] == []
+    assert describe("auroc_median") == ""
 
 
 def test_two_runs_give_the_same_bytes(run, tmp_path):
@@ -211,7 +216,56 @@ def test_accuracies_are_headed_in_words(run, tmp_path):
     assert run().exit_code == 0
     head = "| model | knn | linear | linear, 1 % of labels | linear, 10 % of labels | transfer to flowers |"
     table = (tmp_path / "metrics/table.md").read_text()
-    assert head in table and "Transfer: the linear probe on the images and classes of that set." in table
+    assert head in table
+    assert "Transfer: the linear probe trained and tested on the images and classes of that set." in table
     # the metrics keep their short keys
     accuracy = json.loads((tmp_path / "metrics/accuracy/simclr.json").read_text())
     assert accuracy["accuracy_linear_0.01"] == 0.25 and accuracy["accuracy_transfer_flowers"] == 0.3
+
+
+def test_the_small_table_shows_what_is_asked_for(run, tmp_path):
+    """Rows and columns in the order of the params, without those that have no results; the best in bold."""
+    run()
+    lines = (tmp_path / "metrics/headline.md").read_text().splitlines()
+    assert lines[0].startswith(
+        "AUROC in %, near-OOD / far-OOD: mean over the sets of each group and over 2 seeds, best in bold. †"
+    )
+    assert lines[2:] == [
+        "| detector | `simclr` | `scratch` |",
+        "| :--- | ---: | ---: |",
+        "| `ssd` | 81.0 / 81.5† | 41.0† / 41.5† |",
+        "| `knn` | **91.0** / **91.5**† | 61.0 / 61.5† |",
+    ]
+    assert run(headline=("absent",), detectors=("absent",)).exit_code == 0
+    lines = (tmp_path / "metrics/headline.md").read_text().splitlines()
+    assert lines[2] == "| detector | `simclr` | `scratch` |" and len(lines) == 7
+
+
+def test_noise_of_another_processor_changes_no_byte(run, tmp_path):
+    """Metrics that differ by 1e-14 and scores that differ by 1e-12 are the same results."""
+    run()
+    for path in (tmp_path / "results").rglob("*.json"):
+        noisy = json.loads(path.read_text(), parse_float=lambda text: float(text) * (1 + 1e-14))
+        save_json(path, noisy)
+    for path in (tmp_path / "scores").rglob("*.safetensors"):
+        tensors, _ = load_tensors(path, kind="scores")
+        scores = {
+            name: values * (1 + 1e-12) if values.dtype == np.float64 else np.array(values)
+            for name, values in tensors.items()
+        }
+        save_tensors(path, scores, kind="scores", metadata={})
+    run(out="other")
+    for file in [*(tmp_path / "metrics").rglob("*.*"), tmp_path / "metrics_report/index.html"]:
+        other = tmp_path / str(file.relative_to(tmp_path)).replace("metrics", "other", 1)
+        assert file.read_bytes() == other.read_bytes(), file
+
+
+def test_names_are_shown_as_they_are(run, tmp_path):
+    """An ensemble may have any name: its scores lie beside its results, and HTML is escaped."""
+    content = (tmp_path / "results/ensemble/wrn.json").read_text()
+    (tmp_path / "results/ensemble/wrn.json").write_text(content.replace("leaveout_wrn", "<b>&c"))
+    write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["<b>&c.eloc"])
+    assert run().exit_code == 0
+    page = (tmp_path / "metrics_report/index.html").read_text()
+    assert "&lt;b&gt;&amp;c" in page and "<b>&c" not in page and "<td>&lt;b&gt;&amp;c</td>" in page
+    assert "| `<b>&c` | `eloc` |" in (tmp_path / "metrics/per_set.md").read_text()

@@ -79,8 +79,10 @@ def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("ssd: {select: true}\n", "'ssd.select' is gone: write `auto` for clusters"),
         ("trian: {epochs: 3}\n", "key 'trian' is not in params.yaml (did you mean 'train'?)"),
         ("train: {epohcs: 3}\n", "key 'train.epohcs' is not in params.yaml (did you mean 'train.epochs'?)"),
+        ("posthoc: {search: true}\n", "profile.yaml: 'posthoc.search' is gone: write `auto`"),
         ("train: 3\n", "'train' must be a mapping"),
         ("id: {a: 3}\n", "'id' must be a value"),
         ("train: [", "not valid YAML"),
@@ -109,11 +111,13 @@ def test_an_unknown_profile_lists_the_known_ones(params):
 def test_empty_lists_stay_on_their_line_and_the_next_comment_stays(params, tmp_path):
     before = params.read_text()
     apply(
-        params, write(tmp_path, "runs: {objectives: [], architectures: []}\nevaluate: {models: [a]}\n"), BASE
+        params,
+        write(tmp_path, "runs: {objectives: [], leaveout_backbones: []}\nevaluate: {models: [a]}\n"),
+        BASE,
     )
     after = params.read_text()
     assert "  objectives: []          # encoders to pretrain" in after
-    assert YAML(typ="safe").load(after)["runs"]["architectures"] == []
+    assert YAML(typ="safe").load(after)["runs"]["leaveout_backbones"] == []
     assert comments(after) == comments(before)
     apply(params, BASE, BASE)
     assert params.read_text() == before
@@ -132,14 +136,14 @@ def test_tidying_without_git_says_what_is_missing(tmp_path):
 
 def test_lists_on_one_line_are_written_below_each_other_like_the_quickstart_s(params, tmp_path):
     before = params.read_text()
-    profile = "runs: {architectures: [a], seeds: [3, 4], adopted: [x]}\nevaluate: {models: [a, b]}\n"
+    profile = "runs: {leaveout_backbones: [a], seeds: [3, 4], adopted: [x]}\nevaluate: {models: [a, b]}\n"
     apply(params, write(tmp_path, profile), BASE)
     after = params.read_text()
     values = YAML(typ="safe").load(after)
-    assert values["runs"]["architectures"] == ["a"] and values["runs"]["seeds"] == [3, 4]
+    assert values["runs"]["leaveout_backbones"] == ["a"] and values["runs"]["seeds"] == [3, 4]
     assert values["runs"]["adopted"] == ["x"] and values["evaluate"]["models"] == ["a", "b"]
     assert values["models"] == {} and comments(after) == comments(before)
-    assert "  architectures:          # leave-out ensembles\n  - a\n" in after
+    assert "  leaveout_backbones:     # one leave-out ensemble each\n  - a\n" in after
 
 
 def test_profiles_with_photographs_look_for_their_near_duplicates(params):

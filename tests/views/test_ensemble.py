@@ -1,5 +1,8 @@
 """The leave-out ensemble on small made networks: perturbation, votes, the choice of epsilon."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,16 +10,8 @@ from scipy.special import softmax
 from torch import nn
 
 from sslood.core.errors import InputError
-from sslood.views.ensemble import (
-    Member,
-    Votes,
-    accuracy,
-    choose_epsilon,
-    ensemble_votes,
-    gradient_sign,
-    perturb,
-    score_rows,
-)
+from sslood.ood.kit.perturbation import choose_epsilon, gradient_sign, perturb
+from sslood.views.ensemble import EnsembleSettings, Member, Votes, accuracy, ensemble_votes, score_rows
 
 MEAN, STD = [0.4, 0.5], [0.2, 0.5]
 
@@ -98,19 +93,23 @@ def test_several_settings_equal_one_by_one_and_batches_do_not_matter():
     np.testing.assert_allclose(few.score, together[1].score[:7], atol=1e-7)
 
 
-def votes(values):
-    values = np.asarray(values, float)
-    return Votes(-values, np.zeros_like(values), np.zeros((len(values), 2)))
-
-
 def test_epsilon_is_the_best_and_the_smallest_of_equals():
-    inside = [votes([0, 1]), votes([0, 1]), votes([0, 1]), votes([0, 1])]
-    outside = [votes([0, 1]), votes([2, 3]), votes([4, 5]), votes([0, 0])]
+    inside = np.array([[0.0, 1.0]] * 4)
+    outside = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [0.0, 0.0]])
     best, aurocs = choose_epsilon([0.0, 0.004, 0.002, 0.001], inside, outside)
     assert best == 0.002
     assert aurocs == {"0.0": 0.5, "0.004": 1.0, "0.002": 1.0, "0.001": 0.25}
-    with pytest.raises(InputError, match="below 0"):
-        choose_epsilon([-0.1], inside[:1], outside[:1])
+    for wrong, says in (((-0.1,), "epsilons must be at least 0"), ((), "at least one step")):
+        with pytest.raises(InputError, match=says):
+            EnsembleSettings(temperature=1.0, epsilons=wrong, precision="float32")
+
+
+def test_in_double_precision_the_votes_hardly_change():
+    wide = [replace(one, forward=copy.deepcopy(one.forward).double(), dtype=torch.float64) for one in MEMBERS]
+    plan = {"classes": 4, "gradient_temperature": 1.0}
+    (single,), (double,) = (ensemble_votes(ones, IMAGES, [(1.0, 0.0)], **plan) for ones in (MEMBERS, wide))
+    np.testing.assert_allclose(single.score, double.score, atol=1e-5)
+    assert not np.array_equal(single.score, double.score)
 
 
 def test_rows_and_accuracy():

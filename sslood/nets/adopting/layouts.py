@@ -1,9 +1,9 @@
 """Where publishers put the weights in a checkpoint, and what they call them: rules as data, layouts.yaml.
 
 A layout is applied in this order: `state` names the part of the file that holds the weights; each prefix of
-`strip` is taken off the keys that have it; keys that then start with one of `drop` are left out; `rename`
-rewrites what is left, each rule "regular expression -> replacement" once; `head` is the linear
-classifier among the keys that come out.
+`strip` is removed from the keys that have it; keys that then start with one of `drop` are left out; `rename`
+rewrites the others, each rule "regular expression -> replacement" once; `head` is the linear classifier
+among the resulting keys.
 """
 
 import re
@@ -24,7 +24,7 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """One publisher's layout. `source` says where it was read, `note` what else to know."""
+    """One publisher's layout. source: where it is documented; note: what else to know."""
 
     source: str
     state: str = ""
@@ -50,25 +50,26 @@ def find_layout(name: str) -> Layout:
 def weights_of(checkpoint: Any, layout: Layout, where: str) -> State:
     """Return the weights of a checkpoint under the names of the architecture.
 
-    Raises InputError if the file lacks `state`, holds something else than tensors there, a rule is no
-    regular expression, or two keys get the same name.
+    Raises InputError if the file lacks `state`, holds anything but tensors there, a rule is not a regular
+    expression, or two keys get the same name.
     """
-    found: State = {}
+    weights: State = {}
     origin: dict[str, str] = {}
     for key, value in _state(checkpoint, layout.state, where).items():
         name = _renamed(_stripped(key, layout.strip), layout, where)
         if name is None:
             continue
-        if name in found:
+        if name in weights:
             raise InputError(
                 f"{where}: {origin[name]!r} and {key!r} both become {name!r}; correct strip and drop"
             )
         if not isinstance(value, torch.Tensor):
             raise InputError(
-                f"{where}: {key!r} holds {type(value).__name__}, no tensor; `state` must name the weights"
+                f"{where}: {key!r} is of type {type(value).__name__}, not a tensor; "
+                "`state` must name the weights"
             )
-        found[name], origin[name] = value, key
-    return found
+        weights[name], origin[name] = value, key
+    return weights
 
 
 def _state(checkpoint: Any, path: str, where: str) -> Mapping[str, Any]:
@@ -78,7 +79,7 @@ def _state(checkpoint: Any, path: str, where: str) -> Mapping[str, Any]:
             raise InputError(f"{where}: state {path!r} is not in the file, which holds {keys}")
         checkpoint = checkpoint[part]
     if not isinstance(checkpoint, Mapping):
-        raise InputError(f"{where}: holds {type(checkpoint).__name__} at state {path!r}, no named weights")
+        raise InputError(f"{where}: holds {type(checkpoint).__name__} at state {path!r}, not named weights")
     return checkpoint
 
 
@@ -89,14 +90,14 @@ def _stripped(key: str, prefixes: tuple[str, ...]) -> str:
 
 
 def _renamed(key: str, layout: Layout, where: str) -> str | None:
-    """Return the new name, None for a key that is dropped."""
+    """Return the new name, None for a dropped key."""
     if key.startswith(layout.drop):
         return None
     for rule in layout.rename:
         old, arrow, new = rule.partition(" -> ")
         try:
             if not arrow:
-                raise re.error("no ' -> ' in it")
+                raise re.error("it has no ' -> '")
             key = re.sub(old, new, key)
         except re.error as error:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Weights from outside: found or fetched, held against their checksum, read without running their code."""
+"""Weights from outside: located or fetched, compared with their checksum, read without running their code."""
 
 import os
 import pickle
@@ -24,23 +24,23 @@ def _is_address(place: str) -> bool:
 
 
 def locate_weights(place: str, sha256: str) -> Path:
-    """Return the file `place`: a path, a path below SSLOOD_DATA_MIRROR, or an address (kept in the cache).
+    """Return the file `place`: a path, a path below SSLOOD_DATA_MIRROR, or an address (then cached).
 
-    Raises InputError if it is nowhere, or its sha256 is not the given one.
+    Raises InputError if it does not exist, or has another sha256.
     """
     mirror = os.environ.get("SSLOOD_DATA_MIRROR", "")
     file = Published(name=place.rsplit("/", 1)[-1], sources=(place,), sha256=sha256)
     if not _is_address(place):
         paths = [Path(place)] + ([Path(mirror) / place] if mirror and not _is_address(mirror) else [])
-        found = next((path for path in paths if path.is_file()), None)
-        if found:
-            compare(sums(found), file, found)
-            return found
+        local = next((path for path in paths if path.is_file()), None)
+        if local:
+            compare(sums(local), file, local)
+            return local
         if not _is_address(mirror):
             below = f" or below {mirror}" if mirror else ""
             raise InputError(
                 f"weights {place!r}: no such file here{below}; put it there, or "
-                "name the folder that it lies below in the environment variable SSLOOD_DATA_MIRROR"
+                "set the environment variable SSLOOD_DATA_MIRROR to the folder that contains this path"
             )
         place = f"{mirror.rstrip('/')}/{place}"
     return _fetched(place, file)
@@ -55,17 +55,17 @@ def _fetched(address: str, file: Published) -> Path:
                 download(address, cached, file)
             except requests.RequestException as error:
                 raise InputError(
-                    f"weights {address}: {reason(error)}; fetch the file yourself and give its path"
+                    f"weights {address}: {reason(error)}; download the file yourself and give its path"
                 ) from None
         compare(sums(cached), file, cached)
     return cached
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Return what a safetensors file or a torch checkpoint holds; tensors on the CPU.
+    """Return the content of a safetensors file or a torch checkpoint; tensors on the CPU.
 
-    Raises InputError for a file of another kind, and for a pickle that holds more than tensors, plain
-    containers and options of argparse: to open it would run its code.
+    Raises InputError for a file of another kind, and for a pickle of anything but tensors, plain containers
+    and argparse namespaces: opening it would run its code.
     """
     if path.suffix == ".safetensors":
         try:
@@ -73,15 +73,15 @@ def read_checkpoint(path: Path) -> Any:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: not a complete safetensors file ({error})") from None
     try:
-        # a Namespace holds a publisher's options (DINO, SupContrast); making one sets attributes, no more
+        # a Namespace holds a publisher's options (DINO, SupContrast); creating one only sets attributes
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")  # about old formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = str(error).split("Unsupported global: GLOBAL ")[-1].split(" ")[0].splitlines()[0]
+        name = str(error).split("Unsupported global: GLOBAL ")[-1].split(" ")[0].splitlines()[0]
         raise InputError(
-            f"{path}: holds Python objects ({asked}) besides tensors, and opening it could run code; "
-            "save its state dict alone, as safetensors, where you trust it"
+            f"{path}: holds Python objects ({name}) besides tensors, and opening it could run code; "
+            "if you trust it, save only its state dict, as safetensors"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,8 +1,56 @@
-"""DenseNet-BC: Huang et al. 2017, "Densely Connected Convolutional Networks"; compression 0.5."""
+"""DenseNet-BC, compression 0.5, 6n+4 layers.
+
+Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional Networks", arXiv:1608.06993.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from sslood.core.errors import InputError
+from sslood.core.settings import Settings, at_least
+from sslood.nets.networks.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class DenseNetSettings(Settings):
+    """Sizes; the paper's DenseNet-BC for CIFAR is depth 100, growth 12."""
+
+    depth: Annotated[int, at_least(10), "weighted layers, 6n + 4"]
+    growth: Annotated[int, at_least(1), "channels that each layer adds"]
+
+    def _check(self) -> None:
+        if (self.depth - 4) % 6:
+            raise InputError(f"depth must be 6n + 4 (10, 16, 22, …), found {self.depth}")
+
+
+class DenseNet(Backbone):
+    """3x3 stem of 2 growth, three dense blocks of (depth - 4) / 6 layers, a transition between blocks."""
+
+    Settings = DenseNetSettings
+
+    def __init__(self, settings: DenseNetSettings, channels: int):
+        super().__init__()
+        layers, growth = (settings.depth - 4) // 6, settings.growth
+        width = 2 * growth
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        stages: list[nn.Module] = []
+        for block in range(3):
+            if block:
+                stages.append(Transition(width))
+                width //= 2
+            stages.append(nn.Sequential(*(DenseLayer(width + i * growth, growth) for i in range(layers))))
+            width += layers * growth
+        self.stages = nn.Sequential(*stages)
+        self.bn = nn.BatchNorm2d(width)
+        self.feature_dim = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images [N, C, H, W] -> features [N, feature_dim]."""
+        return F.relu(self.bn(self.stages(self.conv1(x)))).mean((2, 3))
 
 
 class DenseLayer(nn.Module):
@@ -30,27 +78,3 @@ class Transition(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(self.conv(F.relu(self.bn(x))), 2)
-
-
-class DenseNet(nn.Module):
-    """3x3 stem of 2 growth, three dense blocks of (depth - 4) / 6 layers, a transition between blocks."""
-
-    def __init__(self, depth: int, growth: int, channels: int):
-        super().__init__()
-        layers = (depth - 4) // 6
-        width = 2 * growth
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        stages: list[nn.Module] = []
-        for block in range(3):
-            if block:
-                stages.append(Transition(width))
-                width //= 2
-            stages.append(nn.Sequential(*(DenseLayer(width + i * growth, growth) for i in range(layers))))
-            width += layers * growth
-        self.stages = nn.Sequential(*stages)
-        self.bn = nn.BatchNorm2d(width)
-        self.feature_dim = width
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images [N, C, H, W] -> features [N, feature_dim]."""
-        return F.relu(self.bn(self.stages(self.conv1(x)))).mean((2, 3))

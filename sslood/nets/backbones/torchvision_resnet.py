@@ -1,26 +1,44 @@
-"""torchvision's ResNets as backbones, with its state-dict keys; the CIFAR stem is the usual 3x3 one.
+"""torchvision's ResNets, under its names of the weights, with its stem or the usual 3x3 one of CIFAR.
 
-A module of its own because importing torchvision takes longer than many a quickstart stage needs to run.
+He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", arXiv:1512.03385.
 """
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 from torch import nn
-from torchvision.models import resnet18, resnet34, resnet50, resnet101
+from torchvision.models import resnet
 
-_MAKERS = {18: resnet18, 34: resnet34, 50: resnet50, 101: resnet101}
+from sslood.core.settings import Settings
+from sslood.nets.networks.backbone import Backbone
+
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
-def torchvision_resnet(depth: int, *, channels: int, imagenet_stem: bool) -> nn.Module:
-    """Return torchvision's ResNet of `depth` (18, 34, 50, 101) that ends in pooled features [N, feature_dim].
+@dataclass(frozen=True)
+class TorchvisionResNetSettings(Settings):
+    """Depth and stem."""
 
-    Without `imagenet_stem` the 7x7 stride-2 convolution becomes 3x3, stride 1, padding 1 and the
-    max-pooling goes, as all CIFAR recipes do (Chen et al. 2020, appendix B.9).
-    """
-    network = _MAKERS[depth]()
-    network.feature_dim = network.fc.in_features
-    network.fc = nn.Identity()
-    if not imagenet_stem:
-        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        network.maxpool = nn.Identity()
-    elif channels != 3:
-        network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    return network
+    depth: Annotated[Literal[18, 34, 50, 101], "weighted layers"]
+    stem: Annotated[
+        Literal["small", "imagenet"],
+        "small: 3x3, stride 1, no max-pooling, as in all CIFAR recipes (SimCLR, arXiv:2002.05709, appendix "
+        "B.9); imagenet: 7x7, stride 2, max-pooling",
+    ] = "small"
+
+
+class TorchvisionResNet(resnet.ResNet, Backbone):
+    """torchvision's ResNet that ends in pooled features [N, feature_dim]."""
+
+    Settings = TorchvisionResNetSettings
+
+    def __init__(self, settings: TorchvisionResNetSettings, channels: int):
+        block = resnet.BasicBlock if settings.depth < 50 else resnet.Bottleneck
+        super().__init__(block, list(_BLOCKS[settings.depth]))
+        self.feature_dim: int = 512 * block.expansion
+        self.fc = nn.Identity()
+        if settings.stem == "small":
+            self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+            self.maxpool = nn.Identity()
+        elif channels != 3:
+            self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)

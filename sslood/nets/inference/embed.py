@@ -2,32 +2,34 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
+from sslood.core.precision import Precision
 from sslood.core.seeding import numpy_stream, stream_seed
+from sslood.core.settings import Settings, at_least
 from sslood.data.images.augment import Recipe, augment
-from sslood.nets.inference.extract import Arrays, batches, check_batch_invariance, check_finite, extract
-from sslood.nets.networks.files import Model, check_fits
+from sslood.data.images.batches import batches
+from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
+from sslood.nets.networks.card import ModelCard, check_fits
+from sslood.nets.networks.model import Model
 from sslood.roles.roles import ROLES, names_of_roles, record_role
 
 
 @dataclass(frozen=True)
-class EmbedOptions:
+class EmbedSettings(Settings):
     """The section `embed` of params.yaml."""
 
-    batch_size: int
-    shots: int
-    copies: int
-
-    def __post_init__(self):
-        for key, value in vars(self).items():
-            if value < 1:
-                raise InputError(f"embed: {key} is {value}; use at least 1")
+    batch_size: Annotated[int, at_least(1), "images per forward pass"]
+    precision: Annotated[Precision, "of the forward passes; embeddings are stored as float32"]
+    shots: Annotated[
+        int, at_least(1), "images per class of an OOD set (in all where it has no labels) for SSD_k"
+    ]
+    copies: Annotated[int, at_least(1), "augmented copies of each of these images"]
 
 
 def shot_pool(labels: np.ndarray, shots: int, seed: int, name: str) -> np.ndarray:
@@ -52,49 +54,49 @@ def copies_of(images: np.ndarray, recipe: Recipe, batch_size: int, seed: int) ->
 
 def embed_sets(
     model: Model,
-    metadata: Mapping[str, Any],
+    card: ModelCard,
     sets: Mapping[str, Mapping[str, Any]],
     folder: str,
     id_name: str,
     *,
-    options: EmbedOptions,
+    settings: EmbedSettings,
     recipe: Recipe,
     seed: int,
-    what: str,
+    where: str,
 ) -> tuple[Arrays, dict[str, Any]]:
-    """Return (tensors, sets) of an embeddings file. `sets`: name -> {role: …}; `what`: the model's file.
+    """Return (tensors, sets) of an embeddings file. `sets`: name -> {role: …}; `where`: the model's file.
 
     Raises InputError for an unknown role, a set of another size, a network that mixes the images of a
     batch, or values that are not finite.
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
-    found: Arrays = {**_head(model), **_prior(model)}
-    described: dict[str, Any] = {}
-    preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
+    tensors: Arrays = {**_head(model), **_prior(model)}
+    contents: dict[str, Any] = {}
     for name, role in names_of_roles(sets, "sets").items():
         if role == "id" and name != id_name:
             raise InputError(f"sets: both {id_name!r} and {name!r} have role id; keep one")
         splits = ROLES[role].embedded
         if not splits:
             continue
-        wanted = [f"{split}.{part}" for split in splits for part in ("images", "labels")]
-        tensors, set_metadata = load_tensors(f"{folder}/{name}.safetensors", kind="set", only=wanted)
-        check_fits(metadata, set_metadata, what, id_set=role == "id")
+        keys = [f"{split}.{part}" for split in splits for part in ("images", "labels")]
+        images, set_metadata = load_tensors(f"{folder}/{name}.safetensors", kind="set", only=keys)
+        check_fits(card, set_metadata, where, id_set=role == "id")
         if role == "id":
             check_batch_invariance(
-                model, tensors["validation.images"], name=metadata["name"], **preprocessing
+                model, images["validation.images"], name=card.name, mean=card.mean, std=card.std
             )
         for split in splits:
-            arrays = extract(model, batches(tensors[f"{split}.images"], options.batch_size), **preprocessing)
-            arrays["labels"] = tensors[f"{split}.labels"]
-            check_finite(arrays, model=metadata["name"], where=f"{name} ({split})")
-            found.update({f"{name}.{split}.{key}": values for key, values in arrays.items()})
+            stream = batches(images[f"{split}.images"], settings.batch_size)
+            arrays = extract(model, stream, mean=card.mean, std=card.std, precision=settings.precision)
+            arrays["labels"] = images[f"{split}.labels"]
+            check_finite(arrays, model=card.name, where=f"{name} ({split})")
+            tensors.update({f"{name}.{split}.{key}": values for key, values in arrays.items()})
         if ROLES[role].is_ood:
-            found.update(_shots(model, tensors, name, options, recipe, seed, preprocessing))
-        counts = {split: len(tensors[f"{split}.images"]) for split in splits}
-        described[name] = {"splits": counts, **record_role(role)}
-    return found, described
+            tensors.update(_shots(model, card, images, name, settings, recipe, seed))
+        counts = {split: len(images[f"{split}.images"]) for split in splits}
+        contents[name] = {"splits": counts, **record_role(role)}
+    return tensors, contents
 
 
 def _head(model: Model) -> Arrays:
@@ -110,7 +112,7 @@ def _prior(model: Model) -> Arrays:
 
     A standard normal is a mixture of one.
     """
-    if model.gaussian is None:
+    if model.gaussian is None or model.prior is None:
         return {}
     state = model.prior.state_dict()
     single = torch.zeros(1, model.gaussian.mu.out_features)
@@ -122,18 +124,19 @@ def _prior(model: Model) -> Arrays:
 
 def _shots(
     model: Model,
-    tensors: Arrays,
+    card: ModelCard,
+    images: Arrays,
     name: str,
-    options: EmbedOptions,
+    settings: EmbedSettings,
     recipe: Recipe,
     seed: int,
-    preprocessing: Mapping[str, Any],
 ) -> Arrays:
     """Return "<set>.shots.features" [P, copies, D] and "<set>.shots.index" [P] of an OOD set."""
-    index = shot_pool(tensors["test.labels"], options.shots, seed, name)
-    images = tensors["test.images"][index]
+    index = shot_pool(images["test.labels"], settings.shots, seed, name)
     views = []
-    for copy in range(options.copies):
-        stream = copies_of(images, recipe, options.batch_size, stream_seed(seed, "shots", name, copy))
-        views.append(extract(model, stream, **preprocessing)["features"])
+    for copy in range(settings.copies):
+        own = stream_seed(seed, "shots", name, copy)
+        stream = copies_of(images["test.images"][index], recipe, settings.batch_size, own)
+        arrays = extract(model, stream, mean=card.mean, std=card.std, precision=settings.precision)
+        views.append(arrays["features"])
     return {f"{name}.shots.features": np.stack(views, 1), f"{name}.shots.index": index}

@@ -1,13 +1,16 @@
 """Forward passes for evaluation: eval mode, batch by batch, the same whatever else is in the batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
 from sslood.core.errors import InputError
-from sslood.data.images.resident import normalise
-from sslood.nets.networks.files import Model
+from sslood.core.precision import Precision, autocast, dtype_of
+from sslood.core.rounding import on_grid
+from sslood.data.images.batches import batches as batches
+from sslood.data.images.batches import normalised
+from sslood.nets.networks.model import Model
 
 Arrays = dict[str, np.ndarray]
 
@@ -18,37 +21,42 @@ def outputs(model: Model, images: torch.Tensor) -> dict[str, torch.Tensor]:
     A model whose embedding is a Gaussian gives its mu and log_variance too. `images` are normalised floats
     on the model's device.
     """
-    found = model.embedded(images)
+    parts = model.embedded(images)
     if model.head is not None:
-        found["logits"] = model.head(found["features"])
-    return found
+        parts["logits"] = model.head(parts["features"])
+    return parts
 
 
 @torch.inference_mode()
 def extract(
-    model: Model, images: Iterator[torch.Tensor], *, mean: Sequence[float], std: Sequence[float]
+    model: Model,
+    images: Iterable[torch.Tensor],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    precision: Precision = "float32",
 ) -> Arrays:
     """Return `outputs` of a stream of image batches as float32 arrays, in order.
 
-    Batches are uint8, or floats in [0, 1], [B, C, H, W]. The model is put into eval mode. Always full float32
-    (neither bf16 nor TF32): detectors invert covariances of these features. InputError on an empty stream.
+    Batches are uint8, or floats in [0, 1], [B, C, H, W]. The model is put into eval mode and, with float64,
+    into that type. Never TF32: detectors invert covariances of these features. In float64 they are rounded
+    (`on_grid`), which makes the arrays the same on all CPUs. InputError on an empty stream.
     """
-    model.eval()
+    model.eval().to(dtype_of(precision))
     device = next(model.parameters()).device
     parts: dict[str, list[np.ndarray]] = {}
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        for batch in images:
-            for key, value in outputs(model, normalise(batch.to(device), mean, std)).items():
-                parts.setdefault(key, []).append(value.float().cpu().numpy())
+        for batch in normalised(images, mean, std, device=device, dtype=model.dtype):
+            with autocast(device, precision):
+                result = outputs(model, batch)
+            for key, value in result.items():
+                parts.setdefault(key, []).append(value.to(model.dtype).cpu().numpy())
     if not parts:
         raise InputError("a split without images cannot be embedded; write the set again")
-    return {key: np.concatenate(value) for key, value in parts.items()}
-
-
-def batches(images: np.ndarray, batch_size: int) -> Iterator[torch.Tensor]:
-    """Yield uint8 images [N, C, H, W] as tensors of at most `batch_size`, in order."""
-    for start in range(0, len(images), batch_size):
-        yield torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
+    arrays = {key: np.concatenate(value) for key, value in parts.items()}
+    if precision == "float64":
+        arrays = {key: on_grid(values) for key, values in arrays.items()}
+    return {key: values.astype(np.float32, copy=False) for key, values in arrays.items()}
 
 
 def check_finite(arrays: Arrays, *, model: str, where: str) -> None:
@@ -77,12 +85,13 @@ def check_batch_invariance(
     what remains between batch sizes in float32 is rounding.
     """
     probe = images[:count]
-    together = extract(model, batches(probe, count), mean=mean, std=std)
-    alone = extract(model, batches(probe, 1), mean=mean, std=std)
+    precision: Precision = "float64" if model.dtype == torch.float64 else "float32"
+    together = extract(model, batches(probe, count), mean=mean, std=std, precision=precision)
+    alone = extract(model, batches(probe, 1), mean=mean, std=std, precision=precision)
     for key, values in together.items():
         scale = np.abs(values).max()
         if np.isfinite(scale) and np.abs(values - alone[key]).max() > 1e-3 * scale + 1e-6:
             raise InputError(
-                f"model {name!r}: the {key} of an image depend on the other images of its batch, so no score "
-                f"of it can be trusted; use a network whose layers do not mix images in eval mode"
+                f"model {name!r}: the {key} of an image depend on the other images of its batch, so no "
+                f"score of it means anything; use a network whose layers do not mix images in eval mode"
             )

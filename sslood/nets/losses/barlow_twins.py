@@ -1,4 +1,4 @@
-"""The cross-correlation of two views against the identity (Zbontar et al. 2021, eq. 1)."""
+"""The cross-correlation of two views against the identity (Zbontar et al. 2021, arXiv:2103.03230, eq. 1)."""
 
 from torch import Tensor
 

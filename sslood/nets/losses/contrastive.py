@@ -1,4 +1,4 @@
-"""NT-Xent (Chen et al. 2020, eq. 1) and its terms: positives attract, everything else repels."""
+"""NT-Xent (Chen et al. 2020, arXiv:2002.05709, eq. 1) and its terms: alignment and repulsion."""
 
 import torch
 from torch import Tensor

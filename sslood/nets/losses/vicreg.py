@@ -1,4 +1,4 @@
-"""Variance, invariance and covariance of two views (Bardes et al. 2022, eq. 1 to 6)."""
+"""Variance, invariance and covariance of two views (Bardes et al. 2022, arXiv:2105.04906, eq. 1 to 6)."""
 
 from torch import Tensor
 
@@ -38,5 +38,9 @@ def vicreg(
         "variance": (variance(z1) + variance(z2)) / 2,
         "covariance": covariance(z1) + covariance(z2),
     }
-    weights = (invariance_weight, variance_weight, covariance_weight)
-    return sum(weight * term for weight, term in zip(weights, terms.values(), strict=True)), terms
+    loss = (
+        invariance_weight * terms["invariance"]
+        + variance_weight * terms["variance"]
+        + covariance_weight * terms["covariance"]
+    )
+    return loss, terms

@@ -1,54 +1,37 @@
-"""One member of an ensemble of leave-out classifiers: Vyas et al. 2018 (ECCV), section 3."""
+"""One member of an ensemble of classifiers, each trained to be unsure about the classes that it leaves out.
+
+Vyas et al. 2018, "Out-of-distribution detection using an ensemble of self supervised leave-out classifiers",
+arXiv:1809.03576, section 3.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from sslood.core.errors import InputError
 from sslood.core.machine import Machine
 from sslood.core.seeding import numpy_stream
+from sslood.core.settings import at_least
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods.supervised import (
-    Views,
-    accuracy,
-    build_sgd,
-    check_options,
-    check_sets,
-    endless,
-    predict,
-    prepared,
-    run_supervised,
-)
-from sslood.nets.networks.files import Model
-from sslood.nets.training.checkpoint import Checkpoint
-from sslood.nets.training.schedules import learning_rate
+from sslood.nets.methods.supervised import Batch, WithOutliers, accuracy
+from sslood.nets.networks.model import Model
+from sslood.nets.training.settings import TrainingSettings
+from sslood.nets.training.views import Views
 
 
 @dataclass(frozen=True)
-class LeaveoutOptions:
-    """The section `leaveout` of params.yaml. `milestones` are epochs, for the schedule "steps"."""
+class LeaveoutSettings(TrainingSettings):
+    """The section `leaveout`; a batch holds batch_size images of kept classes and as many of the others."""
 
-    epochs: int
-    batch_size: int
-    lr: float
-    schedule: Literal["constant", "cosine", "steps"]
-    milestones: tuple[int, ...]
-    gamma: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    beta: float
-    margin: float
-    folds: tuple[int, ...]
-    seed: int
-    save_every: int
-
-    def __post_init__(self):
-        check_options("leaveout", self, share=("momentum",))
+    beta: Annotated[float, at_least(0), "weight of the entropy margin"]
+    margin: Annotated[float, at_least(0), "entropy margin, in nats"]
+    folds: Annotated[tuple[int, ...], "the blocks that the classes are cut into: 0, 1, …"]
+    seed: Annotated[int, "seed of the folds and of all members"]
 
 
 def fold_classes(classes: int, folds: Sequence[int], fold: int, seed: int) -> tuple[list[int], list[int]]:
@@ -76,33 +59,33 @@ def split_classes(data: ResidentSet, kept: Sequence[int]) -> tuple[ResidentSet, 
     position[torch.as_tensor(kept, device=data.device)] = torch.arange(len(kept), device=data.device)
     labels = position[data.labels]
     inside = labels >= 0
-    parts = [(data.images[chosen], labels[chosen]) for chosen in (inside, ~inside)]
-    return tuple(ResidentSet(images, own, data.device) for images, own in parts)
+    own, other = (ResidentSet(data.images[rows], labels[rows], data.device) for rows in (inside, ~inside))
+    return own, other
 
 
-def mean_entropy(logits: torch.Tensor) -> torch.Tensor:
+def mean_entropy(logits: Tensor) -> Tensor:
     """Return the batch mean of the softmax entropy of logits [N, K], in nats."""
     log_p = F.log_softmax(logits, 1)
     return -(log_p.exp() * log_p).sum(1).mean()
 
 
-def entropy_margin(logits_in: torch.Tensor, logits_out: torch.Tensor, margin: float) -> torch.Tensor:
+def entropy_margin(logits_in: Tensor, logits_out: Tensor, margin: float) -> Tensor:
     """Return max(0, margin + Hbar(ID) - Hbar(OOD)); the margin is on batch means, not per image (eq. 1)."""
     return F.relu(margin + mean_entropy(logits_in) - mean_entropy(logits_out))
 
 
 def leaveout_objective(
-    logits: torch.Tensor, labels: torch.Tensor, *, beta: float, margin: float
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    logits: Tensor, labels: Tensor, *, beta: float, margin: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return (CE + beta * entropy_margin, its terms) for logits [2 N, K]; `labels` [N] are of the first N."""
     own, other = logits[: len(labels)], logits[len(labels) :]
     cross, gap = F.cross_entropy(own, labels), entropy_margin(own, other, margin)
-    right = (own.argmax(1) == labels).float().mean()
-    return cross + beta * gap, {"cross_entropy": cross, "entropy_margin": gap, "train_accuracy": right}
+    terms = {"cross_entropy": cross, "entropy_margin": gap, "train_accuracy": accuracy(own, labels)}
+    return cross + beta * gap, terms
 
 
-def msp_auroc(logits_in: torch.Tensor, logits_out: torch.Tensor) -> float:
-    """Return the chance that a kept image has the larger maximum softmax probability; ties count one half."""
+def msp_auroc(logits_in: Tensor, logits_out: Tensor) -> float:
+    """Return the AUROC of the maximum softmax probability, kept against left out; ties count one half."""
     inside, outside = (F.log_softmax(x.cpu().double(), 1).amax(1).numpy() for x in (logits_in, logits_out))
     inside.sort()
     above = len(inside) - np.searchsorted(inside, outside, "right")
@@ -110,78 +93,47 @@ def msp_auroc(logits_in: torch.Tensor, logits_out: torch.Tensor) -> float:
     return float((above + 0.5 * ties).mean() / len(inside))
 
 
-def train_leaveout(
-    model: Model,
-    train: ResidentSet,
-    validation: ResidentSet,
-    *,
-    kept: Sequence[int],
-    options: LeaveoutOptions,
-    views: Views,
-    seed: int,
-    machine: Machine,
-    checkpoint: Checkpoint | None,
-) -> list[dict[str, float]]:
-    """Train `model` in place with CE(kept) + beta * entropy_margin(kept, left out); return the curves.
+class Leaveout(WithOutliers):
+    """CE(kept) + beta * entropy_margin(kept, left out); the last epoch is kept: nothing is selected.
 
-    Equal batches of kept and left-out images form one forward, so batch norm sees in training the
-    mixture whose statistics it keeps for testing. The last epoch is kept: nothing is selected. The
-    curves hold, on ID validation, the accuracy on kept classes and the AUROC of the maximum softmax
-    probability, kept against left out.
+    Equal batches of kept and left-out images form one forward pass, so batch norm sees in training the
+    mixture whose statistics it keeps for testing. The curves hold, on ID validation, the accuracy on kept
+    classes and the AUROC of the maximum softmax probability, kept against left out. InputError for a batch
+    larger than its set.
     """
-    inside, outside = split_classes(train, kept)
-    val_inside, val_outside = split_classes(validation, kept)
-    check_sets(inside, val_inside, options.batch_size)
-    if options.batch_size > len(outside):
-        raise InputError(
-            f"batch_size is {options.batch_size}, but only {len(outside)} images are left out; lower it"
-        )
-    optimiser = build_sgd(model, options)
-    machine, network = prepared(model, machine, "leaveout")
 
-    def begin_epoch(epoch: int):
-        model.train()
-        generator, others = views.generator(epoch, "id"), views.generator(epoch, "leftout")
-        outliers = endless(outside, seed, epoch, options.batch_size)
+    settings: LeaveoutSettings
 
-        def step_loss(index: torch.Tensor):
-            images = views(inside.images[index], generator), views(outside.images[next(outliers)], others)
-            with machine.autocast():
-                logits = network(torch.cat(images)).float()
-            return leaveout_objective(logits, inside.labels[index], beta=options.beta, margin=options.margin)
+    def __init__(
+        self,
+        label: str,
+        model: Model,
+        data: ResidentSet,
+        validation: ResidentSet,
+        *,
+        kept: Sequence[int],
+        settings: LeaveoutSettings,
+        views: Views,
+        seed: int,
+        machine: Machine,
+    ):
+        inside, outside = split_classes(data, kept)
+        known, self._unknown = split_classes(validation, kept)
+        if settings.batch_size > len(outside):
+            raise InputError(
+                f"batch_size is {settings.batch_size}, but only {len(outside)} images are left out; lower it"
+            )
+        super().__init__(
+            label, model, inside, known, outside, outlier_batch_size=settings.batch_size, stream="leftout",
+            seed=seed, settings=settings, views=views, machine=machine,
+        )  # fmt: skip
 
-        return step_loss
+    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        images, labels = batch
+        beta, margin = self.settings.beta, self.settings.margin
+        return leaveout_objective(self.logits(images), labels, beta=beta, margin=margin)
 
-    def watch() -> dict[str, float]:
-        clean = [
-            predict(model, part.images, views, machine, options.batch_size)
-            for part in (val_inside, val_outside)
-        ]
-        return {
-            "validation_accuracy": accuracy(clean[0], val_inside.labels),
-            "validation_auroc": msp_auroc(*clean),
-        }
-
-    return run_supervised(
-        "leaveout",
-        model,
-        inside,
-        options=options,
-        optimiser=optimiser,
-        rate=lambda step, per_epoch: _rate(options, step, per_epoch),
-        begin_epoch=begin_epoch,
-        watch=watch,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
-
-
-def _rate(options: LeaveoutOptions, step: int, per_epoch: int) -> float:
-    return learning_rate(
-        options.schedule,
-        step,
-        options.epochs * per_epoch,
-        base=options.lr,
-        milestones=[milestone * per_epoch for milestone in options.milestones],
-        gamma=options.gamma,
-    )
+    def watch(self, epoch: int) -> dict[str, float]:
+        inside, outside = (self.predict(part.images) for part in (self.validation, self._unknown))
+        right = accuracy(inside, self.validation.labels).item()
+        return {"validation_accuracy": right, "validation_auroc": msp_auroc(inside, outside)}

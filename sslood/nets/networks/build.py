@@ -1,26 +1,22 @@
-"""From an architecture's name to a network, initialised from a seed."""
+"""From a backbone's name and sizes to a network, initialised from a seed."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from importlib import import_module
 
 import torch
 from torch import nn
 
+from sslood.core.discovery import class_named, names_in
 from sslood.core.errors import InputError
 from sslood.core.seeding import stream_seed
-from sslood.nets.backbones.densenet import DenseNet
-from sslood.nets.backbones.resnet import ResNet
-from sslood.nets.backbones.wideresnet import WideResNet
+from sslood.core.settings import Settings, checked, read_section
+from sslood.nets.networks.backbone import Backbone
+from sslood.nets.networks.initialise import he_normal_
 
-FORMS = (
-    "resnet-<6n+2>-<width> (resnet-20-16 is He et al.'s ResNet-20)",
-    "resnet18, resnet34, resnet50, resnet101 (torchvision's, 3x3 stem for small images)",
-    "resnet18-imagenet and so on (7x7 stem)",
-    "wideresnet-<6n+4>-<widen>[-<dropout in %>] (wideresnet-28-10, wideresnet-28-10-30)",
-    "densenet-<6n+4>-<growth> (densenet-100-12, BC form)",
-)
-_FAMILIES = {"resnet": (ResNet, 2), "wideresnet": (WideResNet, 4), "densenet": (DenseNet, 4)}
+BACKBONES = "sslood.nets.backbones"  # named, not imported: a stage depends on the one file that it loads
 
 
 @contextmanager
@@ -34,33 +30,73 @@ def seeded(seed: int, *names: str | int) -> Iterator[None]:
         yield
 
 
-def build_backbone(arch: str, *, channels: int) -> nn.Module:
-    """Return the network `arch` without classifier: [N, channels, H, W] -> features [N, .feature_dim].
+def find_backbone(name: str) -> type[Backbone]:
+    """Return the class of the backbone `name`; InputError lists the known ones."""
+    return class_named(BACKBONES, name, Backbone, "backbone")
 
-    Convolutions start from He et al.'s (2015) normal initialisation, fan-out, drawn from torch's default
-    generator (see `seeded`). Raises InputError for an unknown name, listing the forms.
+
+def read_sizes(name: str, where: str) -> Settings:
+    """Return the settings of the backbone `name` from the section `where` (FILE:KEY); InputError if wrong."""
+    return checked(find_backbone(name).Settings, read_section(where), where)
+
+
+def make_backbone(name: str, settings: Settings, *, channels: int) -> Backbone:
+    """Return the backbone `name` with these sizes for images of 1 (grey) or 3 (colour) channels.
+
+    Convolutions start from a normal distribution of variance 2 / fan-out (He et al., "Delving Deep into
+    Rectifiers", arXiv:1502.01852), drawn from torch's default generator (see `seeded`).
     """
     if channels not in (1, 3):
         raise InputError(f"images of {channels} channels; use 1 (grey) or 3 (colour)")
-    if match := re.fullmatch(r"resnet(18|34|50|101)(-imagenet)?", arch):
-        # torchvision costs 1.5 s to import, and only this branch needs it
-        from sslood.nets.backbones.torchvision_resnet import torchvision_resnet
-
-        network = torchvision_resnet(int(match[1]), channels=channels, imagenet_stem=match[2] is not None)
-    else:
-        network = _small(arch, channels)
+    network = find_backbone(name)(settings, channels)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            he_normal_(module.weight, "fan_out")
     return network
 
 
-def _small(arch: str, channels: int) -> nn.Module:
-    match = re.fullmatch(r"(resnet|wideresnet|densenet)-([1-9]\d{0,3})-([1-9]\d{0,3})(?:-(\d\d))?", arch)
-    if match and (match[4] is None or match[1] == "wideresnet"):
-        family, offset = _FAMILIES[match[1]]
-        depth = int(match[2])
-        dropout = {"dropout": int(match[4]) / 100} if match[4] else {}
-        if depth > offset and (depth - offset) % 6 == 0:
-            return family(depth, int(match[3]), channels, **dropout)
-    raise InputError(f"unknown architecture {arch!r}; the forms are: {'; '.join(FORMS)}")
+def full_name(name: str, settings: Settings) -> str:
+    """Return the name with its sizes in the order of the fields, e.g. "resnet-8-16".
+
+    Trailing settings that have their default value are left out.
+    """
+    values = [(field.default, getattr(settings, field.name)) for field in fields(settings)]
+    while values and values[-1][0] == values[-1][1]:
+        values.pop()
+    return "-".join([name, *(str(value) for _, value in values)])
+
+
+def parse_name(arch: str) -> tuple[str, Settings]:
+    """Return (name, settings) of a full name; "resnet18-imagenet" stands for torchvision_resnet-18-imagenet.
+
+    Raises InputError that lists the forms, or says which size is wrong.
+    """
+    name, *words = re.sub(r"^resnet(\d+)", r"torchvision_resnet-\1", arch).split("-")
+    if name not in _known():
+        raise InputError(f"unknown architecture {arch!r}; the forms are: {'; '.join(map(_form, _known()))}")
+    kind = find_backbone(name).Settings
+    if len(words) > len(fields(kind)):
+        raise InputError(f"unknown architecture {arch!r}; the form is: {_form(name)}")
+    values = {
+        field.name: int(word) if word.isdecimal() else word
+        for field, word in zip(fields(kind), words, strict=False)
+    }
+    return name, checked(kind, values, f"architecture {arch!r}")
+
+
+def build_backbone(arch: str, *, channels: int) -> Backbone:
+    """Return the backbone of a full name such as "resnet-8-16"; see `parse_name` and `make_backbone`."""
+    name, settings = parse_name(arch)
+    return make_backbone(name, settings, channels=channels)
+
+
+def _known() -> list[str]:
+    return names_in(import_module(BACKBONES))
+
+
+def _form(name: str) -> str:
+    kind = find_backbone(name).Settings
+    words = [
+        f"-<{field.name}>" if field.default is MISSING else f"[-<{field.name}>]" for field in fields(kind)
+    ]
+    return "".join([name, *words])

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sslood.nets.networks.initialise import normal_, orthogonal_
+
 MU_LIMIT = 20.0
 SIGMA_LIMITS = (0.01, 5.0)
 FIRST_SIGMA = 0.1
@@ -23,7 +25,7 @@ class GaussianHead(nn.Module):
         super().__init__()
         self.mu = nn.Linear(inputs, size)
         self.log_variance = nn.Linear(inputs, 1 if single else size)
-        nn.init.orthogonal_(self.mu.weight)
+        orthogonal_(self.mu.weight)
         nn.init.zeros_(self.mu.bias)
         nn.init.zeros_(self.log_variance.weight)
         nn.init.constant_(self.log_variance.bias, 2 * math.log(FIRST_SIGMA))
@@ -65,16 +67,18 @@ class StandardNormal(nn.Module):
 class Mixture(nn.Module):
     """A learned mixture of diagonal Gaussians: u [..., D] -> log sum_k w_k N(u; m_k, v_k) in nats, [...].
 
-    Means and log variances start from N(0, 1), the weights equal. The logarithm of the sum stands outside
-    all dimensions, so it is the log density of a mixture. The squared distances come from three matrix
+    Means and log variances start from N(0, 1), the weights equal. The sum over components is taken after
+    all dimensions, so this is the log density of a mixture. The squared distances come from three matrix
     products, without a tensor of [..., K, D].
     """
 
     def __init__(self, components: int, size: int):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(components))  # logits
-        self.mu = nn.Parameter(torch.randn(components, size))
-        self.log_variance = nn.Parameter(torch.randn(components, size))
+        self.mu = nn.Parameter(torch.empty(components, size))
+        self.log_variance = nn.Parameter(torch.empty(components, size))
+        normal_(self.mu)
+        normal_(self.log_variance)
 
     def forward(self, u: Tensor) -> Tensor:
         precision = (-self.log_variance).exp()

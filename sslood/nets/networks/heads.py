@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from sslood.core.errors import InputError
+from sslood.nets.networks.initialise import he_normal_, normal_
 
 
 def build_head(feature_dim: int, classes: int) -> nn.Linear:
@@ -13,7 +14,7 @@ def build_head(feature_dim: int, classes: int) -> nn.Linear:
     Draws from torch's default generator (see `seeded`).
     """
     head = nn.Linear(feature_dim, classes)
-    nn.init.normal_(head.weight, std=feature_dim**-0.5)
+    normal_(head.weight, std=feature_dim**-0.5)
     nn.init.zeros_(head.bias)
     return head
 
@@ -36,10 +37,11 @@ def build_projector(
         raise InputError(f"{key}: needs a list of widths of at least 1, found {list(widths)}")
     layers: list[nn.Module] = []
     for position, (inputs, width) in enumerate(zip((feature_dim, *widths), widths, strict=False)):
-        layers.append(nn.Linear(inputs, width, bias=not batch_norm))
-        nn.init.kaiming_normal_(layers[-1].weight, nonlinearity="relu")
+        layer = nn.Linear(inputs, width, bias=not batch_norm)
+        he_normal_(layer.weight, "fan_in")
         if not batch_norm:
-            nn.init.zeros_(layers[-1].bias)
+            nn.init.zeros_(layer.bias)
+        layers.append(layer)
         if position < len(widths) - 1:
             layers += [nn.BatchNorm1d(width), activation()] if batch_norm else [activation()]
     return nn.Sequential(*layers)

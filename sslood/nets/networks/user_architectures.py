@@ -1,7 +1,7 @@
 """Networks of your own: `architectures.<file>:<function>`, a function of a file in the folder architectures/.
 
-Only that folder, since DVC watches it (a change adopts the model again), and since a model file names the
-function that is called when it is opened: no file may name just any function of this machine.
+Only that folder: DVC tracks it, so a change adopts the model again; and opening a model file calls the
+function that the file names, which must not be just any function of this machine.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ FOLDER = "architectures"
 
 
 def is_own(arch: str) -> bool:
-    """Whether `arch` names a function of a file, not one of the built-in forms."""
+    """Whether `arch` names a function in architectures/ rather than a backbone of ours."""
     return ":" in arch
 
 
@@ -27,14 +27,14 @@ def _split(arch: str) -> tuple[str, str, str]:
     match = re.fullmatch(rf"({FOLDER}(?:\.[A-Za-z_]\w*)+):([A-Za-z_]\w*)(?::([\w.]+))?", arch)
     if not match:
         raise InputError(
-            f"architecture {arch!r}: write {FOLDER}.<file>:<function>, with the function in the folder "
-            f"{FOLDER}/, and :<layer> after it if the network ends in a linear layer that is to come off"
+            f"architecture {arch!r}: write {FOLDER}.<file>:<function>, with the file in the folder "
+            f"{FOLDER}/, and :<layer> after it to remove a final linear layer"
         )
     return match[1], match[2], match[3] or ""
 
 
 def source(arch: str) -> dict[str, str]:
-    """Return {path: sha256} of the file that defines `arch`; InputError if it is not there."""
+    """Return {path: sha256} of the file that defines `arch`; InputError if it does not exist."""
     path = Path(*_split(arch)[0].split(".")).with_suffix(".py")
     if not path.is_file():
         raise InputError(f"architecture {arch!r}: no file {path}; run from the top of the repository")
@@ -42,7 +42,7 @@ def source(arch: str) -> dict[str, str]:
 
 
 def check_source(arch: str, recorded: dict[str, str], where: str | Path) -> None:
-    """Raise InputError if the file that defines `arch` is not the one that was `recorded`."""
+    """Raise InputError if the file that defines `arch` differs from the `recorded` one."""
     for path in {*source(arch).items()} ^ {*recorded.items()}:
         raise InputError(
             f"{where}: {path[0]} has changed since the model was adopted; run `dvc repro adopt` again"
@@ -52,8 +52,8 @@ def check_source(arch: str, recorded: dict[str, str], where: str | Path) -> None
 def own_network(arch: str) -> nn.Module:
     """Call the function of `arch` and return its network: images [N, C, H, W] -> features [N, D].
 
-    A linear layer that `arch` names is replaced by nothing, so that what it read comes out. Raises InputError
-    if file, function or layer are not there, or no network comes back.
+    The named linear layer is replaced by Identity, so the network returns that layer's input. Raises
+    InputError if the file, the function or the layer does not exist, or the function returns no network.
     """
     name, function, layer = _split(arch)
     source(arch)
@@ -64,19 +64,21 @@ def own_network(arch: str) -> nn.Module:
         raise InputError(f"architecture {arch!r}: {name} has no function {function!r}")
     network = make()
     if not isinstance(network, nn.Module):
-        raise InputError(f"architecture {arch!r}: the function returned {type(network).__name__}, no network")
+        found = type(network).__name__
+        raise InputError(f"architecture {arch!r}: the function must return a torch module, found {found}")
     if layer:
-        _take_off(network, layer, arch)
+        _remove(network, layer, arch)
     return network
 
 
-def _take_off(network: nn.Module, layer: str, arch: str) -> None:
+def _remove(network: nn.Module, layer: str, arch: str) -> None:
     parent, _, child = layer.rpartition(".")
     modules = dict(network.named_modules())
     if not isinstance(modules.get(layer), nn.Linear):
         linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
         raise InputError(
-            f"architecture {arch!r}: {layer!r} is no linear layer; there are: {', '.join(linear) or 'none'}"
+            f"architecture {arch!r}: {layer!r} is not a linear layer; there are: "
+            f"{', '.join(linear) or 'none'}"
         )
     setattr(modules[parent], child, nn.Identity())
 
@@ -90,9 +92,9 @@ def feature_dim(network: nn.Module, arch: str, *, channels: int, size: int) -> i
     except RuntimeError as error:
         text = str(error).splitlines()[0]
         raise InputError(
-            f"architecture {arch!r} takes no images of {channels}x{size}x{size}: {text}"
+            f"architecture {arch!r} does not accept images of {channels}x{size}x{size}: {text}"
         ) from None
     shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
-        raise InputError(f"architecture {arch!r}: gives {shape}, but features must be one row an image")
+        raise InputError(f"architecture {arch!r}: returns {shape}, but features must be one row per image")
     return features.shape[1]

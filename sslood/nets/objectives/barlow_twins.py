@@ -1,30 +1,32 @@
-"""Barlow Twins: the cross-correlation of two views driven to the identity (Zbontar et al. 2021, eq. 1)."""
+"""Barlow Twins: the cross-correlation of two views driven to the identity.
+
+Zbontar et al. 2021, "Barlow Twins: Self-supervised learning via redundancy reduction", arXiv:2103.03230,
+eq. 1.
+"""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from sslood.core.settings import at_least
 from sslood.nets.losses.barlow_twins import barlow_twins
-from sslood.nets.selfsup.objective import TwoViews, need_weights
+from sslood.nets.selfsup.objective import ProjectorSettings, TwoViews
 
 
 @dataclass(frozen=True)
-class Constants:
-    """Widths of the projector, the weight lambda of the off-diagonal, and a factor on the whole loss."""
+class BarlowTwinsSettings(ProjectorSettings):
+    """Settings of Barlow Twins."""
 
-    projector: tuple[int, ...]
-    off_diagonal: float
-    scale: float
-
-    def __post_init__(self):
-        need_weights(self, "off_diagonal", "scale")
+    off_diagonal: Annotated[float, at_least(0), "weight lambda of the off-diagonal correlations"]
+    scale: Annotated[float, at_least(0), "factor of the whole loss"]
 
 
 class BarlowTwins(TwoViews):
-    """Every dimension agrees between the views and tells what no other dimension does."""
+    """Every dimension agrees between the views, and no dimension repeats another."""
 
-    Constants = Constants
+    Settings = BarlowTwinsSettings
 
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, terms = barlow_twins(z1, z2, self.constants.off_diagonal)
-        return self.constants.scale * loss, terms
+        loss, terms = barlow_twins(z1, z2, self.settings.off_diagonal)
+        return self.settings.scale * loss, terms

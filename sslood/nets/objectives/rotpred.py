@@ -1,26 +1,33 @@
-"""RotPred, as OpenOOD names it: a classifier that also tells quarter turns (Hendrycks et al. 2019)."""
+"""RotPred, as OpenOOD names it: a classifier that also predicts quarter turns.
+
+Hendrycks et al. 2019, "Using self-supervised learning can improve model robustness and uncertainty",
+arXiv:1906.12340.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from sslood.core.settings import Settings, at_least
+from sslood.nets.losses.classification import cross_entropy_and_accuracy, rotation_loss
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
-from sslood.nets.selfsup.classifier import Classifier, judged
-from sslood.nets.selfsup.objective import need_weights
-from sslood.nets.selfsup.turns import rotations, turn_loss
+from sslood.nets.selfsup.classifier import Classifier
+from sslood.nets.selfsup.rotations import rotations
 from sslood.nets.training.watch import spread
 
 
 @dataclass(frozen=True)
-class Constants:
-    """The weight of the rotation's cross-entropy beside the classes' (the paper has 0.5, OpenOOD 1)."""
+class RotPredSettings(Settings):
+    """Settings of RotPred."""
 
-    weight: float
-
-    def __post_init__(self):
-        need_weights(self, "weight")
+    weight: Annotated[
+        float,
+        at_least(0),
+        "weight of the rotation's cross-entropy beside the classes' (paper 0.5, OpenOOD 1)",
+    ]
 
 
 class RotPred(Classifier):
@@ -29,20 +36,20 @@ class RotPred(Classifier):
     The model file keeps both, so every detector of a classifier applies, and the joint score `rotpred`.
     """
 
-    Constants = Constants
+    Settings = RotPredSettings
 
-    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
-        super().__init__(backbone, constants, classes=classes)
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
+        super().__init__(backbone, settings, classes=classes)
         self.rotation = build_head(backbone.feature_dim, 4)
 
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         features = backbone(rotations(views[0]))
-        cross, accuracy = judged(self.head(features[: len(labels)]), labels)
-        turned, _ = turn_loss(self.rotation(features))
+        cross, accuracy = cross_entropy_and_accuracy(self.head(features[: len(labels)]), labels)
+        turned, _ = rotation_loss(self.rotation(features))
         terms = {"classes": cross, "rotation": turned, "accuracy": accuracy, "spread": spread(features)}
-        return cross + self.constants.weight * turned, terms
+        return cross + self.settings.weight * turned, terms
 
-    def exported(self) -> Mapping[str, nn.Module]:
-        return {**super().exported(), "rotation": self.rotation}
+    def saved_modules(self) -> Mapping[str, nn.Module]:
+        return {**super().saved_modules(), "rotation": self.rotation}

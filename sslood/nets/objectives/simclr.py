@@ -1,4 +1,8 @@
-"""SimCLR: NT-Xent, the normalised temperature-scaled cross-entropy (Chen et al. 2020, eq. 1)."""
+"""SimCLR: NT-Xent, the normalised temperature-scaled cross-entropy.
+
+Chen et al. 2020, "A simple framework for contrastive learning of visual representations", arXiv:2002.05709,
+eq. 1.
+"""
 
 from torch import Tensor
 
@@ -10,4 +14,4 @@ class SimCLR(Contrastive):
     """Two views of an image attract, all other images of the batch repel."""
 
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return nt_xent(z1, z2, self.constants.temperature)
+        return nt_xent(z1, z2, self.settings.temperature)

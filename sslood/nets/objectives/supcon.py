@@ -1,12 +1,16 @@
-"""SupCon: supervised contrastive learning, the form L_out (Khosla et al. 2020, eq. 2)."""
+"""SupCon: supervised contrastive learning, the form L_out.
+
+Khosla et al. 2020, "Supervised contrastive learning", arXiv:2004.11362, eq. 2.
+"""
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from sslood.nets.losses.contrastive import repulsion
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.contrastive import Contrastive
 from sslood.nets.selfsup.objective import need_classes
 
@@ -35,9 +39,9 @@ def supcon(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float) -> tuple[
 class SupCon(Contrastive):
     """As SimCLR, with all views of an image's class as its positives. InputError for a single class."""
 
-    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         need_classes("supcon", classes)
-        super().__init__(backbone, constants, classes=classes)
+        super().__init__(backbone, settings, classes=classes)
 
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return supcon(z1, z2, labels, self.constants.temperature)
+        return supcon(z1, z2, labels, self.settings.temperature)

@@ -1,33 +1,35 @@
-"""VICReg: variance, invariance, covariance (Bardes et al. 2022, eq. 1 to 6)."""
+"""VICReg: variance, invariance and covariance.
+
+Bardes et al. 2022, "VICReg: Variance-invariance-covariance regularization for self-supervised learning",
+arXiv:2105.04906, eq. 1 to 6.
+"""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from sslood.core.settings import at_least
 from sslood.nets.losses.vicreg import vicreg
-from sslood.nets.selfsup.objective import TwoViews, need_weights
+from sslood.nets.selfsup.objective import ProjectorSettings, TwoViews, Weight
 
 
 @dataclass(frozen=True)
-class Constants:
-    """Widths of the projector and the weights of the three terms, and a factor on the whole loss."""
+class VICRegSettings(ProjectorSettings):
+    """Settings of VICReg."""
 
-    projector: tuple[int, ...]
-    invariance: float
-    variance: float
-    covariance: float
-    scale: float
-
-    def __post_init__(self):
-        need_weights(self, "invariance", "variance", "covariance", "scale")
+    invariance: Weight
+    variance: Weight
+    covariance: Weight
+    scale: Annotated[float, at_least(0), "factor of the whole loss"]
 
 
 class VICReg(TwoViews):
     """Views agree, every dimension keeps its spread, and dimensions stay uncorrelated."""
 
-    Constants = Constants
+    Settings = VICRegSettings
 
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        c = self.constants
-        loss, terms = vicreg(z1, z2, c.invariance, c.variance, c.covariance)
-        return c.scale * loss, terms
+        s = self.settings
+        loss, terms = vicreg(z1, z2, s.invariance, s.variance, s.covariance)
+        return s.scale * loss, terms

@@ -1,18 +1,57 @@
-"""Probes of frozen features without torch: weighted nearest neighbours, a linear classifier, calibration."""
+"""Probes of frozen features without torch: weighted nearest neighbours, a linear classifier, calibration.
+
+The curves of a training show such accuracies too (`nets/training/watch.py`), on the device and without
+settings. They share no code with these: what a training imports runs it again when it changes.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import softmax
 
 from sslood.core.errors import InputError
+from sslood.core.rounding import decimal
 from sslood.core.seeding import numpy_stream
+from sslood.core.settings import Limits, Settings, above, at_least
 from sslood.core.splits import stratified_choice
-from sslood.core.threads import scipy_on_one_thread
+from sslood.nets.probing.linear import fit_linear, linear_logits
 
-DRAWS = 5  # of a few labels: one draw of a dozen images says little
+DRAWS = 5  # of a few labels: a single draw of a dozen images says little
 CHUNK = 1024  # queries at a time: bounds the memory of the similarity matrix
+# adding and subtracting it rounds numbers in [-1, 1] to multiples of 2^-40
+ROUND = 3 * 2.0**11
+
+Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class KNNProbeSettings(Settings):
+    """The section `probe.knn` of params.yaml."""
+
+    k: Annotated[tuple[int, ...], at_least(1), "neighbours; the best on ID validation is taken"]
+    temperature: Annotated[float, above(0), "of the votes exp(cosine / temperature)"]
+
+    def _check(self) -> None:
+        if not self.k:
+            raise InputError("k must list at least one number of neighbours")
+
+
+@dataclass(frozen=True)
+class LinearProbeSettings(Settings):
+    """The section `probe.linear` of params.yaml."""
+
+    l2: Annotated[tuple[float, ...], at_least(0), "weight penalties; the best on ID validation is taken"]
+    shares: Annotated[
+        tuple[float, ...],
+        Limits(0, 1, low_included=False),
+        "shares of the ID train labels that a linear probe learns from, besides all",
+    ] = ()
+
+    def _check(self) -> None:
+        if not self.l2:
+            raise InputError("l2 must list at least one penalty")
 
 
 def knn_scores(
@@ -24,18 +63,19 @@ def knn_scores(
     ks: Sequence[int],
     temperature: float,
 ) -> dict[int, np.ndarray]:
-    """Return k -> class scores [Q, classes] of weighted nearest neighbours (Wu et al. 2018, section 3.4).
+    """Return k -> class scores [Q, classes] of weighted nearest neighbours.
 
-    Features [N, D] and [Q, D] are L2-normalised; each of the k neighbours of largest cosine s votes
-    for its class with exp((s - s_max) / temperature). All k of `ks` are served by one search.
-    InputError if a k is larger than the bank or the temperature not positive.
+    Wu, Xiong, Yu and Lin, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination",
+    arXiv:1805.01978, section 3.4. Features [N, D] and [Q, D] are L2-normalised; each of the k neighbours of
+    largest cosine s votes for its class with exp((s - s_max) / temperature). All k of `ks` are served by one
+    search. InputError if a k is larger than the bank or the temperature not positive.
     """
     if max(ks) > len(bank) or min(ks) < 1:
         raise InputError(
             f"knn.k is {list(ks)}, but there are {len(bank)} training images; use 1 to {len(bank)}"
         )
     if not temperature > 0:
-        raise InputError(f"knn.temperature is {temperature}; use a positive number")
+        raise InputError(f"knn.temperature must be above 0, found {temperature}")
     bank, queries = unit_rows(bank), unit_rows(queries)
     scores = {k: np.empty((len(queries), classes)) for k in ks}
     one_hot = np.eye(classes)[bank_labels]
@@ -55,57 +95,21 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
 
 
 def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (positions, values) of the k largest per row, largest first, ties by position."""
-    part = np.sort(np.argpartition(-similarity, k - 1, axis=1)[:, :k], axis=1)
+    """Return (positions, values) of the k largest per row, largest first, ties by position.
+
+    `similarity` is overwritten: rounded, so that equal images are equally near on every CPU.
+    """
+    similarity += ROUND
+    similarity -= ROUND
+    part = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    lowest = np.take_along_axis(similarity, part, 1).min(1, keepdims=True)
+    # which of several equal ones argpartition takes depends on the CPU
+    for row in np.flatnonzero((similarity >= lowest).sum(1) > k):
+        part[row] = np.argsort(-similarity[row], kind="stable")[:k]
+    part.sort(axis=1)
     values = np.take_along_axis(similarity, part, 1)
     order = np.argsort(-values, axis=1, kind="stable")
     return np.take_along_axis(part, order, 1), np.take_along_axis(values, order, 1)
-
-
-def fit_linear(
-    features: np.ndarray,
-    labels: np.ndarray,
-    *,
-    classes: int,
-    l2: float,
-    start: np.ndarray | None = None,
-    iterations: int = 1000,
-) -> np.ndarray:
-    """Return the weights [D + 1, classes] (last row: bias) of multinomial logistic regression.
-
-    Minimises mean cross-entropy + l2 / 2 * |W|^2, the bias free, by L-BFGS in float64 from `start` (a
-    warm start) or zero. `features` [N, D] should be standardised. InputError for a negative l2.
-    """
-    if not l2 >= 0:
-        raise InputError(f"linear.l2 is {l2}; it must not be negative")
-    features = features.astype(np.float64)
-    n, width = features.shape
-    target = np.ascontiguousarray(np.eye(classes)[labels].T)
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = flat.reshape(width + 1, classes)
-        # a row for each class: numpy's sums over the classes are ten times as fast so
-        logits = weights[:-1].T @ features.T + weights[-1][:, None]
-        logits -= logits.max(0)
-        own = np.vdot(target, logits)
-        error = np.exp(logits, out=logits)
-        total = error.sum(0)
-        error /= total
-        error -= target
-        error /= n
-        slope = np.vstack(((error @ features).T + l2 * weights[:-1], error.sum(1)))
-        return (np.log(total).sum() - own) / n + 0.5 * l2 * np.square(weights[:-1]).sum(), slope.ravel()
-
-    first = np.zeros((width + 1) * classes) if start is None else start.ravel()
-    limits = {"maxiter": iterations, "ftol": 1e-10, "gtol": 1e-6}
-    with scipy_on_one_thread():
-        found = minimize(objective, first, jac=True, method="L-BFGS-B", options=limits)
-    return found.x.reshape(width + 1, classes)
-
-
-def linear_logits(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return logits [N, classes] of `fit_linear`'s weights."""
-    return features @ weights[:-1] + weights[-1]
 
 
 def top_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
@@ -116,92 +120,87 @@ def top_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
 
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Return sum over bins of share * |accuracy - confidence|, equal-width bins (Guo et al. 2017, eq. 3)."""
+    """Return sum over bins of share * |accuracy - confidence|, with bins of equal width.
+
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", arXiv:1706.04599, equation 3.
+    """
     probabilities = softmax(logits.astype(np.float64), axis=1)
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == labels
     # bins are (a, b], so a confidence of exactly 1 falls into the last one
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, right - confidence, bins)
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(index, right - confidence, bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def probe_model(
-    sets: dict[str, tuple[np.ndarray, np.ndarray]],
-    *,
-    classes: int,
-    ks: Sequence[int],
-    temperature: float,
-    l2s: Sequence[float],
-) -> dict[str, dict[str, float]]:
-    """Return {"knn": …, "linear": …} from `sets`: split -> (features, labels).
+def probe_knn(sets: Splits, settings: KNNProbeSettings, *, classes: int) -> dict[str, Any]:
+    """Return the record of nearest neighbours in train; `sets`: split -> (features, labels).
 
-    k and l2 are chosen by accuracy on validation (the first of `ks`, the largest l2 win a tie); the
-    accuracies are those on test.
+    k is chosen by accuracy on validation (the first of equals), the accuracies are those on test.
     """
     bank, labels = sets["train"]
     queries = np.concatenate((sets["validation"][0], sets["test"][0]))
-    found = knn_scores(bank, labels, queries, classes=classes, ks=ks, temperature=temperature)
-    cut = len(sets["validation"][0])
-    k = max(ks, key=lambda k: top_accuracy(found[k][:cut], sets["validation"][1]))
-    knn = {
+    scores = knn_scores(
+        bank, labels, queries, classes=classes, ks=settings.k, temperature=settings.temperature
+    )
+    cut, truth = len(sets["validation"][0]), sets["validation"][1]
+    k = max(settings.k, key=lambda k: top_accuracy(scores[k][:cut], truth))
+    record = {
         "k": k,
-        "temperature": temperature,
-        "validation_accuracy": top_accuracy(found[k][:cut], sets["validation"][1]),
+        "temperature": settings.temperature,
+        "validation_accuracy": top_accuracy(scores[k][:cut], truth),
     }
-    knn |= accuracies(found[k][cut:], sets["test"][1])
-    return {"knn": knn, "linear": probe_linear(sets, classes, l2s)}
+    return rounded(record | accuracies(scores[k][cut:], sets["test"][1]))
 
 
-def probe_linear(
-    sets: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: int, l2s: Sequence[float]
-) -> dict[str, float]:
-    """Return the record of a linear classifier on standardised features; l2 is chosen on validation."""
+def probe_linear(sets: Splits, l2s: Sequence[float], *, classes: int) -> dict[str, float]:
+    """Return the record of a linear classifier on standardised features; `sets` as for `probe_knn`.
+
+    l2 is chosen by accuracy on validation (the largest of equals), the accuracies are those on test.
+    """
     mean, std = sets["train"][0].mean(0, dtype=np.float64), sets["train"][0].std(0, dtype=np.float64)
     # a feature without spread is shifted only
     scaled = {split: ((x - mean) / np.where(std > 1e-8, std, 1.0), y) for split, (x, y) in sets.items()}
-    best, weights = None, None
+    best, weights = (-1.0, 0.0, np.empty(0)), None
     for l2 in sorted(l2s, reverse=True):  # from stiff to loose, each the start of the next
         weights = fit_linear(*scaled["train"], classes=classes, l2=l2, start=weights)
         right = top_accuracy(linear_logits(scaled["validation"][0], weights), scaled["validation"][1])
-        if best is None or right > best[0]:
+        if right > best[0]:
             best = right, l2, weights
     logits = linear_logits(scaled["test"][0], best[2])
     return {"l2": best[1], "validation_accuracy": best[0], **classified(logits, sets["test"][1])}
 
 
 def probe_few_labels(
-    sets: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    share: float,
-    *,
-    classes: int,
-    l2s: Sequence[float],
-    seed: int,
+    sets: Splits, share: float, l2s: Sequence[float], *, classes: int, seed: int
 ) -> dict[str, float]:
-    """Return the record of a linear probe that knows `share` of the train labels, at least one a class.
+    """Return the record of a linear probe that knows `share` of the train labels, at least one per class.
 
-    `sets` as for `probe_model`. Means over DRAWS draws, each class in proportion, from the stream ("labels",
-    share, draw). InputError for a share outside (0, 1].
+    `sets` as for `probe_knn`. Means over DRAWS draws, each class in proportion, from the stream ("labels",
+    share, draw).
     """
-    if not 0 < share <= 1:
-        raise InputError(f"shares is {share}; a share of the labels lies above 0 and is at most 1")
     features, labels = sets["train"]
     count = max(round(share * len(labels)), len(np.unique(labels)))
     records = []
     for draw in range(DRAWS):
         rows = stratified_choice(labels, count, numpy_stream(seed, "labels", str(share), draw))
-        records.append(probe_linear({**sets, "train": (features[rows], labels[rows])}, classes, l2s))
+        records.append(probe_linear({**sets, "train": (features[rows], labels[rows])}, l2s, classes=classes))
     names = [name for name in records[0] if name != "l2"]
     means = {name: float(np.mean([record[name] for record in records])) for name in names}
-    return {"labels": count, "draws": DRAWS, **means}
+    return rounded({"labels": count, "draws": DRAWS, **means})
 
 
 def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return accuracy, and accuracy_top5 where there are more than five classes."""
-    found = {"accuracy": top_accuracy(scores, labels)}
-    return found | ({"accuracy_top5": top_accuracy(scores, labels, 5)} if scores.shape[1] > 5 else {})
+    record = {"accuracy": top_accuracy(scores, labels)}
+    return record | ({"accuracy_top5": top_accuracy(scores, labels, 5)} if scores.shape[1] > 5 else {})
 
 
 def classified(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return the accuracies and the ece of logits [N, K]."""
-    return {**accuracies(logits, labels), "ece": expected_calibration_error(logits, labels)}
+    return rounded({**accuracies(logits, labels), "ece": expected_calibration_error(logits, labels)})
+
+
+def rounded(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with numbers of six significant digits: the same on every CPU."""
+    return {key: decimal(value) if isinstance(value, float) else value for key, value in record.items()}

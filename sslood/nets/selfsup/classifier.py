@@ -1,11 +1,11 @@
-"""What objectives that learn from labels share: a linear head of the classes, which the model file keeps."""
+"""The base of objectives that learn from labels: a linear head, which the model file keeps."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.selfsup.objective import Objective, need_classes
 
@@ -18,18 +18,13 @@ class Classifier(Objective):
 
     views: ClassVar[int] = 1
 
-    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         need_classes(type(self).__name__.lower(), classes)
-        super().__init__(backbone, constants, classes=classes)
+        super().__init__(backbone, settings, classes=classes)
         self.head = build_head(backbone.feature_dim, classes)
 
-    def exported(self) -> Mapping[str, nn.Module]:
+    def saved_modules(self) -> Mapping[str, nn.Module]:
         return {"head": self.head}
 
-    def described(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {"head_classes": list(range(self.head.out_features))}
-
-
-def judged(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (mean cross-entropy in float32, accuracy) of logits [N, K] and labels [N]."""
-    return cross_entropy(logits.float(), truth), (logits.argmax(1) == truth).float().mean()

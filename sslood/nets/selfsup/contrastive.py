@@ -1,27 +1,21 @@
-"""What the contrastive objectives share: a projector without batch norm, and a temperature."""
+"""The base of contrastive objectives: a projector without batch norm, and a temperature."""
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from sslood.core.errors import InputError
-from sslood.nets.selfsup.objective import TwoViews
+from sslood.core.settings import above
+from sslood.nets.selfsup.objective import ProjectorSettings, TwoViews
 
 
 @dataclass(frozen=True)
-class Constants:
-    """Widths of the projector's layers (no batch norm), and the temperature."""
+class ContrastiveSettings(ProjectorSettings):
+    """Settings of SimCLR and SupCon."""
 
-    projector: tuple[int, ...]
-    temperature: float
-
-    def __post_init__(self):
-        if not 0 < self.temperature < math.inf:
-            raise InputError(f"temperature is {self.temperature}; it must be above 0, and finite")
+    temperature: Annotated[float, above(0), "divides the similarities"]
 
 
 class Contrastive(TwoViews):
     """Two views whose projections attract and repel at a temperature. A subclass defines `loss`."""
 
-    Constants = Constants
+    Settings = ContrastiveSettings
     batch_norm: ClassVar[bool] = False

@@ -1,17 +1,43 @@
-"""What every self-supervised objective is: a module that turns views of a batch into a loss."""
+"""What every objective of pretraining is: a module that turns views of a batch into a loss.
 
-import math
+An objective is one file in nets/objectives, found by its name: its settings, its networks, and its loss as a
+pure function. Only what several objectives share has a home elsewhere, since adding to a shared room re-runs
+all of them: losses in nets/losses, bases of classes in nets/selfsup.
+"""
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sslood.core.errors import InputError
+from sslood.core.precision import at_least_float32
+from sslood.core.settings import Settings as BaseSettings
+from sslood.core.settings import at_least
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_projector
-from sslood.nets.training.ranks import gathered
+from sslood.nets.training.ranks import gather
 from sslood.nets.training.watch import spread
+
+Weight = Annotated[float, at_least(0), "weight in the loss"]
+
+
+@dataclass(frozen=True)
+class NoSettings(BaseSettings):
+    """For objectives that have nothing to set."""
+
+
+@dataclass(frozen=True)
+class ProjectorSettings(BaseSettings):
+    """For objectives with a projector on the backbone."""
+
+    projector: Annotated[tuple[int, ...], at_least(1), "widths of the projector's layers"]
+
+    def _check(self) -> None:
+        need_widths("projector", self.projector)
 
 
 class Objective(nn.Module, ABC):
@@ -19,31 +45,31 @@ class Objective(nn.Module, ABC):
 
     Parameters that require a gradient are trained with the backbone's; buffers and frozen modules
     (a teacher) are updated by `after_step`. All of it is saved in checkpoints through `state_dict`.
-    A subclass names its `Constants` (a frozen dataclass: the section `objectives.<name>`) and defines
-    `forward`. It is built under a seed, after the backbone.
+    A subclass names its `Settings` (the section `objectives.<name>`) and defines `forward`. It is built
+    under a seed, after the backbone.
     """
 
-    Constants: ClassVar[type]
+    Settings: ClassVar[type[BaseSettings]] = NoSettings
     views: ClassVar[int] = 2  # augmented views of each image that `forward` takes
     trains: ClassVar[bool] = True  # False: the untrained encoder is the result
 
-    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__()
-        self.constants = constants
+        self.settings = settings
 
     @abstractmethod
     def forward(
         self, backbone: nn.Module, views: Sequence[Tensor], labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Normalised views, each [N, C, H, W], and labels [N] -> (loss, terms to be watched), scalars.
+        """Normalised views, each [N, C, H, W], and labels [N] -> (loss, terms to be recorded), scalars.
 
-        The terms hold "spread" (see `watch.spread`), by which a collapse is noticed. Under
-        torchrun the views are this rank's rows, and the loss is a mean over them, or is made of embeddings
-        `gathered` from all ranks where images of a batch meet (see `sslood.nets.training.ranks`).
+        The terms include "spread" (see `watch.spread`), which shows a collapse. Under torchrun the views are
+        this rank's rows, and the loss is a mean over them, or is computed from embeddings that `gather`
+        collects from all ranks where images of a batch interact (see `sslood.nets.training.ranks`).
         """
 
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
-        """Prepare epoch `epoch` (from 0); `generator` is its stream for draws of the objective's own."""
+        """Prepare epoch `epoch` (from 0); `generator` is its stream for the objective's own draws."""
 
     def before_batch(self, n: int) -> None:
         """Draw what `forward` needs for n images (of all ranks); outside `forward`, which may be compiled."""
@@ -51,16 +77,16 @@ class Objective(nn.Module, ABC):
     def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:
         """Update what gradients do not (a moving average, a centre) after step `step` of `steps`."""
 
-    def exported(self) -> Mapping[str, nn.Module]:
+    def saved_modules(self) -> Mapping[str, nn.Module]:
         """Return the modules that the model file keeps beside the backbone, by prefix."""
         return {}
 
-    def described(self) -> dict[str, Any]:
-        """Return the metadata of the model file that say how to rebuild the `exported` modules."""
-        return {"projector": self.constants.projector} if "projector" in self.exported() else {}
+    def metadata(self) -> dict[str, Any]:
+        """Return the entries of the model file's metadata from which the `saved_modules` can be rebuilt."""
+        return {"projector": self.settings.projector} if "projector" in self.saved_modules() else {}
 
     def representation(self, features: Tensor) -> Tensor:
-        """Return what downstream uses of the backbone's features [N, D]: these themselves, as a rule."""
+        """Return what downstream stages use of the backbone's features [N, D]: as a rule these themselves."""
         return features
 
 
@@ -68,16 +94,14 @@ class TwoViews(Objective):
     """Backbone and projector on each of two views, and a symmetric loss of the two projections.
 
     The views go through the network one after the other, so each has its own batch statistics.
-    A subclass defines `loss`; its constants hold `projector` (widths).
+    A subclass defines `loss`; its settings extend ProjectorSettings.
     """
 
     batch_norm: ClassVar[bool] = True  # in the projector
 
-    def __init__(self, backbone: nn.Module, constants: Any, *, classes: int):
-        super().__init__(backbone, constants, classes=classes)
-        self.projector = build_projector(
-            backbone.feature_dim, constants.projector, batch_norm=self.batch_norm
-        )
+    def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
+        super().__init__(backbone, settings, classes=classes)
+        self.projector = build_projector(backbone.feature_dim, settings.projector, batch_norm=self.batch_norm)
 
     @abstractmethod
     def loss(self, z1: Tensor, z2: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,21 +113,18 @@ class TwoViews(Objective):
         z1, z2 = (self.projector(backbone(view)) for view in views)
         # logarithms of sums and squared correlations lose their digits in half precision
         with torch.autocast(z1.device.type, enabled=False):
-            z1, z2 = gathered(z1.float()), gathered(z2.float())
-            loss, terms = self.loss(z1, z2, gathered(labels))
+            z1, z2 = gather(at_least_float32(z1)), gather(at_least_float32(z2))
+            loss, terms = self.loss(z1, z2, gather(labels))
             return loss, {**terms, "spread": spread(z1)}
 
-    def exported(self) -> Mapping[str, nn.Module]:
+    def saved_modules(self) -> Mapping[str, nn.Module]:
         return {"projector": self.projector}
 
 
-def need_weights(constants: Any, *names: str) -> None:
-    """Raise InputError where a weight of the loss is not finite or negative: it would reward what is bad."""
-    for name in names:
-        if not 0 <= getattr(constants, name) < math.inf:
-            raise InputError(
-                f"{name} is {getattr(constants, name)}; a weight of the loss must be finite and not negative"
-            )
+def need_widths(key: str, widths: Sequence[int]) -> None:
+    """Raise InputError that names `key` if there is no layer at all."""
+    if not widths:
+        raise InputError(f"{key} must hold at least one width, found none")
 
 
 def need_classes(name: str, classes: int) -> None:

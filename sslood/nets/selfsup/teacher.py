@@ -9,7 +9,7 @@ from sslood.nets.training.schedules import cosine_between
 
 
 class Teacher(nn.Module):
-    """Copies of `students`, one behind the other, without gradients.
+    """Copies of `students`, one after the other, without gradients.
 
     Weights follow by `follow`. Batch norm is the teacher's own: in training mode it uses the statistics of
     its batch, as in the authors' code of BYOL and DINO, and no buffer of the student is copied.
@@ -29,10 +29,14 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, *students: nn.Module, momentum: float) -> None:
         """w <- momentum w + (1 - momentum) student's w, for all weights at once."""
-        theirs = [weight for student in students for weight in student.parameters()]
-        torch._foreach_lerp_(list(self.networks.parameters()), theirs, 1 - momentum)
+        own: list[Tensor] = list(self.networks.parameters())
+        targets: list[Tensor] = [weight for student in students for weight in student.parameters()]
+        torch._foreach_lerp_(own, targets, 1 - momentum)
 
 
 def teacher_momentum(start: float, step: int, steps: int) -> float:
-    """Return the momentum after step `step` of `steps`: from `start` to 1 by a cosine (Grill et al. 2020)."""
+    """Return the momentum after step `step` of `steps`: a cosine from `start` to 1.
+
+    Grill et al. 2020, "Bootstrap your own latent", arXiv:2006.07733, section 3.3.
+    """
     return cosine_between(start, 1.0, step, steps)

@@ -1,4 +1,4 @@
-"""Checkpoints of unfinished runs, kept in a scratch folder under a fingerprint of all that shapes the run."""
+"""Checkpoints of unfinished runs, in a scratch folder, under a fingerprint of all that affects the run."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ def fingerprint(options: Mapping[str, Any], inputs: Iterable[Path], *modules: st
 class Checkpoint:
     """One file `<folder>/<name>.pt` that holds the state of an unfinished run and its fingerprint.
 
-    Of several processes the first alone reads and writes it, and the others get what it read.
+    Of several processes only the first reads and writes it; the others receive what it read.
     """
 
     def __init__(self, folder: Path, name: str, fingerprint: str):
@@ -45,9 +45,9 @@ class Checkpoint:
         self.fingerprint = fingerprint
 
     def load(self) -> dict[str, Any] | None:
-        """Return the saved state with its tensors on the CPU, or None if there is none to go on from.
+        """Return the saved state with its tensors on the CPU, or None if there is none.
 
-        A file of another fingerprint, or one that cannot be read, is ignored, and stderr says so.
+        A file of another fingerprint, or one that cannot be read, is ignored, with a line on stderr.
         """
         return from_first(self._load)
 
@@ -56,14 +56,16 @@ class Checkpoint:
             return None
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            found, state = content["fingerprint"], content["state"]
+            saved, state = content["fingerprint"], content["state"]
         except Exception:  # whatever a damaged file makes of the unpickler: the run starts anew
-            return self._ignored("not a readable checkpoint")
-        if found != self.fingerprint:
-            return self._ignored("belongs to other options, inputs or code")
+            self._warn("not a readable checkpoint")
+            return None
+        if saved != self.fingerprint:
+            self._warn("belongs to other options, inputs or code")
+            return None
         return state
 
-    def _ignored(self, why: str) -> None:
+    def _warn(self, why: str) -> None:
         print(f"{self.path}: {why}; ignored, starting from the beginning", file=sys.stderr)
 
     def save(self, state: Mapping[str, Any]) -> None:

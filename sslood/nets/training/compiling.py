@@ -1,4 +1,4 @@
-"""torch.compile that gives way: what the compiler cannot do runs as it is written."""
+"""torch.compile with a fallback: what the compiler cannot do runs uncompiled."""
 
 import sys
 from collections.abc import Callable
@@ -11,17 +11,18 @@ _COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
 
 
 class Trained:
-    """Which parameters of `modules` are trained, watched so that what was compiled for others is forgotten.
+    """Drops compiled graphs when other parameters of `modules` are trained than before.
 
-    Up to torch 2.11 a graph that was traced while a parameter was frozen serves on when it no longer is,
+    Up to torch 2.11 a graph that was traced while a parameter was frozen stays in use when it no longer is,
     and gives it no gradient.
     """
 
     def __init__(self, modules: torch.nn.Module):
-        self.modules, self._flags = modules, None
+        self.modules = modules
+        self._flags: list[bool] | None = None
 
     def watch(self) -> None:
-        """Forget all compiled graphs if other parameters require a gradient than at the last call."""
+        """Drop all compiled graphs if other parameters require a gradient than at the last call."""
         flags = [parameter.requires_grad for parameter in self.modules.parameters()]
         if self._flags not in (None, flags):
             torch.compiler.reset()
@@ -29,7 +30,7 @@ class Trained:
 
 
 class Compiled:
-    """A compiled function; a failure of the compiler is said once on stderr, and the function itself runs.
+    """A compiled function; if the compiler fails, stderr says so once and the function itself runs.
 
     Errors of the function pass through: only those raised by the compiler count as its failure.
     """

@@ -1,4 +1,4 @@
-"""Curves of a run as CSV, one row an epoch, for `dvc plots`."""
+"""Curves of a run as CSV, one row per epoch, for `dvc plots`."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from sslood.core.files import save_text
 def save_curves(path: str | Path, curves: Sequence[Mapping[str, float]]) -> None:
     """Write the rows of `run_epochs`, epochs counted from 1, values to 6 digits, no timings.
 
-    What an epoch did not measure stays empty.
+    Values that an epoch did not measure stay empty.
     """
     names = list(dict.fromkeys(name for row in curves for name in row))
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The loop over epochs that every training stage runs: resume, progress, curves, and a clear stop."""
+"""The loop over the epochs of a run: resume, progress, curves, and a clear message when it has to stop."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ from sslood.nets.training.checkpoint import Checkpoint
 from sslood.nets.training.ranks import rank
 
 SAVE_SECONDS = 60.0  # a crash loses at most about this much, whatever `save_every` says
-FIRST, TIMED = 5, 20  # batches that warm up, and those from which the time left is told
+FIRST, TIMED = 5, 20  # batches that warm up, and batches from which the time left is estimated
 WORTH = 60.0  # seconds left that are worth a line
 
 
@@ -28,7 +28,7 @@ class Stateful(Protocol):
 
 
 def _copied(value: Any) -> Any:
-    """Return nested dicts, lists and tensors as a copy that later steps leave alone."""
+    """Return a deep copy of nested dicts, lists and tensors."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
@@ -44,7 +44,7 @@ def _snapshot(state: Mapping[str, Stateful], curves: list[dict[str, float]]) -> 
 
 
 def _resume(state: Mapping[str, Stateful], checkpoint: Checkpoint | None) -> list[dict[str, float]]:
-    """Load what the checkpoint holds into `state`; return the curves so far."""
+    """Load the checkpoint into `state`; return the curves so far."""
     saved = checkpoint.load() if checkpoint else None
     if saved is None:
         return []
@@ -64,9 +64,9 @@ def check_finite(label: str, epoch: int, row: Mapping[str, float]) -> None:
 
 
 def seed_layers(seed: int, epoch: int, device: torch.device) -> None:
-    """Give layers that draw (dropout) a stream of the epoch, so that a resumed run draws the same.
+    """Give layers that draw (dropout) a stream per epoch, so that a resumed run draws the same numbers.
 
-    They read torch's default generators, which nothing else in a run does. Each rank has a stream of its own.
+    They use torch's default generators, which nothing else in a run does. Each rank has its own stream.
     """
     value = stream_seed(seed, "layers", epoch, *([rank()] if rank() else []))
     torch.default_generator.manual_seed(value)
@@ -75,24 +75,25 @@ def seed_layers(seed: int, epoch: int, device: torch.device) -> None:
 
 
 class _Bar(tqdm):
-    """A progress bar which, where it has no terminal to be drawn on, says once how long the run will take.
+    """A progress bar that, without a terminal to draw on, prints once how long the run will take.
 
     The first batches, which compile and warm up, do not count.
     """
 
-    def __init__(self, label: str, silent: bool, **options):
+    def __init__(self, label: str, silent: bool, **options: Any):
         super().__init__(desc=label, unit="img", disable=silent or None, **options)
-        self.label, self.tells = label, self.disable and not silent
-        self.at = self.before = self.n  # which stands still while the bar is off
+        self.label, self.estimates = label, self.disable and not silent
+        self.at = self.before = self.n  # tqdm does not count while it is disabled
         self.batches, self.started = 0, 0.0
 
-    def update(self, n: float = 1):
+    def update(self, n: float | None = 1) -> bool | None:
+        n = n or 0
         self.batches, self.at = self.batches + (n > 0), self.at + n
         if n and self.batches == FIRST:
             self.before, self.started = self.at, time.monotonic()
-        elif n and self.tells and self.batches == FIRST + TIMED:
+        elif n and self.estimates and self.batches == FIRST + TIMED:
             rate = (self.at - self.before) / max(time.monotonic() - self.started, 1e-9)
-            seconds = (self.total - self.at) / rate
+            seconds = ((self.total or 0) - self.at) / rate
             if seconds >= WORTH:
                 left = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
                 print(f"{self.label}: {rate:,.0f} img/s, about {left} to go", file=sys.stderr)
@@ -111,20 +112,21 @@ def run_epochs(
     memory: str = "use a smaller batch_size",
     silent: bool = False,
 ) -> list[dict[str, float]]:
-    """Run `epoch_step(epoch, bar)` for the epochs that are left; return one row of curves per epoch.
+    """Run `epoch_step(epoch, bar)` for the remaining epochs; return one row of curves per epoch.
 
     `state` is what a resumed run restores. All randomness of an epoch must follow from its number
     (`stream_seed(seed, name, epoch)`): then a resumed run equals an uninterrupted one, byte for byte
     on a CPU. The state of the last finished epoch is saved every `save_every` epochs, when a minute
     has passed since the last time, after the last epoch, and on Ctrl-C or SIGTERM.
     `items` is the number of samples in an epoch: `epoch_step` may call `bar.update(n)` after a batch.
-    `memory` is the advice where the memory is used up; `silent` turns the progress off.
-    Raises InputError when a value of a row is NaN or infinite, or the memory is used up.
+    `memory` is the advice given when memory runs out; `silent` turns the progress off.
+    Raises InputError when a value of a row is NaN or infinite, or memory runs out.
     """
     curves = _resume(state, checkpoint)
-    if curves and not silent:
+    if curves and checkpoint and not silent:
         print(f"{label}: going on after epoch {len(curves)} of {epochs}, {checkpoint.path}", file=sys.stderr)
-    latest, saved_at, unsaved = None, time.monotonic(), False
+    latest: dict[str, Any] = {}
+    saved_at, unsaved = time.monotonic(), False
     total = epochs * items
     try:
         with _Bar(label, silent, total=total, initial=len(curves) * items) as bar:
@@ -143,7 +145,7 @@ def run_epochs(
                     checkpoint.save(latest)
                     saved_at, unsaved = time.monotonic(), False
     except KeyboardInterrupt:
-        if unsaved:
+        if checkpoint and unsaved:
             checkpoint.save(latest)
         raise
     except RuntimeError as error:

@@ -1,14 +1,14 @@
-"""What a training run is watched by: spread and rank of embeddings, kNN and linear accuracy on the side."""
+"""How a training run is monitored: spread and rank of embeddings, kNN and linear accuracy on the side."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from sslood.core.errors import InputError
-from sslood.nets.training.ranks import gathered
+from sslood.core.precision import at_least_float32
+from sslood.nets.training.ranks import gather
 
 KNN_K, KNN_TEMPERATURE = 20, 0.1  # of the accuracy in the curves; the stage `probe` has its own
 CHUNK = 1 << 16  # images whose features are widened to float64 at a time
@@ -21,22 +21,24 @@ COLLAPSES = {
 
 
 def spread(z: Tensor) -> Tensor:
-    """Return how far embeddings [N, D] differ, as a scalar: 0 collapsed to a point, 1 spread all around.
+    """Return how far embeddings [N, D] differ, a scalar: 0 for a single point, 1 for an isotropic Gaussian.
 
-    The standard deviation per dimension of the vectors scaled to length 1, averaged, times sqrt(D)
-    (Chen & He 2021, section 4.1, where it is 1 / sqrt(D) for an isotropic Gaussian). Of all ranks' rows.
+    The standard deviation per dimension of the vectors scaled to length 1, averaged, times sqrt(D), over the
+    rows of all ranks (Chen & He 2021, "Exploring simple Siamese representation learning", arXiv:2011.10566,
+    section 4.1).
     """
-    unit = normalize(gathered(z.detach().float()), dim=1)
+    unit = normalize(gather(at_least_float32(z.detach())), dim=1)
     return unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
 
 
 def effective_rank(features: Tensor) -> float:
     """Return exp of the entropy of the normalised singular values of features [N, D], in [1, D].
 
-    Roy & Vetterli (2007); of the uncentred features, as RankMe (Garrido et al. 2023) uses it. The
-    singular values come from the D x D Gram matrix in float64, so N may be large.
+    Roy & Vetterli 2007, "The effective rank"; of the uncentred features, as RankMe has it (Garrido et al.
+    2023, arXiv:2210.02885). The singular values come from the D x D Gram matrix in float64, so N may be
+    large.
     """
-    gram = sum(part.T @ part for part in map(_exact, features.split(CHUNK)))
+    gram = torch.stack([part.T @ part for part in map(_exact, features.split(CHUNK))]).sum(0)
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     shares = singular / singular.sum()
     return float(torch.exp(torch.special.entr(shares).sum()))
@@ -51,26 +53,26 @@ def knn_accuracy(
     k: int = KNN_K,
     temperature: float = KNN_TEMPERATURE,
 ) -> float:
-    """Return the share of queries [M, D] that `knn_labels` names as `labels` [M]."""
-    found = knn_labels(bank, bank_labels, queries, k=k, temperature=temperature)
-    return int((found == labels).sum()) / len(labels)
+    """Return the share of queries [M, D] for which `knn_labels` gives their `labels` [M]."""
+    guesses = knn_labels(bank, bank_labels, queries, k=k, temperature=temperature)
+    return int((guesses == labels).sum()) / len(labels)
 
 
 def knn_labels(bank: Tensor, bank_labels: Tensor, queries: Tensor, *, k: int, temperature: float) -> Tensor:
     """Return the label [M] that wins the vote of each query's [M, D] k nearest in the bank [N, D].
 
-    Cosine similarity s, votes weighted by exp(s / temperature) (Wu et al. 2018). Labels are int64,
-    0 to K - 1, on the features' device. A bank smaller than k votes as a whole.
+    Cosine similarity s, votes weighted by exp(s / temperature) (Wu et al. 2018, arXiv:1805.01978).
+    Labels are int64, 0 to K - 1, on the features' device. A bank smaller than k votes as a whole.
     """
-    bank, queries = normalize(bank.float(), dim=1), normalize(queries.float(), dim=1)
+    bank, queries = (normalize(at_least_float32(x), dim=1) for x in (bank, queries))
     classes = int(bank_labels.max()) + 1
-    found = []
+    winners = []
     for chunk in queries.split(1024):
         similarity, nearest = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)
-        votes = torch.zeros(len(chunk), classes, device=chunk.device)
+        votes = torch.zeros(len(chunk), classes, dtype=chunk.dtype, device=chunk.device)
         votes.scatter_add_(1, bank_labels[nearest], torch.exp(similarity / temperature))
-        found.append(votes.argmax(1))
-    return torch.cat(found)
+        winners.append(votes.argmax(1))
+    return torch.cat(winners)
 
 
 def linear_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor) -> float:
@@ -83,10 +85,11 @@ def linear_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: 
     mean, std = bank.mean(0), bank.std(0, correction=0)
     std = torch.where(std > 1e-8, std, torch.ones_like(std))  # a feature without spread is shifted only
     bank_labels = bank_labels.cpu()
-    gram, sums = 0.0, torch.zeros(int(bank_labels.max()) + 1, bank.shape[1], dtype=torch.float64)
+    gram = torch.zeros(bank.shape[1], bank.shape[1], dtype=torch.float64)
+    sums = torch.zeros(int(bank_labels.max()) + 1, bank.shape[1], dtype=torch.float64)
     for part, truth in zip(bank.split(CHUNK), bank_labels.split(CHUNK), strict=True):
         x = _exact((part - mean) / std)
-        gram = gram + x.T @ x
+        gram += x.T @ x
         sums.index_add_(0, truth, x)
     centre = bank_labels.bincount().double() / len(bank)
     cross = sums.T - torch.outer(sums.sum(0), centre)  # of features and centred one-hot labels
@@ -105,11 +108,11 @@ def _exact(features: Tensor) -> Tensor:
 
 
 def check_steps(label: str, epoch: int, names: Sequence[str], values: Tensor, first: int) -> None:
-    """Raise InputError that names the step and the term if an epoch's steps lost their numbers or collapsed.
+    """Raise InputError that names step and term if a value of an epoch is not finite or shows a collapse.
 
-    `values` [steps, terms] are the terms `names` of each step, "spread" among them; `first` is the number of
-    the epoch's first step from the start of the run. Of several terms that are no numbers at once, one that
-    the loss is made of is named. Collapsed is an epoch whose mean of a term in COLLAPSES is below its level.
+    `values` [steps, terms] are the terms `names` of each step; `first` is the number of the epoch's first
+    step from the start of the run. If several terms of a step are not finite, one that the loss consists
+    of is named. An epoch is a collapse if the mean of a term in COLLAPSES is below its level.
     """
     broken = ~values.isfinite()
     if broken.any():
@@ -128,22 +131,3 @@ def check_steps(label: str, epoch: int, names: Sequence[str], values: Tensor, fi
             f"{label}: collapse, {what} fell to {course[step]:.2g} at step {first + step + 1}, in epoch "
             f"{epoch + 1}; lower the learning rate, or use a larger batch or stronger augmentation"
         )
-
-
-class Best:
-    """The networks of the epoch with the highest accuracy so far; part of a run's state, so it resumes."""
-
-    def __init__(self):
-        self.epoch, self.accuracy, self.weights = 0, -1.0, {}
-
-    def offer(self, epoch: int, accuracy: float, networks: nn.Module) -> None:
-        """Keep a copy of the networks after `epoch` epochs if they are better than all before."""
-        if accuracy > self.accuracy:
-            copies = {key: value.detach().clone() for key, value in networks.state_dict().items()}
-            self.epoch, self.accuracy, self.weights = epoch, accuracy, copies
-
-    def state_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)

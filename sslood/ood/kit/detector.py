@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.core.settings import autos
 from sslood.ood.kit.outputs import Outputs
 
 
@@ -46,7 +47,11 @@ class Detector(ABC):
         return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
-        """Learn from ID outputs; InputError if they lack a part or the head's weights, or are too few."""
+        """Learn from ID outputs; InputError if they lack a part or the head's weights, or are too few.
+
+        Raises InputError too if a setting is still "auto": `sslood.ood.kit.search` chooses it.
+        """
+        check_chosen(type(self).__name__, self.settings)
         source = validation if self.on_validation else train
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
@@ -107,6 +112,14 @@ def fraction(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 < value < 1:
             raise InputError(f"{owner}.{name} must lie between 0 and 1, found {value}")
+
+
+def check_chosen(owner: str, settings: Any) -> None:
+    """Raise InputError if a setting is still "auto"."""
+    if names := autos(settings):
+        raise InputError(
+            f"{owner}: the setting {names[0]} is auto; give a value, or choose one (sslood.ood.kit.search)"
+        )
 
 
 def known_labels(source: Outputs) -> np.ndarray:

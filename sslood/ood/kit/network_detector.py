@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.data.images.batches import batches, normalised
 from sslood.ood.kit.detector import NoSettings
 
 BATCH = 256  # images at a time
@@ -27,7 +28,7 @@ class Network:
     gradients: x -> logits [N, K], differentiable in x.
     maps: x, read -> (read(map) of every layer's map [N, channels, h, w], logits [N, K]).
     rotations: x -> logits [N, 4] of the quarter turns by which x seems turned.
-    mean and std: of each channel, in units of [0, 1]. Layers must not mix the images of a batch.
+    mean and std: of each channel, in units of [0, 1]. dtype: of x. Layers must not mix the images of a batch.
     """
 
     mean: Sequence[float]
@@ -36,16 +37,16 @@ class Network:
     maps: Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[list[Tensor], Tensor]] | None = None
     rotations: Callable[[Tensor], Tensor] | None = None
     device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     def batches(self, images: np.ndarray, progress: Progress = lambda count: None) -> Iterator[Tensor]:
         """Yield uint8 images [N, C, H, W] normalised, on the device, BATCH at a time.
 
         `progress` is called with the size of each batch that was worked on.
         """
-        mean, std = (torch.tensor(v, device=self.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
-            yield (batch.to(self.device).float() / 255 - mean) / std
+        stream = batches(images, BATCH)
+        for batch in normalised(stream, self.mean, self.std, device=self.device, dtype=self.dtype):
+            yield batch
             progress(len(batch))
 
 
@@ -54,14 +55,14 @@ class NetworkDetector(ABC):
 
     A subclass states what it `reads` of a `Network`, the splits it is `fitted_on` ("train", "validation"
     of the ID set; "tuning": outliers that share no image with a test set), its `Settings`, `_fit` and
-    `_score`. What was learned is in `state`, what was chosen and from what in `chosen`. `candidates` names
-    the settings that list candidates, each with the key in `chosen` of the one that was taken.
+    `_score`. `fit` replaces settings that are "auto" by values of `space`; what was chosen and from what is
+    then in `chosen`. What was learned is in `state`.
     """
 
     reads: ClassVar[tuple[Reads, ...]]
     fitted_on: tuple[str, ...] = ()
     Settings: ClassVar[type] = NoSettings
-    candidates: ClassVar[Mapping[str, str]] = {}
+    space: ClassVar[Mapping[str, tuple]] = {}
 
     def __init__(self, settings: Any = None):
         self.settings = self.Settings() if settings is None else settings

@@ -1,7 +1,7 @@
-"""The settings of a detector from its declared space, chosen without a look at any test image.
+"""The settings of a detector that are "auto", chosen from its declared space without any test image.
 
 Every combination is fitted on ID train and compared on ID validation against the validation split of the
-tuning sets, which `embed` refuses if they share an image with a test set.
+tuning sets, which share no image with a test set.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.core.settings import autos
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.measures.metrics import ood_metrics
@@ -30,17 +31,17 @@ class Tuning:
 
     @property
     def source(self) -> str:
-        """What a choice rests on, in words."""
+        """The criterion of a choice, in words."""
         against = ", ".join(f"{name}.validation" for name in self.sets)
         return f"highest mean AUROC of {self.id}.validation against {against}"
 
 
 def tuning_of(file: Embeddings) -> Tuning:
-    """Return what settings are chosen on; InputError if the file holds no set with role tuning."""
+    """Return the outputs that settings are chosen on; InputError if the file holds no tuning set."""
     if not file.tuning_sets:
         raise InputError(
-            f"{file.path}: holds no set with role tuning to choose on; list one under `sets`, or turn "
-            "posthoc.search off"
+            f"{file.path}: holds no set with role tuning to choose settings on; list one under `sets`, or "
+            "write numbers in place of auto"
         )
     sets = {name: file.outputs(name, "validation") for name in file.tuning_sets}
     train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
@@ -50,28 +51,35 @@ def tuning_of(file: Embeddings) -> Tuning:
 def best_settings(
     kind: type[Detector], settings: Any, tuning: Tuning, *, seed: int, device: str
 ) -> tuple[Any, Candidates]:
-    """Return (settings with the best values of `kind.space`, every candidate with its AUROC).
+    """Return (settings with the best value of each that is "auto", every candidate with its AUROC).
 
-    What the space does not name stays as in `settings`. A candidate that these data do not allow (k above
-    the number of images) has AUROC None. Ties go to the candidate nearest the front of the space. Raises
-    InputError if none is possible.
+    A candidate that these data do not allow (k above the number of images) has AUROC None. Ties go to the
+    candidate nearest the front of the space. Raises InputError if none is possible, or `kind.space` lacks a
+    setting that is "auto".
     """
-    candidates, best, last = [], None, None
-    for values in product(*kind.space.values()):
-        chosen = dict(zip(kind.space, values, strict=True))
+    names = autos(settings)
+    for name in names:
+        if name not in kind.space:
+            raise InputError(f"{kind.__name__}: {name} cannot be auto; give a value")
+    candidates: Candidates = []
+    best: dict[str, Any] | None = None
+    failure = InputError(f"{kind.__name__}: no candidate for {', '.join(names)}")
+    for values in product(*(kind.space[name] for name in names)):
+        chosen = dict(zip(names, values, strict=True))
         try:
             auroc = _auroc(kind(replace(settings, **chosen), seed=seed, device=device), tuning)
         except InputError as error:
-            auroc, last = None, error
+            auroc, failure = None, error
         candidates.append({**chosen, "auroc": auroc})
         if auroc is not None and (best is None or auroc > best["auroc"]):
             best = candidates[-1]
     if best is None:
-        raise last
-    return replace(settings, **{name: best[name] for name in kind.space}), candidates
+        raise failure
+    return replace(settings, **{name: best[name] for name in names}), candidates
 
 
 def _auroc(detector: Detector, tuning: Tuning) -> float:
+    """Return the mean AUROC of ID validation against each tuning set, after fitting the detector."""
     inside = detector.fit(tuning.train, tuning.validation).score(tuning.validation)
-    found = [ood_metrics(inside, detector.score(outputs))["auroc"] for outputs in tuning.sets.values()]
-    return float(np.mean(found))
+    aurocs = [ood_metrics(inside, detector.score(outputs))["auroc"] for outputs in tuning.sets.values()]
+    return float(np.mean(aurocs))

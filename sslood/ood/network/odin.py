@@ -1,56 +1,48 @@
 """ODIN (Liang, Li and Srikant 2018): temperature, and a step towards the predicted class."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.core.errors import InputError
-from sslood.ood.kit.detector import positive
+from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
-from sslood.ood.measures.metrics import ood_metrics
-from sslood.views.ensemble import gradient_sign, perturb
+from sslood.ood.kit.perturbation import choose_epsilon, gradient_sign, perturb
 
 
 @dataclass(frozen=True)
-class OdinSettings:
-    """temperature T; epsilons: candidates for the step, in pixels of [0, 1]."""
-
-    temperature: float = 1000.0
-    epsilons: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.0014, 0.002, 0.0028, 0.004)
-
-    def __post_init__(self):
-        positive("odin", temperature=self.temperature)
-        if not self.epsilons or min(self.epsilons) < 0:
-            raise InputError(f"odin.epsilons must be a list of steps of at least 0, found {self.epsilons}")
+class OdinSettings(Settings):
+    temperature: Annotated[float, above(0), "temperature T of the logits"] = 1000.0
+    epsilon: Annotated[float | Auto, at_least(0), "step towards the predicted class, in pixels of [0, 1]"] = (
+        "auto"
+    )
 
 
 class Odin(NetworkDetector):
     """-max_c softmax(f(x') / T) for x' = x - epsilon sign(gradient at x of CE(f(x) / T, argmax f(x))).
 
-    epsilon is the candidate with the highest AUROC for ID validation against the tuning images; of a
-    single candidate no image is asked.
+    Fitting replaces an epsilon that is "auto" by the value of `space` with the highest AUROC for ID
+    validation against the tuning images, the smallest of equals.
     """
 
     reads = ("gradients",)
-    fitted_on = ("validation", "tuning")
     Settings = OdinSettings
-    candidates = {"epsilons": "epsilon"}
+    space = {"epsilon": (0.0, 0.001, 0.002, 0.004)}
 
     def __init__(self, settings: OdinSettings | None = None):
         super().__init__(settings)
-        if len(self.settings.epsilons) == 1:
-            self.fitted_on = ()
+        if self.settings.epsilon == "auto":
+            self.fitted_on = ("validation", "tuning")
 
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress
     ) -> dict[str, np.ndarray]:
-        epsilons = self.settings.epsilons
-        if not self.fitted_on:
-            self.chosen = {"epsilon": {"value": epsilons[0], "source": "the only candidate"}}
-            return {"epsilon": np.array(epsilons[0])}
+        if self.settings.epsilon != "auto":
+            return {}
+        epsilons = self.space["epsilon"]
         inside, outside = (
             np.concatenate(
                 [
@@ -60,15 +52,14 @@ class Odin(NetworkDetector):
             )
             for split in self.fitted_on
         )
-        aurocs = [ood_metrics(a, b)["auroc"] for a, b in zip(inside.T, outside.T, strict=True)]
-        best = max(range(len(epsilons)), key=lambda place: (aurocs[place], -epsilons[place]))
-        candidates = {str(epsilon): auroc for epsilon, auroc in zip(epsilons, aurocs, strict=True)}
+        epsilon, candidates = choose_epsilon(epsilons, inside.T, outside.T)
         source = "highest AUROC for ID validation against tuning"
-        self.chosen = {"epsilon": {"value": epsilons[best], "source": source, "candidates": candidates}}
-        return {"epsilon": np.array(epsilons[best])}
+        self.chosen = {"epsilon": {"value": epsilon, "source": source, "candidates": candidates}}
+        self.settings = replace(self.settings, epsilon=epsilon)
+        return {}
 
     def _score(self, network: Network, batch: Tensor) -> Tensor:
-        return self._stepped(network, batch, [float(self.state["epsilon"])])[0]
+        return self._stepped(network, batch, [self.settings.epsilon])[0]
 
     def _stepped(self, network: Network, batch: Tensor, epsilons) -> list[Tensor]:
         """Return the score [N] of each epsilon; the gradient is computed once, and not for 0 alone."""

@@ -1,25 +1,24 @@
 """ASH (Djurisic et al. 2023): energy of the logits from features of which only the largest are kept."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from scipy.special import logsumexp
 
+from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.shaping import largest, scaling
-from sslood.ood.kit.detector import Detector, fraction
+from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.outputs import Head, Outputs
 
 
 @dataclass(frozen=True)
-class AshSettings:
-    """variant: s scales what is kept, b gives all of it one value, p leaves it; pruned: share set to zero."""
-
-    variant: Literal["s", "b", "p"] = "s"
-    pruned: float = 0.65
-
-    def __post_init__(self):
-        fraction("ash", pruned=self.pruned)
+class AshSettings(Settings):
+    variant: Annotated[
+        Literal["s", "b", "p"] | Auto,
+        "s scales the features that are kept, b gives all of them one value, p leaves them",
+    ] = "s"
+    pruned: Annotated[float | Auto, inside(0, 1), "share of an image's features that is set to zero"] = 0.65
 
 
 class Ash(Detector):

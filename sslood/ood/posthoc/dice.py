@@ -1,23 +1,19 @@
 """DICE (Sun and Li 2022): energy of the logits from the weights that contribute most on ID train."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import logsumexp
 
-from sslood.ood.kit.detector import fraction
+from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.kit.fitting import Streaming, Sums
 from sslood.ood.kit.outputs import Head, Outputs
 
 
 @dataclass(frozen=True)
-class DiceSettings:
-    """dropped: share of the classifier's weights set to zero; the paper uses 0.9."""
-
-    dropped: float = 0.9
-
-    def __post_init__(self):
-        fraction("dice", dropped=self.dropped)
+class DiceSettings(Settings):
+    dropped: Annotated[float | Auto, inside(0, 1), "share of the classifier's weights set to zero"] = 0.9
 
 
 class Dice(Streaming):

@@ -1,22 +1,19 @@
 """Free energy (Liu et al. 2020, eq. 4)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import logsumexp
 
-from sslood.ood.kit.detector import Detector, positive
+from sslood.core.settings import Auto, Settings, above
+from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class EnergySettings:
-    """temperature T > 0; the paper uses 1."""
-
-    temperature: float = 1.0
-
-    def __post_init__(self):
-        positive("energy", temperature=self.temperature)
+class EnergySettings(Settings):
+    temperature: Annotated[float | Auto, above(0), "temperature T of the logits"] = 1.0
 
 
 class Energy(Detector):

@@ -1,23 +1,20 @@
 """Generalised entropy (Liu, Lochman and Zach 2023, eq. 4)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from sslood.ood.kit.detector import Detector, positive
+from sslood.core.settings import Auto, Settings, above, at_least
+from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.log_softmax import log_of_rest, log_probabilities
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class GenSettings:
-    """gamma in (0, 1); top: number of largest probabilities summed (all, if there are fewer)."""
-
-    gamma: float = 0.1
-    top: int = 100
-
-    def __post_init__(self):
-        positive("gen", gamma=self.gamma, top=self.top)
+class GenSettings(Settings):
+    gamma: Annotated[float | Auto, above(0), "exponent"] = 0.1
+    top: Annotated[int | Auto, at_least(1), "number of largest probabilities that are summed"] = 100
 
 
 class Gen(Detector):

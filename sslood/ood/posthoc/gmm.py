@@ -1,10 +1,12 @@
 """One Gaussian a class, each with its own covariance: likelihood under their mixture."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import logsumexp
 
+from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import Gaussians, Moments, nearest_squared_distance, ridge_gaussians
 from sslood.ood.kit.detector import check_counts, known_labels
 from sslood.ood.kit.fitting import Streaming, Sums
@@ -12,10 +14,12 @@ from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class GmmSettings:
-    """ridge: share of its mean eigenvalue added to the diagonal of each class's covariance."""
-
-    ridge: float = 1e-3
+class GmmSettings(Settings):
+    ridge: Annotated[
+        float | Auto,
+        at_least(0),
+        "share of its mean eigenvalue added to each covariance's diagonal",
+    ] = 1e-3
 
 
 class Gmm(Streaming):

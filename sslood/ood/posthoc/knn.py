@@ -1,24 +1,20 @@
 """Distance to the k-th nearest ID train image (Sun et al. 2022)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.directions import directions
 from sslood.ood.geometry.neighbours import kth_distance
-from sslood.ood.kit.detector import positive
 from sslood.ood.kit.fitting import Rows, Streaming, Sums
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class KnnSettings:
-    """k: the neighbour whose distance counts, 1 the nearest."""
-
-    k: int = 50
-
-    def __post_init__(self):
-        positive("knn", k=self.k)
+class KnnSettings(Settings):
+    k: Annotated[int | Auto, at_least(1), "rank of the neighbour whose distance is the score"] = 50
 
 
 class Knn(Streaming):

@@ -1,9 +1,11 @@
 """Mahalanobis distance to the nearest class mean with one covariance for all (Lee et al. 2018, eq. 2)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import Gaussians, nearest_squared_distance, ridge_gaussians
 from sslood.ood.kit.detector import check_counts
 from sslood.ood.kit.fitting import Streaming, Sums, class_moments
@@ -11,10 +13,10 @@ from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class MahalanobisSettings:
-    """ridge: share of the mean eigenvalue added to the covariance's diagonal."""
-
-    ridge: float = 1e-6
+class MahalanobisSettings(Settings):
+    ridge: Annotated[
+        float | Auto, at_least(0), "share of its mean eigenvalue added to the diagonal of the covariance"
+    ] = 1e-6
 
 
 class Mahalanobis(Streaming):

@@ -1,11 +1,12 @@
 """NECO (Ammar et al. 2024): share of the features within principal directions, times the largest logit."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
-from sslood.ood.kit.detector import fraction
 from sslood.ood.kit.fitting import Streaming, Sums, all_moments
 from sslood.ood.kit.outputs import Outputs, chunks
 
@@ -13,13 +14,8 @@ CONSTANT = 1e-10  # a spread below this is rounding
 
 
 @dataclass(frozen=True)
-class NecoSettings:
-    """share: of the feature dimensions that count as principal."""
-
-    share: float = 0.2
-
-    def __post_init__(self):
-        fraction("neco", share=self.share)
+class NecoSettings(Settings):
+    share: Annotated[float | Auto, inside(0, 1), "share of the feature dimensions that are principal"] = 0.2
 
 
 class Neco(Streaming):

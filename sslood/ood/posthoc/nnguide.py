@@ -1,25 +1,21 @@
 """NNGuide (Park, Jung and Teoh 2023): energy guided by the nearest ID train images."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import logsumexp
 
+from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.directions import directions
 from sslood.ood.geometry.neighbours import mean_largest_product
-from sslood.ood.kit.detector import positive
 from sslood.ood.kit.fitting import Rows, Streaming, Sums
 from sslood.ood.kit.outputs import Head, Outputs
 
 
 @dataclass(frozen=True)
-class NnguideSettings:
-    """k: neighbours averaged."""
-
-    k: int = 10
-
-    def __post_init__(self):
-        positive("nnguide", k=self.k)
+class NnguideSettings(Settings):
+    k: Annotated[int | Auto, at_least(1), "number of neighbours averaged"] = 10
 
 
 class Nnguide(Streaming):

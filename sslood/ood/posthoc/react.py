@@ -1,23 +1,21 @@
 """ReAct (Sun, Guo and Li 2021): energy of the logits from clipped features."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import logsumexp
 
-from sslood.ood.kit.detector import fraction
+from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.kit.fitting import Sums, TwoPass
 from sslood.ood.kit.outputs import Head, Outputs
 
 
 @dataclass(frozen=True)
-class ReactSettings:
-    """quantile: share of all ID train activations below the clipping value; the paper uses 0.9."""
-
-    quantile: float = 0.9
-
-    def __post_init__(self):
-        fraction("react", quantile=self.quantile)
+class ReactSettings(Settings):
+    quantile: Annotated[
+        float | Auto, inside(0, 1), "share of all ID train activations below the clipping value"
+    ] = 0.9
 
 
 class React(TwoPass):

@@ -1,23 +1,19 @@
 """Residual: length of the features outside the principal directions of ID train (Wang et al. 2022)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
-from sslood.ood.kit.detector import fraction
 from sslood.ood.kit.fitting import Streaming, Sums, all_moments
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class ResidualSettings:
-    """share: of the feature dimensions that count as principal."""
-
-    share: float = 0.5
-
-    def __post_init__(self):
-        fraction("residual", share=self.share)
+class ResidualSettings(Settings):
+    share: Annotated[float | Auto, inside(0, 1), "share of the feature dimensions that are principal"] = 0.5
 
 
 class Residual(Streaming):

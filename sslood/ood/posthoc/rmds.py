@@ -1,9 +1,11 @@
 """Relative Mahalanobis distance (Ren et al. 2021, eq. 2)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import Gaussians, nearest_squared_distance, ridge_gaussians
 from sslood.ood.kit.detector import check_counts
 from sslood.ood.kit.fitting import Streaming, Sums, class_moments
@@ -11,10 +13,10 @@ from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class RmdsSettings:
-    """ridge: share of the mean eigenvalue added to the diagonal of both covariances."""
-
-    ridge: float = 1e-6
+class RmdsSettings(Settings):
+    ridge: Annotated[
+        float | Auto, at_least(0), "share of its mean eigenvalue added to the diagonal of each covariance"
+    ] = 1e-6
 
 
 class Rmds(Streaming):

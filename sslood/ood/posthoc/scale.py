@@ -1,23 +1,20 @@
 """SCALE (Xu et al. 2024): energy of the logits from features scaled as ASH does, but none pruned."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import logsumexp
 
+from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.shaping import largest, scaling
-from sslood.ood.kit.detector import Detector, fraction
+from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.outputs import Head, Outputs
 
 
 @dataclass(frozen=True)
-class ScaleSettings:
-    """pruned: share of the features left out of the denominator; the paper uses 0.85."""
-
-    pruned: float = 0.85
-
-    def __post_init__(self):
-        fraction("scale", pruned=self.pruned)
+class ScaleSettings(Settings):
+    pruned: Annotated[float | Auto, inside(0, 1), "share of the features left out of the denominator"] = 0.85
 
 
 class Scale(Detector):

@@ -1,25 +1,21 @@
 """ViM, virtual-logit matching (Wang et al. 2022): residual of the features against the logits."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import logsumexp
 
 from sslood.core.errors import InputError
+from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
-from sslood.ood.kit.detector import fraction
 from sslood.ood.kit.fitting import Sums, TwoPass
 from sslood.ood.kit.outputs import Head, Outputs
 
 
 @dataclass(frozen=True)
-class VimSettings:
-    """share: of the feature dimensions that count as principal; the paper keeps half of small widths."""
-
-    share: float = 0.5
-
-    def __post_init__(self):
-        fraction("vim", share=self.share)
+class VimSettings(Settings):
+    share: Annotated[float | Auto, inside(0, 1), "share of the feature dimensions that are principal"] = 0.5
 
 
 class Vim(TwoPass):

@@ -1,4 +1,4 @@
-"""Cluster count and shrinkage of SSD by the likelihood of ID validation images: no OOD image is seen."""
+"""Cluster count and shrinkage of SSD by the likelihood of ID validation images, without any OOD image."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,12 +10,12 @@ from scipy.special import logsumexp
 from sslood.core.errors import InputError
 from sslood.ood.geometry.covariance import Gaussians, nearest_squared_distance
 from sslood.ood.geometry.standard import Standard, fit_standard
+from sslood.ood.kit.detector import class_labels
 from sslood.ood.kit.outputs import Outputs
 from sslood.ood.ssd.ssd import SsdSettings, assigned, fit_state
 
 CLUSTERS = (1, 2, 3, 4, 5, 8, 10, 15, 20)
-SHRINKAGES = [{"ridge": ridge} for ridge in (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)]
-SHRINKAGES.append({"covariance": "ledoit_wolf"})
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 SOURCE = "highest mean log-likelihood of ID validation"
 Candidates = list[dict[str, Any]]
 
@@ -45,16 +45,33 @@ def _distances(state, rows, standard):
             yield far, np.full(len(rows), log_det)
 
 
+def _counts(settings: SsdSettings, train: Outputs) -> list[dict[str, Any]]:
+    """Return the candidates for the cluster count; it is that of the classes if these are the clusters."""
+    if settings.clusters != "auto":
+        return [{}]
+    if settings.class_conditional:
+        return [{"clusters": int(class_labels(train).max()) + 1}]
+    return [{"clusters": count} for count in CLUSTERS]
+
+
+def _shrinkages(settings: SsdSettings) -> list[dict[str, Any]]:
+    """Return the candidates for covariance and ridge, of those that are "auto"; Ledoit-Wolf has no ridge."""
+    ridges: list[dict[str, Any]] = [{}] if settings.ridge != "auto" else [{"ridge": one} for one in RIDGES]
+    none: dict[str, Any] = {} if settings.ridge != "auto" else {"ridge": 0.0}
+    if settings.covariance == "auto":
+        ridges = [{"covariance": "ridge", **one} for one in ridges]
+        return [*ridges, {"covariance": "ledoit_wolf", **none}]
+    return [none] if settings.covariance == "ledoit_wolf" else ridges
+
+
 def select_settings(
     settings: SsdSettings, train: Outputs, validation: Outputs, seed: int
 ) -> tuple[SsdSettings, Candidates]:
-    """Return (settings with the best cluster count and shrinkage, every candidate with its log-likelihood).
+    """Return (settings with the best value of each that is "auto", every candidate with its log-likelihood).
 
-    With class_conditional the count stays; with ledoit_wolf the shrinkage does, with ridge it is a ridge or
-    ledoit_wolf. A count that ID train does not allow is left out. Raises InputError if none is possible.
+    A cluster count that ID train does not allow is left out. Raises InputError if none is possible.
     """
-    counts = [{}] if settings.class_conditional else [{"clusters": count} for count in CLUSTERS]
-    shrinkages = [{}] if settings.covariance == "ledoit_wolf" else SHRINKAGES
+    counts, shrinkages = _counts(settings, train), _shrinkages(settings)
     rows, seen = getattr(validation, settings.layer), getattr(train, settings.layer)
     standard, candidates, last = fit_standard(seen), [], None
     for count in counts:

@@ -1,11 +1,12 @@
 """SSD (Sehwag, Chiang and Mittal 2021): Mahalanobis distance to clusters of self-supervised features."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.clusters import cluster
 from sslood.ood.geometry.covariance import (
     Covariance,
@@ -23,17 +24,17 @@ from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class SsdSettings:
-    """clusters: of k-means, 1 as in the paper's main results; tied: one covariance for all clusters
-    instead of one each; class_conditional: labels instead of k-means; layer: what is read;
-    covariance and ridge: see `fit_gaussians`."""
-
-    clusters: int = 1
-    tied: bool = False
-    class_conditional: bool = False
-    layer: Literal["features", "projections"] = "features"
-    covariance: Covariance = "ridge"
-    ridge: float = 1e-6
+class SsdSettings(Settings):
+    clusters: Annotated[
+        int | Auto, at_least(1), "number of k-means clusters, 1 as in the paper's main results"
+    ] = 1
+    tied: Annotated[bool, "one covariance for all clusters instead of one for each"] = False
+    class_conditional: Annotated[bool, "the classes instead of k-means clusters"] = False
+    layer: Annotated[Literal["features", "projections"], "output of the model that is read"] = "features"
+    covariance: Annotated[Covariance | Auto, "how a covariance is regularised"] = "ridge"
+    ridge: Annotated[
+        float | Auto, at_least(0), "share of the mean eigenvalue added to the diagonal, for covariance ridge"
+    ] = 1e-6
 
 
 class Ssd(Streaming):

@@ -1,28 +1,23 @@
 """SSD_k (Sehwag, Chiang and Mittal 2021): SSD less the distance to a few known OOD images."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.core.settings import Settings, at_least
 from sslood.ood.geometry.clusters import cluster
 from sslood.ood.geometry.covariance import Gaussians, fit_gaussians, nearest_squared_distance
 from sslood.ood.geometry.standard import Standard, fit_standard
-from sslood.ood.kit.detector import positive
 
 
 @dataclass(frozen=True)
-class SsdkSettings:
-    """k: known OOD images, of each class (per_class) or in all; clusters: ID clusters, 1
-    as in the paper; repeats: evaluations, each with other images picked."""
-
-    k: int = 5
-    per_class: bool = True
-    clusters: int = 1
-    repeats: int = 5
-
-    def __post_init__(self):
-        positive("ssdk", k=self.k, clusters=self.clusters, repeats=self.repeats)
+class SsdkSettings(Settings):
+    k: Annotated[int, at_least(1), "number of known OOD images"] = 5
+    per_class: Annotated[bool, "k images of each class of the OOD set instead of k in all"] = True
+    clusters: Annotated[int, at_least(1), "number of ID clusters, 1 as in the paper"] = 1
+    repeats: Annotated[int, at_least(1), "evaluations, each with other known images"] = 5
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_every_layout_is_tested_and_names_its_source():
         ({"model": {}}, {"state": "state_dict"}, "'state_dict' is not in the file, which holds model"),
         ({"state_dict": 3}, {"state": "state_dict"}, "holds int at state 'state_dict'"),
         ({"a.x": torch.zeros(1), "x": torch.zeros(1)}, {"strip": ("a.",)}, "'a.x' and 'x' both become 'x'"),
-        ({"epoch": 3}, {}, "'epoch' holds int, no tensor"),
+        ({"epoch": 3}, {}, "'epoch' is of type int, not a tensor"),
         ({"x": torch.zeros(1)}, {"rename": ("x y",)}, "rename rule 'x y'"),
         ({"x": torch.zeros(1)}, {"rename": ("( -> y",)}, "rename rule"),
     ],

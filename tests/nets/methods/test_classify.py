@@ -12,26 +12,16 @@ from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.core.seeding import numpy_stream
 from sslood.core.splits import stratified_choice
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods.classify import labelled
+from sslood.nets.methods.classify import ClassifySettings, labelled
 from sslood.nets.networks.files import load_model
 from stages.train import main
 from tests.kit.small import call, options, write_encoder, write_params, write_sets
+from tests.kit.training import SHARED
 
 SECTION = {
-    "labels": 100,
-    "epochs": 4,
-    "batch_size": 50,
-    "optimiser": "sgd",
-    "lr": 0.1,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup_epochs": 1,
-    "label_smoothing": 0.0,
-    "freeze": "none",
-    "save_every": 1,
-}
+    **SHARED, "labels": 100, "epochs": 4, "batch_size": 50, "lr": 0.1, "nesterov": True, "weight_decay": 5e-4,
+    "schedule": "cosine", "warmup_epochs": 1, "label_smoothing": 0.0, "freeze": "none",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -53,14 +43,15 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_classifier_learns_digits_and_its_file_says_how(run, capsys):
-    assert call(main, **{**run, "epochs": 8}) == 0
+    assert call(main, **{**run, "epochs": 12}) == 0
     assert "ID validation accuracy 0.9" in capsys.readouterr().out
-    model, metadata = load_model(run["out"])
+    model, card = load_model(run["out"])
+    metadata = card.metadata()
     assert metadata["name"] == "classifier_scratch" and metadata["objective"] == "classifier"
     assert metadata["head_classes"] == list(range(8)) and metadata["mean"] == [0.3]
     assert metadata["settings"]["init"] == "scratch" and metadata["settings"]["recipe"]["pad"] == 1
     rows = run["out_curves"].read_text().splitlines()
-    assert rows[0] == "epoch,loss,train_accuracy,lr,validation_accuracy" and len(rows) == 9
+    assert rows[0] == "epoch,lr,loss,train_accuracy,validation_accuracy" and len(rows) == 13
     assert float(rows[-1].split(",")[-1]) > 0.9
     assert not list((run["out"].parent / "scratch").glob("*"))  # a finished run leaves no checkpoint
 
@@ -78,17 +69,16 @@ def test_a_frozen_backbone_comes_out_as_it_went_in(run):
     assert all((after[name] == before[name]).all() for name in before)
 
 
-def test_a_large_network_trains_in_bf16_where_the_cpu_has_units_for_it(run, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    short = {**run, "epochs": 1}
-    assert call(main, **short) == 0
-    small = run["out"].read_bytes()
-    monkeypatch.setattr("sslood.core.machine.LARGE", 1000)
-    assert call(main, **short) == 0
-    large = run["out"].read_bytes()
-    monkeypatch.setenv("SSLOOD_PRECISION", "bf16")
-    assert call(main, **short) == 0
-    assert small != large == run["out"].read_bytes()
+def test_the_precision_shapes_the_result_and_is_recorded(run):
+    written = {}
+    for precision in ("float64", "float32", "bf16"):
+        assert call(main, **{**run, "epochs": 1, "precision": precision}) == 0
+        tensors, metadata = load_tensors(run["out"])
+        assert metadata["settings"]["precision"] == precision
+        assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32", "int64"}
+        written[precision] = tensors["head.weight"]
+    assert np.abs(written["float64"] - written["float32"]).max() < 1e-3
+    assert 1e-4 < np.abs(written["float64"] - written["bf16"]).max() < 0.2
 
 
 def test_killed_and_run_again_gives_the_same_bytes(run, tmp_path):
@@ -109,17 +99,22 @@ def test_killed_and_run_again_gives_the_same_bytes(run, tmp_path):
     assert (run["out"].read_bytes(), run["out_curves"].read_bytes()) == whole
 
 
+def percent(labels):
+    return ClassifySettings(**{**SECTION, "labels": labels})
+
+
 def test_few_labels_are_the_same_images_for_every_start_and_balanced(run):
     tensors, _ = load_tensors(run["id_set"])
     data = ResidentSet(tensors["train.images"], tensors["train.labels"], "cpu")
-    few = labelled(data, 10, seed=0)
+    few, _ = labelled(data, percent(10), seed=0)
     assert len(few) == 60
     counts, all_counts = (np.bincount(labels) for labels in (few.labels, data.labels))
     assert np.abs(counts - 0.1 * all_counts).max() < 1
     rows = stratified_choice(tensors["train.labels"], 60, numpy_stream(0, "labels", "0.1", 0))
     assert (few.images.numpy() == tensors["train.images"][rows]).all()  # the probe's first draw
-    assert not torch.equal(few.images, labelled(data, 10, seed=1).images)
-    assert labelled(data, 100, seed=0) is data
+    assert not torch.equal(few.images, labelled(data, percent(10), seed=1)[0].images)
+    assert labelled(data, percent(100), seed=0)[0] is data
+    assert labelled(data, percent(2), seed=0)[1].batch_size == 12
 
 
 def test_a_classifier_of_few_labels_never_reads_the_others(run):
@@ -143,15 +138,16 @@ def test_a_classifier_of_few_labels_never_reads_the_others(run):
     ("change", "message"),
     [
         ({"batch_size": 601}, "batch_size is 601, but the set has 600 images"),
-        ({"optimiser": "adma"}, "unknown optimiser 'adma'; known: adamw, lars, sgd"),
-        ({"schedule": "cosin"}, "must be one of constant, cosine"),
-        ({"freeze": "all"}, "must be one of none, backbone"),
-        ({"warmup_epochs": 5}, "warm-up"),
+        ({"warmup_epochs": 5}, "warmup_epochs is 5, but the run has 4 epochs; lower it"),
         ({"recipe": "params.yaml:nothing"}, "params.yaml"),
-        ({"epochs": 0}, "epochs"),
-        ({"label_smoothing": 2.0}, "label_smoothing"),
-        ({"labels": 0}, "labels is 0; use a percentage above 0, at most 100"),
+        ({"epochs": 0}, "train.epochs must be at least 1, found 0"),
+        ({"label_smoothing": 2.0}, "train.label_smoothing must be at least 0 and below 1, found 2.0"),
+        ({"labels": 0}, "train.labels must be above 0 and at most 100, found 0"),
         ({"labels": 0.5}, "0.5 % of 600 training images, which leaves 5 of 8 classes without one; use at"),
+        (
+            {"lr": 1e20},
+            "train classifier_scratch-0: loss became nan at step 2, in epoch 1; lower the",
+        ),
     ],
 )
 def test_wrong_options_end_with_one_sentence(run, change, message, capsys):
@@ -159,6 +155,25 @@ def test_wrong_options_end_with_one_sentence(run, change, message, capsys):
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not run["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimiser": "adma"}, "'adma' is not one of 'sgd', 'adamw', 'lars'"),
+        ({"schedule": "cosin"}, "'cosin' is not one of 'constant', 'cosine', 'steps'"),
+        ({"freeze": "all"}, "'all' is not one of 'none', 'backbone'"),
+        ({"precision": "bf32"}, "'bf32' is not one of 'float64', 'float32', 'bf16'"),
+    ],
+)
+def test_a_word_that_is_no_choice_lists_the_choices(run, change, message, capsys):
+    assert call(main, **{**run, **change}) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_two_batches_of_25_accumulated_train_as_well_as_one_of_50(run):
+    assert call(main, **{**run, "batch_size": 25, "accumulate": 2}) == 0
+    assert float(run["out_curves"].read_text().splitlines()[-1].split(",")[-1]) > 0.8
 
 
 def test_a_missing_option_names_itself(run, capsys):

@@ -13,39 +13,15 @@ from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from stages.energy import main
 from stages.train import main as train
-from tests.kit.small import call, model_metadata, write_encoder, write_params, write_sets
+from tests.kit.small import call, model_card, write_encoder, write_params, write_sets
+from tests.kit.training import SHARED
+from tests.nets.methods.test_classify import SECTION as CLASSIFIER
 
 SECTION = {
-    "epochs": 3,
-    "batch_size": 50,
-    "auxiliary_batch_size": 100,
-    "lr": 0.01,
-    "final_lr": 1e-6,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 5e-4,
-    "weight": 0.1,
-    "margins": "auto",
-    "m_in": -23.0,
-    "m_out": -5.0,
-    "save_every": 1,
-}
-
-CLASSIFIER = {
-    "labels": 100,
-    "epochs": 6,
-    "batch_size": 50,
-    "optimiser": "sgd",
-    "lr": 0.1,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup_epochs": 1,
-    "label_smoothing": 0.0,
-    "freeze": "none",
-    "save_every": 1,
-}
+    **SHARED, "epochs": 3, "batch_size": 50, "auxiliary_batch_size": 100, "lr": 0.01, "final_lr": 1e-6,
+    "schedule": "cosine", "nesterov": True, "weight_decay": 5e-4, "weight": 0.1, "margins": "auto",
+    "m_in": -23.0, "m_out": -5.0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -70,7 +46,7 @@ def run(tmp_path, monkeypatch):
 def write_classifier(path):
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
-    save_model(path, modules, model_metadata(name="classifier_scratch", head_classes=list(range(8))))
+    save_model(path, modules, model_card(name="classifier_scratch", head_classes=list(range(8))))
 
 
 def logits(scale=10.0):
@@ -120,7 +96,7 @@ def test_untrained_margins_are_the_energies_they_claim():
 def test_full_mode_parts_the_energies_of_a_trained_classifier(run, capsys):
     start = run["init_model"].parent / "classifier-0.safetensors"
     shared = {key: run[key] for key in ("seed", "id_set", "init_model", "recipe", "out_curves")}
-    assert call(train, **shared, **CLASSIFIER, name="classifier_scratch", out=start) == 0
+    assert call(train, **shared, **{**CLASSIFIER, "epochs": 6}, name="classifier_scratch", out=start) == 0
     before = float(run["out_curves"].read_text().splitlines()[-1].rsplit(",", 1)[1])
     assert call(main, **{**run, "init_model": start, "epochs": 6}) == 0
     assert "margins" in capsys.readouterr().out
@@ -164,6 +140,8 @@ def test_a_classifiers_head_is_the_start_and_margins_are_measured(run):
     np.testing.assert_allclose(after["head.weight"], before["head.weight"], atol=1e-5)
     settings = read_metadata(run["out"])["settings"]
     assert settings["m_in"] < settings["m_out"] and settings["m_in"] != pytest.approx(untrained_margins(8)[0])
+    measured = [settings["m_in"], settings["m_out"], *settings["start_mean_energy"].values()]
+    assert measured == [float(f"{value:.6g}") for value in measured]  # the rest is noise
 
 
 @pytest.mark.parametrize(
@@ -171,9 +149,8 @@ def test_a_classifiers_head_is_the_start_and_margins_are_measured(run):
     [
         ({"auxiliary_batch_size": 151}, "batch_size is 151, but the set has 150"),
         ({"margins": "fixed", "m_in": -3.0}, "use m_in below m_out"),
-        ({"margins": "some"}, "must be one of auto, fixed"),
         ({"auxiliary": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
-        ({"weight": -1.0}, "weight"),
+        ({"weight": -1.0}, "energy.weight must be at least 0, found -1.0"),
     ],
 )
 def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):

@@ -17,23 +17,12 @@ from sslood.nets.methods.leaveout import (
 from sslood.nets.networks.files import load_model
 from stages.leaveout import main
 from tests.kit.small import call, write_params, write_sets
+from tests.kit.training import SHARED
 
 SECTION = {
-    "epochs": 6,
-    "batch_size": 50,
-    "lr": 0.1,
-    "schedule": "steps",
-    "milestones": [4],
-    "gamma": 0.1,
-    "momentum": 0.9,
-    "nesterov": False,
-    "weight_decay": 5e-4,
-    "beta": 0.2,
-    "margin": 0.4,
-    "folds": [0, 1, 2, 3],
-    "seed": 0,
-    "save_every": 2,
-}
+    **SHARED, "epochs": 6, "batch_size": 50, "lr": 0.1, "schedule": "steps", "weight_decay": 5e-4,
+    "beta": 0.2, "margin": 0.4, "folds": [0, 1, 2, 3], "seed": 0, "save_every": 2,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -42,9 +31,10 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLOOD_THREADS", "1")
     return {
         "id_set": write_sets(tmp_path)["digits"],
-        "arch": "wideresnet-10-1",
+        "backbone": "wideresnet",
+        "sizes": f"{write_params(tmp_path / 'params.yaml')}:backbones.wideresnet",
         "fold": 1,
-        "recipe": f"{write_params(tmp_path / 'params.yaml')}:augment.classifier",
+        "recipe": f"{tmp_path}/params.yaml:augment.classifier",
         "out": tmp_path / "1.safetensors",
         "out_curves": tmp_path / "curves.csv",
         **SECTION,
@@ -115,20 +105,23 @@ def test_auroc_is_scikit_learns_ties_included():
 def test_a_member_learns_its_classes_and_says_which(run, capsys):
     assert call(main, **run) == 0
     assert "6 classes kept" in capsys.readouterr().out
-    model, metadata = load_model(run["out"])
+    model, card = load_model(run["out"])
+    metadata = card.metadata()
     kept, left = fold_classes(8, range(4), 1, 0)
     assert metadata["head_classes"] == kept and metadata["settings"]["left_out"] == left
-    assert model.head.out_features == 6 and metadata["name"] == "leaveout_wideresnet-10-1_1"
+    assert metadata["name"] == "leaveout_wideresnet_1" and metadata["arch"] == "wideresnet-10-1"
+    assert model.head.out_features == 6
     names, *rows = (line.split(",") for line in run["out_curves"].read_text().splitlines())
     last = dict(zip(names, map(float, rows[-1]), strict=True))
     assert last["validation_accuracy"] > 0.9 and last["validation_auroc"] > 0.8
-    assert last["lr"] == pytest.approx(0.01)
+    assert last["lr"] == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("arch", ["wideresnet-10-1", "wideresnet-10-1-30"])
-def test_an_interrupted_run_goes_on_with_the_same_bytes(run, arch, monkeypatch):
+@pytest.mark.parametrize("dropout", [0, 30])
+def test_an_interrupted_run_goes_on_with_the_same_bytes(run, dropout, monkeypatch, tmp_path):
     """With dropout too: its draws belong to the epoch, not to the process."""
-    run |= {"arch": arch, "epochs": 3, "milestones": [2]}
+    (tmp_path / "sizes.yaml").write_text(f"b: {{depth: 10, width: 1, dropout: {dropout}}}")
+    run |= {"sizes": f"{tmp_path}/sizes.yaml:b", "epochs": 3}
     whole = run | {"out": run["out"].with_name("whole.safetensors")}
     assert call(main, **whole) == 0
     seen = []
@@ -147,7 +140,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(run, arch, monkeypatch):
 
 
 def test_two_runs_give_the_same_bytes_and_folds_differ(run):
-    short = {**run, "epochs": 1, "milestones": [1]}
+    short = {**run, "epochs": 1}
     assert call(main, **short) == 0
     first = run["out"].read_bytes()
     assert call(main, **short) == 0
@@ -159,11 +152,10 @@ def test_two_runs_give_the_same_bytes_and_folds_differ(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arch": "wideresnet-11-1"}, "unknown architecture 'wideresnet-11-1'; the forms are"),
+        ({"backbone": "vgg"}, "unknown backbone 'vgg'; known: densenet, resnet"),
         ({"fold": 4}, "fold is 4"),
         ({"batch_size": 300}, "only"),
-        ({"schedule": "step"}, "must be one of constant, cosine, steps"),
-        ({"beta": -0.1}, "beta"),
+        ({"beta": -0.1}, "leaveout.beta must be at least 0, found -0.1"),
     ],
 )
 def test_wrong_options_end_with_one_sentence(run, change, message, capsys):

@@ -1,16 +1,25 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from sslood.core.errors import InputError
+from sslood.core.machine import Machine
 from sslood.data.images.augment import Recipe
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods.supervised import accuracy, check_sets, endless, make_views, set_modes
+from sslood.nets.methods.classify import Classify, ClassifySettings
+from sslood.nets.methods.supervised import accuracy, endless
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import Model
 from sslood.nets.networks.heads import build_head
 from sslood.nets.training.curves import save_curves
+from sslood.nets.training.engine import Engine
+from sslood.nets.training.views import views_of
+from tests.nets.methods.test_classify import SECTION
+
+HERE = Machine(torch.device("cpu"), compile=False, scratch=Path("scratch"))
+KNOWN = {"mean": [0.25], "std": [0.5]}
 
 
 @pytest.fixture
@@ -19,27 +28,51 @@ def model():
         return Model(build_backbone("resnet-8-4", channels=1), build_head(16, 3))
 
 
+def views(recipe=Recipe(), precision="float32"):  # noqa: B008  frozen
+    return views_of(recipe, KNOWN, seed=0, machine=HERE, precision=precision)
+
+
+def data(n):
+    return ResidentSet(torch.zeros(n, 1, 8, 8, dtype=torch.uint8), torch.zeros(n, dtype=torch.int64), "cpu")
+
+
+def classifier(model, n=10, m=1, **changes):
+    settings = ClassifySettings(**{**SECTION, "batch_size": 4, **changes})
+    return Classify("train", model, data(n), data(m), settings=settings, views=views(), machine=HERE)
+
+
 def test_views_are_normalised_and_follow_seed_and_epoch():
-    metadata = {"mean": [0.25], "std": [0.5]}
     images = torch.randint(
         0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    plain = make_views(Recipe(), metadata, 0, torch.device("cpu"))
-    assert torch.allclose(plain(images, plain.generator(0, "id")), (images / 255 - 0.25) / 0.5, atol=1e-6)
-    shifted = make_views(Recipe(pad=2), metadata, 0, torch.device("cpu"))
+    plain, shifted = views(), views(Recipe(pad=2))
+    expected = (images / 255 - 0.25) / 0.5
+    torch.testing.assert_close(plain(images, plain.generator("id", 0))[0], expected)
+    torch.testing.assert_close(plain.clean(images), expected)
 
     def view(epoch, name="id"):
-        return shifted(images, shifted.generator(epoch, name))
+        return shifted(images, shifted.generator(name, epoch))[0]
 
     assert torch.equal(view(0), view(0))
     assert not torch.equal(view(0), view(1))
     assert not torch.equal(view(0), view(0, "auxiliary"))
 
 
+def test_views_of_all_precisions_are_one_view():
+    """The draws are the same, so float64 differs from float32 by rounding."""
+    recipe = Recipe(crop_scale_min=0.4, flip=0.5, jitter=0.8, brightness=0.5, contrast=0.5, blur=0.5)
+    images = torch.randint(0, 256, (64, 1, 16, 16), dtype=torch.uint8)
+    exact, rounded = (views(recipe, precision) for precision in ("float64", "float32"))
+    exact, rounded = (each(images, each.generator("id", 0))[0] for each in (exact, rounded))
+    assert exact.dtype == torch.float64 and rounded.dtype == torch.float32
+    torch.testing.assert_close(exact.float(), rounded, atol=1e-5, rtol=0)
+    assert not torch.equal(exact.float().double(), exact)
+
+
 def test_a_frozen_backbone_keeps_weights_and_statistics(model):
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
-    set_modes(model, "backbone")
-    model(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))).sum().backward()
+    task = classifier(model, freeze="backbone")
+    Engine("toy", task, task.settings, seed=0, machine=HERE).train(None)
     assert all(p.grad is None for p in model.backbone.parameters())
     assert model.head.weight.grad is not None
     assert all(torch.equal(value, before[key]) for key, value in model.backbone.state_dict().items())
@@ -57,17 +90,18 @@ def test_endless_shows_every_image_equally_often_in_new_orders():
         next(endless(data, 0, 0, 7))
 
 
-def test_batches_larger_than_the_set_and_an_empty_validation_are_refused():
-    def data(n):
-        return ResidentSet(
-            torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.zeros(n, dtype=torch.int64), "cpu"
-        )
+def test_batches_larger_than_the_set_and_an_empty_validation_are_refused(model):
+    def engine(**how):
+        task = classifier(model, **how)
+        return Engine("toy", task, task.settings, seed=0, machine=HERE)
 
-    assert check_sets(data(10), data(1), 4) == 2
+    assert engine().steps == 2
     with pytest.raises(InputError, match="batch_size is 11"):
-        check_sets(data(10), data(1), 11)
+        engine(batch_size=11)
+    with pytest.raises(InputError, match="batch_size 4 times accumulate 3 is 12, but the set has 10 images"):
+        engine(accumulate=3)
     with pytest.raises(InputError, match="no validation images"):
-        check_sets(data(10), data(0), 4)
+        engine(m=0)
 
 
 def test_accuracy():

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
 from sslood.core.errors import InputError
+from sslood.nets import backbones
 from sslood.nets.backbones.resnet import shortcut_a
-from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.build import build_backbone, full_name, parse_name, read_sizes, seeded
 from sslood.nets.networks.heads import build_head, build_projector
 
 
@@ -134,21 +137,69 @@ def test_convolutions_start_from_he_et_als_variance():
 
 
 @pytest.mark.parametrize(
-    "arch",
+    ("arch", "says"),
     [
-        "resnet-9-16",
-        "resnet-2-16",
-        "resnet-8-4-30",
-        "resnet19",
-        "vit",
-        "wideresnet-28",
-        "densenet-100-0-30",
-        "",
+        ("vit", "unknown architecture 'vit'; the forms are: densenet-<depth>-<growth>; resnet-<depth>"),
+        ("", "unknown architecture ''; the forms are: .*wideresnet-<depth>-<width>\\[-<dropout>\\]"),
+        ("resnet-8-4-30", "unknown architecture 'resnet-8-4-30'; the form is: resnet-<depth>-<width>"),
+        ("resnet-9-16", "depth must be 6n \\+ 2 .*, found 9"),
+        ("resnet-2-16", "depth must be at least 8, found 2"),
+        ("resnet19", "depth: must be one of 18, 34, 50, 101, found 19"),
+        ("resnet18-huge", "stem: must be one of small, imagenet, found 'huge'"),
+        ("wideresnet-28", "missing key 'width'"),
+        ("wideresnet-28-10-100", "dropout must be at most 99|dropout must be at least 0 and at most 99"),
+        ("densenet-100-0", "growth must be at least 1, found 0"),
+        ("densenet-100-x", "growth: must be of type int, found 'x'"),
     ],
 )
-def test_an_unknown_architecture_lists_the_forms(arch):
-    with pytest.raises(InputError, match="unknown architecture.*resnet18.*wideresnet-28-10.*densenet"):
+def test_a_wrong_architecture_is_explained(arch, says):
+    with pytest.raises(InputError, match=says):
         build_backbone(arch, channels=3)
+
+
+@pytest.mark.parametrize(
+    ("arch", "full"),
+    [
+        ("resnet-8-16", "resnet-8-16"),
+        ("wideresnet-28-10", "wideresnet-28-10"),
+        ("wideresnet-28-10-0", "wideresnet-28-10"),
+        ("wideresnet-28-10-30", "wideresnet-28-10-30"),
+        ("resnet18", "torchvision_resnet-18"),
+        ("resnet50-imagenet", "torchvision_resnet-50-imagenet"),
+    ],
+)
+def test_a_name_and_its_settings_give_each_other(arch, full):
+    name, settings = parse_name(arch)
+    assert full_name(name, settings) == full and parse_name(full) == (name, settings)
+
+
+def test_sizes_come_from_a_section(tmp_path):
+    (tmp_path / "p.yaml").write_text("b: {wideresnet: {depth: 10, width: 2}, wrong: {depth: 11, width: 2}}")
+    settings = read_sizes("wideresnet", f"{tmp_path}/p.yaml:b.wideresnet")
+    assert full_name("wideresnet", settings) == "wideresnet-10-2"
+    with pytest.raises(InputError, match="p.yaml:b.wrong: depth must be 6n"):
+        read_sizes("wideresnet", f"{tmp_path}/p.yaml:b.wrong")
+    with pytest.raises(InputError, match="unknown backbone 'vit'; known: densenet, resnet, torch"):
+        read_sizes("vit", f"{tmp_path}/p.yaml:b.wrong")
+
+
+def test_a_file_is_a_backbone(tmp_path, monkeypatch):
+    """Nothing else has to be touched to add one, and loading it imports no other."""
+    (tmp_path / "flat.py").write_text(
+        "from dataclasses import dataclass\nfrom typing import Annotated\nfrom torch import nn\n"
+        "from sslood.core.settings import Settings, at_least\n"
+        "from sslood.nets.networks.backbone import Backbone\n"
+        "@dataclass(frozen=True)\nclass FlatSettings(Settings):\n"
+        "    size: Annotated[int, at_least(1), 'pixels']\n"
+        "class Flat(Backbone):\n    Settings = FlatSettings\n"
+        "    def __init__(self, settings, channels):\n        super().__init__()\n"
+        "        self.feature_dim = channels * settings.size**2\n"
+        "    def forward(self, x):\n        return x.flatten(1)\n"
+    )
+    monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
+    flat = build_backbone("flat-4", channels=3)
+    assert flat.feature_dim == 48 and flat(torch.zeros(2, 3, 4, 4)).shape == (2, 48)
+    sys.modules.pop("sslood.nets.backbones.flat")
 
 
 def test_channels_other_than_grey_and_colour_are_refused():

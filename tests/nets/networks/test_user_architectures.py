@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from sslood.core.errors import InputError
-from sslood.nets.backbones.torchvision_resnet import torchvision_resnet
 from sslood.nets.networks import user_architectures as own
+from sslood.nets.networks.build import build_backbone
 
 NET = """
 from torch import nn
@@ -40,9 +40,9 @@ def test_a_function_gives_the_network_and_a_layer_comes_off(here):
     x = torch.arange(24.0).reshape(2, 3, 2, 2) / 24
     torch.testing.assert_close(whole[3](features(x)), whole(x))
     assert own.feature_dim(features, "a", channels=3, size=2) == 5
-    with pytest.raises(InputError, match="takes no images of 3x4x4"):
+    with pytest.raises(InputError, match="does not accept images of 3x4x4"):
         own.feature_dim(features, "a", channels=3, size=4)
-    with pytest.raises(InputError, match=r"gives \(2, 3, 2, 2\), but features"):
+    with pytest.raises(InputError, match=r"returns \(2, 3, 2, 2\), but features"):
         own.feature_dim(nn.Identity(), "a", channels=3, size=2)
 
 
@@ -64,8 +64,8 @@ def test_a_changed_file_is_noticed(here):
         ("architectures.../evil:mine", "write architectures.<file>:<function>"),
         ("architectures.none:mine", "no file architectures/none.py"),
         ("HERE:other", "has no function 'other'"),
-        ("HERE:number", "the function returned int, no network"),
-        ("HERE:mine:2", "'2' is no linear layer; there are: 1, 3"),
+        ("HERE:number", "the function must return a torch module, found int"),
+        ("HERE:mine:2", "'2' is not a linear layer; there are: 1, 3"),
     ],
 )
 def test_what_is_no_network_of_yours_is_refused(here, arch, says):
@@ -75,7 +75,7 @@ def test_what_is_no_network_of_yours_is_refused(here, arch, says):
 
 def test_solo_learns_stem_gives_other_features_than_ours():
     theirs = own.own_network("architectures.solo_learn:resnet18").eval()
-    ours = torchvision_resnet(18, channels=3, imagenet_stem=False).eval()
+    ours = build_backbone("resnet18", channels=3).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     with torch.no_grad():

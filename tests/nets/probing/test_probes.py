@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
@@ -6,12 +10,13 @@ from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from sslood.core.errors import InputError
+from sslood.nets.probing.linear import fit_linear, linear_logits
 from sslood.nets.probing.probes import (
+    KNNProbeSettings,
     expected_calibration_error,
-    fit_linear,
     knn_scores,
-    linear_logits,
-    probe_model,
+    probe_knn,
+    probe_linear,
     top_accuracy,
 )
 from tests.kit.small import digit_images
@@ -50,7 +55,7 @@ def test_k_and_temperature_out_of_range_are_refused(digits):
     x, y = digits
     with pytest.raises(InputError, match=r"knn.k is \[11\], but there are 10 training images"):
         knn_scores(x[:10], y[:10], x, classes=10, ks=[11], temperature=0.1)
-    with pytest.raises(InputError, match="knn.temperature is 0"):
+    with pytest.raises(InputError, match="knn.temperature must be above 0, found 0"):
         knn_scores(x[:10], y[:10], x, classes=10, ks=[1], temperature=0)
 
 
@@ -61,6 +66,16 @@ def test_linear_probe_is_scikit_learns_logistic_regression(digits, l2):
     weights = fit_linear(x, y, classes=10, l2=l2)
     expected = log_softmax(reference.decision_function(x.astype(np.float64)), axis=1)
     np.testing.assert_allclose(log_softmax(linear_logits(x, weights), axis=1), expected, atol=5e-3)
+    p = softmax(linear_logits(x.astype(np.float64), weights), axis=1)  # the gradient is zero
+    gradient = x.astype(np.float64).T @ (p - np.eye(10)[y]) / len(x) + l2 * weights[:-1]
+    assert np.abs(gradient).max() < 1e-12
+
+
+@pytest.mark.parametrize(("rows", "l2"), [(9, 1e-4), (400, 0.0)])
+def test_labels_that_are_missing_or_separable_end_the_probe(digits, rows, l2):
+    x, y = digits[0][:rows], digits[1][:rows]
+    weights = fit_linear(x, y, classes=10, l2=l2)
+    assert np.isfinite(weights).all() and top_accuracy(linear_logits(x, weights), y) == 1.0
 
 
 def test_linear_probe_does_not_depend_on_its_start(digits):
@@ -68,8 +83,47 @@ def test_linear_probe_does_not_depend_on_its_start(digits):
     start = np.random.default_rng(0).normal(size=(65, 10))
     one, two = (fit_linear(x, y, classes=10, l2=1e-2, start=first) for first in (None, start))
     np.testing.assert_allclose(
-        softmax(linear_logits(x, one), 1), softmax(linear_logits(x, two), 1), atol=1e-4
+        softmax(linear_logits(x, one), 1), softmax(linear_logits(x, two), 1), atol=1e-10
     )
+
+
+def test_of_equally_near_neighbours_the_first_ones_vote():
+    bank = np.repeat(np.eye(3), [4, 3, 3], axis=0) + 1e-15 * np.random.default_rng(0).random((10, 3))
+    labels = np.arange(10)
+    scores = knn_scores(bank, labels, np.eye(3), classes=10, ks=[2], temperature=1.0)[2]
+    assert [np.flatnonzero(row).tolist() for row in scores] == [[0, 1], [4, 5], [7, 8]]
+
+
+CHILD = """
+import sys
+import numpy as np
+from sslood.core.files import save_json
+from sslood.nets.probing import probes
+
+random = np.random.default_rng(0)
+labels = random.integers(0, 8, 1300)
+x = (random.normal(size=(8, 32))[labels] + 2 * random.normal(size=(1300, 32))).clip(0).astype(np.float32)
+x[700:1300] = x[100:700]  # equal images
+cuts = {"train": slice(0, 900), "validation": slice(900, 1000), "test": slice(1000, 1300)}
+sets = {split: (x[rows], labels[rows]) for split, rows in cuts.items()}
+settings = probes.KNNProbeSettings(k=(5, 20), temperature=0.07)
+save_json(sys.argv[1], [
+    probes.probe_knn(sets, settings, classes=8),
+    probes.probe_linear(sets, [1e-4, 1e-3, 1e-2], classes=8),
+    probes.probe_few_labels(sets, 0.01, [1e-4, 1e-2], classes=8, seed=0),
+])
+"""
+
+
+def test_results_are_the_same_bytes_under_other_kernels_and_threads(tmp_path):
+    """OpenBLAS's and NumPy's generic kernels against those of this CPU."""
+    old = {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"}
+    for name, kernels in (("own", {}), ("one", {"OPENBLAS_NUM_THREADS": "1"}), ("old", old)):
+        command = [sys.executable, "-W", "ignore", "-c", CHILD, str(tmp_path / name)]
+        done = subprocess.run(command, env=os.environ | kernels, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "one").read_bytes()
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "old").read_bytes()
 
 
 def test_top_accuracy_is_scikit_learns():
@@ -100,12 +154,18 @@ def test_a_probe_chooses_on_validation_and_reports_test(digits):
         "validation": (x[1000:1200], y[1000:1200]),
         "test": (x[1200:], y[1200:]),
     }
-    found = probe_model(sets, classes=10, ks=[5, 500], temperature=0.07, l2s=[1e-3, 10.0])
+    settings = KNNProbeSettings(k=(5, 500), temperature=0.07)
+
+    def probed(sets):
+        knn = probe_knn(sets, settings, classes=10)
+        return {"knn": knn, "linear": probe_linear(sets, [1e-3, 10.0], classes=10)}
+
+    found = probed(sets)
     assert found["knn"]["k"] == 5 and found["linear"]["l2"] == 1e-3
     assert found["knn"]["accuracy"] > 0.93 and found["linear"]["accuracy"] > 0.88
     assert found["knn"]["accuracy_top5"] >= found["knn"]["accuracy"]
     assert 0 <= found["linear"]["ece"] < 0.2
     wrong = {**sets, "test": (x[1200:], (y[1200:] + 1) % 10)}
-    again = probe_model(wrong, classes=10, ks=[5, 500], temperature=0.07, l2s=[1e-3, 10.0])
+    again = probed(wrong)
     assert again["knn"]["k"] == 5 and again["linear"]["l2"] == 1e-3  # test labels choose nothing
     assert again["knn"]["accuracy"] < 0.1

@@ -10,24 +10,22 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from benchmarks import gpu
 from sslood.core.machine import Machine
 from tests.kit.pretended import CUDA, pretended_cuda
-from tests.kit.registries import OBJECTIVES
+from tests.kit.training import TRAINED
 
 FORM = replace(gpu.LARGE, batch=16)
-HERE = Machine(CUDA, bf16=True, compile=False, scratch=Path("scratch"))
+HERE = Machine(CUDA, compile=False, scratch=Path("scratch"))
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"scratch"}))
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_step_neither_waits_for_the_card_nor_leaves_it(name):
     with pretended_cuda() as copies:
-        run = gpu.build(name, FORM, HERE, "cifar10", clip=1.0)
-        order = list(run.data.epoch_batches(0, 0, FORM.batch))  # travels once an epoch
-        batches = run.data.batches(order)
-        run.objective.before_epoch(0, torch.Generator(CUDA))
+        task, engine = gpu.build(name, FORM, HERE, "cifar10", clip=1.0)
+        batches = task.batches(iter(list(engine.indices(0))))  # the order travels once per epoch
         copies.watching = True
-        terms = [run._step(step, batches, torch.Generator(CUDA)) for step in range(2)]
+        terms = [engine.step(step, batches) for step in range(2)]
     assert {term.device for step in terms for term in step.values()} == {CUDA}
     assert {term.dtype for step in terms for term in step.values()} == {torch.float32}
-    assert {weight.grad.device for weight in run.modules.parameters() if weight.requires_grad} == {CUDA}
+    assert {weight.grad.device for weight in task.modules.parameters() if weight.requires_grad} == {CUDA}
     assert copies.found == []
 
 

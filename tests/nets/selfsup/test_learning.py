@@ -8,14 +8,14 @@ from sslood.core.settings import strict
 from sslood.data.images.augment import Recipe
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.build import build_backbone, seeded
-from sslood.nets.selfsup.pretraining import Pretraining, Training
+from sslood.nets.selfsup.pretraining import Pretraining
+from sslood.nets.selfsup.settings import PretrainSettings
 from tests.kit.registries import objective_class
-from tests.nets.selfsup.test_objectives import CONSTANTS
+from tests.kit.training import PRETRAIN, objective_settings
 
-SHARED = {
-    "epochs": 16, "batch_size": 128, "optimiser": "adamw", "lr": 0.01, "momentum": 0.9,
-    "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 1, "clip": 0.0, "accumulate": 1,
-    "save_every": 100, "knn_every": 16,
+SETTINGS = {
+    **PRETRAIN, "epochs": 16, "batch_size": 128, "optimiser": "adamw", "lr": 0.01, "weight_decay": 1e-4,
+    "schedule": "cosine", "warmup_epochs": 1, "knn_every": 16,
 }  # fmt: skip
 RECIPE = Recipe(crop_scale_min=0.4, jitter=0.8, brightness=0.5, contrast=0.5)
 
@@ -31,9 +31,8 @@ def trained(monkeypatch, name, **changes):
     kind = objective_class(name)
     with seeded(0):
         backbone = build_backbone("resnet-8-4", channels=1)
-        constants = strict(kind.Constants, {**CONSTANTS[name], **changes}, name)
-        objective = kind(backbone, constants, classes=10)
-    training = strict(Training, SHARED, "pretrain")
+        objective = kind(backbone, objective_settings(name, **changes), classes=10)
+    training = strict(PretrainSettings, SETTINGS, "pretrain")
     run = Pretraining(
         name, backbone, objective, training, (RECIPE, RECIPE), *sets, mean=[0.3], std=[0.38], seed=0,
         machine=machine(),
@@ -41,7 +40,7 @@ def trained(monkeypatch, name, **changes):
     return run.run(None)[-1]
 
 
-BAYES = {"projector": [64, 64], "samples": 2, "beta": 1e-4}
+BAYES = {"projector": [64, 64], "samples": 2}
 LEARNERS = {"supce": ({}, 0.2), "bayes_h_barlow_twins": (BAYES, 0.04), "bayes_z_barlow_twins": (BAYES, 0.08)}
 
 

@@ -7,43 +7,25 @@ import yaml
 from sslood.core.closure import TOP as ROOT
 from sslood.core.closure import import_closure
 from sslood.core.errors import InputError
-from sslood.core.settings import checked
 from sslood.nets.networks.build import build_backbone, seeded
-from sslood.nets.selfsup.pretraining import Training, recipes_of, settings_of
+from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, settings_of
 from tests.kit.registries import OBJECTIVES, objective_class
+from tests.kit.training import PROFILE, TRAINED, objective_settings
 
-GAUSSIAN = {"samples": 3, "beta": 0.01, "components": 0, "kl": "closed", "sigma": "diagonal"}
-BARLOW = {"projector": [8, 8], "off_diagonal": 0.005, "scale": 0.1}
-VICREG = {"projector": [8, 8], "invariance": 25, "variance": 25, "covariance": 1, "scale": 1}
-CONSTANTS = {
-    "scratch": {},
-    "simclr": {"projector": [8, 4], "temperature": 0.5},
-    "supcon": {"projector": [8, 4], "temperature": 0.5},
-    "barlow_twins": BARLOW,
-    "vicreg": VICREG,
-    "byol": {"projector": [8, 4], "predictor": [8, 4], "ema": 0.9},
-    "dino": {
-        "head": [8, 4], "prototypes": 6, "ema": 0.9, "centre": 0.9, "student_temperature": 0.1,
-        "first_teacher_temperature": 0.04, "teacher_temperature": 0.08, "temperature_epochs": 4,
-        "frozen_epochs": 1,
-    },
-    "rotation": {},
-    "rotpred": {"weight": 0.5},
-    "supce": {},
-    "bayes_h_barlow_twins": {**GAUSSIAN, **BARLOW},
-    "bayes_z_barlow_twins": {**GAUSSIAN, **BARLOW, "components": 2, "kl": "monte_carlo"},
-    "bayes_h_vicreg": {**GAUSSIAN, **VICREG, "components": 2, "kl": "monte_carlo"},
-    "bayes_z_vicreg": {**GAUSSIAN, **VICREG, "sigma": "single"},
-}  # fmt: skip
-TRAINED = [name for name in CONSTANTS if name != "scratch"]
+MIXTURE = {"components": 2, "kl": "monte_carlo"}
+FORMS = [(name, {}) for name in TRAINED] + [
+    (name, changes)
+    for name in TRAINED
+    if "beta" in PROFILE[name]
+    for changes in (MIXTURE, {"sigma": "single"})
+]
 
 
 def build(name, classes=3, **changes):
     kind = objective_class(name)
     with seeded(0):
         backbone = build_backbone("resnet-8-4", channels=1)
-        constants = checked(kind.Constants, {**CONSTANTS[name], **changes}, f"objectives.{name}")
-        objective = kind(backbone, constants, classes=classes)
+        objective = kind(backbone, objective_settings(name, **changes), classes=classes)
     objective.before_epoch(1, torch.Generator().manual_seed(0))
     objective.before_batch(6)
     return backbone, objective
@@ -54,8 +36,10 @@ def views():
     return [torch.randn(6, 1, 8, 8, generator=generator) for _ in range(2)], torch.tensor([0, 1, 2, 0, 1, 2])
 
 
-def test_every_objective_is_tried_here():
-    assert set(CONSTANTS) == set(OBJECTIVES)
+def test_every_objective_has_its_section_in_the_profile_and_is_run_there():
+    profile = yaml.safe_load((ROOT / "profiles/objectives.yaml").read_text())
+    assert set(PROFILE) == set(profile["runs"]["objectives"]) == set(OBJECTIVES)
+    assert set(profile["evaluate"]["models"]) >= set(OBJECTIVES)
 
 
 @pytest.mark.parametrize("profile", ["params.yaml", "profiles/objectives.yaml", "profiles/cifar10.yaml"])
@@ -65,8 +49,8 @@ def test_every_section_of_the_profiles_fits_its_objective(profile):
     views = {**base, **own}["augment"]["pretrain"]
     assert set(own["runs"].get("objectives", [])) <= set(own["objectives"]) <= set(OBJECTIVES)
     for name, section in own["objectives"].items():
-        training, _ = settings_of(shared, section, objective_class(name).Constants, f"{profile}:{name}")
-        assert isinstance(training, Training)
+        training, _ = settings_of(shared, section, objective_class(name).Settings, f"{profile}:{name}")
+        assert isinstance(training, PretrainSettings)
         recipes_of(views, "augment.pretrain", section.get("augment"), f"{profile}:{name}")
 
 
@@ -102,9 +86,9 @@ def test_an_objective_imports_no_other_objective(name):
     assert [file.stem for file in files if file.parent.name == "objectives"] == [name]
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_loss_reaches_every_weight_and_stays_float32_under_autocast(name):
-    backbone, objective = build(name)
+@pytest.mark.parametrize("name, changes", FORMS)
+def test_loss_reaches_every_weight_and_stays_float32_under_autocast(name, changes):
+    backbone, objective = build(name, **changes)
     images, labels = views()
     with torch.autocast("cpu", torch.bfloat16):
         loss, terms = objective(backbone, images[: objective.views], labels)
@@ -116,6 +100,21 @@ def test_loss_reaches_every_weight_and_stays_float32_under_autocast(name):
             trained = not key.startswith("teacher.")
             assert weight.requires_grad == trained == (weight.grad is not None), key
             assert not trained or weight.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("name, changes", FORMS)
+def test_float64_is_kept_to_the_end(name, changes):
+    """No term passes through float32: then it would equal its own rounding."""
+    backbone, objective = build(name, **changes)
+    backbone.double(), objective.double()
+    objective.before_epoch(1, torch.Generator().manual_seed(0))
+    objective.before_batch(6)
+    images, labels = views()
+    loss, terms = objective(backbone, [image.double() for image in images[: objective.views]], labels)
+    assert loss.dtype == torch.float64 and loss.item() != loss.float().item()
+    for key, term in terms.items():
+        assert key == "accuracy" or term.dtype == torch.float64, key
+    assert terms["spread"].item() != terms["spread"].float().item()
 
 
 @pytest.mark.parametrize("name", ["simclr", "supcon", "barlow_twins", "vicreg"])
@@ -138,25 +137,26 @@ def test_unknown_names_and_constants_are_refused():
 @pytest.mark.parametrize(
     "name, changes, message",
     [
-        ("simclr", {"temperature": 0}, "objectives.simclr: temperature is 0.0"),
-        ("simclr", {"temperature": float("nan")}, "temperature is nan; it must be above 0"),
-        ("supcon", {"temperature": -1}, "temperature is -1.0"),
-        ("barlow_twins", {"projector": []}, "projector"),
-        ("barlow_twins", {"off_diagonal": -1}, "off_diagonal is -1.0; a weight of the loss must"),
-        ("rotpred", {"weight": -1}, "weight is -1.0; a weight of the loss must"),
-        ("vicreg", {"scale": -1}, "scale is -1.0; a weight of the loss"),
-        ("bayes_h_vicreg", {"variance": -1}, "variance is -1.0; a weight of the loss"),
-        ("byol", {"ema": 1.5}, r"ema is 1.5; the momentum of the teacher lies in \[0, 1\]"),
-        ("byol", {"predictor": [8, 5]}, "predictor ends with 5, the projector with 4"),
-        ("byol", {"predictor": []}, "predictor: needs a list of widths"),
-        ("dino", {"head": [0]}, "head: needs a list of widths"),
-        ("dino", {"teacher_temperature": 0}, "teacher_temperature is 0.0"),
-        ("dino", {"prototypes": 1}, "at least 2 prototypes"),
-        ("bayes_h_vicreg", {"beta": -0.1}, "objectives.bayes_h_vicreg: beta is -0.1"),
-        ("bayes_h_vicreg", {"beta": float("nan")}, "beta is nan"),
-        ("bayes_z_barlow_twins", {"samples": 0}, "samples is 0; draw each embedding at least once"),
-        ("bayes_z_barlow_twins", {"components": -1}, "components is -1"),
-        ("bayes_z_barlow_twins", {"kl": "closed"}, "a mixture has no closed form; use kl: monte_carlo"),
+        ("simclr", {"temperature": 0}, "objectives.simclr.temperature must be above 0, found 0.0"),
+        ("simclr", {"temperature": float("nan")}, "temperature must be above 0, found nan"),
+        ("supcon", {"temperature": -1}, "temperature must be above 0, found -1.0"),
+        ("barlow_twins", {"projector": []}, "projector must hold at least one width, found none"),
+        ("barlow_twins", {"projector": [8, 0]}, "projector must be at least 1, found 0"),
+        ("barlow_twins", {"off_diagonal": -1}, "off_diagonal must be at least 0, found -1.0"),
+        ("rotpred", {"weight": -1}, "weight must be at least 0, found -1.0"),
+        ("vicreg", {"scale": -1}, "scale must be at least 0, found -1.0"),
+        ("bayes_h_vicreg", {"variance": -1}, "variance must be at least 0, found -1.0"),
+        ("byol", {"ema": 1.5}, "ema must be at least 0 and at most 1, found 1.5"),
+        ("byol", {"projector": [8, 4], "predictor": [8, 5]}, "predictor ends with 5, the projector with 4"),
+        ("byol", {"predictor": []}, "objectives.byol: predictor must hold at least one width"),
+        ("dino", {"head": [0]}, "head must be at least 1, found 0"),
+        ("dino", {"teacher_temperature": 0}, "teacher_temperature must be above 0, found 0.0"),
+        ("dino", {"prototypes": 1}, "prototypes must be at least 2, found 1"),
+        ("bayes_h_vicreg", {"beta": -0.1}, "objectives.bayes_h_vicreg.beta must be at least 0, found -0.1"),
+        ("bayes_h_vicreg", {"beta": float("nan")}, "beta must be at least 0, found nan"),
+        ("bayes_z_barlow_twins", {"samples": 0}, "samples must be at least 1, found 0"),
+        ("bayes_z_barlow_twins", {"components": -1}, "components must be at least 0, found -1"),
+        ("bayes_z_barlow_twins", {"components": 2}, "a mixture has no closed form; use kl: monte_carlo"),
         ("bayes_z_barlow_twins", {"sigma": "full"}, "sigma: must be one of diagonal, single"),
     ],
 )  # fmt: skip

@@ -20,16 +20,16 @@ from sslood.data.images.resident import normalise
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model
 from sslood.nets.selfsup.objective import TwoViews
-from sslood.nets.training.watch import knn_accuracy
 from stages.pretrain import main
 from tests.kit.registries import objective_class
+from tests.kit.small import options as command_line
+from tests.kit.training import PRETRAIN
 
 VIEWS = {"crop_scale_min": 0.5, "jitter": 0.8, "brightness": 0.4, "second": {"solarise": 0.2}}
 PARAMS = {
     "objectives": {
         "scratch": {},
         "simclr": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1},
-        "best": {"projector": [16, 8], "temperature": 0.2, "keep": "best", "lr": 0.3},
         "overrides": {"projector": [16, 8], "temperature": 0.2, "momentum": 1.5, "lr": 0.1},
         "views": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1, "augment": VIEWS},
         "blind": {"projector": [16, 8], "temperature": 0.2, "lr": 0.1, "augment": {"fliip": 0.5}},
@@ -39,11 +39,11 @@ PARAMS = {
             "samples": 2, "beta": 1e-4, "components": 2, "kl": "monte_carlo", "sigma": "diagonal",
         },
         "supce": {},
-        "stepped": {"projector": [16, 8], "temperature": 0.2, "milestones": [2, 9]},
         "endless": {"projector": [16, 8], "temperature": float("inf")},
         "twice": {"augment": {"second": {"blur": 0.5}}},
         "vicreg": {"projector": [16], "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "scale": 1},
     },
+    "backbones": {"resnet": {"depth": 8, "width": 4}},
     "augment": {
         "simclr": VIEWS,
         "off": {},
@@ -51,9 +51,8 @@ PARAMS = {
     },
 }  # fmt: skip
 OPTIONS = {
-    "seed": 0, "architecture": "resnet-8-4", "epochs": 6, "batch_size": 64, "optimiser": "sgd", "lr": 0.05,
-    "momentum": 0.9, "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 1, "clip": 0.0,
-    "accumulate": 1, "save_every": 1, "knn_every": 3,
+    **PRETRAIN, "seed": 0, "backbone": "resnet", "epochs": 6, "batch_size": 64, "weight_decay": 1e-4,
+    "schedule": "cosine", "warmup_epochs": 1, "knn_every": 3,
 }  # fmt: skip
 
 
@@ -89,9 +88,9 @@ def words(objective, out="out", section=None, recipe="simclr", **changes):
     options = {
         **OPTIONS, "objective": objective, "id_set": "digits.safetensors", "out": f"{out}.safetensors",
         "out_curves": f"{out}.csv", "constants": f"params.yaml:objectives.{section or objective}",
-        "recipe": f"params.yaml:augment.{recipe}", **changes,
+        "recipe": f"params.yaml:augment.{recipe}", "sizes": "params.yaml:backbones.resnet", **changes,
     }  # fmt: skip
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return command_line(**options)
 
 
 def start(root, folder, objective, out="out", **changes):
@@ -143,7 +142,7 @@ def content(folder, out):
 def test_killed_at_a_random_moment_and_resumed_gives_equal_bytes(root, folder):
     status, said, err = finish(start(root, folder, "simclr", "whole", epochs=20))
     assert status == 0, err
-    assert said.startswith("wrote whole.safetensors: simclr after 20 epochs")
+    assert said.startswith("Wrote whole.safetensors: simclr after 20 epochs")
     saved = folder / "scratch" / "pretrain-simclr-0.pt"
     assert not saved.exists()
     killed = start(root, folder, "simclr", "resumed", epochs=20)
@@ -191,7 +190,8 @@ def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(root, folder):
 
 def test_supce_writes_a_classifier(folder, here, capsys):
     assert here(capsys, "supce", batch_size=32)[0] == 0
-    model, metadata = load_model(folder / "out.safetensors")
+    model, card = load_model(folder / "out.safetensors")
+    metadata = card.metadata()
     assert metadata["head_classes"] == list(range(10)) and metadata["projector"] is None
     digits = load_digits()
     images = torch.from_numpy((digits.images[1000:1200] * 255 / 16).round().astype(np.uint8))[:, None]
@@ -209,7 +209,8 @@ def test_model_and_curves(folder, here, capsys):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert [bool(row["knn"]) for row in rows] == [False, False, True] * 2
     assert float(rows[-1]["knn"]) > 0.4  # chance is 0.1; the network is four wide
-    model, metadata = load_model(folder / "out.safetensors")
+    model, card = load_model(folder / "out.safetensors")
+    metadata = card.metadata()
     assert metadata["settings"]["lr"] == 0.1  # the objective's section overrides
     assert metadata["settings"]["augment"][1]["solarise"] == 0.2
     assert metadata["feature_dim"] == 16 and metadata["projector"] == [16, 8]
@@ -220,12 +221,12 @@ def test_model_and_curves(folder, here, capsys):
 
 def test_scratch_is_the_untrained_start_of_the_others(folder, here, capsys):
     assert here(capsys, "scratch", out="a", recipe="off", knn_every=0)[0] == 0
-    a, metadata = load_model(folder / "a.safetensors")
+    a, card = load_model(folder / "a.safetensors")
     with seeded(0):
         fresh = build_backbone("resnet-8-4", channels=1)
     for key, value in fresh.state_dict().items():
         assert torch.equal(a.backbone.state_dict()[key], value)
-    assert metadata["projector"] is None
+    assert card.projector is None
     assert (folder / "a.csv").read_text().startswith("epoch,effective_rank\n1,")
 
 
@@ -240,40 +241,6 @@ def test_views_of_its_own_replace_those_of_all(folder, here, capsys):
     assert here(capsys, "simclr", out="shared", epochs=2)[0] == 0
     assert here(capsys, "simclr", out="own", section="views", recipe="off", epochs=2)[0] == 0
     assert content(folder, "own") == content(folder, "shared")
-
-
-def test_the_best_epoch_is_kept_and_survives_an_interruption(folder, here, capsys, monkeypatch):
-    settings = {"section": "best", "schedule": "constant", "epochs": 5, "knn_every": 1}
-    status, said, _ = here(capsys, "simclr", out="whole", **settings)
-    assert status == 0
-    rows = list(csv.DictReader((folder / "whole.csv").read_text().splitlines()))
-    accuracies = [float(row["knn"]) for row in rows]
-    model, metadata = load_model(folder / "whole.safetensors")
-    best = metadata["epochs"]
-    assert best == accuracies.index(max(accuracies)) + 1 < 5  # of a run where a later one is worse
-    assert f"after {best} of 5 epochs, loss" in said and f"knn {max(accuracies):.4g}" in said
-    assert [row["epoch"] for row in rows if row["effective_rank"]] == [str(best)]
-    tensors, _ = load_tensors(folder / "digits.safetensors")
-    with torch.no_grad():
-        bank, queries = (
-            model.features(
-                normalise(torch.from_numpy(tensors[f"{s}.images"]), metadata["mean"], metadata["std"])
-            )
-            for s in ("train", "validation")
-        )
-    labels = [torch.from_numpy(tensors[f"{s}.labels"]) for s in ("train", "validation")]
-    assert knn_accuracy(bank, labels[0], queries, labels[1]) == pytest.approx(max(accuracies), abs=0.006)
-    own, calls = TwoViews.forward, iter(range(10000))
-
-    def stops(self, *arguments):
-        if next(calls) == 50:  # in the fourth epoch of 15 steps
-            raise KeyboardInterrupt
-        return own(self, *arguments)
-
-    monkeypatch.setattr(TwoViews, "forward", stops)
-    assert here(capsys, "simclr", out="resumed", **settings)[0] == 130
-    assert here(capsys, "simclr", out="resumed", **settings)[0] == 0
-    assert content(folder, "resumed") == content(folder, "whole")
 
 
 def test_a_checkpoint_of_other_settings_is_ignored_and_said_so(folder, here, capsys):
@@ -292,39 +259,27 @@ WRONG = [
         {"objective": "vicreg", "lr": 1e12, "warmup_epochs": 0},
         "at step 2, in epoch 1; lower the learning rate",
     ),
-    ({"optimiser": "adam"}, "optimiser: must be one of sgd, adamw, lars, found 'adam'"),
     ({"id_set": "letters.safetensors"}, "letters.safetensors: no such file"),
     ({"id_set": "untrained.safetensors"}, "untrained.safetensors: no tensor 'train.images'"),
-    ({"id_set": "unwatched.safetensors"}, "no validation images to watch the run by; raise data.validation"),
+    (
+        {"id_set": "unwatched.safetensors"},
+        "no validation images to measure accuracies on; raise data.validation",
+    ),
     ({"id_set": "empty.safetensors", "objective": "scratch"}, "the set has no training images; run `down"),
-    ({"accumulate": 0}, "pretrain.accumulate is 0; it must be at least 1"),
+    ({"accumulate": 0}, "pretrain.accumulate must be at least 1, found 0"),
     ({"accumulate": 16}, "batch_size 64 times accumulate 16 is 1024, but the set has 1000 images"),
-    ({"objective": "vicreg", "lr": -0.1}, "pretrain.lr is -0.1; use a finite number of at least 0"),
-    ({"momentum": 1.0}, "pretrain.momentum is 1.0; use 0 up to below 1"),
-    ({"clip": -1}, "pretrain.clip is -1.0"),
-    (
-        {"schedule": "cosin"},
-        "Error: pretrain.schedule: must be one of constant, cosine, steps, one_cycle, restarts, found",
-    ),
-    ({"section": "best", "knn_every": 0}, "keep: best chooses by the kNN accuracy; set knn_every above 0"),
-    (
-        {"section": "best", "epochs": 2},
-        "knn_every is 3, but the run has 2 epochs: none would be judged; lower knn_every",
-    ),
-    ({"lr": "nan", "objective": "vicreg"}, "pretrain.lr is nan; use a finite number of at least 0"),
+    ({"batch_size": 1}, "pretrain.batch_size must be at least 2, found 1"),
+    ({"objective": "vicreg", "lr": -0.1}, "pretrain.lr must be at least 0, found -0.1"),
+    ({"momentum": 1.0}, "pretrain.momentum must be at least 0 and below 1, found 1.0"),
+    ({"clip": -1}, "pretrain.clip must be at least 0, found -1.0"),
+    ({"lr": "nan", "objective": "vicreg"}, "pretrain.lr must be at least 0, found nan"),
     (
         {"section": "overrides"},
-        "pretrain.momentum is 1.5; use 0 up to below 1 (params.yaml:objectives.overrides sets lr, momentum)",
+        "pretrain.momentum must be at least 0 and below 1, found 1.5 (params.yaml:objectives.overrides sets "
+        "lr, momentum)",
     ),
-    ({"warmup_epochs": 7}, "warmup_epochs must lie in 0 to epochs"),
-    ({"schedule": "one_cycle"}, "one_cycle begins with a warm-up of its own; set warmup_epochs to 0"),
-    ({"schedule": "steps"}, "pretrain.milestones is []; the schedule steps needs epochs from 1 to 5"),
-    (
-        {"section": "stepped"},
-        "pretrain.milestones is for the schedule steps, but schedule is cosine; take it out (params.yaml:obj",
-    ),
-    ({"section": "stepped", "schedule": "steps"}, "pretrain.milestones is [2, 9]; the schedule steps needs"),
-    ({"section": "endless"}, "objectives.endless: temperature is inf; it must be above 0, and finite"),
+    ({"warmup_epochs": 7}, "pretrain: warmup_epochs is 7, but the run has 6 epochs; lower it"),
+    ({"section": "endless"}, "objectives.endless.temperature must be above 0, found inf"),
     ({"recipe": "wide"}, "pad is 8, a shift that can leave nothing of images of 8 x 8 pixels; lower it"),
     (
         {"objective": "supce", "section": "twice"},
@@ -343,6 +298,29 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(folder, here, capsys, chan
     status, _, err = here(capsys, **{"objective": "simclr", **changes})
     assert status == 1 and message in err, err
     assert not list(folder.glob("*out*"))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"optimiser": "adam"}, "'--optimiser': 'adam' is not one of 'sgd', 'adamw', 'lars'"),
+        ({"schedule": "cosin"}, "'--schedule': 'cosin' is not one of 'constant', 'cosine', 'steps'"),
+        ({"precision": "fp32"}, "'--precision': 'fp32' is not one of 'float64', 'float32', 'bf16'"),
+        ({"keep": "best"}, "--keep"),
+    ],
+)
+def test_a_wrong_option_names_the_params(folder, here, capsys, changes, message):
+    status, _, err = here(capsys, "simclr", **changes)
+    assert status == 2 and message in err and "options come from the stage's section in params.yaml" in err
+
+
+@pytest.mark.parametrize("precision", ["float64", "bf16"])
+def test_every_precision_trains_and_is_written_as_float32(folder, here, capsys, precision):
+    assert here(capsys, "simclr", epochs=3, precision=precision)[0] == 0
+    tensors, metadata = load_tensors(folder / "out.safetensors")
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32", "int64"}
+    assert metadata["settings"]["precision"] == precision
+    assert float((folder / "out.csv").read_text().splitlines()[-1].split(",")[6]) > 0.4  # kNN; chance is 0.1
 
 
 def test_a_gpu_that_is_not_there_is_not_replaced(here, capsys, monkeypatch):

@@ -17,13 +17,12 @@ from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.objectives.supce import SupCE
 from sslood.nets.selfsup.objective import TwoViews
-from sslood.nets.selfsup.pretraining import Pretraining, Training
+from sslood.nets.selfsup.pretraining import Pretraining
+from sslood.nets.selfsup.settings import PretrainSettings
 from sslood.nets.training.watch import check_steps
+from tests.kit.training import PRETRAIN
 
-SHARED = {
-    "epochs": 2, "batch_size": 32, "optimiser": "sgd", "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0,
-    "schedule": "constant", "warmup_epochs": 0, "clip": 0.0, "accumulate": 1, "save_every": 1, "knn_every": 0,
-}  # fmt: skip
+SETTINGS = {**PRETRAIN, "momentum": 0.0}
 
 
 class Linear(nn.Module):
@@ -49,7 +48,7 @@ def finished(monkeypatch, **changes):
     with seeded(0):
         backbone = Linear()
         objective = SupCE(backbone, SimpleNamespace(), classes=10)
-    training = strict(Training, {**SHARED, **changes}, "pretrain")
+    training = strict(PretrainSettings, {**SETTINGS, **changes}, "pretrain")
     run = Pretraining(
         "toy", backbone, objective, training, (Recipe(), Recipe()), data, data,
         mean=[0.3], std=[0.4], seed=0, machine=machine(),
@@ -74,21 +73,14 @@ def test_a_clipped_step_is_as_long_as_the_rate_times_the_clip(monkeypatch):
     assert turned.item() == pytest.approx(1, abs=1e-4)
 
 
-def test_weight_decay_follows_a_cosine_from_one_value_to_the_other(monkeypatch):
-    run = finished(monkeypatch, weight_decay=0.04, final_weight_decay=0.4)
-    last = 2 * 8 - 1  # two epochs of eight steps
-    expected = 0.4 + (0.04 - 0.4) * 0.5 * (1 + math.cos(math.pi * last / 16))  # Caron et al. 2021
-    assert run.optimiser.param_groups[0]["weight_decay"] == pytest.approx(expected)
-    assert finished(monkeypatch, weight_decay=0.04).optimiser.param_groups[0]["weight_decay"] == 0.04
-
-
-def test_milestones_and_cycles_count_in_epochs(monkeypatch):
-    steps = finished(monkeypatch, epochs=4, schedule="steps", milestones=[1, 3], gamma=0.1)
-    assert [row["lr"] for row in steps.curves] == pytest.approx([0.05, 0.005, 0.005, 0.0005])
-    again = finished(monkeypatch, epochs=4, schedule="restarts", cycle_epochs=1, growth=2, final_lr=0.01)
-    low, middle = (0.01 + 0.04 * 0.5 * (1 + math.cos(math.pi * share)) for share in (7 / 8, 7 / 16))
-    nearly = 0.01 + 0.04 * 0.5 * (1 + math.cos(math.pi * 15 / 16))
-    assert [row["lr"] for row in again.curves][:3] == pytest.approx([low, middle, nearly])
+def test_the_steps_of_the_rate_count_in_epochs(monkeypatch):
+    run = finished(monkeypatch, epochs=8, schedule="steps", warmup_epochs=2)
+    assert [row["lr"] for row in run.curves] == pytest.approx(
+        [0.025, *[0.05] * 3, *[0.005] * 2, *[0.0005] * 2]
+    )
+    low = finished(monkeypatch, epochs=2, schedule="cosine", final_lr=0.01)
+    last = 0.01 + 0.04 * 0.5 * (1 + math.cos(math.pi * 15 / 16))
+    assert low.curves[-1]["lr"] == pytest.approx(last)
 
 
 def test_of_terms_that_are_no_numbers_the_first_step_and_a_part_of_the_loss_are_named():
@@ -124,7 +116,7 @@ def test_a_collapse_stops_and_names_the_epoch(monkeypatch):
             if isinstance(module, torch.nn.Linear):
                 torch.nn.init.constant_(module.weight, 0.1)
     data = ResidentSet(digits.images[:256, None].astype(np.uint8), digits.target[:256], "cpu")
-    training = strict(Training, {**SHARED, "epochs": 50, "momentum": 0.9}, "pretrain")
+    training = strict(PretrainSettings, {**SETTINGS, "epochs": 50, "momentum": 0.9}, "pretrain")
     run = Pretraining(
         "pretrain constant-0", backbone, objective, training, (Recipe(), Recipe()), data, data,
         mean=[0.3], std=[0.4], seed=0, machine=machine(),

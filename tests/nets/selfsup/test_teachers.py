@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from sslood.nets.objectives.byol import byol
-from sslood.nets.objectives.dino import Prototypes, dino, used
-from sslood.nets.objectives.rotpred import Constants, RotPred
+from sslood.nets.objectives.dino import Prototypes, dino, prototypes_used
+from sslood.nets.objectives.rotpred import RotPred, RotPredSettings
+from sslood.nets.selfsup.rotations import rotations
 from sslood.nets.selfsup.teacher import teacher_momentum
-from sslood.nets.selfsup.turns import rotations
 from tests.nets.selfsup.test_objectives import build, views
 
 
@@ -54,7 +54,7 @@ def test_the_momentum_rises_to_1_by_a_cosine(step, expected):
 
 @pytest.mark.parametrize("name", ["byol", "dino"])
 def test_the_teacher_starts_as_the_student_and_follows_its_weights(name):
-    backbone, objective = build(name)
+    backbone, objective = build(name, ema=0.9)
     before = copy.deepcopy(objective.teacher.networks[0])
     for ours, theirs in zip(before.parameters(), backbone.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -70,7 +70,7 @@ def test_the_teacher_starts_as_the_student_and_follows_its_weights(name):
 
 
 def test_dinos_prototypes_wait_and_the_teachers_temperature_rises():
-    backbone, objective = build("dino")
+    backbone, objective = build("dino", teacher_temperature=0.08, temperature_epochs=4)
     images, labels = views()
     temperatures = []
     for epoch in range(6):
@@ -92,9 +92,9 @@ def test_dinos_prototypes_start_as_a_linear_layer_does():
 
 def test_prototypes_in_use():
     logits = torch.eye(5) * 100
-    assert used(logits[:1].expand(7, 5)).item() == pytest.approx(1)
-    assert used(logits[:3]).item() == pytest.approx(3)
-    assert used(torch.zeros(4, 5)).item() == pytest.approx(5)
+    assert prototypes_used(logits[:1].expand(7, 5)).item() == pytest.approx(1)
+    assert prototypes_used(logits[:3]).item() == pytest.approx(3)
+    assert prototypes_used(torch.zeros(4, 5)).item() == pytest.approx(5)
 
 
 def test_dinos_centre_is_the_moving_mean_of_the_teachers_logits():
@@ -130,7 +130,7 @@ def test_rotpred_is_0_for_who_sees_turn_and_class_and_counts_each_by_its_weight(
     images, labels = torch.zeros(6, 1, 6, 6), torch.tensor([0, 1, 1, 0, 1, 0])
     images[:, :, 0, 1:-1] = 1.0  # the bright side turns anticlockwise: top, left, bottom, right
     images[:, :, 1:-1, 1:-1] = labels.view(-1, 1, 1, 1).float()
-    objective = RotPred(Sides(), Constants(weight=0.5), classes=2)
+    objective = RotPred(Sides(), RotPredSettings(weight=0.5), classes=2)
     with torch.no_grad():
         for head in (objective.head, objective.rotation):
             head.weight.zero_()

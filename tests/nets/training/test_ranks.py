@@ -12,18 +12,10 @@ from torch import nn
 
 from sslood.core.errors import InputError
 from sslood.core.machine import Machine, machine
-from sslood.nets.selfsup import pretraining
-from sslood.nets.training import ranks
+from sslood.nets.training import engine, ranks
 from sslood.nets.training.ranks import JoinedBatchNorm
 from tests.kit import two_ranks
-
-
-@pytest.fixture
-def float64(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+from tests.kit.training import TRAINED
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +31,8 @@ def two(root, tmp_path_factory):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("name", two_ranks.NAMES)
-def test_two_processes_train_as_one(two, name, float64, monkeypatch):
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_processes_train_as_one(two, name, monkeypatch):
     monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
     one = two_ranks.trained(name, machine())
     for mine, theirs in zip(one["curves"], two[name]["curves"], strict=True):
@@ -73,11 +65,10 @@ def test_the_joined_batch_norm_is_torchs_on_the_joined_batch(shape, kind):
 @pytest.mark.parametrize("count, fits", [(2, True), (3, False), (32, False)])
 def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch, count, fits):
     monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
-    monkeypatch.setattr(pretraining, "ranks", lambda: count)
+    monkeypatch.setattr(engine, "ranks", lambda: count)
     if fits:
-        monkeypatch.setattr(pretraining.Pretraining, "run", lambda self, checkpoint: [])
-        monkeypatch.setattr(torch.nn.Module, "named_parameters", lambda self, **_: iter(()))
-        assert two_ranks.trained("supce", machine())["curves"] == []
+        monkeypatch.setattr(engine.Engine, "train", lambda self, checkpoint: [{"trained": 1.0}])
+        assert two_ranks.trained("supce", machine())["curves"][0]["trained"] == 1
         return
     with pytest.raises(InputError, match=f"batch_size is 32, which {count} processes cannot share equally"):
         two_ranks.trained("supce", machine())
@@ -112,7 +103,7 @@ import torch
 from sslood.cli.command import StageCommand
 from sslood.core.errors import InputError
 from sslood.core.machine import machine
-from sslood.nets.training.ranks import averaged, rank, session
+from sslood.nets.training.ranks import average, rank, session
 
 
 @click.command(cls=StageCommand)
@@ -121,7 +112,7 @@ def main(who):
     with session(machine()):
         if rank() == who:
             raise InputError(f"process {who} has no more memory")
-        averaged(torch.ones(3))
+        average(torch.ones(3))
 
 
 main()
@@ -133,7 +124,14 @@ def test_what_ends_one_process_is_said_and_nothing_else(root, tmp_path, who):
     """The others, which wait for it, are ended without a word."""
     (tmp_path / "alone.py").write_text(ALONE)
     settings = {"SSLOOD_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    words = ["-m", "sslood.nets.training.ranks", "--standalone", "--nproc_per_node=2", "alone.py", str(who)]
+    words = [
+        "-m",
+        "sslood.nets.training.launcher",
+        "--standalone",
+        "--nproc_per_node=2",
+        "alone.py",
+        str(who),
+    ]
     done = subprocess.run(
         [sys.executable, *words], cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True
     )
@@ -165,7 +163,7 @@ def _runs(pid):
 def test_a_killed_launcher_leaves_no_process_behind(root, tmp_path):
     (tmp_path / "sleeps.py").write_text(SLEEPS)
     settings = {"SSLOOD_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    words = ["-m", "sslood.nets.training.ranks", "--standalone", "--nproc_per_node=2", "sleeps.py"]
+    words = ["-m", "sslood.nets.training.launcher", "--standalone", "--nproc_per_node=2", "sleeps.py"]
     launcher = subprocess.Popen([sys.executable, *words], cwd=tmp_path, env={**os.environ, **settings})
     files = [tmp_path / f"{number}.pid" for number in range(2)]
     while not all(file.exists() for file in files):
@@ -191,7 +189,7 @@ def test_every_process_needs_a_card(monkeypatch, asked, own, message):
     for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": str(own)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    here = Machine(torch.device(asked), bf16=False, compile=False, scratch=Path("scratch"))
+    here = Machine(torch.device(asked), compile=False, scratch=Path("scratch"))
     with pytest.raises(InputError, match=message), ranks.session(here):
         raise AssertionError("it began")
 
@@ -210,7 +208,7 @@ def test_torchrun_writes_the_files_once(root, tmp_path, monkeypatch):
             cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count(f"wrote {out}.safetensors: simclr after 2 epochs") == 1
+        assert done.stdout.count(f"Wrote {out}.safetensors: simclr after 2 epochs") == 1
     one, two = (content(tmp_path, out)[1].decode().splitlines() for out in ("one", "two"))
     for mine, theirs in zip(one[1:], two[1:], strict=True):
         numbers = [[float(word or 0) for word in row.split(",")] for row in (mine, theirs)]

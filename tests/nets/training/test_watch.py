@@ -6,7 +6,14 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
 from sslood.nets.training import watch
-from sslood.nets.training.watch import RIDGE, Best, effective_rank, knn_accuracy, linear_accuracy, spread
+from sslood.nets.training.watch import (
+    RIDGE,
+    effective_rank,
+    knn_accuracy,
+    knn_labels,
+    linear_accuracy,
+    spread,
+)
 
 
 def normal(n, d, seed=0):
@@ -52,6 +59,17 @@ def test_sums_over_chunks_are_the_whole(monkeypatch):
     assert linear_accuracy(x[:600], y[:600], x[600:], y[600:]) == whole[1]
 
 
+def test_float64_features_are_compared_in_float64():
+    """Cosines that differ by 1e-10: float32 does not tell them apart, and the vote follows the kernels."""
+    near = 1e-5 * torch.tensor([[0.0, 1.0], [0.0, 1.1]], dtype=torch.float64)
+    bank = torch.tensor([[1.0, 0.0]], dtype=torch.float64) + near
+    query = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    for labels in ([0, 1], [1, 0]):
+        winner = knn_labels(bank, torch.tensor(labels), query, k=1, temperature=0.1)
+        assert winner.tolist() == labels[:1]
+    assert spread(bank).dtype == torch.float64
+
+
 def test_a_bank_smaller_than_k_votes_as_a_whole():
     bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert knn_accuracy(bank, torch.tensor([0, 1]), bank, torch.tensor([0, 1]), k=20) == 1.0
@@ -67,17 +85,3 @@ def test_linear_accuracy_is_scikit_learns_ridge_classifier():
     parts = [torch.from_numpy(part) for part in (x[:600], y[:600], x[600:], y[600:])]
     assert linear_accuracy(*parts) == pytest.approx(expected, abs=1e-9)
     assert linear_accuracy(parts[0].float(), parts[1], parts[2].float(), parts[3]) > 0.85
-
-
-def test_the_best_networks_are_a_copy_that_training_leaves_alone():
-    layer, best = torch.nn.Linear(2, 2), Best()
-    first = layer.weight.detach().clone()
-    best.offer(3, 0.5, layer)
-    with torch.no_grad():
-        layer.weight.add_(1)
-    best.offer(4, 0.5, layer)  # no better: the earlier one stays
-    again = Best()
-    again.load_state_dict(best.state_dict())
-    assert torch.equal(again.weights["weight"], first) and again.accuracy == 0.5 and again.epoch == 3
-    again.offer(5, 0.6, layer)
-    assert torch.equal(again.weights["weight"], layer.weight)

@@ -71,7 +71,7 @@ def small():
 @pytest.mark.parametrize("temperature, epsilon", [(1.0, 0.002), (1000.0, 0.0014), (10.0, 0.0)])
 def test_odin_equals_pytorch_ood(small, temperature, epsilon):
     model, network = small
-    ours = Odin(OdinSettings(temperature, (epsilon,))).fit(network, IMAGES).score(network, TEST)
+    ours = Odin(OdinSettings(temperature, epsilon)).fit(network, IMAGES).score(network, TEST)
     theirs = ODIN(model, eps=epsilon, temperature=temperature, norm_std=STD)
     np.testing.assert_allclose(ours, theirs.predict(normalised(TEST)).numpy(), rtol=1e-5)
 
@@ -92,22 +92,22 @@ def test_odins_step_makes_the_prediction_more_likely(small):
     expected = image - 0.002 / torch.tensor(STD).double().view(1, -1, 1, 1) * torch.sign(
         torch.stack(moved).view_as(image)
     )
-    score = Odin(OdinSettings(1000.0, (0.002,))).fit(network, IMAGES).score(network, TEST[:1])
+    score = Odin(OdinSettings(1000.0, 0.002)).fit(network, IMAGES).score(network, TEST[:1])
     assert score[0] == pytest.approx(-(wide(expected) / 1000).softmax(1).max().item(), rel=1e-6)
 
 
 def test_epsilon_is_the_best_on_validation_and_the_smallest_of_equals(small):
     _, network = small
-    epsilons = (0.004, 0.0, 0.002)
-    detector = Odin(OdinSettings(100.0, epsilons)).fit(network, IMAGES)
+    epsilons = Odin.space["epsilon"]
+    detector = Odin(OdinSettings(100.0)).fit(network, IMAGES)
     chosen = detector.chosen["epsilon"]
     for epsilon in epsilons:
-        alone = Odin(OdinSettings(100.0, (epsilon,))).fit(network, IMAGES)
+        alone = Odin(OdinSettings(100.0, epsilon)).fit(network, IMAGES)
         scores = (alone.score(network, IMAGES[split]) for split in ("validation", "tuning"))
         assert chosen["candidates"][str(epsilon)] == ood_metrics(*scores)["auroc"]
     assert chosen["candidates"][str(chosen["value"])] == max(chosen["candidates"].values())
     same = {**IMAGES, "tuning": IMAGES["validation"]}
-    assert Odin(OdinSettings(100.0, epsilons)).fit(network, same).chosen["epsilon"]["value"] == 0.0
+    assert Odin(OdinSettings(100.0)).fit(network, same).chosen["epsilon"]["value"] == 0.0
 
 
 def test_gram_rows_are_sums_of_gram_matrices():
@@ -233,7 +233,7 @@ def test_contract(name, small):
         with pytest.raises(InputError, match="above 0"):
             settings()
     with pytest.raises(InputError, match="at least 0"):
-        OdinSettings(epsilons=(-0.1,))
+        OdinSettings(epsilon=-0.1)
 
 
 @pytest.mark.parametrize("arch, count", [("resnet-8-4", 10), ("wideresnet-10-1", 12), ("densenet-10-6", 14)])

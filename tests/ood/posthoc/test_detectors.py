@@ -169,5 +169,5 @@ def test_refuses_what_cannot_be_right():
     with pytest.raises(InputError, match="600 of 600 images have no label"):
         Mahalanobis().fit(Outputs("train", features=TRAIN.features, labels=np.full(600, -1)))
     for settings in (lambda: KnnSettings(k=0), lambda: EnergySettings(0.0), lambda: GenSettings(gamma=-1)):
-        with pytest.raises(InputError, match="above 0"):
+        with pytest.raises(InputError, match="must be (above 0|at least 1), found"):
             settings()

@@ -214,7 +214,7 @@ def test_refuses():
     with pytest.raises(InputError, match="600 of 600 images have no label"):
         DETECTORS["temperature_scaling"]().fit(TRAIN, unknown)
     for name, key in [("vim", "share"), ("react", "quantile"), ("dice", "dropped"), ("ash", "pruned")]:
-        with pytest.raises(InputError, match=f"{name}.{key} must lie between 0 and 1"):
+        with pytest.raises(InputError, match=f"{key} must be above 0 and below 1, found 1.0"):
             DETECTORS[name].Settings(**{key: 1.0})
     one = Outputs("t", features=TRAIN.features, head=Head(WEIGHT[:1], BIAS[:1]))
     with pytest.raises(InputError, match="at least two classes"):

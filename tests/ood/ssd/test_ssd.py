@@ -1,5 +1,7 @@
 """SSD and SSD_k against a direct transcription of their definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
@@ -24,6 +26,7 @@ RANDOM = np.random.default_rng(0)
 TRAIN = (RANDOM.normal(size=(900, 10)) + 4 * (np.arange(900) % 3)[:, None]).astype(np.float32)
 LABELS = np.arange(900) % 3
 TEST = RANDOM.normal(2, 3, size=(200, 10)).astype(np.float32)
+AUTO = SsdSettings(clusters="auto", covariance="auto", ridge="auto")
 ID = Outputs("train", features=TRAIN, projections=TRAIN[:, :4], labels=LABELS, classes=3)
 QUERY = Outputs("test", features=TEST, projections=TEST[:, :4])
 
@@ -145,15 +148,15 @@ def test_selection_finds_the_clusters_and_keeps_what_is_not_searched():
     centres = random.normal(size=(4, 6)) * 6
     rows = [(centres[np.arange(n) % 4] + random.normal(size=(n, 6))).astype(np.float32) for n in (800, 200)]
     train, validation = (Outputs(str(len(part)), features=part) for part in rows)
-    found, candidates = select_settings(SsdSettings(), train, validation, 0)
+    found, candidates = select_settings(AUTO, train, validation, 0)
     assert found.clusters == 4 and len(candidates) == 9 * 7
-    found, candidates = select_settings(SsdSettings(covariance="ledoit_wolf"), train, validation, 0)
-    assert found.clusters == 4 and found.ridge == SsdSettings().ridge and len(candidates) == 9
+    found, candidates = select_settings(replace(AUTO, covariance="ledoit_wolf"), train, validation, 0)
+    assert found.clusters == 4 and found.ridge == 0.0 and len(candidates) == 9
     few, several = (Outputs("few", features=train.features[:count]) for count in (12, 40))
     wide = [np.hstack([part.features, random.normal(size=(len(part), 24))]) for part in (several, validation)]
     wide = [Outputs("wide", features=part.astype(np.float32)) for part in wide]
-    found = select_settings(SsdSettings(class_conditional=False, tied=True), *wide, 0)[0]
+    found = select_settings(replace(AUTO, tied=True), *wide, 0)[0]
     assert found.covariance == "ledoit_wolf", (
         "40 images in 30 dimensions want more than a tenth of their trace"
     )
-    assert max(c["clusters"] for c in select_settings(SsdSettings(), few, validation, 0)[1]) <= 10
+    assert max(c["clusters"] for c in select_settings(AUTO, few, validation, 0)[1]) <= 10

@@ -1,15 +1,15 @@
-"""Intervals and tests beside the tables: known winners, known ties, several seeds."""
+"""Intervals and tests of the results: known winners, known ties, several seeds."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sslood.core.errors import InputError
-from sslood.core.files import save_json, save_tensors
+from sslood.core.files import save_tensors
 from sslood.ood.measures.comparison import Scores, delong_test, holm
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.report.mistakes import mistakes, mistakes_table
-from sslood.report.significance import against_best, interval_notes, marked, with_significance
+from sslood.report.evidence import against_best, interval_notes, near_best, with_significance
+from sslood.report.frame import ScoreFiles
 
 
 def test_holm_by_hand():
@@ -23,34 +23,34 @@ def written(tmp_path):
     """Three detectors: b is a with a little noise, c far worse; two seeds of model m, one ensemble."""
     random = np.random.default_rng(0)
     rows = []
-    for stage, model, seed in (("posthoc", "m", 0), ("posthoc", "m", 1), ("ensemble", "leaveout_e", 0)):
+    for stage, model, seed in (("posthoc", "m", 0), ("posthoc", "m", 1), ("ensemble", "committee", 0)):
         arrays = {}
-        for name, count, shift in (("id", 400, 0.0), ("far", 300, 1.5)):
+        name = "any" if stage == "ensemble" else f"{seed}"
+        for side, count, shift in (("id", 400, 0.0), ("far", 300, 1.5)):
             base = random.normal(size=count) + shift
             noise = random.normal(size=(2, count))
-            arrays |= {f"{model}.a.{name}": base, f"{model}.b.{name}": base + 0.02 * noise[0]}
-            arrays |= {f"{model}.c.{name}": base + 3 * noise[1]}
+            arrays |= {f"{model}.a.{side}": base, f"{model}.b.{side}": base + 0.02 * noise[0]}
+            arrays |= {f"{model}.c.{side}": base + 3 * noise[1]}
         for detector in "abc":
             auroc = ood_metrics(arrays[f"{model}.{detector}.id"], arrays[f"{model}.{detector}.far"])["auroc"]
             keys = {"stage": stage, "model": model, "detector": detector, "seed": seed, "set": "far"}
-            rows.append(keys | {"role": "far", "auroc": auroc})
-        name = "e" if stage == "ensemble" else seed
+            rows.append(keys | {"role": "far", "auroc": auroc, "file": name})
         save_tensors(tmp_path / stage / f"{name}.safetensors", arrays, kind="scores", metadata={})
     return pd.DataFrame(rows), tmp_path
 
 
-def test_the_worse_detector_is_told_and_the_twin_is_not(written):
+def test_the_worse_detector_is_recognised_and_the_twin_is_not(written):
     rows, folder = written
-    found = with_significance(rows, folder, "id", {"none"})
+    found = with_significance(rows, ScoreFiles(folder, "id"))
     assert ((found["auroc_low"] < found["auroc"]) & (found["auroc"] < found["auroc_high"])).all()
     seed1 = found[found["seed"] == 1].set_index("detector")
     assert seed1["p_best"].max() == 1 and seed1.loc["c", "p_best"] < 1e-3 < seed1.loc["b", "p_best"]
-    assert {key[1] for key in marked(found) if key[0] == "m"} >= {"a", "b"} - {"c"}
-    assert ("m", "c", "far") not in marked(found)
-    assert set(interval_notes(found)) == {("leaveout_e", detector, "far") for detector in "abc"}
-    row = found[found["model"] == "leaveout_e"].iloc[0]
+    assert {key[1] for key in near_best(found) if key[0] == "m"} >= {"a", "b"} - {"c"}
+    assert ("m", "c", "far") not in near_best(found)
+    assert set(interval_notes(found)) == {("committee", detector, "far") for detector in "abc"}
+    row = found[found["model"] == "committee"].iloc[0]
     text = f"[{100 * row.auroc_low:.1f}, {100 * row.auroc_high:.1f}]"
-    assert interval_notes(found)[("leaveout_e", "a", "far")] == text
+    assert interval_notes(found)[("committee", "a", "far")] == text
 
 
 def test_p_values_are_those_of_the_paired_test_times_their_rank():
@@ -67,15 +67,23 @@ def test_p_values_are_those_of_the_paired_test_times_their_rank():
     assert found == pytest.approx(expected)
 
 
-def test_a_detector_aside_is_not_compared_and_has_id_scores_of_its_own(written):
+def test_an_informed_detector_is_not_compared_and_has_id_scores_of_its_own(written):
     rows, folder = written
     arrays = {"m.ssdk.id": np.zeros(5), "m.ssdk.id.far": np.arange(5.0), "m.ssdk.far": np.arange(5.0) + 2.5}
     save_tensors(folder / "ssdk" / "0.safetensors", arrays, kind="scores", metadata={})
-    row = {"stage": "ssdk", "model": "m", "detector": "ssdk", "seed": 0, "set": "far", "role": "far"}
-    found = with_significance(pd.DataFrame([*rows.to_dict("records"), row]), folder, "id", {"ssdk"})
+    row = {
+        "stage": "ssdk",
+        "model": "m",
+        "detector": "ssdk",
+        "seed": 0,
+        "set": "far",
+        "role": "far",
+        "file": "0",
+    }
+    found = with_significance(pd.DataFrame([*rows.to_dict("records"), row]), ScoreFiles(folder, "id"))
     last = found.iloc[-1]
     assert np.isnan(last["p_best"]) and 0 < last["auroc_low"] < 0.88 < last["auroc_high"] < 1
-    assert ("m", "ssdk", "far") not in marked(found)
+    assert ("m", "ssdk", "far") not in near_best(found)
 
 
 def test_missing_scores_are_named(written):
@@ -84,29 +92,17 @@ def test_missing_scores_are_named(written):
     with pytest.raises(
         InputError, match=r"0.safetensors: no scores of m.knn for far; run `dvc repro posthoc`"
     ):
-        with_significance(rows, folder, "id", set())
-
-
-def test_mistakes_table(tmp_path):
-    head = {"accuracy": 0.9, "ece": 0.02, "aurc": 0.012, "eaurc": 0.007, "augrc": 0.01}
-    told = {"mistakes_auroc": 0.91, "mistakes_fpr95": 0.43}
-    for seed, more in ((0, told), (1, {})):
-        models = {"encoder": {"knn": {"accuracy": 0.8}}, "net": {"head": head | more}}
-        save_json(tmp_path / f"{seed}.json", {"models": models})
-    rows = mistakes((seed, tmp_path / f"{seed}.json") for seed in (0, 1))
-    assert len(rows) == 2 and set(rows["model"]) == {"net"}
-    last = mistakes_table(rows).splitlines()[-1]
-    assert last == "| `net` | 10.0 ± 0.0 | 12.0 ± 0.0 | 7.0 ± 0.0 | 91.0 | 43.0 | 2.0 ± 0.0 |"
+        with_significance(rows, ScoreFiles(folder, "id"))
 
 
 def test_a_mean_over_repeats_has_their_spread_and_no_interval(written):
     """The scores are those of the first repeat: an interval from them need not hold the mean."""
     rows, folder = written
     rows = rows.assign(repeats=np.where(rows["detector"] == "b", 5, np.nan), auroc_std=0.0123)
-    found = with_significance(rows, folder, "id", {"none"})
+    found = with_significance(rows, ScoreFiles(folder, "id"))
     once = found[found["detector"] != "b"]
     assert ((once["auroc_low"] < once["auroc"]) & (once["auroc"] < once["auroc_high"])).all()
     assert found.loc[found["detector"] == "b", ["auroc_low", "auroc_high"]].isna().all(axis=None)
     notes = interval_notes(found)
-    assert notes["leaveout_e", "b", "far"] == "± 1.2 (5 repeats)"
-    assert notes["leaveout_e", "a", "far"].startswith("[")
+    assert notes["committee", "b", "far"] == "± 1.2 (5 repeats)"
+    assert notes["committee", "a", "far"].startswith("[")

@@ -1,0 +1,118 @@
+"""What a model file says of its model beside the weights, and whether that fits an image set."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from sslood.core.errors import InputError
+
+# the stage that writes models of an objective; all others are written by `pretrain`
+_STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
+_OF_SET = ("size", "channels", "mean", "std", "resize", "classes")  # preprocessing travels with the model
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The metadata of a model file. Values are what JSON can hold.
+
+    name: of the model, without the seed. arch: full name of the backbone, or the function in architectures/.
+    objective: what it was trained for. id: name of its ID set. size, channels, mean, std, resize, classes:
+    of that set; mean and std per channel, of pixels in [0, 1]. feature_dim: D of features [N, D].
+    head_classes: positions in `classes` of the head's outputs, None without a head. projector: widths of the
+    projector, None without one. stochastic: {"space": "h" or "z", "sigma", "components"} of a Gaussian
+    embedding. settings: those that the weights depend on. epochs: of the weights, where fewer than trained.
+    saw_validation: whether it was trained on images of ID validation. code: {path: sha256} of a file in
+    architectures/. reference: what the model computes for one fixed image, see `reference_answer`.
+    """
+
+    name: str
+    arch: str
+    objective: str
+    seed: int
+    id: str
+    size: int
+    channels: int
+    mean: list[float]
+    std: list[float]
+    resize: str
+    classes: list[str]
+    feature_dim: int
+    head_classes: list[int] | None = None
+    projector: list[int] | None = None
+    stochastic: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    saw_validation: bool = False
+    code: dict[str, str] = field(default_factory=dict)
+    reference: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def for_set(cls, set_metadata: Mapping[str, Any], **rest: Any) -> Self:
+        """Return the card of a model for the ID set with this metadata; `rest`: the other fields."""
+        return cls(id=set_metadata["name"], **{key: set_metadata[key] for key in _OF_SET}, **rest)
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, Any], where: str | Path) -> Self:
+        """Return the card in the metadata of the file `where`; InputError if a key is missing."""
+        known = {one.name: one for one in fields(cls)}
+        needed = [key for key, one in known.items() if one.default is MISSING and key not in metadata]
+        missing = [key for key in needed if known[key].default_factory is MISSING or key == "reference"]
+        if missing:
+            raise InputError(
+                f"{where}: metadata lacks {', '.join(missing)}; write it again with the stage that makes it "
+                f"(`dvc repro`)"
+            )
+        return cls(**{key: value for key, value in metadata.items() if key in known})
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the fields as the metadata of a file."""
+        return asdict(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    @property
+    def stage(self) -> str:
+        """The stage that writes such a model."""
+        return _STAGES.get(self.objective, "pretrain")
+
+    @property
+    def preprocessing(self) -> dict[str, list[float]]:
+        """Mean and std per channel, of pixels in [0, 1]."""
+        return {"mean": self.mean, "std": self.std}
+
+
+def check_fits(
+    model: ModelCard | Mapping[str, Any],
+    set_metadata: Mapping[str, Any],
+    where: str | Path,
+    *,
+    id_set: bool = True,
+) -> None:
+    """Raise InputError unless the model (of file `where`) was made for images like the set's.
+
+    Size and channels must agree; with `id_set` also the set's name and classes. The message names
+    both sides and the stage to run again.
+    """
+    card = model if isinstance(model, ModelCard) else ModelCard.read(model, where)
+    keys = ["size", "channels"] + (["classes"] if id_set else [])
+    same = all(getattr(card, key) == set_metadata[key] for key in keys)
+    if same and (not id_set or card.id == set_metadata["name"]):
+        return
+    own = _describe(vars(card), card.id, id_set)
+    other = _describe(set_metadata, set_metadata["name"], id_set)
+    raise InputError(
+        f"{where}: the model was made for {own}, but the set is {other}; it comes from another profile: "
+        f"run the stage `{card.stage}` again (`dvc repro`)"
+    )
+
+
+def _describe(metadata: Mapping[str, Any], name: str, with_classes: bool) -> str:
+    text = f"{name!r} ({metadata['size']}x{metadata['size']} pixels, {metadata['channels']} channels"
+    if not with_classes:
+        return text + ")"
+    classes = metadata["classes"]
+    first = ", ".join(map(str, classes[:4])) + (", …" if len(classes) > 4 else "")
+    return f"{text}, {len(classes)} classes: {first})"

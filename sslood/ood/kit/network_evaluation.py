@@ -1,0 +1,33 @@
+"""What the stage network does with one model: choose, fit, score the test images.
+
+Apart from `evaluation`, so that stages that read embeddings do not depend on how images are prepared.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
+from sslood.ood.kit.results import Results
+
+
+def evaluate_network(
+    model: str,
+    network: Network,
+    detectors: Mapping[str, NetworkDetector],
+    images: Mapping[str, np.ndarray],
+    tests: Mapping[str, np.ndarray],
+    results: Results,
+    progress: Progress,
+) -> None:
+    """Fit detectors that suit a network, and add their settings, metrics and scores to `results`.
+
+    images: uint8 [N, C, H, W] of each split to fit and choose on ("train", "validation", "tuning"); tests:
+    of each test set, the ID set first. `progress` is called with the size of each batch.
+    """
+    for name, detector in detectors.items():
+        detector.fit(network, images, progress)
+        scores = {key: detector.score(network, part, progress) for key, part in tests.items()}
+        results.add(model, name, scores)
+        results.settings(detector.settings, name)
+        results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}

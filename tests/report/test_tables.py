@@ -1,0 +1,55 @@
+"""Tables: bold, marks and gaps in Markdown, and what is averaged."""
+
+import pytest
+
+from sslood.core.files import save_json
+from sslood.ood.measures.metrics import METRICS as MEASURED
+from sslood.report.cells import Code, Figure, Table, markdown
+from sslood.report.columns import HEADLINE, METRICS, describe, rising
+from sslood.report.frame import mistakes
+from sslood.report.tables import mistakes as mistakes_table
+
+
+def test_markdown_by_hand():
+    result = Figure(0.934, 0.012, 0.25, float("nan"), "†", "[92.0, 94.1]", best=True)
+    table = Table(
+        ["model", "detector", "far"], [[Code("m"), "d", result], ["n", "e", "–"]], left=("detector",)
+    )
+    assert markdown(table).splitlines() == [
+        "| model | detector | far |",
+        "| :--- | :--- | ---: |",
+        "| `m` | d | **93.4 ± 1.2**† [92.0, 94.1] / 25.0 |",
+        "| n | e | – |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("auroc", "heat"), [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0), (0.75, 0.0625), (float("nan"), 0.0)]
+)
+def test_colour_grows_with_the_distance_from_chance(auroc, heat):
+    assert Figure(auroc, 0.0, 0.0, 0.0).heat == pytest.approx(heat)
+
+
+def test_mistakes(tmp_path):
+    head = {"accuracy": 0.9, "ece": 0.02, "aurc": 0.012, "eaurc": 0.007, "augrc": 0.01}
+    ranking = {"mistakes_auroc": 0.91, "mistakes_fpr95": 0.43}
+    for seed, more in ((0, ranking), (1, {})):
+        models = {"encoder": {"knn": {"accuracy": 0.8}}, "net": {"head": head | more}}
+        save_json(tmp_path / f"{seed}.json", {"models": models})
+    rows = mistakes((seed, tmp_path / f"{seed}.json") for seed in (0, 1))
+    assert len(rows) == 2 and set(rows["model"]) == {"net"}
+    last = markdown(mistakes_table(rows)).splitlines()[-1]
+    assert last == "| `net` | 10.0 ± 0.0 | 12.0 ± 0.0 | 7.0 ± 0.0 | 91.0 | 43.0 | 2.0 ± 0.0 |"
+
+
+def test_directions_and_meanings_of_metrics():
+    assert tuple(METRICS) == MEASURED
+    assert [name for name in METRICS if rising(name)] == [
+        name for name in METRICS if name.startswith(("auroc", "aupr"))
+    ]
+    assert rising("filtered_auroc") and not rising("filtered_fpr95_id")
+    assert describe("filtered_auroc") == "auroc without the images that the audit excludes"
+    assert describe("auroc_std") == "standard deviation over repeats of auroc" and not describe(
+        "auroc_median"
+    )
+    assert set(HEADLINE) <= set(METRICS)
