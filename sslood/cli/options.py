@@ -45,8 +45,7 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
             function = click.option(
                 f"--{name}/--no-{name}" if kind is bool else f"--{name}",
                 _variable(prefix, field.name),
-                # of an empty list a command shows nothing
-                required=not (get_origin(kind) is tuple and field.default == ()),
+                required=field.default != (),  # of an empty list a command shows nothing
                 type=_click_type(kind),
                 multiple=get_origin(kind) is tuple,
                 help=_help(settings, field.name),
