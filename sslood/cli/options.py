@@ -55,6 +55,25 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
     return decorate
 
 
+def training_options(settings: type) -> Callable:
+    """Return a decorator that adds the options of every training: ID set, recipe, settings, its files."""
+    before = [
+        click.option("--id_set", required=True, help="ID set file."),
+        click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section."),
+    ]
+    after = [
+        click.option("--out", required=True, help="Model file to write."),
+        click.option("--out_curves", required=True, help="CSV of curves to write."),
+    ]
+
+    def decorate(function: Callable) -> Callable:
+        for option in reversed([*before, setting_options(settings), *after]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 def _help(settings: type, name: str) -> str:
     limits, text = notes_of(settings, name)
     return f"{text} ({limits})" if limits and text else text
