@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from sslood.core.batches import normalise
-from sslood.data.images.augment import Recipe, apply_draws, draw
+from sslood.data.images.augment import AugmentSettings, apply_draws, draw
 
 IMAGES, SIZE, ROUNDS = 512, 32, 7
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-RECIPE = Recipe(
+SETTINGS = AugmentSettings(
     crop_scale_min=0.08, flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grey=0.2
 )
 
@@ -33,10 +33,10 @@ def ours(images: np.ndarray, *, compiled: bool) -> Callable[[], Tensor]:
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
 
     def view(draws: Tensor) -> Tensor:
-        return normalise(apply_draws(tensor, draws, RECIPE), mean, std)
+        return normalise(apply_draws(tensor, draws, SETTINGS), mean, std)
 
-    made = torch.compile(view, fullgraph=True) if compiled else view
-    return lambda: made(draw(len(tensor), generator))
+    views = torch.compile(view, fullgraph=True) if compiled else view
+    return lambda: views(draw(len(tensor), generator))
 
 
 def torchvisions(images: np.ndarray) -> Callable[[], Tensor]:

@@ -23,7 +23,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
 from sslood.data.sets.convert import convert
-from sslood.data.sets.readers import tree
+from sslood.data.sets.tree import tree
 
 COUNT, SIDE, SIZE, ROUNDS = 10_000, 64, 32, 5
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from sslood.core.files import save_tensors
 from sslood.core.settings import read_section
+from sslood.roles.roles import record_role
 
 WIDTH, CLASSES = 512, 10
 SPLITS = [  # set, role, split, images, shift of the features
@@ -50,7 +51,7 @@ def write(folder: Path) -> None:
         tensors |= {f"{name}.{split}.features": features, f"{name}.{split}.labels": labels}
         tensors[f"{name}.{split}.logits"] = features @ weight.T + bias
     tensors |= {"head.weight": weight, "head.bias": bias}
-    sets = {name: {"role": role, "splits": {}} for name, role, *_ in SPLITS}
+    sets = {name: {"splits": {}, **record_role(role)} for name, role, *_ in SPLITS}
     about = {"model": "made", "seed": 0, "id": "id", "sets": sets, "model_metadata": {}}
     about["classes"] = [str(number) for number in range(CLASSES)]
     save_tensors(folder / "made.safetensors", tensors, kind="embeddings", metadata=about)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.learning import SMALL, image_set, prepare
-from sslood.nets.networks.files import Model
+from sslood.nets.networks.model import Model
 from sslood.ood.kit.network_detector import Network
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.network.rotation import Rotation

@@ -17,15 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import yaml
 from safetensors.numpy import load_file
 
 from benchmarks.folder import COUNT, make
 from sslood.core.files import load_tensors
 
 MANY, ROUNDS = 100_000, 5
-SETTINGS = (
-    "--channels 3 --size 32 --validation 0.1 --count 8 --limit 0 --seed 0 --test 0.3 --id cifar10".split()
-)
+SETTINGS = "--channels 3 --size 32 --validation 0.1 --count 8 --limit 0 --seed 0 --test 0.3".split()
 
 
 def watched(command: list[str]) -> tuple[float, float]:
@@ -54,8 +53,12 @@ def _memory(pid: int) -> int:
         return 0
 
 
-def report(label: str, out: Path, command: list[str]) -> None:
-    seconds, peak = watched([sys.executable, "-m", "stages.download", *command, *SETTINGS, "--out", str(out)])
+def report(label: str, out: Path, name: str, entry: dict[str, str]) -> None:
+    """Run the stage on an entry of `sets`, beside CIFAR-10 as the ID set, and print time, size and memory."""
+    params = out.with_suffix(".yaml")
+    params.write_text(yaml.safe_dump({"cifar10": {"role": "id", "source": "cifar10"}, name: entry}))
+    words = f"--set {name} --item {params}:{name} --id cifar10 --id_item {params}:cifar10 --out {out}".split()
+    seconds, peak = watched([sys.executable, "-m", "stages.download", *words, *SETTINGS])
     size = out.stat().st_size / 1e6
     allowed = 2 * size + 500
     print(f"{label}: {seconds:.1f} s, file {size:.0f} MB, peak {peak:.0f} MB (allowed {allowed:.0f} MB)")
@@ -90,14 +93,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name), Path(name) / "out.safetensors"
         if os.environ.get("SSLOOD_DATA_MIRROR"):
-            report("CIFAR-10 from the mirror", out, ["--set", "cifar10", "--role", "id"])
+            cifar10 = {"role": "id", "source": "cifar10"}
+            report("CIFAR-10 from the mirror", out, "cifar10", cifar10)
         else:
             print("CIFAR-10: not measured, SSLOOD_DATA_MIRROR names no mirror")
         make(folder / "few")
         (folder / "many").mkdir()
         for number, path in enumerate(sorted((folder / "few").rglob("*.jpg")) * (MANY // COUNT)):
             os.link(path, folder / "many" / f"{number:06}.jpg")
-        report(f"{MANY} JPEG", out, ["--set", "mine", "--role", "far", "--folder", str(folder / "many")])
+        mine = {"role": "far", "source": "folder", "folder": str(folder / "many")}
+        report(f"{MANY} JPEG", out, "mine", mine)
         opening(out)
 
 

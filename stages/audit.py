@@ -46,7 +46,7 @@ def main(id_name: str, sets: str, folder: Path, out: Path, out_disjoint: Path, *
     disjoint = check_disjoint(folder, section, sets)
     image_sets = read_sets(folder, names_of_roles(section, sets))
     with tqdm(total=len(audited(image_sets, id_name)), desc="audit", unit="set", disable=None) as bar:
-        tensors, metadata = audit(image_sets, id_name, settings, lambda name: bar.update())
+        tensors, metadata = audit(image_sets, id_name, settings, lambda _: bar.update())
     save_tensors(out, tensors, kind="audit", metadata={**metadata, "settings": vars(settings)})
     save_json(out_disjoint, disjoint)
     left_out = {name: numbers["left_out"] for name, numbers in metadata["sets"].items()}

@@ -1,7 +1,8 @@
-"""Fetch, verify and convert one image set into one file of uint8 images (see README, "Sets").
+"""Fetch, verify and convert one image set into one file of uint8 images.
 
     python -m stages.download --list
-    python -m stages.download --set letters --role far --id digits --size 16 ... --out letters.safetensors
+    python -m stages.download --set letters --item params.yaml:sets.letters --id digits \\
+        --id_item params.yaml:sets.digits --size 16 ... --out data/sets/letters.safetensors
 
 A set without a download takes about a second, CIFAR-10 from a mirror folder a few seconds.
 """
@@ -11,86 +12,51 @@ from pathlib import Path
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.core.errors import InputError, known
+from sslood.cli.options import read_settings, setting_options
+from sslood.core.errors import InputError
 from sslood.core.files import save_tensors
-from sslood.data.fetching.catalogue import ROLES, find_entry, load_catalogue
-from sslood.data.fetching.listing import listing
-from sslood.data.sets.build import Settings, build_set
+from sslood.core.settings import read_section
+from sslood.data.sets.build import build_set
+from sslood.data.sets.cuts import ClassSettings, DataSettings
+from sslood.data.sets.listing import listing
+from sslood.data.sets.source import all_sources, read_set_settings
 
 
-def _list(context: click.Context, option: click.Option, wanted: bool) -> None:
+def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        click.echo(listing(load_catalogue()))
+        click.echo(listing(all_sources().values()))
         context.exit()
 
 
 @click.command(cls=StageCommand)
 @click.option(
-    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Show the known sets."
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Show the known sources."
 )
-@click.option(
-    "--set", "name", required=True, help="Name of the set: one of the known ones, or yours with --folder."
-)
-@click.option("--role", required=True, help="id, near, far, tuning, auxiliary or transfer.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Your pictures: a folder, or a CSV of paths.")
-@click.option(
-    "--skip_unreadable/--no-skip_unreadable",
-    default=False,
-    help="Leave out and list pictures that cannot be decoded.",
-)
-@click.option("--id", "id_name", required=True, help="Name of the in-distribution set.")
-@click.option(
-    "--size", type=click.IntRange(8, 1024), required=True, help="Side of the square images in pixels."
-)
-@click.option("--channels", type=click.Choice(["1", "3"]), required=True, help="1 grey, 3 RGB.")
-@click.option(
-    "--validation", type=click.FloatRange(0, 1, True, True), required=True, help="Share of ID train."
-)
-@click.option("--count", type=click.IntRange(8), required=True, help="Images per split of a synthetic set.")
-@click.option(
-    "--limit", type=click.IntRange(0), required=True, help="At most so many images per split; 0: all."
-)
-@click.option("--seed", type=int, required=True, help="Seed of the cuts and of synthetic images.")
-@click.option("--heldout", multiple=True, help="ID classes held out as <id>_heldout; repeat the option.")
-@click.option(
-    "--test",
-    type=click.FloatRange(0, 1, True, True),
-    required=True,
-    help="Test share where none is published.",
-)
+@click.option("--set", "name", required=True, help="Name of the set.")
+@click.option("--item", required=True, help="FILE:KEY of its entry: role, source and so on.")
+@click.option("--id", "id_name", required=True, help="Name of the in-distribution (ID) set.")
+@click.option("--id_item", required=True, help="FILE:KEY of the entry of the ID set.")
+@setting_options(DataSettings)
+@setting_options(ClassSettings)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")
-def main(name: str, role: str, folder: Path | None, id_name: str, channels: str, out: Path, **values) -> None:
+def main(name: str, item: str, id_name: str, id_item: str, out: Path, **values) -> None:
     """Fetch, verify and convert one image set."""
-    known(role, "role", ROLES)
-    is_id = name == id_name
-    if is_id != (role == "id"):
+    data = read_settings(DataSettings, values, where="data")
+    classes = read_settings(ClassSettings, values, where="classes")
+    settings = read_set_settings(read_section(item), f"sets.{name}")
+    if (name == id_name) != (settings.role == "id"):
         raise InputError(
-            f"set {name!r} has role {role!r}, but `id` names {id_name!r}; "
+            f"set {name!r} has role {settings.role!r}, but `id` names {id_name!r}; "
             "exactly the set named in `id` must have role id"
         )
-    catalogue = load_catalogue()
-    is_heldout = name == f"{id_name}_heldout"
-    source = id_name if is_heldout else name
-    entry = find_entry(source, catalogue) if folder is None else catalogue.get(source)
-    if role == "transfer":
-        values["heldout"] = ()
-    settings = Settings(channels=int(channels), **values)
-    tensors, metadata = build_set(
-        name,
-        entry,
-        settings,
-        id_entry=catalogue.get(id_name),
-        is_id=is_id or role == "transfer",  # a set of its own with labels and a train split
-        folder=folder,
-        is_heldout=is_heldout,
-        role=role,
-    )
+    id_settings = read_set_settings(read_section(id_item), f"sets.{id_name}")
+    tensors, metadata = build_set(name, settings, data, classes, id_settings)
     save_tensors(out, tensors, kind="set", metadata=metadata)
     splits = ", ".join(f"{count} {split}" for split, count in metadata["splits"].items())
     shape = f"{metadata['channels']}x{metadata['size']}x{metadata['size']}"
     skipped = sum(map(len, metadata["source"].get("unreadable", {}).values()))
-    told = f"; {skipped} unreadable ones are left out and listed in its metadata" if skipped else ""
-    done(out, f"{name}, {splits} images of {shape}{told}")
+    note = f"; {skipped} unreadable ones are left out and listed in its metadata" if skipped else ""
+    done(out, f"{name}, {splits} images of {shape}{note}")
 
 
 if __name__ == "__main__":

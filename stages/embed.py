@@ -10,7 +10,7 @@ from sslood.cli.options import read_settings, setting_options
 from sslood.core.files import read_metadata, save_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.inference.embed import EmbedSettings, embed_sets
 from sslood.nets.networks.card import check_fits
 from sslood.nets.networks.files import load_model
@@ -27,7 +27,7 @@ from sslood.nets.networks.files import load_model
 @setting_options(EmbedSettings)
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")
-    views = checked(Recipe, read_section(recipe), recipe)
+    views = checked(AugmentSettings, read_section(recipe), recipe)
     network, card = load_model(model, machine(settings.precision).device)
     check_fits(card, read_metadata(f"{sets_dir}/{id_name}.safetensors", kind="set"), model)
     plan = {"settings": settings, "recipe": views, "seed": seed, "where": model}

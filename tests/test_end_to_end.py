@@ -21,10 +21,10 @@ from tools.closure import ROOT
 
 CUT = {
     "sets": {
-        "digits": {"role": "id"},
-        "digits_heldout": {"role": "near"},
-        "gaussian": {"role": "far"},
-        "corruptions": {"role": "tuning"},
+        "digits": {"role": "id", "source": "digits"},
+        "digits_heldout": {"role": "near", "source": "digits", "derive": "heldout"},
+        "gaussian": {"role": "far", "source": "gaussian"},
+        "corruptions": {"role": "tuning", "source": "digits", "derive": "corruptions"},
     },
     "data": {"limit": 160, "count": 60},
     "runs": {
@@ -182,7 +182,7 @@ def test_an_experiment_changes_the_metrics_and_diff_shows_it(pipeline):
         ({"runs": {"leaveout_backbones": ["vgg"]}}, "vgg"),
         ({"posthoc": {"detectors": ["msp", "mahalanobiss"]}}, "mahalanobiss"),
         ({"evaluate": {"models": ["simclr", "byol"]}}, "byol"),
-        ({"sets": {**CUT["sets"], "svhnn": {"role": "far"}}}, "svhnn"),
+        ({"sets": {**CUT["sets"], "svhnn": {"role": "far", "source": "svhnn"}}}, "svhnn"),
     ],
 )
 def test_wrong_params_are_named(pipeline, changes, says):
@@ -201,11 +201,11 @@ def test_a_model_of_another_profile_is_named(pipeline):
     """A model for 16-pixel images meets sets of 12 pixels: the run-cache of a profile gone wrong."""
     sets = pipeline / "sets12"
     command = (
-        "python -m stages.download --id digits --size 12 --channels 1 --validation 0.1 --count 20 --limit 60"
+        "python -m stages.download --id digits --id_item params.yaml:sets.digits --size 12 --channels 1 "
+        "--validation 0.1 --count 20 --limit 60 --seed 0 --heldout 8 --heldout 9 --test 0.3"
     )
-    for name, role in (("digits", "id"), ("digits_heldout", "near")):
-        out = f"{sets}/{name}.safetensors"
-        rest = f"--seed 0 --heldout 8 --heldout 9 --test 0.3 --set {name} --role {role} --out {out}"
+    for name in ("digits", "digits_heldout"):
+        rest = f"--set {name} --item params.yaml:sets.{name} --out {sets}/{name}.safetensors"
         run(pipeline, f"{command} {rest}".split(), check=True)
     embed = _lock(pipeline)["embed@simclr-0"]["cmd"].replace("data/sets", str(sets))
     done = run(pipeline, embed.replace("data/embeddings/0", str(pipeline / "none")).split())

@@ -22,6 +22,7 @@ from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.renamed import renamed
+from sslood.data.sets.source import source_named, with_sources
 from tools.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
@@ -90,6 +91,17 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
             params[key] = _in_place_of(params[key], value)
 
 
+def need_sources(sets: Mapping, id_name: str, where: str) -> None:
+    """Raise InputError, saying what to write, for entries of `sets` whose source is missing or unknown."""
+    now = with_sources(sets, id_name)
+    old = [name for name, entry in sets.items() if "source" not in (entry or {})]
+    if old:
+        texts = [f"{name}: {{{', '.join(f'{k}: {v}' for k, v in now[name].items())}}}" for name in old]
+        raise InputError(f"{where}: an entry of `sets` names its source now; write `{'`, `'.join(texts)}`")
+    for name, entry in sets.items():
+        source_named(str(entry["source"]), f"{where}: sets.{name}")
+
+
 def _in_place_of(old: Any, new: Any) -> Any:
     """Return `new` in the style of the list `old`, with the comment that follows its last item.
 
@@ -123,6 +135,7 @@ def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     content = read_yaml(base)
     if profile.resolve() != base.resolve():
         merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile, not params
+    need_sources(content["sets"], content["id"], str(profile))
     text = _text(content)
     if text != before:
         save_text(params, text)

@@ -65,7 +65,7 @@ def _indexed(sets: Mapping[str, AuditedSet], name: str) -> Indexed:
 
 
 def audit(
-    sets: Mapping[str, AuditedSet], id_name: str, settings: AuditSettings, progress: Callable[[str], None]
+    sets: Mapping[str, AuditedSet], id_name: str, settings: AuditSettings, progress: Callable[[str], object]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (tensors, metadata) of the audit of the ID set and every near and far set.
 

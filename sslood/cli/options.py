@@ -34,7 +34,8 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
     """Return a decorator that adds one required option for each field of a settings dataclass.
 
     Field k of prefix "knn" is the option --knn.k, the key posthoc.knn.k of params.yaml; a bool is a
-    pair --x / --no-x, a tuple an option that may be repeated. `read_settings` takes the values back.
+    pair --x / --no-x, a tuple an option that may be repeated, and left out if its default is empty.
+    `read_settings` takes the values back.
     """
 
     def decorate(function: Callable) -> Callable:

@@ -88,19 +88,19 @@ def _exportable(detector: Detector | NetworkDetector) -> Detector:
 def check_exportable(deployed: Deployed, where: str | Path) -> None:
     """Raise InputError if the detector cannot be written as a graph, with the reason and those that can."""
     calibrated = deployed.calibrated
-    detector, reason = calibrated.detector, ""
+    detector = calibrated.detector
     if calibrated.combination is not None:
         reason = "it combines several detectors"
-    elif not isinstance(detector, Detector):
-        reason = "it runs the network itself"
-    else:
+    elif isinstance(detector, Detector):
         reason = detector.unexportable
+    else:
+        reason = "it runs the network itself"
     if reason:
         raise InputError(
             f"{where}: detector {calibrated.name!r} cannot be written as ONNX, since {reason}; "
             f"these can: {', '.join(exportable_names())}"
         )
-    size = sum(array.nbytes for array in detector.state.values())
+    size = sum(array.nbytes for array in (detector.state or {}).values())
     if size >= LARGEST:
         raise InputError(
             f"{where}: the detector holds {size / 2**30:.1f} GiB, more than the 2 GiB of one ONNX file; "

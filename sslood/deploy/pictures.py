@@ -12,7 +12,7 @@ import numpy as np
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
 from sslood.data.sets.images import SUFFIXES, read_image, to_array
-from sslood.data.sets.readers import list_images
+from sslood.data.sets.tree import list_images
 from sslood.deploy.scorer import BATCH, Decisions, Deployed
 from sslood.ood.kit.network_detector import Progress
 

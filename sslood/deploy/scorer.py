@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from sslood.core.batches import batches
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.calibrated import Calibrated, pack, unpack
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.thresholds import discoveries
-from sslood.nets.inference.extract import batches, extract
-from sslood.nets.networks.files import Model, restore_model
+from sslood.nets.inference.extract import extract
+from sslood.nets.networks.files import restore_model
+from sslood.nets.networks.model import Model
 from sslood.ood.kit.outputs import Outputs
 from sslood.views.network_view import open_model
 

@@ -94,6 +94,11 @@ def names_of_roles(sets: Mapping[str, Any], where: str) -> dict[str, str]:
     return roles
 
 
+def record_role(name: str) -> dict[str, Any]:
+    """Return what an embeddings file says of a set's role, so that its readers need not know the table."""
+    return {"role": name, "is_ood": ROLES[name].is_ood, "is_tuning": ROLES[name].is_tuning}
+
+
 def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], str]:
     """Return ({OOD test set: "near" | "far"}, name of the tuning set) from the section `sets`.
 

@@ -8,7 +8,7 @@ import yaml
 
 from sslood.auditing.exclusions import FILE, excluded_classes, in_excluded_class
 from sslood.core.errors import InputError
-from sslood.data.sets.readers import tree
+from sslood.data.sets.tree import tree
 
 LISTS = yaml.safe_load(FILE.read_text())
 ID = {"name": "cifar10", "classes": ["cat", "dog", "ship"], "settings": {"heldout": []}}

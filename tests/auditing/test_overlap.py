@@ -16,8 +16,9 @@ from sslood.auditing.overlap import (
     index_images,
     overlap,
 )
-from sslood.data.fetching.catalogue import load_catalogue
-from sslood.data.sets.build import Settings, build_set
+from sslood.data.sets.build import build_set
+from sslood.data.sets.cuts import ClassSettings, DataSettings
+from sslood.data.sets.source import SetSettings
 
 SETTINGS = AuditSettings(radius=32, correlation=0.8)
 
@@ -162,9 +163,9 @@ PAIRS = """6611-49007 7029-19059 3520-49426 5863-37987 6503-41379 9413-2342 5585
 def test_known_near_duplicates_of_cifar10_are_found(mirror, monkeypatch, tmp_path):
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(mirror))
     monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path))
-    settings = Settings(32, 3, 0.1, 8, 0, 0, (), 0.3)
-    entry = load_catalogue()["cifar10"]
-    tensors, _ = build_set("cifar10", entry, settings, id_entry=entry, is_id=True, folder=None)
+    data = DataSettings(size=32, channels=3, validation=0.1, count=8, limit=0, seed=0)
+    entry = SetSettings("id", "cifar10")
+    tensors, _ = build_set("cifar10", entry, data, ClassSettings(0.3), entry)
     train = np.empty((50_000, 3, 32, 32), np.uint8)
     for split in ("train", "validation"):
         train[tensors[f"{split}.index"]] = tensors[f"{split}.images"]

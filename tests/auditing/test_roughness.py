@@ -6,7 +6,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
 from sslood.auditing.roughness import artefact_scores
-from sslood.data.sets.readers import tree
+from sslood.data.sets.tree import tree
 
 
 def test_closed_forms():

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from sslood.commands.__main__ import main
+from sslood.core.batches import batches
 from sslood.core.closure import TOP
 from sslood.core.files import load_tensors
 from sslood.deploy.calibrated import KINDS, calibrate, make_detector
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.scorer import load_deployed, save_deployed
-from sslood.nets.inference.extract import batches, extract
+from sslood.nets.inference.extract import extract
 from sslood.nets.networks.files import load_model
 from sslood.ood.kit.outputs import Outputs
 from tests.kit.small import write_encoder, write_sets

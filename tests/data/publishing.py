@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from sslood.data.fetching.catalogue import load_catalogue
-from sslood.data.sets.sources import read_source
+from sslood.data.sets.source import SetSettings, all_sources
+from sslood.roles.roles import ROLES
 
-CATALOGUE = load_catalogue()
+SOURCES = all_sources()
 RNG = np.random.default_rng(0)
 
 
@@ -47,7 +47,7 @@ def md5(content: bytes) -> str:
 
 
 def offered(server, name: str, bodies: dict[str, bytes], **changes):
-    """Return the catalogue's entry with its files at the local server, their checksums and `changes`."""
+    """Return a source with its files at the local server, their checksums and `changes`."""
     server.bodies.update(bodies)
     files = tuple(
         replace(
@@ -58,11 +58,17 @@ def offered(server, name: str, bodies: dict[str, bytes], **changes):
             content="",
             installed=(),
         )
-        for file in CATALOGUE[name].published
+        for file in SOURCES[name].published
         if file.name in bodies
     )
-    return replace(CATALOGUE[name], published=files, **{"per_class": {}, **changes})
+    return replace(SOURCES[name], published=files, **{"per_class": {}, **changes})
 
 
-def fetched(entry, role="far"):
-    return read_source(entry.name, entry, None, role)[0]
+def read_source(source, role="far", **keys):
+    """Return (splits, origin) of a source for a role."""
+    return source.read(source.name, ROLES[role], SetSettings(role=role, source=source.name, **keys))
+
+
+def fetched(source, role="far"):
+    """Return the splits of a source for a role."""
+    return read_source(source, role)[0]

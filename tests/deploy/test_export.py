@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from sslood.commands import deploy, export
-from sslood.core.batches import normalise
+from sslood.core.batches import batches, normalise
 from sslood.core.files import load_tensors
 from sslood.deploy.calibrated import KINDS
 from sslood.deploy.onnx import exportable_names
 from sslood.deploy.scorer import load_deployed
-from sslood.nets.inference.extract import batches, extract, outputs
+from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head

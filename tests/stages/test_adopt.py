@@ -9,8 +9,9 @@ import torch
 import yaml
 from torchvision.models import resnet18
 
+from sslood.core.batches import batches
 from sslood.core.files import load_tensors, save_tensors
-from sslood.nets.inference.extract import batches, extract
+from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model
 from stages import adopt

@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 import torch
 
+from sslood.core.batches import batches
 from sslood.core.files import load_tensors, save_tensors
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.inference.embed import copies_of, shot_pool
-from sslood.nets.inference.extract import batches, extract
+from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model, save_model
 from sslood.nets.networks.heads import build_head, build_projector
 from sslood.ood.kit.outputs import Head
+from sslood.roles.roles import record_role
 from stages.embed import main
 from tests.kit.small import call, digit_images, model_card, write_params, write_sets
 
@@ -70,8 +72,8 @@ def test_every_set_is_embedded_as_its_role_asks(run, capsys):
     assert {name: array.shape for name, array in tensors.items()} == expected
     assert all(array.dtype in (np.float32, np.int64) for array in tensors.values())
     assert metadata["model"] == "both" and metadata["seed"] == 0 and metadata["id"] == "digits"
-    assert metadata["sets"]["heldout"] == {"role": "near", "splits": {"test": heldout}}
-    assert metadata["sets"]["corruptions"] == {"role": "tuning", "splits": {"validation": 100}}
+    assert metadata["sets"]["heldout"] == {"splits": {"test": heldout}, **record_role("near")}
+    assert metadata["sets"]["corruptions"] == {"splits": {"validation": 100}, **record_role("tuning")}
     assert metadata["model_metadata"]["arch"] == "resnet-8-4" and len(metadata["classes"]) == 8
 
 
@@ -140,7 +142,7 @@ def test_copies_differ_from_each_other_and_follow_their_seed():
     images = digit_images()[0][:6]
 
     def copies(seed):
-        return np.concatenate([batch.numpy() for batch in copies_of(images, Recipe(pad=2), 4, seed)])
+        return np.concatenate([batch.numpy() for batch in copies_of(images, AugmentSettings(pad=2), 4, seed)])
 
     assert copies(0).shape == (6, 1, 8, 8) and copies(0).max() <= 1
     assert np.array_equal(copies(0), copies(0)) and not np.array_equal(copies(0), copies(1))

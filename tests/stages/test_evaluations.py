@@ -14,6 +14,7 @@ from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.measures.metrics import ood_metrics
+from sslood.roles.roles import record_role
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
 
@@ -55,7 +56,7 @@ def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=
         "model": model,
         "seed": 0,
         "id": "digits",
-        "sets": {name: {"role": role, "splits": {}} for name, role in ROLES.items()},
+        "sets": {name: {"splits": {}, **record_role(role)} for name, role in ROLES.items()},
         "classes": [str(c) for c in range(classes)],
         "model_metadata": {},
     }

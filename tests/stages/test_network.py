@@ -11,7 +11,7 @@ from scipy.stats import false_discovery_control
 
 from sslood.commands import deploy, export, score
 from sslood.core.files import load_tensors, read_metadata, save_tensors
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.embed import EmbedSettings, embed_sets
 from sslood.nets.networks.build import build_backbone, seeded
@@ -146,7 +146,15 @@ def write_embeddings(folder, name, **changes):
     model, meta = load_model(path)
     settings = EmbedSettings(batch_size=64, precision="float32", shots=2, copies=1)
     tensors, described = embed_sets(
-        model, meta, SETS, folder, "digits", settings=settings, recipe=Recipe(), seed=0, where="model"
+        model,
+        meta,
+        SETS,
+        folder,
+        "digits",
+        settings=settings,
+        recipe=AugmentSettings(),
+        seed=0,
+        where="model",
     )
     metadata = {"model": name, "seed": 0, "model_metadata": read_metadata(path), "id": "digits"}
     metadata |= {"classes": meta.classes, "sets": described}

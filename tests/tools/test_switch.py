@@ -63,11 +63,15 @@ def test_a_profile_starts_from_the_quickstart_not_from_the_last_profile(params, 
 
 def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
     text = (
-        "sets:\n  mnist: {role: id}\n  mine: {role: far, folder: /x}\naugment:\n  classifier: {flip: 0.5}\n"
+        "sets:\n  mnist: {role: id, source: mnist}\n"
+        "  mine: {role: far, source: folder, folder: /x}\naugment:\n  classifier: {flip: 0.5}\n"
     )
     apply(params, write(tmp_path, text), BASE)
     values = YAML(typ="safe").load(params.read_text())
-    assert values["sets"] == {"mnist": {"role": "id"}, "mine": {"role": "far", "folder": "/x"}}
+    assert values["sets"] == {
+        "mnist": {"role": "id", "source": "mnist"},
+        "mine": {"role": "far", "source": "folder", "folder": "/x"},
+    }
     assert values["augment"]["classifier"] == {"flip": 0.5}
     assert "jitter" in values["augment"]["pretrain"]
 
@@ -82,6 +86,12 @@ def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
         ("train: 3\n", "'train' must be a mapping"),
         ("id: {a: 3}\n", "'id' must be a value"),
         ("train: [", "not valid YAML"),
+        ("sets: {x: {role: far, source: blops}}\n", "sets.x: unknown source 'blops' (did you mean 'blobs'?)"),
+        (
+            "sets: {digits: {role: id}, digits_heldout: {role: near}}\n",
+            "names its source now; write `digits: {role: id, source: digits}`, "
+            "`digits_heldout: {role: near, source: digits, derive: heldout}`",
+        ),
         ("- 3\n", "must hold keys and values"),
     ],
 )

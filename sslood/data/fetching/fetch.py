@@ -19,15 +19,15 @@ import requests
 from filelock import FileLock
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.catalogue import Entry, Published
-from sslood.data.fetching.transfer import aside, compare, download, reason, sums
+from sslood.data.fetching.published import Published
+from sslood.data.fetching.transfer import compare, download, quarantine, reason, sums
 from sslood.data.fetching.unpack import unpack
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.xz", ".tar.bz2")
 
 
 class UnwritableError(InputError):
-    """The disk does not take the file; no other address would help."""
+    """The disk cannot hold the file; no other address would help."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ def mirror() -> Path | str | None:
     if not name or name.startswith(("http://", "https://")):
         return name.rstrip("/") or None
     if not Path(name).is_dir():
-        raise InputError(f"environment variable SSLOOD_DATA_MIRROR is {name!r}, which is no folder here")
+        raise InputError(
+            f"environment variable SSLOOD_DATA_MIRROR is {name!r}, which is not a folder on this machine"
+        )
     return Path(name)
 
 
-def locate(entry: Entry, file: Published) -> Located:
-    """Return `file` of set `entry`, fetched and unpacked where needed.
+def locate(name: str, file: Published) -> Located:
+    """Return `file` of set `name`, fetched and unpacked where needed.
 
     Raises InputError naming the set, every place tried and why it failed, and the way out.
     """
@@ -65,30 +67,29 @@ def locate(entry: Entry, file: Published) -> Located:
     if isinstance(first, str):
         places = [f"{place}/" for place in file.mirror] + [""]
         remote = [f"{first}/{place}{file.name}" for place in places] + remote
-    elif first:
-        found = _in_mirror(first, file, tried)
-        if found:
-            return _opened(entry, file, found)
+    elif first and (copy := _in_mirror(first, file, tried)):
+        return _unpacked(name, file, copy)
     for folder in file.installed:
         try:
             if (Path(folder) / file.name).is_file():
                 return _checked(Path(folder) / file.name, file)
         except InputError as error:
             tried.append(str(error))
-    cached = cache_folder() / entry.name / file.name
+    cached = cache_folder() / name / file.name
     with _writable(cached.parent), FileLock(f"{cached}.lock"):
         if cached.is_file():
             try:
-                return _opened(entry, file, _checked(cached, file))
+                return _unpacked(name, file, _checked(cached, file))
             except UnwritableError:
                 raise
             except InputError as error:
-                aside(cached)
+                quarantine(cached)
                 tried.append(str(error))
         for address in remote:
             try:
-                found = download(address, cached, file)
-                return _opened(entry, file, Located(cached, compare(found, file, cached), found.sha256))
+                fetched = download(address, cached, file)
+                checked = Located(cached, compare(fetched, file, cached), fetched.sha256)
+                return _unpacked(name, file, checked)
             except UnwritableError:
                 raise
             except (InputError, requests.RequestException) as error:
@@ -96,7 +97,7 @@ def locate(entry: Entry, file: Published) -> Located:
     if not file.sources:
         tried.append("it is not offered for free download")
     raise InputError(
-        f"set {entry.name!r} cannot be had ({'; '.join(tried)}): put {file.name} or its unpacked content "
+        f"set {name!r} cannot be obtained ({'; '.join(tried)}): put {file.name} or its unpacked content "
         "into a folder and name that folder in the environment variable SSLOOD_DATA_MIRROR, "
         "or take the set out of params.yaml"
     )
@@ -108,13 +109,13 @@ _DISK = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
-    errno.ENOTDIR: "a part of the path is no folder",
+    errno.ENOTDIR: "a part of the path is not a folder",
 }
 
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """Make a folder of the cache, and say so in one sentence if the disk does not take it or what follows."""
+    """Make a folder of the cache; if the disk cannot hold it or what follows, say so in one sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -142,14 +143,14 @@ def _in_mirror(folder: Path, file: Published, tried: list[str]) -> Located | Non
 
 def _checked(path: Path, file: Published) -> Located:
     """Return `path` as Located if its checksum, or that of its content, is the published one."""
-    found = sums(path)
-    if file.content and found.md5 != file.md5 and _content(path) == file.content:
-        return Located(path, "published content", found.sha256)
-    return Located(path, compare(found, file, path), found.sha256)
+    seen = sums(path)
+    if file.content and seen.md5 != file.md5 and _content(path) == file.content:
+        return Located(path, "published content", seen.sha256)
+    return Located(path, compare(seen, file, path), seen.sha256)
 
 
 def _content(path: Path) -> str:
-    """Return the sha256 of what a gzip file holds, "" if it is none."""
+    """Return the sha256 of what a gzip file holds, "" if it is not one."""
     try:
         with gzip.open(path) as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
@@ -157,11 +158,11 @@ def _content(path: Path) -> str:
         return ""
 
 
-def _opened(entry: Entry, file: Published, located: Located) -> Located:
+def _unpacked(name: str, file: Published, located: Located) -> Located:
     """Unpack an archive into the cache, once per content, and return the folder inside."""
     if not file.name.endswith(ARCHIVES) or located.path.is_dir():
         return located
-    folder = cache_folder() / entry.name / f"{file.name}.{located.sha256[:16]}.unpacked"
+    folder = cache_folder() / name / f"{file.name}.{located.sha256[:16]}.unpacked"
     with _writable(folder.parent), FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             unpack(located.path, folder)

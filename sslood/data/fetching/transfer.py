@@ -1,7 +1,7 @@
 """One address to one file: resumed, retried, measured and checked while it streams.
 
-Three files stand beside the target while it is on its way: NAME.part (what has arrived), NAME.part.tag
-(which version of which address that is) and, if a checksum was wrong, NAME.part.refused (kept for a look).
+Two files may lie beside the target meanwhile: NAME.part (what has arrived) and, if a checksum was wrong,
+NAME.part.refused (kept for inspection).
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util import Retry
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.catalogue import Published
+from sslood.data.fetching.published import Published
 
 MAX_DOWNLOAD = 64 * 2**30
 STALLS = 2  # broken connections in a row that brought nothing
 TRIES = 4  # times a busy or failing server is asked again
 BACK_OFF = 0.5  # seconds; waits are 0, 1, 2, 4 times 2 * BACK_OFF
-LONGEST_WAIT = 60  # seconds, whatever Retry-After asks for
+LONGEST_WAIT = 60  # seconds, even if Retry-After asks for more
 TIMEOUT = (15, 60)  # seconds to connect, and between two chunks
-CHUNK = 1 << 16  # at most so much is fetched again after a broken connection
+CHUNK = 1 << 16  # bytes: what is fetched again after a broken connection, at most
 _KINDS = ("sha256", "md5")
 
 
@@ -68,18 +68,18 @@ def sums(path: Path) -> Sums:
     return _read(path).sums()
 
 
-def compare(found: Sums, file: Published, where: object) -> str:
+def compare(seen: Sums, file: Published, where: object) -> str:
     """Return what was compared ("published sha256", "published md5", "none published").
 
     Raises InputError naming `where` if a length or digest is not the published one.
     """
-    if file.size and found.size != file.size:
-        raise InputError(f"{where}: it is {found.size} bytes long, published are {file.size}; it is not used")
+    if file.size and seen.size != file.size:
+        raise InputError(f"{where}: it is {seen.size} bytes long, published are {file.size}; it is not used")
     checked = "none published"
     for kind in _KINDS:
-        published, seen = getattr(file, kind), getattr(found, kind)
-        if published and seen != published:
-            raise InputError(f"{where}: its {kind} is {seen}, published is {published}; it is not used")
+        published, digest = getattr(file, kind), getattr(seen, kind)
+        if published and digest != published:
+            raise InputError(f"{where}: its {kind} is {digest}, published is {published}; it is not used")
         if published:
             checked = f"published {kind}"
     return checked
@@ -89,7 +89,7 @@ def reason(error: Exception) -> str:
     """Say in a few words what went wrong with an address."""
     if isinstance(error, requests.HTTPError):
         return f"the server answered {error.response.status_code} {error.response.reason}"
-    said = {
+    texts: dict[type[Exception], str] = {
         requests.exceptions.SSLError: "its certificate was not accepted",
         requests.TooManyRedirects: "too many redirects",
         requests.Timeout: "no answer in time",
@@ -97,11 +97,11 @@ def reason(error: Exception) -> str:
         requests.exceptions.ChunkedEncodingError: "the connection broke again and again",
         requests.ConnectionError: "no connection",
     }
-    return next((text for kind, text in said.items() if isinstance(error, kind)), str(error))
+    return next((text for kind, text in texts.items() if isinstance(error, kind)), str(error))
 
 
-def aside(path: Path) -> Path:
-    """Rename a file that must not be used to NAME.refused (kept for a look) and return the new path."""
+def quarantine(path: Path) -> Path:
+    """Rename a file that must not be used to NAME.refused, kept for inspection, and return the new path."""
     return path.replace(path.with_name(f"{path.name}.refused"))
 
 
@@ -127,65 +127,56 @@ def _session() -> Iterator[requests.Session]:
 def download(address: str, target: Path, file: Published) -> Sums:
     """Fetch `address` to `target` and return its digests; go on where a broken connection stopped.
 
-    Half a file never gets the name. A half file of an earlier run is used again if it is of the same
-    version; if the checksum of what grew from it is wrong, the file is fetched once more from the start.
-    Raises InputError, requests' errors, or OSError of the disk.
+    Half a file never gets the name. With a published checksum the half file of an earlier run is used again,
+    whatever its version: if the checksum of the whole is then wrong, the file is fetched once more from the
+    start. Raises InputError, requests' errors, or OSError of the disk.
     """
     part = target.with_name(f"{target.name}.part")
     with _session() as session, tqdm(unit="B", unit_scale=True, desc=target.name, disable=None) as bar:
-        old = part.is_file()
-        found = _complete(part, file) or _insist(session, address, part, file, bar)
-        try:
-            compare(found, file, address)
-        except InputError:
-            if old:  # perhaps only the half file was spoilt
-                _forget(part)
-                found = _insist(session, address, part, file, bar)
-            try:
-                compare(found, file, address)
-            except InputError:
-                aside(part)
-                _forget(part)
-                raise
-    os.replace(part, target)
-    _forget(part)
-    return found
-
-
-def _tag(part: Path) -> Path:
-    return part.with_name(f"{part.name}.tag")
-
-
-def _forget(part: Path) -> None:
-    for path in (part, _tag(part)):
-        path.unlink(missing_ok=True)
-
-
-def _complete(part: Path, file: Published) -> Sums | None:
-    """Return the digests of a half file that turns out to be the whole published file."""
-    if not part.is_file() or not (file.sha256 or file.md5) or file.size not in (0, part.stat().st_size):
-        return None
-    found = sums(part)
+        fetched, in_pieces = _retry(session, address, part, file, bar)
+        if in_pieces and not _matches(fetched, file):
+            part.unlink()
+            fetched, _ = _retry(session, address, part, file, bar)
     try:
-        compare(found, file, part)
+        compare(fetched, file, address)
     except InputError:
-        return None
-    return found
+        quarantine(part)
+        raise
+    os.replace(part, target)
+    return fetched
 
 
-def _insist(session: requests.Session, address: str, part: Path, file: Published, bar: tqdm) -> Sums:
-    """Ask until all of the file is here, or several attempts in a row brought nothing."""
-    stalls, best = 0, part.stat().st_size if part.is_file() else 0
+def _matches(fetched: Sums, file: Published) -> bool:
+    try:
+        compare(fetched, file, file.name)
+    except InputError:
+        return False
+    return True
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _retry(
+    session: requests.Session, address: str, part: Path, file: Published, bar: tqdm
+) -> tuple[Sums, bool]:
+    """Ask until all of the file is here, or several attempts in a row brought nothing.
+
+    Returns its digests, and whether it was put together from pieces.
+    """
+    stalls, best = 0, _size(part)
     while True:
         try:
-            found = _resume(session, address, part, file, bar)
-            if found is not None:
-                return found
+            in_pieces = _asks_for_rest(part, file)
+            fetched = _resume(session, address, part, file, bar)
+            if fetched is not None:
+                return fetched, in_pieces
             stalls += 1
         except requests.exceptions.SSLError:
             raise
         except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError, requests.Timeout):
-            have = part.stat().st_size if part.is_file() else 0
+            have = _size(part)
             # the same bytes again are no progress, so every server comes to an end
             stalls, best = (0, have) if have > best else (stalls + 1, best)
             if stalls == STALLS:
@@ -194,46 +185,24 @@ def _insist(session: requests.Session, address: str, part: Path, file: Published
             raise InputError("the server never sent the whole file")
 
 
-def _condition(address: str, part: Path, file: Published) -> dict[str, str]:
-    """Return the headers that ask for the rest of `part`; none if it may be of another version.
-
-    With a published checksum any half file is worth a try; without one only a server's own word that
-    the version is the same (RFC 9110, If-Range with a strong tag or a date) makes two halves a whole.
-    """
-    have = part.stat().st_size if part.is_file() else 0
-    tag = _tag(part).read_text(encoding="utf-8").splitlines() if _tag(part).is_file() else []
-    same = len(tag) == 2 and tag[0] == address
-    if not have or not (same or file.sha256 or file.md5):
-        return {}
-    return {"Range": f"bytes={have}-"} | ({"If-Range": tag[1]} if same else {})
-
-
-def _remember(address: str, part: Path, headers: requests.structures.CaseInsensitiveDict) -> None:
-    """Note the version of a reply, if the server names one that RFC 9110 allows in If-Range."""
-    tag = headers.get("ETag", "")
-    tag = headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
-    if tag and tag.isprintable():
-        _tag(part).write_text(f"{address}\n{tag}\n", encoding="utf-8")
-    else:
-        _tag(part).unlink(missing_ok=True)
+def _asks_for_rest(part: Path, file: Published) -> bool:
+    """Whether to ask for the rest of `part`: only a checksum shows that two pieces make a whole."""
+    return bool(_size(part) and (file.sha256 or file.md5))
 
 
 def _resume(session: requests.Session, address: str, part: Path, file: Published, bar: tqdm) -> Sums | None:
     """Fetch what `part` lacks; its digests when complete, None to ask again from the start."""
-    asked = _condition(address, part, file)
-    headers = {"Accept-Encoding": "identity", **asked}
+    have = _size(part) if _asks_for_rest(part, file) else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(address, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if reply.status_code == 416 and asked:  # nothing comes after what is here: all, or something else
-            if reply.headers.get("Content-Range") == f"bytes */{part.stat().st_size}":
+        if reply.status_code == 416 and have:  # nothing comes after what is here: all, or something else
+            if reply.headers.get("Content-Range") == f"bytes */{have}":
                 return sums(part)
-            _forget(part)
+            part.unlink()
             return None
         reply.raise_for_status()
-        have = part.stat().st_size if asked else 0
         goes_on = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        running = _read(part) if asked and reply.status_code == 206 and goes_on else _Running()
-        if not running.size:
-            _remember(address, part, reply.headers)
+        running = _read(part) if have and reply.status_code == 206 and goes_on else _Running()
         length = reply.headers.get("Content-Length", "")
         bar.reset(running.size + int(length) if length.isdigit() else None)
         bar.update(running.size)
@@ -247,7 +216,7 @@ def _resume(session: requests.Session, address: str, part: Path, file: Published
                 bar.update(len(chunk))
             else:
                 return running.sums()
-    _forget(part)
+    part.unlink()
     raise InputError(f"longer than the {limit} bytes {'published' if file.size else 'allowed'}")
 
 

@@ -2,21 +2,22 @@
 
 Crop, resize and flip are two matrix products; the colour jitter follows each image's own order of
 operations; blur is two more products. Shapes are static and nothing reads a value back, so
-`apply_draws` compiles as one graph. The laws of the draws are torchvision's; the crop agrees with
+`apply_draws` compiles as one graph. The distributions of the draws are torchvision's; the crop agrees with
 Pillow within two grey levels, the colours with torchvision within rounding (see the tests).
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.core.settings import Settings, above, at_least, between
 
-TRIES = 10  # crop boxes drawn per image; the first that fits is taken (torchvision's law)
-# columns of the uniform draws, fixed whatever the recipe: changing one option leaves the rest alone
+TRIES = 10  # crop boxes drawn per image; the first that fits is taken (as torchvision does)
+# columns of the uniform draws, fixed whatever the settings: changing one option leaves the rest alone
 _AREA, _RATIO = slice(0, TRIES), slice(TRIES, 2 * TRIES)
 _TOP, _LEFT, _FLIP, _JITTER, _GREY = range(2 * TRIES, 2 * TRIES + 5)
 _BLUR, _SIGMA, _SOLARISE, _PAD_Y, _PAD_X = range(2 * TRIES + 5, 2 * TRIES + 10)
@@ -29,41 +30,38 @@ _BLUR_SIGMA = (0.1, 2.0)
 _SOLARISE_FROM = 128 / 255
 
 
+_PROBABILITY = between(0, 1)
+
+
 @dataclass(frozen=True)
-class Recipe:
+class AugmentSettings(Settings):
     """What one view goes through, in this order: crop, jitter, grey, blur, solarise, flip.
 
-    The default of every key is "off". Probabilities and scales are fractions; `brightness`,
-    `contrast`, `saturation` f draw a factor from [max(0, 1 - f), 1 + f], `hue` h a turn from [-h, h].
+    The default of every key is "off". The strength f of brightness, contrast and saturation draws a factor
+    from [max(0, 1 - f), 1 + f].
     """
 
-    crop_scale_min: float = 1.0  # share of the image's area that a random crop keeps, at least
-    crop_scale_max: float = 1.0
-    crop_ratio_min: float = 3 / 4  # width / height of the crop
-    crop_ratio_max: float = 4 / 3
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    pad: int = 0  # a shift by up to this many pixels, zeros coming in (the classifier's pad and crop)
-    flip: float = 0.0
-    jitter: float = 0.0  # probability of the colour jitter as a whole
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    grey: float = 0.0
-    blur: float = 0.0
-    solarise: float = 0.0
+    crop_scale_min: Annotated[float, above(0), "smallest share of the area that a random crop keeps"] = 1.0
+    crop_scale_max: Annotated[float, above(0), "largest share of the area that a random crop keeps"] = 1.0
+    crop_ratio_min: Annotated[float, above(0), "smallest width / height of the crop"] = 3 / 4
+    crop_ratio_max: Annotated[float, above(0), "largest width / height of the crop"] = 4 / 3
+    interpolation: Annotated[Literal["bilinear", "bicubic"], "how a crop is enlarged"] = "bicubic"
+    pad: Annotated[int, at_least(0), "largest shift in pixels, zeros coming in"] = 0
+    flip: Annotated[float, _PROBABILITY, "probability of a left-right flip"] = 0.0
+    jitter: Annotated[float, _PROBABILITY, "probability of the colour jitter as a whole"] = 0.0
+    brightness: Annotated[float, at_least(0), "strength within the jitter"] = 0.0
+    contrast: Annotated[float, at_least(0), "strength within the jitter"] = 0.0
+    saturation: Annotated[float, at_least(0), "strength within the jitter"] = 0.0
+    hue: Annotated[float, between(0, 0.5), "largest turn of the hue within the jitter, in circles"] = 0.0
+    grey: Annotated[float, _PROBABILITY, "probability of a grey image"] = 0.0
+    blur: Annotated[float, _PROBABILITY, "probability of a Gaussian blur"] = 0.0
+    solarise: Annotated[float, _PROBABILITY, "probability of inverting what is above half"] = 0.0
 
-    def __post_init__(self):
-        for name in ("flip", "jitter", "grey", "blur", "solarise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; a probability lies in [0, 1]")
-        if not 0 < self.crop_scale_min <= self.crop_scale_max <= 1:
-            raise InputError("use 0 < crop_scale_min <= crop_scale_max <= 1")
-        if not 0 < self.crop_ratio_min <= self.crop_ratio_max < math.inf:
-            raise InputError("use 0 < crop_ratio_min <= crop_ratio_max, and finite ones")
-        strengths = (self.brightness, self.contrast, self.saturation, self.pad)
-        if not all(0 <= strength < math.inf for strength in strengths) or not 0 <= self.hue <= 0.5:
-            raise InputError("strengths and pad must be finite and not negative, and hue lie in [0, 0.5]")
+    def _check(self) -> None:
+        if not self.crop_scale_min <= self.crop_scale_max <= 1:
+            raise InputError("use crop_scale_min <= crop_scale_max <= 1")
+        if not self.crop_ratio_min <= self.crop_ratio_max:
+            raise InputError("use crop_ratio_min <= crop_ratio_max")
         if self.pad and self.crops:
             raise InputError("choose either pad or a crop (crop_scale_min below 1), not both")
 
@@ -73,34 +71,37 @@ class Recipe:
         return self.crop_scale_min < 1
 
 
+Recipe = AugmentSettings
+
+
 def draw(n: int, generator: torch.Generator) -> Tensor:
     """Return the uniform draws [n, COLUMNS] of n images, on the generator's device."""
     return torch.rand(n, COLUMNS, generator=generator, device=generator.device)
 
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
     """Return one augmented view of uint8 images [N, C, H, W] (C = 1 or 3) as floats in [0, 1].
 
     The generator must be on the images' device. Saturation, hue and grey leave one channel alone.
     """
-    return apply_draws(images, draw(len(images), generator), recipe)
+    return apply_draws(images, draw(len(images), generator), settings)
 
 
-def apply_draws(images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+def apply_draws(images: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
     """Return the view that the uniform `draws` [N, COLUMNS] decide, in their dtype: a pure function."""
     x = images.to(draws.dtype) / 255
-    x = _place(x, draws, recipe)
-    if recipe.jitter:
-        x = _jitter(x, draws, recipe)
-    if recipe.grey and x.shape[1] == 3:
-        x = torch.where(_chosen(draws, _GREY, recipe.grey), _luma(x), x)
-    if recipe.blur:
+    x = _place(x, draws, settings)
+    if settings.jitter:
+        x = _jitter(x, draws, settings)
+    if settings.grey and x.shape[1] == 3:
+        x = torch.where(_chosen(draws, _GREY, settings.grey), _luma(x), x)
+    if settings.blur:
         low, high = _BLUR_SIGMA
         blurred = gaussian_blur(x, low + (high - low) * draws[:, _SIGMA])
-        x = torch.where(_chosen(draws, _BLUR, recipe.blur), blurred, x)
-    if recipe.solarise:
+        x = torch.where(_chosen(draws, _BLUR, settings.blur), blurred, x)
+    if settings.solarise:
         turned = torch.where(x >= _SOLARISE_FROM, 1 - x, x)
-        x = torch.where(_chosen(draws, _SOLARISE, recipe.solarise), turned, x)
+        x = torch.where(_chosen(draws, _SOLARISE, settings.solarise), turned, x)
     return x
 
 
@@ -119,23 +120,23 @@ def _luma(x: Tensor) -> Tensor:
 # --- where: crop, resize, shift and flip ---------------------------------------------------------
 
 
-def _place(x: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+def _place(x: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
     """Crop and resize, or shift, and flip: rows and columns each by one matrix per image."""
     height, width = x.shape[-2:]
-    flipped = draws[:, _FLIP] < recipe.flip
-    if recipe.crops:
-        top, left, h, w = crop_boxes(draws, height, width, recipe)
-        columns = resize_matrix(left, w, width, recipe.interpolation, flipped)
-        rows = resize_matrix(top, h, height, recipe.interpolation)
-    elif recipe.pad:
-        if recipe.pad >= min(height, width):
+    flipped = draws[:, _FLIP] < settings.flip
+    if settings.crops:
+        top, left, h, w = crop_boxes(draws, height, width, settings)
+        columns = resize_matrix(left, w, width, settings.interpolation, flipped)
+        rows = resize_matrix(top, h, height, settings.interpolation)
+    elif settings.pad:
+        if settings.pad >= min(height, width):
             raise InputError(
-                f"augment: pad is {recipe.pad}, a shift that can leave nothing of images of {height} x "
+                f"augment: pad is {settings.pad}, a shift that can leave nothing of images of {height} x "
                 f"{width} pixels; lower it"
             )
-        columns = _shift_matrix(draws[:, _PAD_X], width, recipe.pad, flipped)
-        rows = _shift_matrix(draws[:, _PAD_Y], height, recipe.pad)
-    elif recipe.flip:
+        columns = _shift_matrix(draws[:, _PAD_X], width, settings.pad, flipped)
+        rows = _shift_matrix(draws[:, _PAD_Y], height, settings.pad)
+    elif settings.flip:
         return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
     else:
         return x
@@ -144,15 +145,16 @@ def _place(x: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
     return (rows.unsqueeze(1) @ x).clamp_(0, 1)
 
 
-def crop_boxes(draws: Tensor, height: int, width: int, recipe: Recipe) -> tuple[Tensor, ...]:
+def crop_boxes(draws: Tensor, height: int, width: int, settings: AugmentSettings) -> tuple[Tensor, ...]:
     """Return (top, left, h, w) [N] of the random crops, whole pixels.
 
     Area uniform in the scale, log ratio uniform, ten tries, the full image if none fits; the offsets
-    are uniform over what is left (the law of Inception's crop, as torchvision draws it).
+    are uniform over what is left (Inception's crop: Szegedy et al., Going Deeper with Convolutions, 2014,
+    arXiv:1409.4842, as torchvision draws it).
     """
-    low, high = recipe.crop_scale_min, recipe.crop_scale_max
+    low, high = settings.crop_scale_min, settings.crop_scale_max
     area = height * width * (low + (high - low) * draws[:, _AREA])
-    low, high = math.log(recipe.crop_ratio_min), math.log(recipe.crop_ratio_max)
+    low, high = math.log(settings.crop_ratio_min), math.log(settings.crop_ratio_max)
     ratio = torch.exp(low + (high - low) * draws[:, _RATIO])
     w, h = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
     fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
@@ -206,19 +208,19 @@ def _shift_matrix(uniform: Tensor, size: int, pad: int, flipped: Tensor | None =
 # --- colours -------------------------------------------------------------------------------------
 
 
-def _jitter(x: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+def _jitter(x: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
     """Brightness, contrast, saturation and hue, every image in its own random order."""
     order = draws[:, _ORDER].argsort(1)
-    strengths = (recipe.brightness, recipe.contrast, recipe.saturation)
+    strengths = (settings.brightness, settings.contrast, settings.saturation)
     factors = []
     for strength, uniform in zip(strengths, draws[:, _FACTOR].unbind(1), strict=False):
         low = max(0.0, 1 - strength)
         factors.append(low + (1 + strength - low) * uniform)
-    on = draws[:, _JITTER] < recipe.jitter
+    on = draws[:, _JITTER] < settings.jitter
     factors = [torch.where(on, factor, 1.0) for factor in factors]
     turn = None
-    if recipe.hue and x.shape[1] == 3:
-        turn = torch.where(on, recipe.hue * (2 * draws[:, _FACTOR][:, _HUE] - 1), 0.0)
+    if settings.hue and x.shape[1] == 3:
+        turn = torch.where(on, settings.hue * (2 * draws[:, _FACTOR][:, _HUE] - 1), 0.0)
     return colour_jitter(x, order, torch.stack(factors, 1), turn)
 
 

@@ -28,7 +28,13 @@ AHEAD = 2  # batches that each thread may be ahead: what a slow read may cost be
 class StreamedSet(ImageSet):
     """A set whose images stay where they are; `workers` threads bring batches of it to the device."""
 
-    def __init__(self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor, device, workers: int):
+    def __init__(
+        self,
+        images: np.ndarray | Tensor,
+        labels: np.ndarray | Tensor,
+        device: torch.device | str,
+        workers: int,
+    ):
         super().__init__(images, labels, device)
         self.workers, self.truth = workers, torch.as_tensor(labels)
 
@@ -40,24 +46,25 @@ class StreamedSet(ImageSet):
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images [B, C, H, W], labels [B]) on the device for each index tensor [B], in their order."""
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: deque = deque()
+            waiting: deque[Future[list[Tensor]]] = deque()
             for index in indices:
                 waiting.append(pool.submit(self._read, index.cpu()))
                 if len(waiting) > AHEAD * self.workers:
-                    yield self._brought(waiting.popleft())
+                    yield self._on_device(waiting.popleft())
             while waiting:
-                yield self._brought(waiting.popleft())
+                yield self._on_device(waiting.popleft())
 
     def _read(self, index: Tensor) -> list[Tensor]:
         """Return images and labels of an index [B] in memory, pinned where a CUDA device will copy them."""
-        pinned, found = self.device.type == "cuda", []
+        pinned, read = self.device.type == "cuda", []
         for source in (self.images, self.truth):
             rows = torch.empty((len(index), *source.shape[1:]), dtype=source.dtype, pin_memory=pinned)
-            found.append(torch.index_select(source, 0, index, out=rows))
-        return found
+            read.append(torch.index_select(source, 0, index, out=rows))
+        return read
 
-    def _brought(self, read: Future) -> tuple[Tensor, ...]:
-        return tuple(rows.to(self.device, non_blocking=True) for rows in read.result())
+    def _on_device(self, read: Future[list[Tensor]]) -> tuple[Tensor, Tensor]:
+        images, labels = (rows.to(self.device, non_blocking=True) for rows in read.result())
+        return images, labels
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Yield the images on the device from first to last, at most `batch_size` at a time."""
@@ -68,7 +75,7 @@ class StreamedSet(ImageSet):
 def open_set(images: np.ndarray, labels: np.ndarray, device: torch.device) -> ResidentSet | StreamedSet:
     """Return the images [N, C, H, W] as a set on the device if they fit there, else as a streamed one.
 
-    InputError for an environment variable that holds no number in its range.
+    Raises InputError for an environment variable that holds no number in its range.
     """
     if images.nbytes <= _resident_bytes(device):
         return ResidentSet(images, labels, device)
@@ -84,12 +91,12 @@ def _resident_bytes(device: torch.device) -> float:
     except ValueError:
         limit = -1.0
     if not limit >= 0:
-        raise InputError(f"environment variable SSLOOD_RESIDENT_GB is {text!r}; use a number of at least 0")
+        raise InputError(f"environment variable SSLOOD_RESIDENT_GB must be at least 0, found {text!r}")
     return limit * 1e9
 
 
 def _workers() -> int:
     text = os.environ.get("SSLOOD_WORKERS", str(min(4, os.cpu_count() or 1)))
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"environment variable SSLOOD_WORKERS is {text!r}; use a number of at least 1")
+        raise InputError(f"environment variable SSLOOD_WORKERS must be at least 1, found {text!r}")
     return int(text)

@@ -1,7 +1,7 @@
-"""From a name to the tensors and metadata of a set file: find, read, cut, limit, convert."""
+"""From an entry of `sets` to the tensors and metadata of its file: find, read, cut, limit, convert."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,134 +9,91 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
-from sslood.core.splits import stratified_choice, stratified_cut
-from sslood.data.fetching.catalogue import Entry
 from sslood.data.sets.convert import convert
-from sslood.data.sets.corruptions import KINDS, corrupt
+from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
+from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits
 from sslood.data.sets.images import chain_text
-from sslood.data.sets.readers import Pictures, digest
-from sslood.data.sets.sources import read_source
-from sslood.data.sets.synthetic import FONTS, LETTERS, NOISES, PHOTOS, letters, package_folder, photos
-from sslood.data.sets.user_images import SPLITS
+from sslood.data.sets.pictures import Pictures
+from sslood.data.sets.source import DrawnSource, PictureSource, SetSettings, Source, check_takes, source_named
+from sslood.roles.roles import ROLES, Role, role_named
 
-_BLOCK = 256
-Splits = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the content of a set file besides its name.
-
-    size, channels: of every image. validation: share cut from ID train. count: images per split of a
-    synthetic set. limit: at most so many per split (0 = all). heldout: classes left out of the ID set,
-    which become the set <id>_heldout. test: share cut off where a set has no published test split.
-    skip_unreadable: leave out pictures that cannot be decoded and list them in the metadata, instead of
-    stopping.
-    """
-
-    size: int
-    channels: int
-    validation: float
-    count: int
-    limit: int
-    seed: int
-    heldout: tuple[str, ...]
-    test: float
-    skip_unreadable: bool = False
-
-
-@dataclass(frozen=True)
-class Source:
-    """A set before conversion: pictures per split, and what is recorded about where they come from."""
-
-    splits: Splits
-    source: dict[str, Any]
-    root: Path = Path()  # what the names of unreadable pictures are relative to
+Arrays = dict[str, dict[str, np.ndarray]]  # split -> images, labels and perhaps index
+Contents = tuple[
+    Arrays, tuple[str, ...], dict[str, Any]
+]  # arrays, class names, what is recorded of the origin
 
 
 def build_set(
-    name: str,
-    entry: Entry | None,
-    settings: Settings,
-    *,
-    id_entry: Entry | None,
-    is_id: bool,
-    folder: Path | None,
-    is_heldout: bool = False,
-    role: str = "far",
+    name: str, settings: SetSettings, data: DataSettings, classes: ClassSettings, id_settings: SetSettings
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return (tensors, metadata) of the set file of `name`.
+    """Return (tensors, metadata) of the file of set `name`, an entry of `sets`.
 
-    `entry` is its catalogue record (None: `folder` holds its images), `id_entry` that of the ID set
-    (None: a folder of one's own). `is_heldout`: the set holds the classes that `settings.heldout` leaves
-    out of the ID set, and `entry` or `folder` are the ID set's. For `corruptions` `folder` is that of the
-    ID set. `role` says which splits a set other than the ID set is made of: near and far test, auxiliary
-    train, tuning train and validation.
+    id_settings: the ID set's entry, which derived sets are made from. Raises InputError for a source that
+    does not suit the role, and for whatever cannot be obtained or read.
     """
-    role = "id" if is_id else role
-    if folder is not None and (entry is None or entry.reader != "corruptions"):
-        entry = None  # the folder is the set, whatever the catalogue has under this name
-    if entry is not None and entry.reader == "corruptions":
-        if is_id:
-            raise InputError(f"set {name!r} is made from the ID set, so it cannot be the ID set")
-        arrays, classes, source = _corruptions(id_entry, settings, folder)
-    elif entry is not None and entry.reader in ("letters", "photos", *NOISES):
-        if is_id:
-            raise InputError(f"set {name!r} has only a test split, so it cannot be the ID set")
-        arrays, classes, source = _synthetic(entry, settings, id_entry)
+    where = f"sets.{name}"
+    role = role_named(settings.role, where)
+    if settings.derive is not None:
+        settings = _derived(settings, id_settings, where)
+    source = source_named(settings.source, where)
+    check_takes(source, settings, where)
+    if settings.role != "id" and role.is_labelled:
+        classes = replace(classes, heldout=())  # what is held out concerns the ID set
+    licence, citation = source.licence, source.citation
+    if settings.derive == "corruptions":
+        contents = _corruptions(source, settings, data, classes)
+        licence, citation = "that of the ID set", CITATION
+    elif isinstance(source, DrawnSource):
+        contents = _drawn(source, settings, data, role)
     else:
-        found = _source(name, entry, settings, role=role, folder=folder, is_heldout=is_heldout)
-        arrays, classes, source = _converted(name, found, settings)
-    return _tensors(arrays), _metadata(name, entry, settings, arrays, classes, source, is_id)
-
-
-Arrays = dict[str, dict[str, np.ndarray]]  # split -> images, labels and perhaps index
-
-
-def _tensors(arrays: Arrays) -> dict[str, np.ndarray]:
-    return {f"{split}.{key}": array for split, parts in arrays.items() for key, array in parts.items()}
-
-
-def _metadata(
-    name: str,
-    entry: Entry | None,
-    settings: Settings,
-    arrays: Arrays,
-    classes: tuple[str, ...],
-    source: dict,
-    is_id: bool,
-) -> dict[str, Any]:
-    metadata = {
+        contents = _converted(name, source, role, settings, data, classes)
+    arrays, names, origin = contents
+    tensors = {f"{split}.{key}": array for split, parts in arrays.items() for key, array in parts.items()}
+    metadata: dict[str, Any] = {
         "name": name,
-        "size": settings.size,
-        "channels": settings.channels,
-        "classes": list(classes),
+        "size": data.size,
+        "channels": data.channels,
+        "classes": list(names),
         "splits": {split: len(parts["images"]) for split, parts in arrays.items()},
-        "resize": chain_text(settings.size, settings.channels),
-        "source": source,
-        "licence": entry.licence if entry else "that of the pictures in the folder",
-        "citation": entry.citation if entry else "",
-        "settings": {
-            key: list(value) if key == "heldout" else value
-            for key, value in asdict(settings).items()
-            if value is not False  # `skip_unreadable` stands here only where it is set
-        },
+        "resize": chain_text(data.size, data.channels),
+        "source": origin,
+        "licence": licence,
+        "citation": citation,
+        "settings": {**asdict(data), **asdict(classes), "heldout": list(classes.heldout)},
     }
-    if is_id:
-        mean, std = _statistics(arrays["train"]["images"])
-        metadata |= {"mean": mean, "std": std}
-    return metadata
+    if settings.skip_unreadable:
+        metadata["settings"]["skip_unreadable"] = True
+    if role.is_labelled:
+        metadata["mean"], metadata["std"] = _statistics(arrays["train"]["images"])
+    return tensors, metadata
+
+
+def _derived(settings: SetSettings, id_settings: SetSettings, where: str) -> SetSettings:
+    """Return the settings of a set that is made from the ID set, with the ID set's folder."""
+    if ROLES[settings.role].is_labelled:
+        raise InputError(f"{where}: is made from the ID set, so it cannot have role {settings.role!r}")
+    if settings.source != id_settings.source:
+        raise InputError(
+            f"{where}: is made from the ID set, so its source must be the same; write "
+            f"source: {id_settings.source}"
+        )
+    if settings.folder not in (None, id_settings.folder):
+        raise InputError(f"{where}: is made from the ID set, whose folder is another; take `folder` out")
+    skip = settings.skip_unreadable or id_settings.skip_unreadable
+    return replace(settings, folder=id_settings.folder, skip_unreadable=skip)
 
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation per channel of uint8 [N, C, H, W], on the scale of [0, 1], from
-    the counts of the 256 levels: exact, and without a float copy of the images."""
+    """Return mean and standard deviation per channel of uint8 [N, C, H, W], on the scale of [0, 1].
+
+    From the counts of the 256 levels: exact, and without a float copy of the images.
+    """
     levels = np.arange(256) / 255
     mean, std = [], []
     for channel in range(images.shape[1]):
-        counts = sum(
-            np.bincount(part[:, channel].ravel(), minlength=256) for part in np.array_split(images, 16)
-        )
+        counts = np.zeros(256, np.int64)
+        for part in np.array_split(images, 16):
+            counts += np.bincount(part[:, channel].ravel(), minlength=256)
         share = counts / counts.sum()
         mean.append(float(share @ levels))
         std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
@@ -148,183 +105,81 @@ def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _corruptions(
-    id_entry: Entry | None, settings: Settings, folder: Path | None
-) -> tuple[Arrays, tuple[str, ...], dict]:
+    source: Source, settings: SetSettings, data: DataSettings, classes: ClassSettings
+) -> Contents:
     """Corrupt ID train and ID validation images, each split from its own images only."""
-    if id_entry is None and folder is None:
+    role = ROLES[settings.role]
+    if role.kept != ("train", "validation"):
         raise InputError(
-            "set 'corruptions' is made from the ID set, which is a folder of your own: give corruptions "
-            "the same folder in params.yaml, e.g. corruptions: {role: tuning, folder: path/to/pictures}"
+            f"corruptions of the ID set have a train and a validation split, which role {settings.role!r} "
+            "does not use; give them role tuning"
         )
-    found = _source("the ID set", None if folder else id_entry, settings, role="id", folder=folder)
-    count = min(settings.count, settings.limit or settings.count)
+    cut, origin = _read("the ID set", source, ROLES["id"], settings, data, classes)
+    count = min(data.count, data.limit or data.count)
     arrays: Arrays = {}
-    for split in ("train", "validation"):
-        pictures, _ = found.splits[split]
-        images, kept = _decoded(f"ID {split}", pictures, settings)
-        rng = numpy_stream(settings.seed, "corruptions", split)
+    for split in role.kept:
+        pictures, _ = cut[split]
+        images, kept = _decoded(f"ID {split}", pictures, settings, data)
+        rng = numpy_stream(data.seed, "corruptions", split)
         corrupted, labels, index = corrupt(images, pictures.labels[kept], count, rng)
         arrays[split] = {"images": corrupted, "labels": labels, "index": index}
-    return arrays, tuple(KINDS), {"made from": "ID train and ID validation images", "id": found.source}
+    return arrays, tuple(KINDS), {"made from": "ID train and ID validation images", "id": origin}
 
 
-def _synthetic(
-    entry: Entry, settings: Settings, id_entry: Entry | None
-) -> tuple[Arrays, tuple[str, ...], dict]:
+def _drawn(source: DrawnSource, settings: SetSettings, data: DataSettings, role: Role) -> Contents:
     """Draw a set that needs no download."""
-    count = min(settings.count, settings.limit or settings.count)
-    rng = numpy_stream(settings.seed, "synthetic", entry.reader)
-    shape = (count, settings.size, settings.channels)
-    source: dict[str, Any] = {"made by": entry.reader}
-    if entry.reader == "letters":
-        raster = min(settings.size, (id_entry.native if id_entry else 0) or settings.size)
-        (images, labels), classes = letters(*shape, raster, rng), tuple(LETTERS)
-        source |= {"fonts": list(FONTS), "raster": raster}
-    elif entry.reader == "photos":
-        (images, labels), classes = photos(*shape, rng), PHOTOS
-        folder = package_folder("sklearn", "datasets/images")
-        source["sha256"] = digest([folder / f"{name}.jpg" for name in PHOTOS], folder)
-    else:
-        blocks = [
-            min(_BLOCK, count - start) for start in range(0, count, _BLOCK)
-        ]  # floats of one block at a time
-        images = np.concatenate([NOISES[entry.reader](block, *shape[1:], rng) for block in blocks])
-        labels, classes = np.full(count, -1), ()
-    return {"test": {"images": images, "labels": labels.astype(np.int64)}}, classes, source
+    if role.kept != ("test",):
+        lacking = "cannot be the ID set" if settings.role == "id" else "needs role near or far"
+        raise InputError(f"source {source.name!r} has only a test split, so it {lacking}")
+    count = min(data.count, data.limit or data.count)
+    rng = numpy_stream(data.seed, "synthetic", source.name)
+    raster = min(data.size, settings.raster or data.size)
+    images, labels, recorded = source.draw(count, data.size, data.channels, raster, rng)
+    arrays = {"test": {"images": images, "labels": labels.astype(np.int64)}}
+    return arrays, source.classes, {"made by": source.name, **recorded}
 
 
-def _converted(name: str, found: Source, settings: Settings) -> tuple[Arrays, tuple[str, ...], dict]:
+def _converted(
+    name: str, source: Source, role: Role, settings: SetSettings, data: DataSettings, classes: ClassSettings
+) -> Contents:
     """Pass every split through the chain."""
+    cut, origin = _read(name, source, role, settings, data, classes)
     arrays: Arrays = {}
-    classes: tuple[str, ...] = ()
-    source = dict(found.source)
-    for split, (pictures, index) in found.splits.items():
-        images, kept = _decoded(f"{name} {split}", pictures, settings)
+    names: tuple[str, ...] = ()
+    unreadable: dict[str, list[str]] = {}
+    for split, (pictures, index) in cut.items():
+        images, kept = _decoded(f"{name} {split}", pictures, settings, data)
         arrays[split] = {"images": images, "labels": pictures.labels[kept], "index": index[kept]}
-        classes = pictures.classes
+        names = pictures.classes
         if not kept.all():
-            names = [os.path.relpath(pictures.images[row], found.root) for row in np.flatnonzero(~kept)]
-            source["unreadable"] = {**source.get("unreadable", {}), split: names}
-    return arrays, classes, source
+            unreadable[split] = _names(pictures.take(np.flatnonzero(~kept)), settings.place)
+    return arrays, names, origin | ({"unreadable": unreadable} if unreadable else {})
 
 
-def _decoded(name: str, pictures: Pictures, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Return (images that could be decoded, whether each picture could)."""
+def _read(
+    name: str, source: Source, role: Role, settings: SetSettings, data: DataSettings, classes: ClassSettings
+) -> tuple[Cut, dict[str, Any]]:
+    """Return the splits of a set that its role uses, and what is recorded of their origin."""
+    if not isinstance(source, PictureSource):
+        raise InputError(f"source {source.name!r} has only a test split, so it cannot be the ID set")
+    read, origin = source.read(name, role, settings)
+    return cut_splits(name, read, role, data, classes, heldout=settings.derive == "heldout"), origin
+
+
+def _names(pictures: Pictures, place: Path) -> list[str]:
+    """Return the names of pictures relative to the folder, or the CSV file's folder, that they are of."""
+    root = place if place.is_dir() else place.parent
+    return [os.path.relpath(path, root) for path in pictures.images]
+
+
+def _decoded(
+    name: str, pictures: Pictures, settings: SetSettings, data: DataSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (images that can be decoded, whether each picture can)."""
     kept = np.ones(len(pictures.labels), bool)
     skipped: list[int] | None = [] if settings.skip_unreadable else None
-    images = convert(pictures.images, settings.size, settings.channels, name, skipped)
+    images = convert(pictures.images, data.size, data.channels, name, skipped)
     kept[skipped or []] = False
     if not kept.any():
         raise InputError(f"{name}: none of the {len(kept)} pictures can be read")
     return images, kept
-
-
-def _source(
-    name: str,
-    entry: Entry | None,
-    settings: Settings,
-    *,
-    role: str,
-    folder: Path | None,
-    is_heldout: bool = False,
-) -> Source:
-    """Return the splits of a set that its role uses."""
-    is_id = role == "id"
-    read, source = read_source(name, entry, folder, role)
-    root = Path() if folder is None else folder if folder.is_dir() else folder.parent
-    if is_id or is_heldout:
-        read = {split: (p, *_rows(name, p, settings, is_heldout)) for split, p in read.items()}
-        splits = {split: (_subset(p, rows, names), rows) for split, (p, rows, names) in read.items()}
-    else:
-        splits = {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}
-    if not is_id:
-        return Source(_limited(name, _for_role(splits, settings, role), settings), source, root)
-    if "" in splits:
-        splits = _cut_test(*splits[""], settings)
-    if len(splits["train"][0].classes) < 2:
-        raise InputError(
-            f"set {name!r} cannot be the ID set: it holds one class, and two classes are the least"
-        )
-    splits = _limited(name, _cut_validation(name, splits, settings), settings)
-    for split, least in (("train", len(splits["train"][0].classes)), ("validation", 2)):
-        if len(np.unique(splits[split][0].labels)) < least:
-            raise InputError(
-                f"set {name!r}: ID {split} holds images of fewer than {least} classes; "
-                "raise data.limit or data.validation, or add pictures"
-            )
-    return Source(splits, source, root)
-
-
-def _for_role(splits: Splits, settings: Settings, role: str) -> Splits:
-    """Name the splits of a set beside the ID set as its role wants them. A tuning set without a validation
-    split gives the share `settings.validation` to it, as the ID set does."""
-    if role == "tuning" and "validation" in splits:
-        return splits
-    (pictures, index), *_ = splits.values()
-    if role == "tuning":
-        rng = numpy_stream(settings.seed, "tuning")
-        rest, part = stratified_cut(pictures.labels, settings.validation, rng)
-        cut = {"train": rest, "validation": part}
-        return {split: (pictures.take(rows), index[rows]) for split, rows in cut.items()}
-    return {"train" if role == "auxiliary" else "test": (pictures, index)}
-
-
-def _rows(
-    name: str, pictures: Pictures, settings: Settings, is_heldout: bool
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return (positions, class names) of what the ID set keeps, or of what is held out of it."""
-    heldout, classes = set(settings.heldout), pictures.classes
-    if is_heldout and not heldout:
-        raise InputError(
-            f"set {name!r} needs at least one class in classes.heldout; take it out of `sets` else"
-        )
-    if heldout - set(classes) or (heldout and len(classes) - len(heldout) < 2):
-        raise InputError(
-            f"classes.heldout is {list(settings.heldout)}: name classes of the ID set so that two or more "
-            f"remain; it has {', '.join(classes)}"
-        )
-    names = tuple(label for label in classes if (label in heldout) == is_heldout)
-    wanted = [position for position, label in enumerate(classes) if label in names]
-    return np.flatnonzero(np.isin(pictures.labels, wanted)), names
-
-
-def _subset(pictures: Pictures, rows: np.ndarray, names: tuple[str, ...]) -> Pictures:
-    """Return the pictures at `rows`, labelled by their position in `names`."""
-    position = {label: index for index, label in enumerate(names)}
-    table = np.array([position.get(label, -1) for label in pictures.classes], np.int64)
-    chosen = pictures.take(rows) if len(rows) < len(pictures.labels) else pictures
-    return Pictures(chosen.images, table[chosen.labels], names)
-
-
-def _cut_validation(name: str, splits: Splits, settings: Settings) -> Splits:
-    """Cut ID validation off ID train unless it came as a split of its own."""
-    if "validation" not in splits:
-        pictures, index = splits["train"]
-        rest, part = stratified_cut(
-            pictures.labels, settings.validation, numpy_stream(settings.seed, "validation")
-        )
-        splits |= {"train": (pictures.take(rest), index[rest])}
-        splits |= {"validation": (pictures.take(part), index[part])}
-    return {split: splits[split] for split in SPLITS}
-
-
-def _limited(name: str, splits: Splits, settings: Settings) -> Splits:
-    """Keep at most `limit` images of each split, every class in proportion."""
-    out: Splits = {}
-    for split, (pictures, index) in splits.items():
-        if settings.limit and len(index) > settings.limit:
-            rng = numpy_stream(settings.seed, "limit", split)
-            rows = stratified_choice(pictures.labels, settings.limit, rng)
-            pictures, index = pictures.take(rows), index[rows]
-        if not len(index):
-            raise InputError(
-                f"set {name!r}: split {split} is empty; raise its share (data.validation or classes.test)"
-            )
-        out[split] = (pictures, index)
-    return out
-
-
-def _cut_test(pictures: Pictures, index: np.ndarray, settings: Settings) -> Splits:
-    """Cut a stratified test share off a set without a published one."""
-    rest, part = stratified_cut(pictures.labels, settings.test, numpy_stream(settings.seed, "test"))
-    return {"train": (pictures.take(rest), index[rest]), "test": (pictures.take(part), index[part])}

@@ -1,12 +1,14 @@
 """Eight distortions of ID images: outliers to tune on and to learn from, without touching any test set.
 
 After the validation outliers of Hendrycks, Mazeika and Dietterich, Deep Anomaly Detection with Outlier
-Exposure (ICLR 2019), who built them on another set's test images; here only images that are handed in
-are used. Every function takes and returns float64 [N, C, H, W] in [0, 1].
+Exposure (ICLR 2019, arXiv:1812.04606), who built them on another set's test images; here only the images
+that are passed in are used. Every function takes and returns float64 [N, C, H, W] in [0, 1].
 """
 
 import numpy as np
 from PIL import Image
+
+CITATION = "D. Hendrycks, M. Mazeika, T. Dietterich, Deep Anomaly Detection with Outlier Exposure, ICLR 2019"
 
 
 def uniform_noise(images: np.ndarray, partners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -113,6 +115,6 @@ def corrupt(
     out = np.empty((count, *images.shape[1:]), np.uint8)
     for label, kind in enumerate(KINDS.values()):
         rows = np.flatnonzero(labels == label)
-        made = kind(images[index[rows]] / 255, images[partner[rows]] / 255, rng)
-        out[rows] = np.rint(made * 255).astype(np.uint8)
+        corrupted = kind(images[index[rows]] / 255, images[partner[rows]] / 255, rng)
+        out[rows] = np.rint(corrupted * 255).astype(np.uint8)
     return out, labels, index

@@ -1,12 +1,10 @@
 """One way for every picture: decode, make it upright and 8 bit, resize, grey or colour.
 
-All sets pass the same chain, so that none can be told by its resampling.
+All sets pass the same chain, so that none can be distinguished by its resampling.
 """
 
 import os
-from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,11 +13,10 @@ from sslood.core.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _READ = 1 << 16  # bytes asked for at a time
-Images = np.ndarray | Sequence[str | Path]
 
 
 def chain_text(size: int, channels: int) -> str:
-    """Say in words what `to_array` does; stands in every set's metadata."""
+    """Say in words what `to_array` does; recorded in every set's metadata."""
     colour = "grey by ITU-R 601 luma before resizing" if channels == 1 else "RGB"
     return (
         f"{colour}; shorter side to {size} pixels by Pillow's antialiased bilinear filter, centre crop "
@@ -57,7 +54,7 @@ def resize(image: Image.Image, size: int) -> Image.Image:
         return image
     shape, left, top = frame(*image.size, size)
     image = image.resize(shape, Image.Resampling.BILINEAR)
-    return image.crop((left, top, left + size, top + size))
+    return image if shape == (size, size) else image.crop((left, top, left + size, top + size))
 
 
 def frame(width: int, height: int, size: int) -> tuple[tuple[int, int], int, int]:
@@ -68,14 +65,21 @@ def frame(width: int, height: int, size: int) -> tuple[tuple[int, int], int, int
 
 
 def to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """Return uint8 [channels, size, size] of an upright 8 bit image."""
+    """Return uint8 [channels, size, size], read-only, of an upright 8 bit image."""
     mode = "L" if channels == 1 else "RGB"
     image = resize(image if image.mode == mode else image.convert(mode), size)
-    array = np.asarray(image)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+    pixels = np.frombuffer(image.tobytes(), np.uint8)  # half the time of np.asarray
+    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
 
-def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
+def from_array(pixels: np.ndarray) -> Image.Image:
+    """Return the image of contiguous uint8 [H, W] or [H, W, 3], without a copy where Pillow allows it."""
+    height, width = pixels.shape[:2]
+    mode = "L" if pixels.ndim == 2 else "RGB"
+    return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+
+
+def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> Image.Image:
     """Decode one file (or its `content`) into an upright 8 bit image; InputError names it if that fails."""
     try:
         content = read_bytes(path) if content is None else content  # one read instead of Pillow's dozens
@@ -91,7 +95,7 @@ def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         raise InputError(f"{path}: cannot be read ({reason}); repair or remove it") from None
 
 
-def read_bytes(path: str | os.PathLike) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a file by three system calls if it is small, half of what Python's files need."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:

@@ -1,24 +1,18 @@
 """JPEG files decoded three times as fast as through Pillow, to the same bytes.
 
-Both sit on libjpeg-turbo; what differs is the Python around it, which outweighs the decoding of a small
+Both use libjpeg-turbo; what differs is the Python around it, which outweighs the decoding of a small
 picture. Whatever is not plain (turned by EXIF, CMYK, damaged, too large) is left to Pillow, so that one
 place decides what such a file means.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 _COLOURS = {"YCbCr": "RGB", "Gray": "GRAY"}
-Room = Callable[[int, int, int], np.ndarray | None]
 
 
-def decode_plain(content: bytes, room: Room = lambda *shape: None) -> np.ndarray | None:
-    """Return uint8 [H, W] (grey) or [H, W, 3] of a JPEG file's bytes; None where Pillow has to decide.
-
-    `room(H, W, C)` may offer contiguous uint8 memory of that shape to decode into; None: fresh memory.
-    """
+def decode_plain(content: bytes) -> np.ndarray | None:
+    """Return uint8 [H, W] (grey) or [H, W, 3] of a JPEG file's bytes; None where Pillow has to decide."""
     if content[:3] != b"\xff\xd8\xff" or b"Exif\0" in content or b"tiff:Orientation" in content:
         return None
     from simplejpeg import decode_jpeg, decode_jpeg_header  # here: sets without JPEG files do without it
@@ -27,8 +21,7 @@ def decode_plain(content: bytes, room: Room = lambda *shape: None) -> np.ndarray
         height, width, colours, _ = decode_jpeg_header(content)
         if colours not in _COLOURS or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
             return None
-        buffer = room(height, width, 1 if colours == "Gray" else 3)
-        pixels = decode_jpeg(content, _COLOURS[colours], buffer=buffer)  # strict: what libjpeg warns of fails
+        pixels = decode_jpeg(content, _COLOURS[colours])  # strict: what libjpeg warns of fails
     except ValueError:
         return None
     return pixels[..., 0] if colours == "Gray" else pixels

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.catalogue import Published
 from sslood.data.fetching.fetch import cache_folder
+from sslood.data.fetching.published import Published
 from sslood.data.fetching.transfer import compare, download, reason, sums
 
 

@@ -13,11 +13,11 @@ from sslood.core.files import load_tensors
 from sslood.core.precision import Precision
 from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.core.settings import Settings, at_least
-from sslood.data.images.augment import Recipe, augment
+from sslood.data.images.augment import AugmentSettings, augment
 from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.model import Model
-from sslood.roles.roles import ROLES, names_of_roles
+from sslood.roles.roles import ROLES, names_of_roles, record_role
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def shot_pool(labels: np.ndarray, shots: int, seed: int, name: str) -> np.ndarra
     return np.sort(np.concatenate([rng.permutation(group)[:shots] for group in groups])).astype(np.int64)
 
 
-def copies_of(images: np.ndarray, recipe: Recipe, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
+def copies_of(
+    images: np.ndarray, recipe: AugmentSettings, batch_size: int, seed: int
+) -> Iterator[torch.Tensor]:
     """Yield one augmented view of uint8 images [P, C, H, W] in batches, floats in [0, 1], drawn from `seed`.
 
     The draws are made on the CPU, so the copies are the same on every device.
@@ -60,7 +62,7 @@ def embed_sets(
     id_name: str,
     *,
     settings: EmbedSettings,
-    recipe: Recipe,
+    recipe: AugmentSettings,
     seed: int,
     where: str,
 ) -> tuple[Arrays, dict[str, Any]]:
@@ -95,7 +97,7 @@ def embed_sets(
         if ROLES[role].is_ood:
             tensors.update(_shots(model, card, images, name, settings, recipe, seed))
         counts = {split: len(images[f"{split}.images"]) for split in splits}
-        contents[name] = {"role": role, "splits": counts}
+        contents[name] = {"splits": counts, **record_role(role)}
     return tensors, contents
 
 
@@ -128,7 +130,7 @@ def _shots(
     images: Arrays,
     name: str,
     settings: EmbedSettings,
-    recipe: Recipe,
+    recipe: AugmentSettings,
     seed: int,
 ) -> Arrays:
     """Return "<set>.shots.features" [P, copies, D] and "<set>.shots.index" [P] of an OOD set."""

@@ -12,10 +12,9 @@ from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
 from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.card import ModelCard
-from sslood.nets.networks.card import check_fits as check_fits
 from sslood.nets.networks.gaussian import GaussianHead, build_prior
 from sslood.nets.networks.heads import build_head, build_projector
-from sslood.nets.networks.model import Model as Model
+from sslood.nets.networks.model import Model
 from sslood.nets.networks.reference import check_reference, reference_answer
 from sslood.nets.networks.user_architectures import check_source, is_own, own_network
 

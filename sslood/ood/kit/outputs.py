@@ -8,7 +8,6 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
-from sslood.roles.roles import ROLES
 
 PARTS = ("features", "projections", "logits", "mu", "log_variance")
 CHUNK = 4096  # images at a time, so that float64 copies stay small
@@ -147,12 +146,12 @@ class Embeddings:
     @property
     def ood_sets(self) -> list[str]:
         """Names of the OOD test sets, near and far, in the file's order."""
-        return [name for name, role in self.roles.items() if ROLES[role].is_ood]
+        return [name for name, entry in self.metadata["sets"].items() if entry["is_ood"]]
 
     @property
     def tuning_sets(self) -> list[str]:
         """Names of the sets on which settings may be chosen, in the file's order."""
-        return [name for name, role in self.roles.items() if ROLES[role].is_tuning]
+        return [name for name, entry in self.metadata["sets"].items() if entry["is_tuning"]]
 
     @property
     def size(self) -> int:

@@ -20,7 +20,6 @@ from sslood.ood.measures.metrics import ood_metrics
 
 Models = dict[str, dict[str, dict[str, Any]]]
 BITS = 20  # of a score: steps of a millionth of the spread of ID scores, or of the distance from them
-DIGITS = 12  # significant digits of a number in the JSON
 
 
 class Results:
@@ -70,7 +69,7 @@ class Results:
             )
         header = {"stage": self.stage, "seed": self.seed, "id": self.id, "sets": self.roles, **metadata}
         save_tensors(scores, self.scores, kind="scores", metadata=header)
-        save_json(results, _short({"models": self.models, "chosen": self.chosen, **self.extra}))
+        save_json(results, {"models": self.models, "chosen": self.chosen, **self.extra})
 
     def summary(self) -> str:
         """Return one sentence with the count and the range of AUROC."""
@@ -112,15 +111,6 @@ def _on_grid(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # infinities, which the caller puts back
         exponent = np.frexp(scale)[1] - BITS
         return np.ldexp(np.rint(np.ldexp(values, -exponent)), exponent)
-
-
-def _short(content: Any) -> Any:
-    """Return JSON values with DIGITS significant digits of every float."""
-    if isinstance(content, Mapping):
-        return {key: _short(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_short(value) for value in content]
-    return float(f"{content:.{DIGITS}g}") if isinstance(content, float) else content
 
 
 def outputs_to_test(embeddings: Embeddings) -> dict[str, Outputs]:

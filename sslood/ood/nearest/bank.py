@@ -95,8 +95,8 @@ def _worth_a_shortlist(bank: Tensor, queries: Tensor, k: int) -> bool:
 
 
 def _kth_distance_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) -> Tensor:
-    blank = ~queries.any(axis=1)  # rows of zeros, of equal products with all rows
-    queries, length_of_bank = np.where(blank[:, None], bank[0], queries), longest(bank)
+    blank = ~np.any(queries, axis=1, keepdims=True)  # rows of zeros, of equal products with all rows
+    queries, length_of_bank = np.where(blank, bank[0], queries), longest(bank)
 
     def decide(block: np.ndarray, few: Few) -> np.ndarray:
         if len(few.row) > len(block):
@@ -114,7 +114,7 @@ def _kth_distance_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) ->
 
     result = _decided(decide, exactly, bank, queries, k, sure=True)
     if blank.any():
-        result[torch.from_numpy(blank)] = length(torch.from_numpy(bank).double()).kthvalue(k).values
+        result[torch.from_numpy(blank[:, 0])] = length(torch.from_numpy(bank).double()).kthvalue(k).values
     return result
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sslood.core.errors import InputError
 from sslood.data.fetching import fetch
-from sslood.data.fetching.catalogue import Entry, Published
+from sslood.data.fetching.published import Published
 from tests.data.serving import BODY, entry
 
 
@@ -94,7 +94,7 @@ def archive() -> bytes:
     return out.getvalue()
 
 
-def packed(content: bytes, *sources: str) -> tuple[Entry, Published]:
+def packed(content: bytes, *sources: str) -> tuple[str, Published]:
     md5 = hashlib.md5(content).hexdigest()
     return entry(*sources, name="pictures.tar.gz", md5=md5, inside="pictures", folders=("pictures",))
 

@@ -14,7 +14,7 @@ from sslood.core.errors import InputError
 from sslood.core.settings import checked
 from sslood.data.images.augment import (
     COLUMNS,
-    Recipe,
+    AugmentSettings,
     apply_draws,
     augment,
     colour_jitter,
@@ -29,7 +29,7 @@ OPERATIONS = (
     reference.adjust_saturation,
     reference.adjust_hue,
 )
-FULL = Recipe(
+FULL = AugmentSettings(
     crop_scale_min=0.08, flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
     hue=0.2, grey=0.2, blur=0.5, solarise=0.2,
 )  # fmt: skip
@@ -53,7 +53,7 @@ def generator(seed=0):
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_resize_and_flip_agree_with_pillow(photos, interpolation):
-    recipe = Recipe(crop_scale_min=0.08, interpolation=interpolation, flip=0.5)
+    recipe = AugmentSettings(crop_scale_min=0.08, interpolation=interpolation, flip=0.5)
     draws = draw(len(photos), generator())
     ours = apply_draws(photos, draws, recipe) * 255
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -70,7 +70,7 @@ def test_crop_resize_and_flip_agree_with_pillow(photos, interpolation):
 
 
 def test_crop_boxes_follow_torchvisions_law():
-    recipe = Recipe(crop_scale_min=0.08)
+    recipe = AugmentSettings(crop_scale_min=0.08)
     n = 4000
     ours = torch.stack(crop_boxes(draw(n, generator()), 32, 32, recipe), 1)
     image = torch.zeros(3, 32, 32)
@@ -125,14 +125,14 @@ def test_blur_agrees_with_torchvision(photos):
 
 def test_solarise_and_grey_agree_with_torchvision(photos):
     x = photos.float() / 255
-    solarised = augment(photos, Recipe(solarise=1.0), generator())
+    solarised = augment(photos, AugmentSettings(solarise=1.0), generator())
     torch.testing.assert_close(solarised, reference.solarize(x, 128 / 255))
-    grey = augment(photos, Recipe(grey=1.0), generator())
+    grey = augment(photos, AugmentSettings(grey=1.0), generator())
     torch.testing.assert_close(grey, reference.rgb_to_grayscale(x, 3), atol=1e-6, rtol=0)
 
 
 def test_pad_shifts_by_whole_pixels_and_brings_in_zeros(photos):
-    recipe = Recipe(pad=4, flip=0.5)
+    recipe = AugmentSettings(pad=4, flip=0.5)
     views = augment(photos, recipe, generator())
     x = photos.float() / 255
     padded = torch.nn.functional.pad(x, (4, 4, 4, 4))
@@ -145,7 +145,7 @@ def test_pad_shifts_by_whole_pixels_and_brings_in_zeros(photos):
 
 
 def test_default_recipe_changes_nothing(photos):
-    assert torch.equal(augment(photos, Recipe(), generator()), photos.float() / 255)
+    assert torch.equal(augment(photos, AugmentSettings(), generator()), photos.float() / 255)
 
 
 def test_images_are_independent_of_their_neighbours(photos):
@@ -168,9 +168,18 @@ def test_probabilities_are_met(photos):
     plain = x.float() / 255
     for name in ("grey", "blur", "solarise", "flip", "jitter"):
         strength = {"brightness": 0.8} if name == "jitter" else {}
-        views = augment(x, Recipe(**{name: 0.3}, **strength), generator())
+        views = augment(x, AugmentSettings(**{name: 0.3}, **strength), generator())
         share = ((views - plain).abs().amax((1, 2, 3)) > 1e-4).float().mean().item()
         assert share == pytest.approx(0.3, abs=0.03)
+
+
+def test_the_dtype_of_the_draws_is_that_of_the_views(photos):
+    draws = draw(len(photos), generator())
+    exact = apply_draws(photos, draws.double(), FULL)
+    assert exact.dtype == torch.float64
+    # a draw so near to a limit that rounding decides, or a pixel between two sectors of the hue, may differ
+    differ = (exact - apply_draws(photos, draws, FULL)).abs() > 1e-4
+    assert differ.float().mean() < 0.01
 
 
 def test_it_is_one_graph(photos):
@@ -183,13 +192,13 @@ def test_it_is_one_graph(photos):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"flip": 1.5}, "params.yaml:augment.shots: flip is 1.5; a probability"),
-        ({"crop_scale_min": 0.0}, "augment.shots: use 0 < crop_scale_min"),
-        ({"hue": 0.7}, "augment.shots: strengths and pad must be finite and not negative, and hue"),
+        ({"flip": 1.5}, "augment.shots.flip must be at least 0 and at most 1, found 1.5"),
+        ({"crop_scale_min": 0.0}, "augment.shots.crop_scale_min must be above 0, found 0.0"),
+        ({"hue": 0.7}, "augment.shots.hue must be at least 0 and at most 0.5, found 0.7"),
         ({"pad": 4, "crop_scale_min": 0.5}, "augment.shots: choose either pad or a crop"),
         ({"fliip": 0.5}, r"augment.shots: unknown key 'fliip' \(did you mean 'flip'\?\)"),
     ],
 )
-def test_impossible_recipes_are_refused_and_their_section_is_named(wrong, message):
+def test_impossible_settings_are_refused_and_their_section_is_named(wrong, message):
     with pytest.raises(InputError, match=message):
-        checked(Recipe, wrong, "params.yaml:augment.shots")
+        checked(AugmentSettings, wrong, "params.yaml:augment.shots")

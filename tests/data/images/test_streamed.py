@@ -69,5 +69,5 @@ def test_the_size_decides(arrays, monkeypatch, limit, kind):
 def test_settings_without_sense_are_refused(arrays, monkeypatch, name, text):
     monkeypatch.setenv("SSLOOD_RESIDENT_GB", "0")
     monkeypatch.setenv(name, text)
-    with pytest.raises(InputError, match=f"{name} is '{text}'; use a number of at least"):
+    with pytest.raises(InputError, match=f"{name} must be at least ., found '{text}'"):
         open_set(*arrays, CPU)

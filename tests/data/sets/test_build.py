@@ -4,19 +4,17 @@ import hashlib
 import subprocess
 import sys
 
-import click
 import numpy as np
 import pytest
-import yaml
 from click.testing import CliRunner
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
-from sslood.data.fetching.catalogue import load_catalogue
-from sslood.data.fetching.listing import listing
-from stages.download import main
+from sslood.data.sets.listing import listing
+from sslood.data.sets.source import all_sources
+from tests.data.commands import download_words, plain_command
 
 DIGITS = {
     "id": "digits", "size": 16, "channels": 1, "validation": 0.1, "count": 80, "limit": 0, "seed": 0,
@@ -26,19 +24,24 @@ COLOUR = {**DIGITS, "size": 32, "channels": 3, "heldout": []}
 
 
 def download(out, name, role, **settings):
-    """Run the command as dvc.yaml does and return (tensors, metadata)."""
-    words = ["--set", name, "--role", role, "--out", str(out)]
-    for key, value in {**DIGITS, **settings}.items():
-        for item in value if isinstance(value, list) else [value]:
-            words += [f"--{key}", str(item)]
-    result = CliRunner().invoke(_plain(), words, catch_exceptions=False, standalone_mode=False)
-    assert result.output.count("\n") == 1 and result.output.startswith(str(out))
+    """Run the command as dvc.yaml does and return (tensors, metadata).
+
+    source: that of the set, by default of its name. id_source, id_folder: of the ID set, if it is another.
+    """
+    settings = {**DIGITS, **settings}
+    id_name = settings.pop("id")
+    item = {"role": role, "source": settings.pop("source", name)}
+    item |= {key: settings.pop(key) for key in ("folder", "derive", "raster") if key in settings}
+    id_item = {"role": "id", "source": settings.pop("id_source", id_name)}
+    id_item |= {"folder": folder} if (folder := settings.pop("id_folder", None)) else {}
+    words = download_words(out, name, item, settings, id_name, item if id_name == name else id_item)
+    result = CliRunner().invoke(plain_command(), words, catch_exceptions=False, standalone_mode=False)
+    assert result.output.count("\n") == 1 and result.output.startswith(f"Wrote {out}: {name}, ")
     return load_tensors(out, kind="set")
 
 
-def _plain():
-    """The command without StageCommand's handling, so that tests see the InputError itself."""
-    return click.Command("download", callback=main.callback, params=main.params)
+HELDOUT = {"source": "digits", "derive": "heldout"}
+CORRUPTIONS = {"source": "digits", "derive": "corruptions"}
 
 
 def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
@@ -74,7 +77,7 @@ def test_digits_are_enlarged_by_the_chain(tmp_path):
 
 
 def test_heldout_digits_are_the_other_classes(tmp_path):
-    tensors, metadata = download(tmp_path / "x", "digits_heldout", "near")
+    tensors, metadata = download(tmp_path / "x", "digits_heldout", "near", **HELDOUT)
     assert metadata["classes"] == ["8", "9"] and "mean" not in metadata
     assert np.array_equal(tensors["test.index"], np.flatnonzero(load_digits().target >= 8))
 
@@ -82,7 +85,7 @@ def test_heldout_digits_are_the_other_classes(tmp_path):
 def test_corruptions_use_no_test_image(tmp_path):
     """Every image is used at least once (count 2,000); none of them may come from a test split."""
     known, _ = download(tmp_path / "id", "digits", "id")
-    tensors, metadata = download(tmp_path / "x", "corruptions", "tuning", count=2000)
+    tensors, metadata = download(tmp_path / "x", "corruptions", "tuning", count=2000, **CORRUPTIONS)
     assert set(metadata["splits"]) == {"train", "validation"}
     inversion = metadata["classes"].index("inversion")
     for split in ("train", "validation"):
@@ -96,10 +99,11 @@ def test_corruptions_use_no_test_image(tmp_path):
 @pytest.mark.parametrize("name", ["digits", "letters", "photos", "blobs", "corruptions"])
 def test_same_bytes_twice(tmp_path, name):
     role = {"digits": "id", "corruptions": "tuning"}.get(name, "far")
+    more = CORRUPTIONS if name == "corruptions" else {}
     for out in ("a", "b"):
-        download(tmp_path / out, name, role)
+        download(tmp_path / out, name, role, **more)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    download(tmp_path / "c", name, role, seed=1)
+    download(tmp_path / "c", name, role, seed=1, **more)
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
 
 
@@ -143,19 +147,21 @@ def pictures(folder, names, count=6):
 
 def test_own_folder_as_ood_and_as_id(tmp_path):
     pictures(tmp_path / "mine", ["cats", "dogs"])
-    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "validation": 0.25}
+    settings = {**COLOUR, "source": "folder", "folder": str(tmp_path / "mine"), "validation": 0.25}
     tensors, metadata = download(tmp_path / "a", "my_pictures", "far", **settings)
     assert metadata["splits"] == {"test": 12} and metadata["classes"] == ["cats", "dogs"]
     tensors, metadata = download(tmp_path / "b", "my_pictures", "id", **{**settings, "id": "my_pictures"})
     assert metadata["splits"] == {"train": 6, "validation": 2, "test": 4}
-    settings |= {"id": "my_pictures"}
-    assert download(tmp_path / "c", "corruptions", "tuning", **settings)[1]["splits"]["train"] == 80
+    settings |= {"id": "my_pictures", "id_source": "folder", "id_folder": settings.pop("folder")}
+    derived = download(tmp_path / "c", "corruptions", "tuning", derive="corruptions", **settings)
+    assert derived[1]["splits"]["train"] == 80 and derived[1]["licence"] == "that of the ID set"
 
 
 def test_own_folder_with_published_splits(tmp_path):
     pictures(tmp_path / "mine/train", ["cats", "dogs"], 10)
     pictures(tmp_path / "mine/test", ["cats", "dogs"], 3)
-    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "id": "mine"}
+    place = {"source": "folder", "folder": str(tmp_path / "mine")}
+    settings = {**COLOUR, **place, "id": "mine", "id_source": "folder", "id_folder": place["folder"]}
     assert download(tmp_path / "a", "mine", "id", **settings)[1]["splits"] == {
         "train": 18,
         "validation": 2,
@@ -172,22 +178,71 @@ def wrong(message, out, *args, **settings):
 
 def test_wrong_input_is_one_sentence(tmp_path):
     out = tmp_path / "x"
-    wrong("unknown set 'leters'; known: .*letters.*folder", out, "leters", "far")
-    wrong("unknown role", out, "letters", "faar")
+    near = r"sets.leters: unknown source 'leters' \(did you mean 'letters'\?\); known: .*letters.*folder"
+    wrong(near, out, "leters", "far")
+    wrong("sets.letters: unknown role 'faar'", out, "letters", "faar")
     wrong("only a test split", out, "letters", "id", id="letters")
+    wrong("only a test split, so it needs role near or far", out, "letters", "tuning")
     wrong("only a test split", out, "textures", "id", id="textures")
     wrong("exactly the set named in `id`", out, "letters", "id")
     wrong("exactly the set named in `id`", out, "digits", "far")
     wrong("classes.heldout", out, "digits", "id", heldout=["eight"])
-    wrong("classes.heldout", out, "digits_heldout", "near", heldout=[])
+    wrong("classes.heldout", out, "digits_heldout", "near", heldout=[], **HELDOUT)
     wrong("two or more remain", out, "digits", "id", heldout=list("012345678"))
-    wrong("unknown set", out, "digits_heldout", "id", id="digits_heldout")
-    wrong("is not there", out, "mine", "far", folder=str(tmp_path / "nowhere"))
-    wrong("the same folder", out, "corruptions", "tuning", id="mine")
+    folder = {"source": "folder", "folder": str(tmp_path / "nowhere")}
+    wrong("does not exist; correct `sets.mine.folder`", out, "mine", "far", **folder)
     (tmp_path / "empty").mkdir()
-    wrong("no image", out, "mine", "far", folder=str(tmp_path / "empty"))
+    wrong("no image", out, "mine", "far", **folder | {"folder": str(tmp_path / "empty")})
     pictures(tmp_path / "one", ["cats"])
-    wrong("two classes", out, "mine", "id", folder=str(tmp_path / "one"), id="mine", heldout=[])
+    folder |= {"folder": str(tmp_path / "one")}
+    wrong("two classes", out, "mine", "id", **folder, id="mine", heldout=[])
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "role", "settings"),
+    [
+        ("cannot have role 'id'", "x", "id", {**HELDOUT, "id": "x"}),
+        ("cannot have role 'transfer'", "x", "transfer", HELDOUT),
+        ("write source: digits", "x", "near", {**HELDOUT, "source": "letters"}),
+        ("whose folder is another", "x", "near", {**HELDOUT, "folder": "/elsewhere"}),
+        ("give them role tuning", "x", "far", CORRUPTIONS),
+        ("only a test split", "x", "tuning", {**CORRUPTIONS, "source": "blobs", "id_source": "blobs"}),
+        ("source 'blobs' does not take 'raster'", "blobs", "far", {"raster": 8}),
+        ("source 'blobs' does not take 'folder'", "blobs", "far", {"folder": "/x"}),
+        ("needs the key 'folder'", "mine", "far", {"source": "folder"}),
+        ("derive: must be one of heldout, corruptions or null", "x", "near", {**HELDOUT, "derive": "held"}),
+        ("raster must be at least 0, found -1", "letters", "far", {"raster": -1}),
+        ("data.size must be at least 8 and at most 1024, found 4", "blobs", "far", {"size": 4}),
+        ("data.validation must be above 0 and below 1, found 1.0", "blobs", "far", {"validation": 1.0}),
+        ("data.count must be at least 8, found 1", "blobs", "far", {"count": 1}),
+        ("data.limit must be at least 0", "blobs", "far", {"limit": -2}),
+        ("classes.test must be above 0", "blobs", "far", {"test": 0}),
+    ],
+)
+def test_an_entry_that_makes_no_sense_is_named(tmp_path, message, name, role, settings):
+    wrong(message, tmp_path / "x", name, role, **settings)
+
+
+def test_an_entry_without_a_source_or_with_a_misspelt_key_is_named(tmp_path):
+    for item, words in (
+        ({"role": "far"}, "sets.blobs: missing key 'source', where the images come from"),
+        ({"role": "far", "sorce": "blobs", "source": "blobs"}, r"unknown key 'sorce' .did you mean 'source'"),
+        ({"source": "blobs"}, "sets.blobs: missing key 'role'"),
+    ):
+        settings = {key: value for key, value in DIGITS.items() if key != "id"}
+        words_of_command = download_words(tmp_path / "x", "blobs", item, settings)
+        with pytest.raises(InputError, match=words):
+            CliRunner().invoke(
+                plain_command(), words_of_command, catch_exceptions=False, standalone_mode=False
+            )
+
+
+def test_letters_are_drawn_at_the_raster_of_the_id_set(tmp_path):
+    tensors, metadata = download(tmp_path / "a", "letters", "far", raster=8)
+    assert metadata["source"]["raster"] == 8
+    other, metadata = download(tmp_path / "b", "letters", "far")
+    assert metadata["source"]["raster"] == 16
+    assert not np.array_equal(tensors["test.images"], other["test.images"])
 
 
 def test_flat_folder_cannot_be_the_id_set(tmp_path):
@@ -198,6 +253,7 @@ def test_flat_folder_cannot_be_the_id_set(tmp_path):
         tmp_path / "x",
         "mine",
         "id",
+        source="folder",
         folder=str(tmp_path / "flat"),
         id="mine",
         heldout=[],
@@ -217,13 +273,14 @@ def test_mirror_copy_gives_the_same_file_whatever_its_place(mirror, tmp_path, mo
 
 def test_heldout_classes_of_any_id_set(tmp_path):
     pictures(tmp_path / "mine", ["cats", "dogs", "eels"])
-    settings = {**COLOUR, "folder": str(tmp_path / "mine"), "id": "mine", "validation": 0.25}
-    settings |= {"heldout": ["dogs"]}
-    tensors, metadata = download(tmp_path / "a", "mine", "id", **settings)
+    place = {"source": "folder", "folder": str(tmp_path / "mine")}
+    settings = {**COLOUR, "source": "folder", "id": "mine", "validation": 0.25, "heldout": ["dogs"]}
+    settings |= {"id_source": "folder", "id_folder": place["folder"]}
+    tensors, metadata = download(tmp_path / "a", "mine", "id", **settings | place)
     assert metadata["classes"] == ["cats", "eels"] and sum(metadata["splits"].values()) == 12
     rows = np.concatenate([tensors[f"{split}.index"] for split in metadata["splits"]])
     assert sorted(rows) == [*range(6), *range(12, 18)]
-    tensors, metadata = download(tmp_path / "b", "mine_heldout", "near", **settings)
+    tensors, metadata = download(tmp_path / "b", "mine_heldout", "near", derive="heldout", **settings)
     assert metadata["classes"] == ["dogs"] and tensors["test.index"].tolist() == list(range(6, 12))
     assert tensors["test.labels"].tolist() == [0] * 6
     wrong(
@@ -231,7 +288,7 @@ def test_heldout_classes_of_any_id_set(tmp_path):
         tmp_path / "x",
         "mine",
         "id",
-        **settings | {"heldout": ["8"]},
+        **settings | place | {"heldout": ["8"]},
     )
 
 
@@ -241,15 +298,16 @@ def test_fashion_mnist_with_held_out_classes(fashion_mnist, tmp_path):
     tensors, metadata = download(tmp_path / "a", "fashion_mnist", "id", **settings)
     assert len(metadata["classes"]) == 8 and "Bag" not in metadata["classes"]
     assert metadata["splits"] == {"train": 800, "validation": 800, "test": 800}
+    settings |= {"source": "fashion_mnist", "derive": "heldout"}
     near, held = download(tmp_path / "b", "fashion_mnist_heldout", "near", **settings)
     assert held["classes"] == ["Sandal", "Bag"] and np.bincount(near["test.labels"]).tolist() == [400, 400]
 
 
-def test_list_names_every_set(tmp_path, monkeypatch):
+def test_list_names_every_source(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path))
     monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path))
-    output = CliRunner().invoke(_plain(), ["--list"]).output
-    assert [line.split()[0] for line in output.splitlines()[1:]] == list(load_catalogue())
+    output = CliRunner().invoke(plain_command(), ["--list"]).output
+    assert [line.split()[0] for line in output.splitlines()[1:]] == sorted(all_sources())
 
 
 def test_list_says_what_is_here_and_what_is_missing(tmp_path, monkeypatch):
@@ -261,21 +319,34 @@ def test_list_says_what_is_here_and_what_is_missing(tmp_path, monkeypatch):
     (tmp_path / "mirror/mnist/t10k-images-idx3-ubyte.gz").write_bytes(b"")  # without its labels
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
-    output = CliRunner().invoke(_plain(), ["--list"]).output
+    output = CliRunner().invoke(plain_command(), ["--list"]).output
     rows = {line.split()[0]: line.split("  ") for line in output.splitlines()}
     where = {name: [cell.strip() for cell in row if cell.strip()][1] for name, row in rows.items()}
     expected = {"digits": "built in", "random_images_300k": "cache", "isun": "mirror", "stl10": "mirror"}
-    expected |= {"mnist": "to fetch", "svhn": "to fetch", "imagenet": "by hand", "lsun_crop_fixed": "by hand"}
+    expected |= {
+        "mnist": "to fetch",
+        "svhn": "to fetch",
+        "imagenet": "by hand",
+        "lsun_crop_fixed": "by hand",
+        "folder": "yours",
+    }
     assert {name: where[name] for name in expected} == expected
     assert "39,077 MB" in output and "1,281,167 train + 50,000 test" in output
-    assert all(entry.licence in output for entry in load_catalogue().values())
+    assert all(one.licence in output and one.description in output for one in all_sources().values())
 
 
 def test_a_mirror_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="SSLOOD_DATA_MIRROR is .*nowhere', which is no folder here"):
-        listing(load_catalogue())
-    wrong("SSLOOD_DATA_MIRROR is .*nowhere', which is no folder here", tmp_path / "x", "svhn", "far")
+    with pytest.raises(
+        InputError, match="SSLOOD_DATA_MIRROR is .*nowhere', which is not a folder on this machine"
+    ):
+        listing(all_sources().values())
+    wrong(
+        "SSLOOD_DATA_MIRROR is .*nowhere', which is not a folder on this machine",
+        tmp_path / "x",
+        "svhn",
+        "far",
+    )
 
 
 def test_no_torch_for_sets():
@@ -284,13 +355,3 @@ def test_no_torch_for_sets():
         "import sys, stages.download; sys.exit(any(name in sys.modules for name in ('torch', 'torchvision')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_committed_params_name_known_sets(root):
-    content = yaml.safe_load((root / "params.yaml").read_text())
-    unknown = [
-        name
-        for name, item in content["sets"].items()
-        if "folder" not in item and name not in (*load_catalogue(), f"{content['id']}_heldout")
-    ]
-    assert not unknown

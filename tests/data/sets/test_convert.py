@@ -1,4 +1,4 @@
-"""Many pictures at once: threads, processes, stacks and single pictures all give the same rows."""
+"""Many pictures at once: threads, processes and single pictures all give the same rows."""
 
 import os
 import signal
@@ -18,7 +18,6 @@ RNG = np.random.default_rng(0)
 @pytest.fixture
 def forking(monkeypatch):
     """Processes from the first file on."""
-    assert module.CAN_FORK
     monkeypatch.setattr(module, "_MANY", 1)
 
 
@@ -77,8 +76,8 @@ def test_a_killed_process_is_one_sentence(tmp_path, forking, monkeypatch):
         convert(paths, 8, 3, "x")
 
 
-def test_pictures_of_one_shape_leave_their_stack_in_order(tmp_path, forking):
-    """More of a shape than go together, and others in between, of which some are cut short."""
+def test_pictures_of_many_shapes_stay_in_order(tmp_path, forking):
+    """More than one block, of which some are cut short."""
     paths, expected = [], []
     for number in range(300):
         side = (16, 16, 16, 40, 16, 23)[number % 6]
@@ -95,11 +94,18 @@ def test_pictures_of_one_shape_leave_their_stack_in_order(tmp_path, forking):
 
 
 @pytest.mark.parametrize("side", [16, 17, 32])
-def test_arrays_pass_in_stacks(side):
+def test_arrays_pass_the_chain_one_by_one(side):
     images = RNG.integers(0, 256, (300, side, side, 3), np.uint8)
     for channels in (1, 3):
         expected = [to_array(Image.fromarray(image), 16, channels) for image in images]
         assert np.array_equal(convert(images, 16, channels, "x"), expected)
+
+
+def test_a_memory_map_is_read_block_by_block(tmp_path):
+    images = RNG.integers(0, 256, (600, 12, 12, 3), np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert np.array_equal(convert(mapped, 8, 3, "x"), convert(images, 8, 3, "x"))
 
 
 def test_none_at_all():

@@ -5,20 +5,23 @@ import tarfile
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from sslood.core.errors import InputError
 from sslood.data.fetching import fetch
 from sslood.data.fetching.transfer import sums
-from stages.download import main
+from tests.data.commands import download_words, invoke
 from tests.data.serving import BODY, entry
 
-NOISE = "--set uniform --role far --id digits --size 64 --channels 3 --validation 0.1 --count 50 --limit 0"
+NOISE = {
+    "size": 64, "channels": 3, "validation": 0.1, "count": 50, "limit": 0, "seed": 0, "test": 0.3
+}  # fmt: skip
 
 
-def made(out):
+def made(out, tmp_path):
     """Run the stage on a set of 600 kB and return what it says."""
-    result = CliRunner().invoke(main, [*NOISE.split(), "--seed", "0", "--test", "0.3", "--out", str(out)])
+    words = download_words(tmp_path / "x", "uniform", {"role": "far", "source": "uniform"}, NOISE)
+    words[words.index("--out") + 1] = str(out)
+    result = invoke(words)
     assert result.exit_code == 1 and result.output.count("\n") == 1
     return result.output
 
@@ -44,8 +47,8 @@ def packed(mirror):
 
 
 @pytest.mark.parametrize("inner", ["", "new/folder"])
-def test_set_file_on_a_read_only_disk(read_only, inner):
-    said = made(read_only / inner / "noise.safetensors")
+def test_set_file_on_a_read_only_disk(read_only, tmp_path, inner):
+    said = made(read_only / inner / "noise.safetensors", tmp_path)
     assert str(read_only) in said and "is read-only; choose a place" in said
 
 
@@ -71,9 +74,9 @@ def test_reading_needs_no_writing(read_only, monkeypatch):
         assert found.path == path and found.checked == "none published"
 
 
-def test_set_file_on_a_full_disk(small_disk):
+def test_set_file_on_a_full_disk(small_disk, tmp_path):
     (small_disk / "noise.safetensors").write_text("of an earlier run")
-    said = made(small_disk / "noise.safetensors")
+    said = made(small_disk / "noise.safetensors", tmp_path)
     assert "noise.safetensors: the disk is full; free some space" in said
     assert [path.read_text() for path in small_disk.iterdir()] == ["of an earlier run"]
 

@@ -126,7 +126,7 @@ def test_picture_under_another_name_and_bytes_after_its_end(tmp_path):
 
 
 def test_mixed_folder_keeps_its_order(tmp_path):
-    """Shapes, formats, grey and colour in one block, among them pictures too large to be held back."""
+    """Shapes, formats, grey and colour in one block, among them large ones."""
     rng, paths = np.random.default_rng(0), []
     for number in range(100):
         side = 700 if number % 40 == 7 else 20 + number % 5

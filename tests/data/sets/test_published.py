@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from sslood.core.errors import InputError
-from sslood.data.sets.sources import read_source
-from tests.data.publishing import CATALOGUE, RNG, fetched, mat, md5, noise, offered, tarred
+from tests.data.publishing import RNG, SOURCES, fetched, mat, md5, noise, offered, read_source, tarred
 
 
 def cifar(names_key, label_key, batches, meta, classes):
@@ -31,7 +30,7 @@ def cifar(names_key, label_key, batches, meta, classes):
 def test_cifar(server, monkeypatch, name, folder, meta):
     from torchvision import datasets
 
-    old = CATALOGUE[name]
+    old = SOURCES[name]
     batches = (*old.options["train"], *old.options["test"])
     classes = [f"class {number}" for number in range(len(name) * 2)]
     members = cifar(old.options["names_key"], old.options["label_key"], batches, meta, classes)
@@ -156,18 +155,18 @@ def test_recompressed_fashion_mnist(server, tmp_path):
     entry = replace(old, published=tuple(files), counts={"train": 7, "test": 4})
     for name, content in contents.items():
         (tmp_path / name).write_bytes(gzip.compress(content, 1, mtime=1))
-    read, source = read_source("fashion_mnist", entry, None, "id")
+    read, source = read_source(entry, "id")
     assert server.log == [] and {f["checked"] for f in source["files"].values()} == {"published content"}
     assert read["train"].labels.tolist() == list(range(7)) and np.array_equal(read["test"].images, images)
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16)))  # not the published one
-    read, source = read_source("fashion_mnist", entry, None, "id")
+    read, source = read_source(entry, "id")
     assert [path for path, _ in server.log] == ["/ok/t10k-images-idx3-ubyte.gz"]
     assert np.array_equal(read["test"].images, images)
 
 
 def test_whole_fashion_mnist(fashion_mnist):
     """All 70,000 pictures as Debian packs them: recompressed, so their content is what must match."""
-    read, source = read_source("fashion_mnist", CATALOGUE["fashion_mnist"], None, "id")
+    read, source = read_source(SOURCES["fashion_mnist"], "id")
     assert {file["checked"] for file in source["files"].values()} == {"published content"}
     for split, count in (("train", 6000), ("test", 1000)):
         assert np.bincount(read[split].labels).tolist() == [count] * 10

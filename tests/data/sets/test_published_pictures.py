@@ -11,9 +11,9 @@ from PIL import Image
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
 from sslood.data.sets.convert import convert
+from sslood.data.sets.formats import tiny_imagenet as read_tiny_imagenet
 from sslood.data.sets.images import read_image
-from sslood.data.sets.readers import READERS
-from tests.data.publishing import CATALOGUE, fetched, mat, noise, offered, picture, tarred
+from tests.data.publishing import SOURCES, fetched, mat, noise, offered, picture, tarred
 
 
 def test_textures(server, monkeypatch):
@@ -87,7 +87,7 @@ def test_tiny_imagenet(server, kind):
     entry = offered(server, f"tiny_imagenet{kind}", {"tiny-imagenet-200.zip": body}, counts={"test": 4})
     found = fetched(entry)["test"]
     assert found.labels.tolist() == [0, 1, 0, 1] and found.classes == ("goldfish", "bullfrog")
-    plain = fetched(replace(entry, options={}))["test"]
+    plain = fetched(replace(entry, crop=0, shrink=0))["test"]
     whole = convert(plain.images, 64, 3, "x").transpose(0, 2, 3, 1)
     if kind == "_resize_fixed":
         expected = [Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR) for image in whole]
@@ -106,7 +106,7 @@ def test_tiny_imagenet_of_an_unknown_class(server, tmp_path):
     for name, text in {"wnids.txt": "n01\n", "words.txt": "", "val/val_annotations.txt": "a\tn09\n"}.items():
         (folder / name).write_text(text)
     with pytest.raises(InputError, match="label of image 0 does not fit"):
-        READERS["tiny_imagenet"]({"x": folder}, "test", {})
+        read_tiny_imagenet({"x": folder}, "test", {})
 
 
 def lsun(folder, sides):
@@ -119,11 +119,11 @@ def test_lsun_from_the_users_folder(tmp_path, monkeypatch):
     lsun(tmp_path, (256, 256))
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path))
     for kind in ("crop", "resize"):
-        found = fetched(CATALOGUE[f"lsun_{kind}_fixed"])["test"]
+        found = fetched(SOURCES[f"lsun_{kind}_fixed"])["test"]
         assert found.images.shape == (2, 32, 32, 3) and found.labels.tolist() == [-1, -1]
     (tmp_path / "lsun/test/2.webp").write_bytes(picture("WEBP", 20, 300, 3))
     with pytest.raises(InputError, match=r"2\.webp: smaller than 32x32"):
-        fetched(CATALOGUE["lsun_crop_fixed"])
+        fetched(SOURCES["lsun_crop_fixed"])
 
 
 def test_flowers102(server, monkeypatch):
@@ -173,7 +173,7 @@ def test_sun397(server):
 
 def test_imagenet_from_the_users_folder(server, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="not offered for free download.*SSLOOD_DATA_MIRROR"):
-        fetched(CATALOGUE["imagenet"])
+        fetched(SOURCES["imagenet"])
     for split, wnid, number in (
         ("train", "n01", 0),
         ("train", "n02", 1),
@@ -184,6 +184,6 @@ def test_imagenet_from_the_users_folder(server, tmp_path, monkeypatch):
         path.parent.mkdir(parents=True)
         path.write_bytes(picture("JPEG", 50, 60, 3))
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path))
-    read = fetched(CATALOGUE["imagenet"], "id")
+    read = fetched(SOURCES["imagenet"], "id")
     assert [pictures.labels.tolist() for pictures in read.values()] == [[0, 1], [0, 1]]
     assert read["test"].classes == ("n01", "n02")

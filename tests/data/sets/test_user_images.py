@@ -5,23 +5,27 @@ import shlex
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from dvc.repo import Repo
 from PIL import Image
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.data.sets.convert import convert
-from sslood.data.sets.user_images import read_own
+from sslood.data.sets.user_images import read_user_images
+from sslood.roles.roles import ROLES
 from stages.download import main
+from tests.data.commands import download_words, invoke
 from tests.test_pipeline_contract import outside_git
 
-SETTINGS = "--size 16 --channels 3 --validation 0.25 --count 80 --limit 0 --seed 0 --test 0.25"
+SETTINGS = {
+    "size": 16, "channels": 3, "validation": 0.25, "count": 80, "limit": 0, "seed": 0, "test": 0.25
+}  # fmt: skip
 
 
-def download(out, words, id_name="digits"):
-    """Run the stage on words of a command line; return (what it says, status)."""
-    result = CliRunner().invoke(main, shlex.split(f"{words} {SETTINGS} --id {id_name} --out {out}"))
+def download(out, role, folder, id_name="digits", **keys):
+    """Run the stage on your own pictures, the set `mine`; return (what it says, status)."""
+    item = {"role": role, "source": "folder", "folder": str(folder), **keys}
+    result = invoke(download_words(out, "mine", item, SETTINGS, id_name))
     return result.output, result.exit_code
 
 
@@ -43,7 +47,7 @@ def test_list_of_paths_alone_is_an_ood_set_in_its_order(tmp_path):
     paint(tmp_path / "pictures", 3)
     Image.new("RGB", (16, 16), (250, 0, 0)).save(tmp_path / "elsewhere.bmp")
     path = written(tmp_path, "path", "pictures/2.png", f"{tmp_path}/elsewhere.bmp", "pictures/0.png")
-    output, status = download(tmp_path / "out", f"--set mine --role far --folder {path}")
+    output, status = download(tmp_path / "out", "far", path)
     tensors, metadata = load_tensors(tmp_path / "out", kind="set")
     assert status == 0 and "mine, 3 test images of 3x16x16." in output
     assert tensors["test.images"][:, 0, 8, 8].tolist() == [20, 250, 0]
@@ -53,10 +57,10 @@ def test_list_of_paths_alone_is_an_ood_set_in_its_order(tmp_path):
 def test_labels_are_classes_and_numbers_sort_as_numbers(tmp_path):
     names = paint(tmp_path, 4)
     path = written(tmp_path, "path,label", *map(",".join, zip(names, ["dog", "", "cat", "dog"], strict=True)))
-    pictures = read_own("mine", path, "far")[0][""]
+    pictures = read_user_images("mine", path, ROLES["far"])[0][""]
     assert pictures.classes == ("cat", "dog") and pictures.labels.tolist() == [1, -1, 0, 1]
     path = written(tmp_path, "label,path", *map(",".join, zip(["10", "9", "2", "10"], names, strict=True)))
-    pictures = read_own("mine", path, "id")[0][""]
+    pictures = read_user_images("mine", path, ROLES["id"])[0][""]
     assert pictures.classes == ("2", "9", "10") and pictures.labels.tolist() == [2, 1, 0, 2]
 
 
@@ -65,12 +69,12 @@ def test_splits_of_the_list_are_kept(tmp_path):
     splits = ["train"] * 12 + ["test"] * 8
     rows = [f"{name},{'ab'[n % 2]},{splits[n]}" for n, name in enumerate(names)]
     path = written(tmp_path, "path,label,split", *rows)
-    output, status = download(tmp_path / "id", f"--set mine --role id --folder {path}", "mine")
+    output, status = download(tmp_path / "id", "id", path, "mine")
     assert status == 0, output
     tensors, metadata = load_tensors(tmp_path / "id", kind="set")
     assert metadata["splits"] == {"train": 9, "validation": 3, "test": 8}
     assert sorted(tensors["test.images"][:, 0, 8, 8].tolist()) == [10 * n for n in range(12, 20)]
-    download(tmp_path / "ood", f"--set mine --role far --folder {path}")
+    download(tmp_path / "ood", "far", path)
     assert load_tensors(tmp_path / "ood", kind="set")[1]["splits"] == {"test": 8}
 
 
@@ -92,16 +96,16 @@ def test_splits_of_the_list_are_kept(tmp_path):
 )
 def test_faults_of_a_list_name_the_row(tmp_path, header, rows, words):
     with pytest.raises(InputError, match=words) as failure:
-        read_own("mine", written(tmp_path, header, *rows), "id")
+        read_user_images("mine", written(tmp_path, header, *rows), ROLES["id"])
     assert "list.csv" in str(failure.value) and "\n" not in str(failure.value)
 
 
 def test_list_that_is_not_there_or_no_text(tmp_path):
     with pytest.raises(InputError, match="sets.mine.folder"):
-        read_own("mine", tmp_path / "nowhere.csv", "far")
+        read_user_images("mine", tmp_path / "nowhere.csv", ROLES["far"])
     (tmp_path / "list.csv").write_bytes(b"path\n\xff\xfe.png\n")
     with pytest.raises(InputError, match="UTF-8"):
-        read_own("mine", tmp_path / "list.csv", "far")
+        read_user_images("mine", tmp_path / "list.csv", ROLES["far"])
 
 
 def damaged(folder):
@@ -116,15 +120,14 @@ def damaged(folder):
 
 def test_unreadable_pictures_stop_by_default_and_are_named(tmp_path):
     folder = damaged(tmp_path / "mine")
-    output, status = download(tmp_path / "out", f"--set mine --role far --folder {folder}")
+    output, status = download(tmp_path / "out", "far", folder)
     assert status == 1 and not (tmp_path / "out").exists()
     assert "3.png: cannot be read" in output or "7.png: cannot be read" in output
 
 
 def test_unreadable_pictures_can_be_left_out_and_are_listed(tmp_path):
     folder = damaged(tmp_path / "mine")
-    words = f"--set mine --role far --skip_unreadable --folder {folder}"
-    output, status = download(tmp_path / "out", words)
+    output, status = download(tmp_path / "out", "far", folder, skip_unreadable=True)
     assert status == 0 and "8 test images" in output and "2 unreadable ones are left out" in output
     tensors, metadata = load_tensors(tmp_path / "out", kind="set")
     assert metadata["source"]["unreadable"] == {"test": ["3.png", "7.png"]}
@@ -133,15 +136,14 @@ def test_unreadable_pictures_can_be_left_out_and_are_listed(tmp_path):
     assert tensors["test.images"][:, 0, 8, 8].tolist() == [10 * number for number in kept]
     rows = [f"mine/{n}.png" for n in range(10)] + ["mine/gone.png"]
     path = written(tmp_path, "path", *rows)
-    download(tmp_path / "out", f"--set mine --role far --skip_unreadable --folder {path}")
+    download(tmp_path / "out", "far", path, skip_unreadable=True)
     assert load_tensors(tmp_path / "out")[1]["source"]["unreadable"]["test"][-1] == "mine/gone.png"
 
 
 def test_only_unreadable_pictures(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/a.png").write_text("no picture")
-    words = f"--set mine --role far --skip_unreadable --folder {tmp_path / 'mine'}"
-    output, status = download(tmp_path / "out", words)
+    output, status = download(tmp_path / "out", "far", tmp_path / "mine", skip_unreadable=True)
     assert status == 1 and "none of the 1 pictures can be read" in output
 
 
@@ -173,7 +175,7 @@ def test_roles_take_the_splits_that_are_for_them(tmp_path, listed):
     for role, splits in {
         "near": ["test"], "far": ["test"], "auxiliary": ["train"], "tuning": ["train", "validation"]
     }.items():  # fmt: skip
-        output, status = download(tmp_path / role, f"--set mine --role {role} --folder {place}")
+        output, status = download(tmp_path / role, role, place)
         assert status == 0, output
         tensors, metadata = load_tensors(tmp_path / role, kind="set")
         assert list(metadata["splits"]) == splits
@@ -184,11 +186,10 @@ def test_roles_take_the_splits_that_are_for_them(tmp_path, listed):
 def test_pictures_without_splits_serve_any_role(tmp_path):
     """Auxiliary: all for training. Tuning: a share is kept for choosing, no picture is in both."""
     paint(tmp_path / "mine", 20)
-    words = f"--folder {tmp_path / 'mine'} --set mine --role"
-    download(tmp_path / "auxiliary", f"{words} auxiliary")
+    download(tmp_path / "auxiliary", "auxiliary", tmp_path / "mine")
     tensors, metadata = load_tensors(tmp_path / "auxiliary", kind="set")
     assert metadata["splits"] == {"train": 20} and sorted(tensors["train.index"]) == list(range(20))
-    download(tmp_path / "tuning", f"{words} tuning")
+    download(tmp_path / "tuning", "tuning", tmp_path / "mine")
     tensors, metadata = load_tensors(tmp_path / "tuning", kind="set")
     assert metadata["splits"] == {"train": 15, "validation": 5}
     assert sorted([*tensors["train.index"], *tensors["validation.index"]]) == list(range(20))
@@ -198,7 +199,7 @@ def test_a_class_called_train_is_a_class(tmp_path):
     for name in ("bus", "train"):
         (tmp_path / "mine" / name).mkdir(parents=True)
         paint(tmp_path / "mine" / name, 2)
-    download(tmp_path / "out", f"--set mine --role auxiliary --folder {tmp_path / 'mine'}")
+    download(tmp_path / "out", "auxiliary", tmp_path / "mine")
     metadata = load_tensors(tmp_path / "out", kind="set")[1]
     assert metadata["classes"] == ["bus", "train"] and metadata["splits"] == {"train": 4}
 
@@ -208,29 +209,36 @@ def test_pictures_of_any_size_in_one_folder(tmp_path):
     folder.mkdir()
     for number, shape in enumerate([(16, 16), (300, 20), (17, 400), (1, 1), (1000, 700)]):
         Image.new("RGB", shape, (50 * number, 0, 0)).save(folder / f"{number}.png")
-    output, status = download(tmp_path / "out", f"--set mine --role far --folder {folder}")
+    output, status = download(tmp_path / "out", "far", folder)
     assert status == 0, output
     images = load_tensors(tmp_path / "out", kind="set")[0]["test.images"]
     assert (images[:, 0] == 50 * np.arange(5)[:, None, None]).all()
 
 
-def test_params_reach_the_command(tmp_path, root):
-    """`skip_unreadable: true` beside `folder` is all that a user writes."""
+def test_an_entry_of_the_params_is_all_that_a_user_writes(tmp_path, root):
     text = (root / "params.yaml").read_text()
-    mine = "  mine: {role: far, folder: list.csv, skip_unreadable: true}\n"
+    mine = "  mine: {role: far, source: folder, folder: ~/list.csv, skip_unreadable: true}\n"
     (tmp_path / "params.yaml").write_text(text.replace("sets:\n", f"sets:\n{mine}", 1))
     (tmp_path / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
     outside_git(tmp_path)
     with Repo(str(tmp_path)) as repo:
         (stage,) = (stage for stage in repo.index.stages if stage.name == "download@mine")
     context = main.make_context("download", shlex.split(stage.cmd)[3:])
-    assert context.params["skip_unreadable"] and str(context.params["folder"]) == "list.csv"
+    assert context.params["item"] == "params.yaml:sets.mine"
+    assert "sslood/data/sources/folder.py" in {dep.def_path for dep in stage.deps}
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paint(tmp_path / "mine", 2)
+    output, status = download(tmp_path / "out", "far", "~/mine")
+    assert status == 0 and "mine, 2 test images" in output
 
 
 def test_same_bytes_twice(tmp_path):
     folder = damaged(tmp_path / "mine")
     digests = set()
     for out in ("a", "b"):
-        download(tmp_path / out, f"--set mine --role far --skip_unreadable --folder {folder}")
+        download(tmp_path / out, "far", folder, skip_unreadable=True)
         digests.add(hashlib.sha256((tmp_path / out).read_bytes()).hexdigest())
     assert len(digests) == 1

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from sslood.core.batches import batches
 from sslood.core.errors import InputError
-from sslood.nets.inference.extract import batches, check_batch_invariance, check_finite, extract
+from sslood.nets.inference.extract import check_batch_invariance, check_finite, extract
 from sslood.nets.networks.build import build_backbone, seeded
-from sslood.nets.networks.files import Model
 from sslood.nets.networks.heads import build_head, build_projector
+from sslood.nets.networks.model import Model
 
 PREPROCESSING = {"mean": [0.3], "std": [0.4]}
 

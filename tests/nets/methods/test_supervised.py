@@ -11,8 +11,8 @@ from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.classify import Classify, ClassifySettings
 from sslood.nets.methods.supervised import accuracy, endless
 from sslood.nets.networks.build import build_backbone, seeded
-from sslood.nets.networks.files import Model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.nets.training.curves import save_curves
 from sslood.nets.training.engine import Engine
 from sslood.nets.training.views import Views

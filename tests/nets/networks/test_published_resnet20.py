@@ -5,10 +5,11 @@ import pickle
 import numpy as np
 import torch
 
-from sslood.nets.inference.extract import batches, extract
+from sslood.core.batches import batches
+from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone
-from sslood.nets.networks.files import Model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -12,8 +12,8 @@ from sslood.data.images.augment import Recipe
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods import classify, energy, leaveout
 from sslood.nets.networks.build import build_backbone
-from sslood.nets.networks.files import Model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.nets.training.engine import Engine, place
 from tests.kit.pretended import CUDA, pretended_cuda
 from tests.nets.methods import test_classify, test_energy, test_leaveout

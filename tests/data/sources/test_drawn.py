@@ -5,7 +5,14 @@ import pytest
 from PIL import ImageFont
 from scipy.stats import norm
 
-from sslood.data.sets import synthetic
+from sslood.data.sets.source import DrawnSource, all_sources, package_folder
+from sslood.data.sources import letters, photos
+from sslood.data.sources.blobs import blobs
+from sslood.data.sources.gaussian import gaussian
+from sslood.data.sources.rademacher import rademacher
+from sslood.data.sources.uniform import uniform
+
+DRAWN = {name: source for name, source in all_sources().items() if isinstance(source, DrawnSource)}
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -13,7 +20,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_uniform():
-    images = synthetic.uniform(200, 32, 3, rng())
+    images = uniform(200, 32, 3, rng())
     assert images.shape == (200, 3, 32, 32) and images.dtype == np.uint8
     counts = np.bincount(images.ravel(), minlength=256)
     expected = images.size / 256
@@ -21,13 +28,13 @@ def test_uniform():
 
 
 def test_rademacher():
-    images = synthetic.rademacher(200, 32, 1, rng())
+    images = rademacher(200, 32, 1, rng())
     assert set(np.unique(images)) == {0, 255}
     assert abs((images == 255).mean() - 0.5) < 5 * 0.5 / np.sqrt(images.size)
 
 
 def test_gaussian_is_a_clipped_normal():
-    images = synthetic.gaussian(200, 32, 3, rng()) / 255
+    images = gaussian(200, 32, 3, rng()) / 255
     tolerance = 5 / np.sqrt(images.size)
     assert abs(images.mean() - 0.5) < 0.25 * tolerance
     assert abs((images == 0).mean() - norm.cdf(0.5 / 255, 0.5, 0.25)) < tolerance
@@ -37,7 +44,7 @@ def test_gaussian_is_a_clipped_normal():
 
 
 def test_blobs_are_thresholded_and_blurred_over_space_only():
-    images = synthetic.blobs(400, 32, 3, rng())
+    images = blobs(400, 32, 3, rng())
     assert images[(images > 0)].min() == round(0.75 * 255)
     # share above the threshold: a mean of Bernoulli(0.7) with Gaussian weights w, variance p (1 - p) sum w^2
     axis = np.exp(-0.5 * (np.arange(-6, 7) / 1.5) ** 2)
@@ -52,38 +59,43 @@ def test_blobs_are_thresholded_and_blurred_over_space_only():
 
 
 def test_letters_leave_out_whatever_reads_as_a_digit():
-    assert not set(synthetic.LETTERS) & set("OoDQIilLjJZzSsBbGgqyY")
-    images, labels = synthetic.letters(230, 16, 1, 8, rng())
+    assert not set(letters.LETTERS) & set("OoDQIilLjJZzSsBbGgqyY")
+    images, labels, _ = letters.letters(230, 16, 1, 8, rng())
     assert images.shape == (230, 1, 16, 16)
-    assert np.bincount(labels, minlength=len(synthetic.LETTERS)).tolist() == [10] * len(synthetic.LETTERS)
+    assert np.bincount(labels, minlength=len(letters.LETTERS)).tolist() == [10] * len(letters.LETTERS)
     assert (images.max((1, 2, 3)) > 100).all() and (images.mean((1, 2, 3)) < 160).all()
 
 
 def test_letters_have_the_digits_seventeen_levels_at_their_own_raster():
-    images, _ = synthetic.letters(100, 8, 1, 8, rng())
+    images, *_ = letters.letters(100, 8, 1, 8, rng())
     assert set(np.unique(images)) <= {round(level * 255 / 16) for level in range(17)}
 
 
 def test_every_font_draws_every_letter_differently():
-    folder = synthetic.package_folder("matplotlib", "mpl-data/fonts/ttf")
-    for name in synthetic.FONTS:
+    folder = package_folder("matplotlib", "mpl-data/fonts/ttf")
+    for name in letters.FONTS:
         font = ImageFont.truetype(str(folder / f"{name}.ttf"), 64)
-        cells = {synthetic.letter(character, font, 0.0, 1.0, 32).tobytes() for character in synthetic.LETTERS}
-        assert len(cells) == len(synthetic.LETTERS), name  # a missing glyph draws the same box
+        cells = {letters.letter(character, font, 0.0, 1.0, 32).tobytes() for character in letters.LETTERS}
+        assert len(cells) == len(letters.LETTERS), name  # a missing glyph draws the same box
 
 
 @pytest.mark.parametrize("size", [16, 64])
 def test_photos_have_content(size):
-    images, labels = synthetic.photos(40, size, 3, rng())
+    images, labels, _ = photos.photos(40, size, 3, size, rng())
     assert images.shape == (40, 3, size, size)
     assert (images.std((2, 3)).max(1) >= 10).all() and np.bincount(labels).tolist() == [20, 20]
 
 
 def test_same_seed_same_bytes():
-    for make in synthetic.NOISES.values():
-        assert np.array_equal(make(9, 16, 1, rng(3)), make(9, 16, 1, rng(3)))
-        assert not np.array_equal(make(9, 16, 1, rng(3)), make(9, 16, 1, rng(4)))
-    for first, second in zip(
-        synthetic.letters(9, 16, 1, 8, rng(3)), synthetic.letters(9, 16, 1, 8, rng(3)), strict=True
-    ):
-        assert np.array_equal(first, second)
+    assert len(DRAWN) >= 6
+    for source in DRAWN.values():
+        first, again, other = (source.draw(9, 16, 1, 8, rng(seed)) for seed in (3, 3, 4))
+        assert all(np.array_equal(*pair) for pair in zip(first[:2], again[:2], strict=True))
+        assert first[2] == again[2] and not np.array_equal(first[0], other[0])
+        assert first[1].max() < max(1, len(source.classes)) and len(first[1]) == 9
+
+
+def test_noise_is_drawn_in_blocks_of_one_stream():
+    images, labels, recorded = DRAWN["uniform"].draw(300, 8, 1, 8, rng())
+    assert np.array_equal(images, uniform(300, 8, 1, rng()))
+    assert (labels == -1).all() and recorded == {}

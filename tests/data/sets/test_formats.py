@@ -14,31 +14,38 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.catalogue import load_catalogue
 from sslood.data.sets.convert import convert
-from sslood.data.sets.readers import READERS, digest, list_images, read_digits, tree
-from sslood.data.sets.synthetic import package_folder
+from sslood.data.sets.formats import cifar, idx, tiny_imagenet
+from sslood.data.sets.pictures import digest
+from sslood.data.sets.published_source import PublishedSource
+from sslood.data.sets.source import all_sources, package_folder
+from sslood.data.sets.tree import list_images, tree
+from sslood.data.sources.digits import read_digits
+from sslood.data.sources.svhn import svhn
 
-CATALOGUE = load_catalogue()
+SOURCES = all_sources()
+PUBLISHED = {name: source for name, source in SOURCES.items() if isinstance(source, PublishedSource)}
 
 
-def test_catalogue_is_consistent():
-    for name, entry in CATALOGUE.items():
-        assert entry.name == name and entry.licence and entry.citation and entry.description
-        for file in entry.published:
+def test_sources_are_complete():
+    assert len(PUBLISHED) >= 23
+    for name, source in SOURCES.items():
+        assert source.name == name and source.licence and (source.citation or name == "folder")
+        assert 10 < len(source.description) < 110 and not source.description.endswith(".")
+    for source in PUBLISHED.values():
+        assert source.counts
+        for file in source.published:
             assert (file.sources or file.folders) and all(
-                source.startswith(("http://", "https://")) for source in file.sources
+                address.startswith(("http://", "https://")) for address in file.sources
             )
             assert len(file.md5) in (0, 32) and len(file.sha256) in (0, 64)
-        if entry.published:
-            assert entry.reader in READERS and entry.counts
 
 
 def test_checksums_agree_with_torchvision():
     from torchvision import datasets
 
     def md5s(name):
-        return {file.name: file.md5 for file in CATALOGUE[name].published}
+        return {file.name: file.md5 for file in PUBLISHED[name].published}
 
     assert md5s("cifar10") == {datasets.CIFAR10.filename: datasets.CIFAR10.tgz_md5}
     assert md5s("cifar100") == {datasets.CIFAR100.filename: datasets.CIFAR100.tgz_md5}
@@ -54,7 +61,7 @@ def test_checksums_agree_with_torchvision():
     assert md5s("sun397") == {"SUN397.tar.gz": datasets.SUN397._DATASET_MD5}
     assert md5s("places365") == dict([datasets.Places365._IMAGES_META[("val", True)]])
     for name, kind in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)):
-        options = CATALOGUE[name].options
+        options = PUBLISHED[name].options
         assert options["train"] == dict(kind.train_list) and options["test"] == dict(kind.test_list)
         assert options["meta"] == {kind.meta["filename"]: kind.meta["md5"]}
 
@@ -73,28 +80,26 @@ def test_checksums_agree_with_pytorch_ood():
         "random_images_300k": img.TinyImages300k,
     }
     for name, theirs in pairs.items():
-        (file,) = CATALOGUE[name].published
+        (file,) = PUBLISHED[name].published
         assert file.name == theirs.filename
         assert file.md5 == (theirs.md5 if name == "random_images_300k" else theirs.tgz_md5)
 
 
 def test_numbers_per_class_add_up():
-    for entry in CATALOGUE.values():
-        classes = {"cifar100": 100, "textures": 47, "flowers102": 102, "imagenet": 1000}.get(entry.name, 10)
-        classes = 200 if entry.name.startswith("tiny_imagenet") else classes
-        for split, numbers in entry.per_class.items():
-            total = sum(numbers) if isinstance(numbers, list) else classes * numbers
-            assert total == entry.counts[split], entry.name
-        assert set(entry.groups.values()) <= {"near", "far", "auxiliary"}
-        assert set(entry.groups) | set(entry.overlaps) <= set(CATALOGUE)
+    for name, source in PUBLISHED.items():
+        classes = {"cifar100": 100, "textures": 47, "flowers102": 102, "imagenet": 1000}.get(name, 10)
+        classes = 200 if name.startswith("tiny_imagenet") else classes
+        for split, numbers in source.per_class.items():
+            total = classes * numbers if isinstance(numbers, int) else sum(numbers)
+            assert total == source.counts[split], name
 
 
 def test_cifar10_is_the_official_one(mirror):
     from torchvision.datasets import CIFAR10
 
-    entry = CATALOGUE["cifar10"]
+    entry = PUBLISHED["cifar10"]
     files = {"cifar-10-python.tar.gz": mirror / "cifar-10-batches-py"}
-    train, test = (READERS["cifar"](files, split, entry.options) for split in ("train", "test"))
+    train, test = (cifar(files, split, entry.options) for split in ("train", "test"))
     assert train.labels[:5].tolist() == [6, 9, 9, 4, 1]
     assert np.bincount(train.labels).tolist() == [5000] * 10
     assert np.bincount(test.labels).tolist() == [1000] * 10
@@ -111,25 +116,25 @@ def test_cifar_does_not_unpickle_what_it_cannot_verify(tmp_path):
     for name in ("batches.meta", "test_batch"):
         (tmp_path / name).write_bytes(pickle.dumps(Evil()))
     with pytest.raises(InputError, match="md5 is not the published"):
-        READERS["cifar"]({"x": tmp_path}, "test", CATALOGUE["cifar10"].options)
+        cifar({"x": tmp_path}, "test", PUBLISHED["cifar10"].options)
 
 
 def test_cifar100_from_a_folder_of_classes(mirror):
-    found = READERS["cifar"]({"x": mirror / "cifar100-test"}, "test", CATALOGUE["cifar100"].options)
+    found = cifar({"x": mirror / "cifar100-test"}, "test", PUBLISHED["cifar100"].options)
     assert np.bincount(found.labels).tolist() == [100] * 100
     assert found.classes[0] == "apple" and found.classes[-1] == "worm"
 
 
 def test_mnist_class_counts(mirror):
     files = {path.name: path for path in (mirror / "mnist").iterdir()}
-    found = READERS["idx"](files, "test", CATALOGUE["mnist"].options)
+    found = idx(files, "test", PUBLISHED["mnist"].options)
     assert found.images.shape == (10000, 28, 28)
     assert np.bincount(found.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 def test_tiny_imagenet_follows_its_annotations(mirror):
     folder = mirror / "tiny-imagenet-200"
-    found = READERS["tiny_imagenet"]({"x": folder}, "test", {})
+    found = tiny_imagenet({"x": folder}, "test", {})
     assert len(found.images) == 10000 and np.bincount(found.labels).tolist() == [50] * 200
     name, wnid = (folder / "val/val_annotations.txt").read_text().split()[:2]
     assert found.images[0].name == name
@@ -152,14 +157,12 @@ def test_svhn_ten_means_zero(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 7), np.uint8)
     labels = np.array([[10], [1], [2], [9], [10], [5], [3]], np.uint8)
     savemat(tmp_path / "test_32x32.mat", {"X": images, "y": labels})
-    found = READERS["svhn"](
-        {"test_32x32.mat": tmp_path / "test_32x32.mat"}, "test", CATALOGUE["svhn"].options
-    )
+    found = svhn({"test_32x32.mat": tmp_path / "test_32x32.mat"}, "test", PUBLISHED["svhn"].options)
     assert found.labels.tolist() == [0, 1, 2, 9, 0, 5, 3]
     assert np.array_equal(found.images[3], images[..., 3])
     (tmp_path / "test_32x32.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut short")
     with pytest.raises(InputError, match="test_32x32.mat: not the set's Matlab file"):
-        READERS["svhn"]({"test_32x32.mat": tmp_path / "test_32x32.mat"}, "test", CATALOGUE["svhn"].options)
+        svhn({"test_32x32.mat": tmp_path / "test_32x32.mat"}, "test", PUBLISHED["svhn"].options)
 
 
 @pytest.mark.parametrize("damage", ["cut", "magic", "count"])
@@ -177,7 +180,7 @@ def test_idx_damage_is_named(tmp_path, damage):
     files["images.gz"].write_bytes(gzip.compress(images))
     files["labels.gz"].write_bytes(labels)  # unpacked copies are read as well
     with pytest.raises(InputError, match=r"\.gz"):
-        READERS["idx"](files, "test", options)
+        idx(files, "test", options)
 
 
 def test_folder_flat_by_class_and_mixed(tmp_path):

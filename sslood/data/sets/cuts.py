@@ -1,0 +1,131 @@
+"""Which pictures of a set go into which split of its file."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from sslood.core.errors import InputError
+from sslood.core.seeding import numpy_stream
+from sslood.core.settings import Settings, at_least, between, inside
+from sslood.core.splits import stratified_choice, stratified_cut
+from sslood.data.sets.pictures import Pictures, Splits
+from sslood.roles.roles import SPLITS, Role
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """The section `data`: what decides the content of every set file."""
+
+    size: Annotated[int, between(8, 1024), "side of the square images, pixels"]
+    channels: Annotated[Literal[1, 3], "1 grey, 3 RGB"]
+    validation: Annotated[float, inside(0, 1), "share of ID train that is kept for choosing"]
+    count: Annotated[int, at_least(8), "images per split of a set that is drawn"]
+    limit: Annotated[int, at_least(0), "maximum number of images per split, 0 = all"]
+    seed: Annotated[int, "seed of the cuts and of drawn images"]
+
+
+@dataclass(frozen=True)
+class ClassSettings(Settings):
+    """The section `classes`: how the ID set is divided."""
+
+    test: Annotated[float, inside(0, 1), "share cut off as test split where the publisher cut none"]
+    heldout: Annotated[tuple[str, ...], "class held out of the ID set; may be repeated"] = ()
+
+
+Cut = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
+
+
+def cut_splits(
+    name: str, read: Splits, role: Role, data: DataSettings, classes: ClassSettings, *, heldout: bool
+) -> Cut:
+    """Return the splits that a set's file holds, from those that its source has ("" = none).
+
+    A labelled set loses the classes of `classes.heldout`; one with `heldout` has them alone. Cuts are
+    stratified and drawn from streams of `data.seed`. Raises InputError for a split without images, classes
+    that the set does not have, or a labelled set that lacks classes.
+    """
+    if role.is_labelled or heldout:
+        splits = {split: _of_classes(name, pictures, classes, heldout) for split, pictures in read.items()}
+    else:
+        splits = {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}
+    if not role.is_labelled:
+        return _limited(name, _for_role(splits, role, data), data)
+    if "" in splits:
+        splits = _divided(splits[""], classes.test, ("train", "test"), "test", data)
+    if "validation" not in splits:
+        splits |= _divided(splits["train"], data.validation, ("train", "validation"), "validation", data)
+    names = splits["train"][0].classes
+    if len(names) < 2:
+        raise InputError(
+            f"set {name!r} cannot be the ID set: it holds one class, and two classes are the minimum"
+        )
+    splits = _limited(name, {split: splits[split] for split in SPLITS}, data)
+    for split, least in (("train", len(names)), ("validation", 2)):
+        if len(np.unique(splits[split][0].labels)) < least:
+            raise InputError(
+                f"set {name!r}: ID {split} holds images of fewer than {least} classes; "
+                "raise data.limit or data.validation, or add pictures"
+            )
+    return splits
+
+
+def _of_classes(
+    name: str, pictures: Pictures, classes: ClassSettings, heldout: bool
+) -> tuple[Pictures, np.ndarray]:
+    """Return the pictures of the kept or of the held-out classes, labelled anew, and their positions."""
+    out, known = set(classes.heldout), pictures.classes
+    if heldout and not out:
+        raise InputError(
+            f"set {name!r} needs at least one class in classes.heldout; otherwise take it out of `sets`"
+        )
+    if out - set(known) or (out and len(known) - len(out) < 2):
+        raise InputError(
+            f"classes.heldout is {list(classes.heldout)}: name classes of the ID set so that two or more "
+            f"remain; it has {', '.join(known)}"
+        )
+    names = tuple(label for label in known if (label in out) == heldout)
+    position = {label: index for index, label in enumerate(names)}
+    table = np.array([position.get(label, -1) for label in known], np.int64)
+    rows = np.flatnonzero(np.isin(pictures.labels, np.flatnonzero(table >= 0)))
+    chosen = pictures.take(rows) if len(rows) < len(pictures.labels) else pictures
+    return Pictures(chosen.images, table[chosen.labels], names), rows
+
+
+def _for_role(splits: Cut, role: Role, data: DataSettings) -> Cut:
+    """Name the splits of a set beside the ID set as its role wants them.
+
+    One that is to have a validation split, and comes without, gives the share `data.validation` to it, as
+    the ID set does.
+    """
+    first = next(iter(splits.values()))
+    if len(role.kept) == 1:
+        return {role.kept[0]: first}
+    if "validation" in splits:
+        return splits
+    return _divided(first, data.validation, ("train", "validation"), "tuning", data)
+
+
+def _divided(
+    part: tuple[Pictures, np.ndarray], share: float, names: tuple[str, str], stream: str, data: DataSettings
+) -> Cut:
+    """Cut a stratified share off, drawn from `stream`: the rest and the share, under `names`."""
+    pictures, index = part
+    cut = stratified_cut(pictures.labels, share, numpy_stream(data.seed, stream))
+    return {split: (pictures.take(rows), index[rows]) for split, rows in zip(names, cut, strict=True)}
+
+
+def _limited(name: str, splits: Cut, data: DataSettings) -> Cut:
+    """Keep at most `data.limit` images of each split, every class in proportion."""
+    out: Cut = {}
+    for split, (pictures, index) in splits.items():
+        if data.limit and len(index) > data.limit:
+            rng = numpy_stream(data.seed, "limit", split)
+            rows = stratified_choice(pictures.labels, data.limit, rng)
+            pictures, index = pictures.take(rows), index[rows]
+        if not len(index):
+            raise InputError(
+                f"set {name!r}: split {split} is empty; raise its share (data.validation or classes.test)"
+            )
+        out[split] = (pictures, index)
+    return out
