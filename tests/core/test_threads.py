@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import threadpool_info
 
 from sslood.core.threads import WORTH, blas_threads
@@ -11,8 +12,11 @@ def threads() -> set[int]:
 
 
 @pytest.mark.parametrize(("numbers", "one"), [(0, True), (WORTH - 1, True), (WORTH, False)])
-def test_small_problems_get_one_thread_of_blas(numbers, one):
-    before = threads()
+def test_small_problems_get_one_thread_of_blas_and_torch(numbers, one):
+    before, torch_before = threads(), torch.get_num_threads()
+    torch.set_num_threads(2)
     with blas_threads(numbers):
         assert threads() == ({1} if one else before)
-    assert threads() == before
+        assert torch.get_num_threads() == (1 if one else 2)
+    assert threads() == before and torch.get_num_threads() == 2
+    torch.set_num_threads(torch_before)
