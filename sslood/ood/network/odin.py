@@ -15,6 +15,7 @@ from torch import Tensor
 from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
 from sslood.ood.kit.perturbation import choose_epsilon, gradient_sign, perturb
+from sslood.ood.kit.tempered import largest_above_uniform
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ODINSettings(Settings):
 
 
 class ODIN(NetworkDetector):
-    """-max_c softmax(f(x') / T) for x' = x - epsilon sign(gradient at x of CE(f(x) / T, argmax f(x))).
+    """1 / K - max_c softmax(f(x') / T) for x' = x - epsilon sign(gradient at x of CE(f(x) / T, argmax f(x))).
 
     Fitting replaces an epsilon that is "auto" by the value of `space` with the highest AUROC for ID
     validation against the tuning images, the smallest of equals.
@@ -76,6 +77,5 @@ class ODIN(NetworkDetector):
 
     @torch.inference_mode()
     def _largest(self, network: Network, batch: Tensor) -> Tensor:
-        # at T = 1000 the probabilities of two images differ in the fifth digit
-        logits = widened(network.need_gradients()(batch)) / self.settings.temperature
-        return -logits.softmax(1).max(1).values
+        logits = widened(network.need_gradients()(batch))
+        return -largest_above_uniform(logits, self.settings.temperature)
