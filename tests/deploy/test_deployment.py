@@ -46,8 +46,8 @@ def folder(tmp_path_factory):
     params = write_params(folder / "params.yaml")
     status = call(
         embed.main, model=folder / "digital-0.safetensors", sets=f"{params}:sets", sets_dir=folder,
-        id="digits", recipe=f"{params}:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
-        out=folder / "e" / "digital.safetensors",
+        id="digits", recipe=f"{params}:augment.shots", batch_size=64,
+        precision="float32", shots=2, copies=2, seed=0, out=folder / "e" / "digital.safetensors",
     )  # fmt: skip
     assert status == 0
     for name in ("digits", "heldout"):
@@ -88,8 +88,8 @@ def test_a_model_that_saw_validation_is_calibrated_on_test(folder, tmp_path, cap
     save_model(tmp_path / "seen-0.safetensors", modules, metadata)
     status = call(
         embed.main, model=tmp_path / "seen-0.safetensors", sets=f"{folder}/params.yaml:sets", sets_dir=folder,
-        id="digits", recipe=f"{folder}/params.yaml:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
-        out=tmp_path / "e" / "seen.safetensors",
+        id="digits", recipe=f"{folder}/params.yaml:augment.shots", batch_size=64,
+        precision="float32", shots=2, copies=2, seed=0, out=tmp_path / "e" / "seen.safetensors",
     )  # fmt: skip
     assert status == 0
     places = {"model": tmp_path / "seen-0.safetensors", "embeddings": tmp_path / "e" / "seen.safetensors"}
