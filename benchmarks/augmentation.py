@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.batches import normalise
 from sslood.data.images.augment import AugmentSettings, apply_draws, draw
-from sslood.data.images.resident import normalise
 
 IMAGES, SIZE, ROUNDS = 512, 32, 7
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from sslood.ood.kit.outputs import Outputs
-from tests.kit.registries import DETECTORS
+from tests.kit.registries import example
 
 BATCH, WIDTH, CLASSES = 4096, 64, 10
 
@@ -22,7 +22,7 @@ BATCH, WIDTH, CLASSES = 4096, 64, 10
 def fit(count: int) -> None:
     """Fit both detectors to `count` images, merge two shards of each, print seconds and peak MB."""
     random = np.random.default_rng(0)
-    shards = [[DETECTORS[name]() for name in ("mahalanobis", "neco")] for _ in range(2)]
+    shards = [[example(name) for name in ("mahalanobis", "neco")] for _ in range(2)]
     begin = time.perf_counter()
     for number, start in enumerate(range(0, count, BATCH)):
         n = min(BATCH, count - start)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
+from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section
@@ -17,24 +17,18 @@ from sslood.data.images.augment import Recipe
 from sslood.nets.methods.energy import Energy, EnergySettings, start_model
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.card import check_fits
-from sslood.nets.networks.files import save_model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
-from sslood.nets.training.curves import save_curves
 from sslood.nets.training.engine import Engine
-from sslood.nets.training.views import views_of
+from sslood.nets.training.finish import finish
 
 
 @click.command(cls=StageCommand)
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
-@click.option("--id_set", required=True, help="ID set file.")
 @click.option("--auxiliary", required=True, help="Set file whose train split holds the auxiliary outliers.")
 @click.option("--init_model", required=True, help="Model file to start from.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
 @click.option("--mode", required=True, type=click.Choice(["full", "head"]), help="What is trained.")
-@click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
-@setting_options(EnergySettings)
-@click.option("--out", required=True, help="Model file to write.")
-@click.option("--out_curves", required=True, help="CSV of curves to write.")
+@training_options(EnergySettings)
 def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curves, **section):
     options = read_settings(EnergySettings, section, where="energy")
     augmentation = checked(Recipe, read_section(recipe), recipe)
@@ -47,28 +41,17 @@ def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curve
     checkpoint = Checkpoint(here.scratch, f"energy-{name}-{seed}", identity)
     pairs = (id_set, "train"), (id_set, "validation"), (auxiliary, "train")
     sets = [load_split(path, split, here.device) for path, split in pairs]
-    views = views_of(augmentation, card.preprocessing, seed=seed, machine=here, precision=options.precision)
-    label = f"energy {name}-{seed}"
     task = Energy(
-        label,
-        model,
-        *sets,
-        mode=mode,
-        fresh_head=fresh,
-        settings=options,
-        views=views,
-        seed=seed,
-        machine=here,
-    )
-    curves = Engine(label, task, options, seed=seed, machine=here).train(checkpoint)
+        model, *sets, mode=mode, fresh_head=fresh, recipe=augmentation, preprocessing=card.preprocessing,
+        label=f"energy {name}-{seed}", settings=options, seed=seed, machine=here,
+    )  # fmt: skip
+    curves = Engine(task).train(checkpoint)
     head = model.need_head()
     card = card.replace(
         name=name, objective="energy", seed=seed, head_classes=list(range(head.out_features)),
         projector=None, stochastic=None, epochs=None, settings={**settings, **task.margins},
     )  # fmt: skip
-    save_model(out, {"backbone": model.backbone, "head": head}, card)
-    save_curves(out_curves, curves)
-    checkpoint.delete()
+    finish(out, out_curves, {"backbone": model.backbone, "head": head}, card, curves, checkpoint)
     accuracy, margins = curves[-1]["validation_accuracy"], [task.margins[key] for key in ("m_in", "m_out")]
     done(out, f"ID validation accuracy {accuracy:.4f}, margins {margins[0]:.3g} and {margins[1]:.3g}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
+from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.seeding import stream_seed
@@ -18,24 +18,18 @@ from sslood.nets.methods.leaveout import Leaveout, LeaveoutSettings, fold_classe
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
 from sslood.nets.networks.card import ModelCard
-from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
-from sslood.nets.training.curves import save_curves
 from sslood.nets.training.engine import Engine
-from sslood.nets.training.views import views_of
+from sslood.nets.training.finish import finish
 
 
 @click.command(cls=StageCommand)
-@click.option("--id_set", required=True, help="ID set file.")
 @click.option("--backbone", required=True, help="Name of the backbone, e.g. densenet.")
 @click.option("--sizes", required=True, help="FILE:KEY of the backbone's section.")
 @click.option("--fold", required=True, type=int, help="Which fold is left out.")
-@click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
-@setting_options(LeaveoutSettings)
-@click.option("--out", required=True, help="Model file to write.")
-@click.option("--out_curves", required=True, help="CSV of curves to write.")
+@training_options(LeaveoutSettings)
 def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     options = read_settings(LeaveoutSettings, section, where="leaveout")
     augmentation = checked(Recipe, read_section(recipe), recipe)
@@ -52,17 +46,17 @@ def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     identity = fingerprint({**settings, "arch": arch}, [Path(id_set)], *code)
     checkpoint = Checkpoint(here.scratch, f"leaveout-{backbone}-{fold}", identity)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
-    views = views_of(augmentation, meta, seed=seed, machine=here, precision=options.precision)
-    model, label = Model(network, head), f"leaveout {backbone}-{fold}"
-    task = Leaveout(label, model, *sets, kept=kept, settings=options, views=views, seed=seed, machine=here)
-    curves = Engine(label, task, options, seed=seed, machine=here).train(checkpoint)
+    model = Model(network, head)
+    task = Leaveout(
+        model, *sets, kept=kept, recipe=augmentation, preprocessing=meta,
+        label=f"leaveout {backbone}-{fold}", settings=options, seed=seed, machine=here,
+    )  # fmt: skip
+    curves = Engine(task).train(checkpoint)
     card = ModelCard.for_set(
         meta, name=f"leaveout_{backbone}_{fold}", arch=arch, objective="leaveout", seed=options.seed,
         head_classes=kept, feature_dim=network.feature_dim, settings=settings,
     )  # fmt: skip
-    save_model(out, {"backbone": network, "head": head}, card)
-    save_curves(out_curves, curves)
-    checkpoint.delete()
+    finish(out, out_curves, {"backbone": network, "head": head}, card, curves, checkpoint)
     accuracy, auroc = (curves[-1][f"validation_{key}"] for key in ("accuracy", "auroc"))
     done(
         out, f"{len(kept)} classes kept, ID validation accuracy {accuracy:.4f}, AUROC against the "

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import setting_options
+from sslood.cli.options import training_options
 from sslood.core.discovery import class_named
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
@@ -17,12 +17,11 @@ from sslood.core.settings import read_section
 from sslood.data.images.streamed import open_set
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
 from sslood.nets.networks.card import ModelCard
-from sslood.nets.networks.files import save_model
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.pretraining import Pretraining
 from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, recorded, settings_of
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
-from sslood.nets.training.curves import save_curves
+from sslood.nets.training.finish import finish
 from sslood.nets.training.launcher import start_processes
 from sslood.nets.training.ranks import rank, session
 
@@ -32,14 +31,10 @@ READ = ("train.images", "train.labels", "validation.images", "validation.labels"
 @click.command(cls=StageCommand)
 @click.option("--objective", required=True, help="Name of the objective.")
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
-@click.option("--id_set", required=True, help="ID set file.")
 @click.option("--backbone", required=True, help="Name of the backbone, e.g. resnet.")
 @click.option("--sizes", required=True, help="FILE:KEY of the backbone's section.")
 @click.option("--constants", required=True, help="FILE:KEY of the objective's section.")
-@click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
-@setting_options(PretrainSettings)
-@click.option("--out", required=True, help="Model file to write.")
-@click.option("--out_curves", required=True, help="CSV of curves to write.")
+@training_options(PretrainSettings)
 def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_curves, **shared):
     start_processes("stages.pretrain")
     kind = class_named("sslood.nets.objectives", objective, Objective, "objective")
@@ -69,9 +64,7 @@ def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_c
         meta, name=objective, feature_dim=network.feature_dim, settings=settings, epochs=epochs,
         **about, **method.metadata(),
     )  # fmt: skip
-    save_model(out, {"backbone": network, **method.saved_modules()}, card)
-    save_curves(out_curves, curves)
-    checkpoint.delete()
+    finish(out, out_curves, {"backbone": network, **method.saved_modules()}, card, curves, checkpoint)
     last = [f"{k} {v:.4g}" for k, v in curves[-1].items() if k in ("loss", "knn", "effective_rank")]
     done(out, f"{objective} after {epochs} epochs, {', '.join(last)}")
 

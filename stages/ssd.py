@@ -17,7 +17,7 @@ from sslood.core.threads import blas_threads
 from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.kit.results import Results, outputs_to_test, score_sets
 from sslood.ood.ssd.selection import SOURCE, select_settings
-from sslood.ood.ssd.ssd import Ssd, SsdSettings
+from sslood.ood.ssd.ssd import SSD, SSDSettings
 
 
 @click.command(cls=StageCommand)
@@ -28,26 +28,26 @@ from sslood.ood.ssd.ssd import Ssd, SsdSettings
 @click.option("--seed", required=True, type=int, help="Seed of k-means, and of the models.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
-@setting_options(SsdSettings)
+@setting_options(SSDSettings)
 def main(embeddings, models, seed, out_results, out_scores, **values):
-    settings = read_settings(SsdSettings, values)
+    settings = read_settings(SSDSettings, values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("ssd", seed, files[0].id)
     if not autos(settings):
-        results.settings(settings, "ssd")
+        results.record_settings(settings, "ssd")
     skipped = []
     with blas_threads(files[0].size):
         for file in tqdm(files, desc="ssd", unit="model", disable=None):
             train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
             results.roles |= file.roles
-            if not Ssd(settings).suits(train):
+            if not SSD(settings).suits(train):
                 skipped.append(file.model)
                 continue
             chosen = settings
             if autos(settings):
                 chosen, tried = select_settings(settings, train, validation, seed)
-                results.found(chosen, f"{file.model}.ssd", SOURCE, tried)
-            detector = Ssd(chosen, seed=seed).fit(train)
+                results.record_choice(chosen, f"{file.model}.ssd", SOURCE, tried)
+            detector = SSD(chosen, seed=seed).fit(train)
             results.add(file.model, "ssd", score_sets(detector, outputs_to_test(file)))
     results.save(out_results, out_scores)
     note = f" (skipped, without {settings.layer}: {', '.join(skipped)})" if skipped else ""

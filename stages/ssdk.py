@@ -15,8 +15,8 @@ from sslood.cli.options import read_settings, setting_options
 from sslood.core.threads import blas_threads
 from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.kit.results import Results
-from sslood.ood.ssd.fewshot import evaluate
-from sslood.ood.ssd.ssdk import SsdkSettings
+from sslood.ood.ssd.fewshot import evaluate_few_shot
+from sslood.ood.ssd.ssdk import SSDkSettings
 
 
 @click.command(cls=StageCommand)
@@ -27,16 +27,16 @@ from sslood.ood.ssd.ssdk import SsdkSettings
 @click.option("--seed", required=True, type=int, help="Seed of the picks, and of the models.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
-@setting_options(SsdkSettings)
+@setting_options(SSDkSettings)
 def main(embeddings, models, seed, out_results, out_scores, **values):
-    settings = read_settings(SsdkSettings, values)
+    settings = read_settings(SSDkSettings, values)
     files = [read_embeddings(embeddings, model, seed) for model in models]
     results = Results("ssdk", seed, files[0].id)
-    results.settings(settings, "ssdk")
+    results.record_settings(settings, "ssdk")
     bar = tqdm(total=sum(len(file.ood_sets) for file in files), desc="ssdk", unit="set", disable=None)
     with bar, blas_threads(files[0].size):
         for file in files:
-            evaluate(file, settings, seed, results, bar.update)
+            evaluate_few_shot(file, settings, seed, results, bar.update)
     note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"
     results.save(out_results, out_scores, note=note)
     done(out_results, f"{results.summary()}, {settings.repeats} repeats each")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
+from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section
@@ -18,24 +18,19 @@ from sslood.nets.methods.classify import Classify, ClassifySettings, labelled
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
 from sslood.nets.networks.card import check_fits
-from sslood.nets.networks.files import load_model, save_model
+from sslood.nets.networks.files import load_model
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
-from sslood.nets.training.curves import save_curves
 from sslood.nets.training.engine import Engine
-from sslood.nets.training.views import views_of
+from sslood.nets.training.finish import finish
 
 
 @click.command(cls=StageCommand)
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
-@click.option("--id_set", required=True, help="ID set file.")
 @click.option("--init_model", required=True, help="Model file whose backbone is the start.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
-@click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section.")
-@setting_options(ClassifySettings)
-@click.option("--out", required=True, help="Model file to write.")
-@click.option("--out_curves", required=True, help="CSV of curves to write.")
+@training_options(ClassifySettings)
 def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     options = read_settings(ClassifySettings, section, where="train")
     augmentation = checked(Recipe, read_section(recipe), recipe)
@@ -48,19 +43,19 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     settings = options.recorded(init=card.name, recipe=vars(augmentation))
     identity = fingerprint({**settings, "seed": seed}, [Path(id_set), Path(init_model)], "stages.train")
     checkpoint = Checkpoint(here.scratch, f"train-{name}-{seed}", identity)
-    model, label = Model(start.backbone, head), f"train {name}-{seed}"
+    model = Model(start.backbone, head)
     train, validation = (load_split(id_set, split, here.device) for split in ("train", "validation"))
     train, options = labelled(train, options, seed)
-    views = views_of(augmentation, card.preprocessing, seed=seed, machine=here, precision=options.precision)
-    task = Classify(label, model, train, validation, settings=options, views=views, machine=here)
-    curves = Engine(label, task, options, seed=seed, machine=here).train(checkpoint)
+    task = Classify(
+        model, train, validation, recipe=augmentation, preprocessing=card.preprocessing,
+        label=f"train {name}-{seed}", settings=options, seed=seed, machine=here,
+    )  # fmt: skip
+    curves = Engine(task).train(checkpoint)
     card = card.replace(
         name=name, objective="classifier", seed=seed, head_classes=list(range(len(meta["classes"]))),
         projector=None, stochastic=None, epochs=None, settings=settings,
     )  # fmt: skip
-    save_model(out, {"backbone": model.backbone, "head": head}, card)
-    save_curves(out_curves, curves)
-    checkpoint.delete()
+    finish(out, out_curves, {"backbone": model.backbone, "head": head}, card, curves, checkpoint)
     final = curves[-1]["validation_accuracy"]
     done(out, f"ID validation accuracy {final:.4f} after {len(curves)} epochs")
 

@@ -45,12 +45,30 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
             function = click.option(
                 f"--{name}/--no-{name}" if kind is bool else f"--{name}",
                 _variable(prefix, field.name),
-                # of an empty list a command shows nothing
-                required=not (get_origin(kind) is tuple and field.default == ()),
+                required=field.default != (),  # of an empty list a command shows nothing
                 type=_click_type(kind),
                 multiple=get_origin(kind) is tuple,
                 help=_help(settings, field.name),
             )(function)
+        return function
+
+    return decorate
+
+
+def training_options(settings: type) -> Callable:
+    """Return a decorator that adds the options of every training: ID set, recipe, settings, its files."""
+    before = [
+        click.option("--id_set", required=True, help="ID set file."),
+        click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section."),
+    ]
+    after = [
+        click.option("--out", required=True, help="Model file to write."),
+        click.option("--out_curves", required=True, help="CSV of curves to write."),
+    ]
+
+    def decorate(function: Callable) -> Callable:
+        for option in reversed([*before, setting_options(settings), *after]):
+            function = option(function)
         return function
 
     return decorate

@@ -15,6 +15,7 @@ import torch
 
 from sslood.core.errors import InputError
 from sslood.core.precision import Precision, has_float64
+from sslood.core.renamed import VARIABLES
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,8 @@ def machine(precision: Precision = "float32") -> Machine:
     A device that cannot compute in `precision` leaves the work to the CPU, with a line on stderr. Raises
     InputError if a variable has an unknown value or asks for a device that is not there.
     """
-    if "SSLOOD_PRECISION" in os.environ:
-        raise InputError(
-            "environment variable SSLOOD_PRECISION: results depend on the precision, so it is now the key "
-            "`precision` of pretrain, train, finetune, energy and leaveout in the params; unset the variable"
-        )
+    for name in VARIABLES.keys() & os.environ.keys():
+        raise InputError(f"environment variable {name} is gone: {VARIABLES[name]}; unset it")
     threads = os.environ.get("SSLOOD_THREADS")
     if threads is not None:
         if not threads.isdecimal() or int(threads) < 1:

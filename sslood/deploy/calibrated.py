@@ -21,13 +21,13 @@ from sslood.deploy.thresholds import (
 from sslood.ood import network, posthoc, stochastic
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector, Progress
-from sslood.ood.ssd.ssd import Ssd
+from sslood.ood.ssd.ssd import SSD
 
 Kind = type[Detector] | type[NetworkDetector]
 DETECTORS = classes_in(posthoc, Detector)
 STOCHASTIC = classes_in(stochastic, Detector)
 NETWORK = classes_in(network, NetworkDetector)
-KINDS: dict[str, Kind] = {**DETECTORS, "ssd": Ssd, **STOCHASTIC, **NETWORK}
+KINDS: dict[str, Kind] = {**DETECTORS, "ssd": SSD, **STOCHASTIC, **NETWORK}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.kit.search import best_settings, tuning_of
 from sslood.ood.ssd.selection import SOURCE, select_settings
-from sslood.ood.ssd.ssd import Ssd
+from sslood.ood.ssd.ssd import SSD
 from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import checked_network
 
@@ -109,7 +109,7 @@ def _chosen(
         images = {"train": present(train.images), "validation": present(validation.images), "tuning": tuning}
         detector.fit(present(train.network), images, progress)
         return detector.settings, f"highest AUROC of {validation.name} against {name}.validation"
-    if isinstance(detector, Ssd):
+    if isinstance(detector, SSD):
         outputs = present(train.outputs), present(validation.outputs)
         return select_settings(settings, *outputs, detector.seed)[0], SOURCE
     tuning_outputs = tuning_of(present(embeddings))

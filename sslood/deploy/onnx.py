@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslood.core.batches import normalise
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
-from sslood.data.images.resident import normalise
-from sslood.deploy.graphs import FORMS
+from sslood.deploy.calibrated import KINDS
 from sslood.deploy.scorer import Deployed
 from sslood.nets.inference.extract import outputs
+from sslood.ood.kit.detector import Detector
+from sslood.ood.kit.network_detector import NetworkDetector
 
 OPSET = 18
 LARGEST = 2**31  # bytes of one protobuf file
@@ -27,26 +29,23 @@ class Scorer(nn.Module):
 
     def __init__(self, deployed: Deployed):
         super().__init__()
-        self.network = deployed.model.to("cpu", memory_format=torch.contiguous_format)
+        self.network = deployed.model.to("cpu").to(memory_format=torch.contiguous_format)
         metadata, calibrated = deployed.metadata, deployed.calibrated
         self.mean, self.std = torch.tensor(metadata["mean"]), torch.tensor(metadata["std"])
-        # copies: a file's arrays are memory maps
-        state = {key: torch.from_numpy(np.array(a)) for key, a in calibrated.detector.state.items()}
-        self.detector = FORMS[calibrated.name](state, calibrated.detector.settings)
-        self.calibration = torch.from_numpy(np.array(calibrated.calibration))
+        self.detector = _exportable(calibrated.detector).scorer()
+        self.calibration = torch.from_numpy(np.array(calibrated.calibration))  # a copy: files are memory maps
         self.threshold = calibrated.threshold.value
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = outputs(self.network, normalise(images, self.mean, self.std))
-        wide = {part: value.double() for part, value in found.items()}
-        score = self.detector(wide)
+        parts = outputs(self.network, normalise(images, self.mean, self.std))
+        score = self.detector({part: value.double() for part, value in parts.items()})
         above = (self.calibration >= score[:, None]).double().sum(1)
         decided = (score, (1.0 + above) / (len(self.calibration) + 1), score > self.threshold)
-        return (*decided, found["logits"].argmax(1)) if "logits" in found else decided
+        return (*decided, parts["logits"].argmax(1)) if "logits" in parts else decided
 
 
 def contract(deployed: Deployed) -> dict[str, str]:
-    """Return what a user of the graph must know, as the texts of the file's metadata."""
+    """Return the metadata of the file: all that a user of the graph must know."""
     metadata, calibrated = deployed.metadata, deployed.calibrated
     size, channels = metadata["size"], metadata["channels"]
     head = metadata["head_classes"]
@@ -72,14 +71,36 @@ def contract(deployed: Deployed) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in kept.items()}
 
 
+def exportable_names() -> list[str]:
+    """Return the names of the detectors that can be written as a graph."""
+    return sorted(
+        name for name, kind in KINDS.items() if issubclass(kind, Detector) and not kind.unexportable
+    )
+
+
+def _exportable(detector: Detector | NetworkDetector) -> Detector:
+    """Return the detector; TypeError if it runs the network itself, which `check_exportable` refuses."""
+    if not isinstance(detector, Detector):
+        raise TypeError(f"{type(detector).__name__} scores images, not outputs")
+    return detector
+
+
 def check_exportable(deployed: Deployed, where: str | Path) -> None:
-    """Raise InputError if the detector has no graph, naming those that have one."""
-    name = deployed.calibrated.name
-    if name not in FORMS:
+    """Raise InputError if the detector cannot be written as a graph, with the reason and those that can."""
+    calibrated = deployed.calibrated
+    detector = calibrated.detector
+    if calibrated.combination is not None:
+        reason = "it combines several detectors"
+    elif isinstance(detector, Detector):
+        reason = detector.unexportable
+    else:
+        reason = "it runs the network itself"
+    if reason:
         raise InputError(
-            f"{where}: detector {name!r} cannot be written as ONNX; these can: {', '.join(sorted(FORMS))}"
+            f"{where}: detector {calibrated.name!r} cannot be written as ONNX, since {reason}; "
+            f"these can: {', '.join(exportable_names())}"
         )
-    size = sum(array.nbytes for array in deployed.calibrated.detector.state.values())
+    size = sum(array.nbytes for array in (detector.state or {}).values())
     if size >= LARGEST:
         raise InputError(
             f"{where}: the detector holds {size / 2**30:.1f} GiB, more than the 2 GiB of one ONNX file; "
@@ -90,7 +111,7 @@ def check_exportable(deployed: Deployed, where: str | Path) -> None:
 def export(deployed: Deployed, path: str | Path, *, where: str | Path) -> list[str]:
     """Write a scorer as ONNX and return the names of the outputs.
 
-    `where` is named in messages. Raises InputError if the detector has no graph, or the packages of
+    `where` is named in messages. Raises InputError if the detector cannot be traced, or the packages of
     requirements-onnx.txt are not installed.
     """
     check_exportable(deployed, where)
@@ -114,6 +135,8 @@ def export(deployed: Deployed, path: str | Path, *, where: str | Path) -> list[s
         dynamo=True,
         verbose=False,
     )
+    if program is None:
+        raise TypeError("torch.onnx.export returned no program")
     proto = program.model_proto
     onnx.helper.set_model_props(proto, contract(deployed))
     with atomic(path) as temporary:

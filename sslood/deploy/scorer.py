@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sslood.core.batches import batches
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
-from sslood.data.images.batches import batches
 from sslood.deploy.calibrated import Calibrated, pack, unpack
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.thresholds import discoveries

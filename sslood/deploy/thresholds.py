@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import beta, cauchy, chi2
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.metrics import checked
+from sslood.ood.measures.metrics import valid_scores
 
 Combination = Literal["fisher", "simes", "cauchy"]
 
@@ -59,7 +59,7 @@ def conformal_threshold(calibration: ArrayLike, alpha: float, *, confidence: flo
     is Beta(l, n + 1 - l) with l = floor((n + 1) alpha). Raises InputError for NaN, a rate outside (0, 1), or
     fewer than `images_needed(alpha)` scores.
     """
-    scores = checked(calibration, "calibration")
+    scores = valid_scores(calibration, "calibration")
     count, rate = scores.size, _exact(alpha)
     if count < images_needed(alpha):
         raise InputError(
@@ -81,8 +81,8 @@ def p_values(calibration: ArrayLike, scores: ArrayLike) -> np.ndarray:
     for every t, whatever the score's distribution. `p <= alpha` decides like `score > threshold`.
     Raises InputError for NaN or an empty side.
     """
-    ordered = np.sort(checked(calibration, "calibration"))
-    at_or_above = ordered.size - np.searchsorted(ordered, checked(scores, "test"), side="left")
+    ordered = np.sort(valid_scores(calibration, "calibration"))
+    at_or_above = ordered.size - np.searchsorted(ordered, valid_scores(scores, "test"), side="left")
     return (1.0 + at_or_above) / (ordered.size + 1.0)
 
 
@@ -94,7 +94,7 @@ def tail_p_values(reference: ArrayLike, scores: ArrayLike) -> np.ndarray:
     conformal p-values: a score made of them needs a calibration of its own. Never 0 and never 1, which would
     outvote all others of a combination. Raises InputError for NaN or an empty side.
     """
-    ordered, values = np.sort(checked(reference, "reference")), checked(scores, "test")
+    ordered, values = np.sort(valid_scores(reference, "reference")), valid_scores(scores, "test")
     count = ordered.size
     p = (0.5 + count - np.searchsorted(ordered, values, side="left")) / (count + 1.0)
     beyond = values > ordered[-1]
@@ -154,7 +154,7 @@ def adjusted_p_values(p: np.ndarray) -> np.ndarray:
     p-values of one calibration set (Bates et al., "Testing for outliers with conformal p-values", 2023,
     arXiv:2104.08279). Raises InputError for NaN, or values outside [0, 1].
     """
-    p = checked(p, "p-value")
+    p = valid_scores(p, "p-value")
     if not ((p >= 0) & (p <= 1)).all():
         raise InputError("p-values must lie between 0 and 1; make them with p_values")
     order = np.argsort(p, kind="stable")

@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
+from sslood.core.batches import batches, normalised
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, above, at_least
-from sslood.data.images.batches import batches, normalised
 from sslood.ood.kit.network_detector import BATCH
 from sslood.ood.kit.perturbation import Forward, choose_epsilon, gradient_sign, perturb
+from sslood.ood.kit.tempered import entropy_below_uniform, largest_above_uniform
 
 Progress = Callable[[int], object]
 
@@ -54,7 +54,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Votes:
-    """Sums over the members: largest probability [N], entropy [N], probabilities [N, classes]."""
+    """Sums over the members: largest probability [N], entropy [N], probabilities [N, classes].
+
+    The first two are measured from the uniform distribution, max p - 1 / K and H - log K: a constant per
+    member, which changes no rank and keeps the digits in which images differ at a high temperature.
+    """
 
     largest: np.ndarray
     entropy: np.ndarray
@@ -74,15 +78,14 @@ class Votes:
 
 
 def member_votes(logits: Tensor, head_classes: Sequence[int], classes: int, temperature: float) -> Votes:
-    """Return one member's part of the sums. float64: at T = 1000 the entropy differs in the fifth decimal.
+    """Return one member's part of the sums, from its logits [N, K] of the classes `head_classes`.
 
-    Classes the member was not trained on have probability 0 and add nothing to the entropy.
+    Largest probability and entropy are measured from those of the uniform distribution over the K classes.
     """
-    logs = log_softmax(logits.cpu().double() / temperature, dim=1)
-    p = logs.exp()
-    whole = p.new_zeros(len(p), classes)
-    whole[:, list(head_classes)] = p
-    parts = p.max(dim=1).values, -(p * logs).sum(dim=1), whole
+    logits = logits.cpu().double()
+    whole = logits.new_zeros(len(logits), classes)
+    whole[:, list(head_classes)] = (logits / temperature).softmax(1)
+    parts = largest_above_uniform(logits, temperature), entropy_below_uniform(logits, temperature), whole
     return Votes(*(part.numpy() for part in parts))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sslood.commands.__main__ import main
+from sslood.core.batches import batches
 from sslood.core.closure import TOP
 from sslood.core.files import load_tensors
-from sslood.data.images.batches import batches
 from sslood.deploy.calibrated import KINDS, calibrate, make_detector
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.scorer import load_deployed, save_deployed

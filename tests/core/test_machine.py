@@ -43,7 +43,7 @@ def test_a_device_without_float64_leaves_it_to_the_cpu_and_says_so(monkeypatch, 
         ("SSLOOD_DEVICE", "cuda:77", "SSLOOD_DEVICE asks for cuda:77, but torch sees"),
         ("SSLOOD_DEVICE", "xpu", "SSLOOD_DEVICE is 'xpu'; use auto, cpu, cuda"),
         ("SSLOOD_DEVICE", "mps", "SSLOOD_DEVICE asks for mps, but torch finds none; unset it or set"),
-        ("SSLOOD_PRECISION", "bf16", "so it is now the key `precision` of pretrain, train, finetune"),
+        ("SSLOOD_PRECISION", "bf16", "SSLOOD_PRECISION is gone: results depend on it, so write `precision`"),
         ("SSLOOD_THREADS", "0", "SSLOOD_THREADS is '0'; use a number of at least 1"),
     ],
 )

@@ -158,8 +158,8 @@ class Column(Detector):
         super().__init__()
         self.place = place
 
-    def _score(self, outputs):
-        return outputs.features[:, self.place]
+    def _score(self, parts, state):
+        return parts["features"][:, self.place]
 
 
 @pytest.mark.parametrize("method", ["fisher", "simes", "cauchy"])

@@ -1,6 +1,7 @@
-"""ONNX graphs: every detector's form against the detector, a whole scorer in onnxruntime on real digits."""
+"""ONNX graphs: every detector's graph against its scores, a whole scorer in onnxruntime on real digits."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import sys
@@ -12,58 +13,93 @@ import pytest
 import torch
 
 from sslood.commands import deploy, export
+from sslood.core.batches import batches, normalise
 from sslood.core.files import load_tensors
-from sslood.data.images.batches import batches
-from sslood.data.images.resident import normalise
 from sslood.deploy.calibrated import KINDS
-from sslood.deploy.graphs import FORMS
+from sslood.deploy.onnx import exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
-from sslood.ood.kit.outputs import Head, Outputs, part_of
+from sslood.ood.kit.outputs import Head, Outputs, Prior, part_of
 from stages import embed
+from tests.kit.registries import DETECTORS, LEARNING, NETWORK, STOCHASTIC, example
 from tests.kit.small import call, model_card, write_params, write_sets
 from tests.nets.networks.test_published_resnet20 import MEAN, STD, cifar10_test, published
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 
-SETTINGS = {"knn": {"k": 5}, "ssd": {"clusters": 3}}
-VARIANTS = [(name, SETTINGS.get(name, {})) for name in FORMS]
-VARIANTS += [("ash", {"variant": "b"}), ("ash", {"variant": "p"}), ("gen", {"top": 3, "gamma": 0.3})]
-PARTS = ("features", "logits")
+SETTINGS = {"ssd": {"clusters": 3}}
+VARIANTS = [(name, SETTINGS.get(name, {})) for name, kind in LEARNING.items() if not kind.unexportable]
+VARIANTS += [("ash", {"variant": variant}) for variant in "spb"]
+VARIANTS += [("gen", {"top": 3, "gamma": 0.3}), ("ssd", {"clusters": 3, "tied": True})]
+PARTS, EVERY_PART = ("features", "logits"), ("features", "logits", "mu", "log_variance")
 MAGNIFYING = ("rmds", "vim", "gmm")  # by differences of large numbers, or by many steep covariances
 
 
-def fitted(name, settings):
-    return KINDS[name](KINDS[name].Settings(**settings), seed=0).fit(TRAIN, VALIDATION)
+def test_what_cannot_be_exported_says_why():
+    """All of posthoc and ssd can; what reads the network or a bank of Gaussians gives a reason."""
+    assert {name for name in KINDS if name not in exportable_names()} == {
+        *NETWORK,
+        *(name for name, kind in STOCHASTIC.items() if kind.unexportable),
+    }
+    assert {*DETECTORS, "ssd"} <= set(exportable_names())
 
 
-def form(name, detector):
-    state = {key: torch.from_numpy(array.copy()) for key, array in detector.state.items()}
-    return FORMS[name](state, detector.settings)
+def embedded(outputs):
+    """Outputs that have every part, also the Gaussian of a stochastic model."""
+    mu, log_variance = outputs.features[:, :6], np.tanh(outputs.features[:, 6:12])
+    prior = Prior(np.log([0.4, 0.6]), *np.random.default_rng(0).normal(size=(2, 2, 6)))
+    return dataclasses.replace(outputs, mu=mu, log_variance=log_variance, prior=prior)
 
 
-@pytest.mark.parametrize("name, settings", VARIANTS)
-def test_a_form_gives_the_scores_of_its_detector(name, settings):
-    detector = fitted(name, settings)
-    found = {part: torch.from_numpy(getattr(TEST, part)).double() for part in PARTS}
-    scores = detector.score(TEST)
-    assert np.std(scores) > 0
-    np.testing.assert_allclose(form(name, detector)(found).numpy(), scores, rtol=1e-6, atol=1e-9)
+class Every(torch.nn.Module):
+    """All parts side by side, float64 [N, widths] -> scores [N, detectors]."""
+
+    def __init__(self, detectors, widths):
+        super().__init__()
+        self.scorers, self.widths = torch.nn.ModuleList(one.scorer() for one in detectors), widths
+
+    def forward(self, rows):
+        parts = dict(zip(EVERY_PART, rows.split(self.widths, dim=1), strict=True))
+        return torch.stack([scorer(parts) for scorer in self.scorers], 1)
+
+
+def test_every_graph_gives_the_scores_of_its_detector(tmp_path):
+    train, validation, test = map(embedded, (TRAIN, VALIDATION, TEST))
+    detectors = [example(name, **settings).fit(train, validation) for name, settings in VARIANTS]
+    arrays = [test.need(part).astype(np.float64) for part in EVERY_PART]
+    rows, path = np.concatenate(arrays, 1), tmp_path / "every.onnx"
+    torch.onnx.export(
+        Every(detectors, [array.shape[1] for array in arrays]).eval(),
+        (torch.from_numpy(rows),),
+        path,
+        input_names=["rows"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path)
+    for count in (1, len(rows)):
+        (found,) = session.run(None, {"rows": rows[:count]})
+        for (name, settings), detector, column in zip(VARIANTS, detectors, found.T, strict=True):
+            scores = detector.score(test)
+            assert np.std(scores) > 0, name
+            np.testing.assert_allclose(
+                column, scores[:count], rtol=1e-9, atol=1e-9, err_msg=f"{name} {settings}"
+            )
 
 
 class All(torch.nn.Module):
     """uint8 images -> scores [N, detectors] of many detectors, and what they read."""
 
-    def __init__(self, network, forms):
+    def __init__(self, network, scorers):
         super().__init__()
-        self.network, self.forms = network, forms
+        self.network, self.scorers = network, torch.nn.ModuleList(scorers)
 
     def forward(self, images):
         found = outputs(self.network, normalise(images, MEAN, STD))
         wide = {part: value.double() for part, value in found.items()}
-        return torch.stack([score(wide) for score in self.forms], 1), *(found[part] for part in PARTS)
+        return torch.stack([score(wide) for score in self.scorers], 1), *(found[part] for part in PARTS)
 
 
 def apart(found, expected):
@@ -86,10 +122,9 @@ def test_every_detector_in_onnxruntime_on_real_images(mirror, tmp_path):
         part_of(all_images, slice(*ends)) for ends in [(0, 700), (700, 850), (850, None)]
     )
     detectors = {
-        name: KINDS[name](KINDS[name].Settings(**SETTINGS.get(name, {}))).fit(train, validation)
-        for name in FORMS
+        name: example(name, **SETTINGS.get(name, {})).fit(train, validation) for name in (*DETECTORS, "ssd")
     }
-    graph = All(network, [form(*pair) for pair in detectors.items()]).eval()
+    graph = All(network, [detector.scorer() for detector in detectors.values()]).eval()
     example, dynamic = (torch.from_numpy(images[:2]),), {"images": {0: torch.export.Dim("batch")}}
     path = tmp_path / "all.onnx"
     torch.onnx.export(graph, example, path, input_names=["images"], dynamic_shapes=dynamic, verbose=False)
@@ -169,10 +204,10 @@ def test_the_graph_says_how_to_use_it(folder, graph):
 
 def test_refuses(folder, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.delitem(FORMS, "mahalanobis")
+        patch.setattr(KINDS["mahalanobis"], "unexportable", "this test says so")
         assert exported(folder, "none.onnx") == 1
     found = capsys.readouterr().err
-    assert "'mahalanobis' cannot be written as ONNX; these can: ash, dice" in found
+    assert "'mahalanobis' cannot be written as ONNX, since this test says so; these can: ash, dice" in found
     with monkeypatch.context() as patch:
         patch.setattr("sslood.deploy.onnx.LARGEST", 1000)
         assert exported(folder, "none.onnx") == 1

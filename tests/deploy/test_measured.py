@@ -140,12 +140,12 @@ def aurocs(folder, score):
 
 
 def test_the_auroc_of_every_deployed_detector_is_the_measured_one(folder, capsys):
-    apart = {}
+    apart = {}  # the table's scores are rounded, which may order a pair otherwise
     for name in KINDS:
         scorer = deployed(folder, name)
         found = aurocs(folder, lambda images, scorer=scorer: scorer.decide(images).scores)
         expected = measured(folder, name)
-        if any(abs(found[ood] - expected[ood]) > 1e-9 for ood in OOD):
+        if any(abs(found[ood] - expected[ood]) > 1e-4 for ood in OOD):
             apart[name] = (found, expected)
         said = capsys.readouterr().out
         halved = "images 1, 3, 5, … of digits.validation (50)" in said

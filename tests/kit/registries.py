@@ -6,11 +6,19 @@ from sslood.nets.selfsup.objective import Objective
 from sslood.ood import network, posthoc, stochastic
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector
+from sslood.ood.ssd.ssd import SSD
 
 DETECTORS = classes_in(posthoc, Detector)
 STOCHASTIC = classes_in(stochastic, Detector)
 NETWORK = classes_in(network, NetworkDetector)
 OBJECTIVES = names_in(objectives)
+LEARNING = {**DETECTORS, "ssd": SSD, **STOCHASTIC}  # all that score a model's outputs
+
+
+def example(name: str, *, seed: int = 0, **settings) -> Detector:
+    """Return a detector of a model's outputs with these settings, and the defaults for the others."""
+    kind = LEARNING[name]
+    return kind(kind.Settings(**settings), seed=seed)
 
 
 def objective_class(name: str) -> type[Objective]:

@@ -9,8 +9,8 @@ import torch
 import yaml
 from torchvision.models import resnet18
 
+from sslood.core.batches import batches
 from sslood.core.files import load_tensors, save_tensors
-from sslood.data.images.batches import batches
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from sslood.core.batches import batches
 from sslood.core.files import load_tensors, save_tensors
 from sslood.data.images.augment import AugmentSettings
-from sslood.data.images.batches import batches
 from sslood.nets.inference.embed import copies_of, shot_pool
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone, seeded

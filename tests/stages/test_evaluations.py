@@ -216,7 +216,7 @@ def test_embeddings_without_the_head_name_the_stage_to_run(folder):
     embeddings(folder / "e", "old", head=True, weights=False)
     result = stage(posthoc, folder, listed("vim"), models=["old"])
     assert result.exit_code == 1
-    for part in ("old.safetensors", "Vim reads the weights of the classifier", "dvc repro embed"):
+    for part in ("old.safetensors", "ViM reads the weights of the classifier", "dvc repro embed"):
         assert part in result.output
     assert stage(posthoc, folder, listed("she", "knn"), models=["old"]).exit_code == 0
 

@@ -1,27 +1,12 @@
 """An image set that lives on the device: no loader, no workers, no copies while training."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import stream_seed
-
-
-def normalise(
-    images: torch.Tensor, mean: torch.Tensor | Sequence[float], std: torch.Tensor | Sequence[float]
-) -> torch.Tensor:
-    """Return float images [N, C, H, W] as (x - mean) / std per channel.
-
-    `images` are uint8 (0 to 255) or floats in [0, 1]; `mean` and `std` hold one value per channel, in
-    units of [0, 1]. Inside a training step pass them as tensors on the device: a list is copied there.
-    """
-    if images.dtype == torch.uint8:
-        images = images.float() / 255
-    centre = torch.as_tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-    scale = torch.as_tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-    return (images - centre) / scale
 
 
 class ImageSet:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from sslood.core.batches import batches
 from sslood.core.errors import InputError
 from sslood.core.rounding import decimal
 from sslood.core.settings import Settings, above, at_least, between, checked, strict
-from sslood.data.images.batches import batches
 from sslood.nets import backbones  # noqa: F401  an entry may name any: all are code deps of this cheap stage
 from sslood.nets.adopting.layouts import Layout, State, find_layout
 from sslood.nets.inference.extract import extract

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from sslood.core.batches import batches
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.precision import Precision
 from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.core.settings import Settings, at_least
 from sslood.data.images.augment import AugmentSettings, augment
-from sslood.data.images.batches import batches
 from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.model import Model

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from sslood.core.batches import batches as batches
+from sslood.core.batches import normalised
 from sslood.core.errors import InputError
 from sslood.core.precision import Precision, autocast, dtype_of
 from sslood.core.rounding import on_grid
-from sslood.data.images.batches import batches, normalised
 from sslood.nets.networks.model import Model
 
 Arrays = dict[str, np.ndarray]

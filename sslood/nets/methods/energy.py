@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sslood.core.errors import InputError
 from sslood.core.files import read_metadata
-from sslood.core.machine import Machine
 from sslood.core.rounding import decimal
 from sslood.core.settings import Limits, at_least
 from sslood.data.images.resident import ResidentSet
@@ -25,7 +24,6 @@ from sslood.nets.networks.files import load_model
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.settings import TrainingSettings
-from sslood.nets.training.views import Views
 
 CONFIDENT = 0.99  # the softmax probability that defines m_in of an untrained head
 
@@ -129,7 +127,6 @@ class Energy(WithOutliers):
 
     def __init__(
         self,
-        label: str,
         model: Model,
         data: ResidentSet,
         validation: ResidentSet,
@@ -138,15 +135,11 @@ class Energy(WithOutliers):
         mode: Literal["full", "head"],
         fresh_head: bool,
         settings: EnergySettings,
-        views: Views,
-        seed: int,
-        machine: Machine,
+        **how: Any,
     ):
-        self.mode = mode
-        super().__init__(
-            label, model, data, validation, auxiliary, outlier_batch_size=settings.auxiliary_batch_size,
-            stream="auxiliary", seed=seed, settings=settings, views=views, machine=machine,
-        )  # fmt: skip
+        self.mode, size = mode, settings.auxiliary_batch_size
+        how |= {"outlier_batch_size": size, "stream": "auxiliary", "settings": settings}
+        super().__init__(model, data, validation, auxiliary, **how)
         self.margins = self._choose_margins(fresh_head)
 
     def set_modes(self) -> None:

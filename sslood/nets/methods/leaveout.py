@@ -6,7 +6,7 @@ arXiv:1809.03576, section 3.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,14 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslood.core.errors import InputError
-from sslood.core.machine import Machine
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import at_least
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.supervised import Batch, WithOutliers, accuracy
 from sslood.nets.networks.model import Model
 from sslood.nets.training.settings import TrainingSettings
-from sslood.nets.training.views import Views
 
 
 @dataclass(frozen=True)
@@ -106,27 +104,21 @@ class Leaveout(WithOutliers):
 
     def __init__(
         self,
-        label: str,
         model: Model,
         data: ResidentSet,
         validation: ResidentSet,
         *,
         kept: Sequence[int],
         settings: LeaveoutSettings,
-        views: Views,
-        seed: int,
-        machine: Machine,
+        **how: Any,
     ):
         inside, outside = split_classes(data, kept)
         known, self._unknown = split_classes(validation, kept)
-        if settings.batch_size > len(outside):
-            raise InputError(
-                f"batch_size is {settings.batch_size}, but only {len(outside)} images are left out; lower it"
-            )
-        super().__init__(
-            label, model, inside, known, outside, outlier_batch_size=settings.batch_size, stream="leftout",
-            seed=seed, settings=settings, views=views, machine=machine,
-        )  # fmt: skip
+        size = settings.batch_size
+        if size > len(outside):
+            raise InputError(f"batch_size is {size}, but only {len(outside)} images are left out; lower it")
+        how |= {"outlier_batch_size": size, "stream": "leftout", "settings": settings}
+        super().__init__(model, inside, known, outside, **how)
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         images, labels = batch

@@ -1,7 +1,8 @@
 """What the supervised trainings share: a classifier as a task, its accuracy, a split of a set file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from sslood.core.files import load_tensors
 from sslood.core.machine import Machine
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
+from sslood.data.images.augment import Recipe
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.model import Model
 from sslood.nets.training.engine import Task, compiled, place
@@ -30,19 +32,21 @@ def load_split(path: str | Path, split: str, device: torch.device) -> ResidentSe
 class Supervised(Task[Batch]):
     """A model with a head, trained on labelled images; the accuracy on validation is measured per epoch.
 
-    A subclass defines `step`, and `set_modes` where something is frozen. `views` holds one recipe. InputError
-    if there is no validation image.
+    A subclass defines `step`, and `set_modes` where something is frozen. `preprocessing` holds the mean and
+    std that travel with the model. InputError if there is no validation image.
     """
 
     def __init__(
         self,
-        label: str,
         model: Model,
         data: ResidentSet,
         validation: ResidentSet,
         *,
+        recipe: Recipe,
+        preprocessing: Mapping[str, Sequence[float]],
+        label: str,
         settings: TrainingSettings,
-        views: Views,
+        seed: int,
         machine: Machine,
     ):
         if not len(validation):
@@ -50,7 +54,11 @@ class Supervised(Task[Batch]):
                 "the set has no validation images; raise data.validation and run `download` again"
             )
         self.data, self.validation = data, validation
-        self.views, self.settings, self.machine = views, settings, machine
+        self.label, self.settings, self.seed, self.machine = label, settings, seed, machine
+        self.views = Views(
+            [recipe], mean=preprocessing["mean"], std=preprocessing["std"], seed=seed, device=machine.device,
+            precision=settings.precision,
+        )  # fmt: skip
         self.modules = self.model = place(model, machine.device, settings.precision)
         self._network = compiled(self.model, label, machine)
         self.set_modes()  # before an optimiser is built: it takes what requires a gradient
@@ -87,11 +95,13 @@ class Supervised(Task[Batch]):
 
 
 class WithOutliers(Supervised):
-    """Each batch joins labelled images and outliers, which start again in a new order once all were used."""
+    """Each batch joins labelled images and outliers, which start again in a new order once all were used.
+
+    `stream` names the random stream of the outliers' views. InputError for a batch larger than the outliers.
+    """
 
     def __init__(
         self,
-        label: str,
         model: Model,
         data: ResidentSet,
         validation: ResidentSet,
@@ -99,15 +109,10 @@ class WithOutliers(Supervised):
         *,
         outlier_batch_size: int,
         stream: str,
-        seed: int,
-        settings: TrainingSettings,
-        views: Views,
-        machine: Machine,
+        **how: Any,
     ):
-        super().__init__(label, model, data, validation, settings=settings, views=views, machine=machine)
-        self.outliers, self.outlier_batch_size, self.stream, self.seed = (
-            outliers, outlier_batch_size, stream, seed,
-        )  # fmt: skip
+        super().__init__(model, data, validation, **how)
+        self.outliers, self.outlier_batch_size, self.stream = outliers, outlier_batch_size, stream
         outliers.steps(outlier_batch_size)  # refuses a batch larger than the set
 
     def begin_epoch(self, epoch: int) -> None:

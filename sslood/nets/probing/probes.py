@@ -14,6 +14,7 @@ from scipy.special import softmax
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.rounding import decimal
+from sslood.core.rows import unit_rows
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Limits, Settings, above, at_least
 from sslood.core.splits import stratified_choice
@@ -87,7 +88,7 @@ def knn_scores(
         )
     if not temperature > 0:
         raise InputError(f"knn.temperature must be above 0, found {temperature}")
-    bank, queries = unit_rows(bank), unit_rows(queries)
+    bank, queries = unit_rows(bank.astype(np.float64)), unit_rows(queries.astype(np.float64))
     scores = {k: np.empty((len(queries), classes)) for k in ks}
     one_hot = np.eye(classes)[bank_labels]
     for start in range(0, len(queries), CHUNK):
@@ -97,12 +98,6 @@ def knn_scores(
         for k in ks:
             scores[k][rows] = np.einsum("qk,qkc->qc", weights[:, :k], one_hot[nearest[:, :k]])
     return scores
-
-
-def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Return rows of length 1 in float64; a zero row stays zero."""
-    features = features.astype(np.float64)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

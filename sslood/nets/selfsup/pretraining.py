@@ -28,6 +28,8 @@ class Pretraining(Task[Batch]):
     mean, std: one value per channel, in units of [0, 1]. InputError where the set lacks images.
     """
 
+    settings: PretrainSettings
+
     def __init__(
         self,
         label: str,
@@ -74,7 +76,7 @@ class Pretraining(Task[Batch]):
 
     def engine(self) -> Engine[Batch]:
         """Return what runs the steps."""
-        return Engine(self.label, self, self.settings, seed=self.seed, machine=self.machine)
+        return Engine(self)
 
     def begin_epoch(self, epoch: int) -> None:
         self.modules.train()

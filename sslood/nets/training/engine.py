@@ -47,6 +47,10 @@ class Task(ABC, Generic[Batch]):
     All randomness of an epoch must follow from its number: then a resumed run equals an uninterrupted one.
     """
 
+    label: str  # of the run, in messages
+    settings: TrainingSettings
+    seed: int
+    machine: Machine
     modules: nn.Module
     data: ImageData  # the images whose batches make up an epoch
 
@@ -78,15 +82,14 @@ class Engine(Generic[Batch]):
 
     memory: ClassVar[str] = "use a smaller batch_size, and a larger `accumulate` to keep the images of a step"
 
-    def __init__(
-        self, label: str, task: Task[Batch], settings: TrainingSettings, *, seed: int, machine: Machine
-    ):
-        self.label, self.task, self.settings, self.seed = label, task, settings, seed
-        self.device, self.precision = machine.device, settings.precision
+    def __init__(self, task: Task[Batch]):
+        self.task, self.label, self.seed = task, task.label, task.seed
+        self.settings = settings = task.settings
+        self.device, self.precision = task.machine.device, settings.precision
         self.images = settings.batch_size * settings.accumulate  # per step, over all processes
         self._check()
         self.steps = task.data.steps(self.images)  # per epoch
-        self.trained = Trained(task.modules) if machine.compile else None
+        self.trained = Trained(task.modules) if task.machine.compile else None
         self.optimiser = build_optimiser(
             settings.optimiser,
             task.modules,

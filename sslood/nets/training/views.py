@@ -1,16 +1,14 @@
 """What a network sees of stored images: augmented views in training, normalised images in evaluation."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sslood.core.machine import Machine
+from sslood.core.batches import normalise
 from sslood.core.precision import Precision, dtype_of
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import Recipe, apply_draws, draw
-from sslood.data.images.resident import normalise
 from sslood.nets.training.compiling import Compiled
 from sslood.nets.training.ranks import ranks, share
 
@@ -58,13 +56,3 @@ class Views:
     def clean(self, images: Tensor) -> Tensor:
         """Stored uint8 images [B, C, H, W] -> normalised images, without augmentation."""
         return normalise(images.to(self.dtype) / 255, self.mean, self.std)
-
-
-def views_of(
-    recipe: Recipe, metadata: Mapping[str, Any], *, seed: int, machine: Machine, precision: Precision
-) -> Views:
-    """Return the views, of one recipe, for a model with this metadata (mean and std travel with a model)."""
-    return Views(
-        [recipe], mean=metadata["mean"], std=metadata["std"], seed=seed, device=machine.device,
-        precision=precision,
-    )  # fmt: skip

@@ -1,23 +1,24 @@
-"""Gaussians that survive steep spectra: float64 moments, shrinkage, Cholesky, triangular solves.
+"""Gaussians that survive steep spectra: float64 moments, shrinkage, Cholesky factors.
 
-A covariance is never inverted. Squared distances are sums of squares, so none is negative.
+Squared distances are sums of squares of whitened differences, so none is negative.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from torch import Tensor
 
 from sslood.core.errors import InputError
-from sslood.ood.geometry.pieces import in_pieces, one_thread
+from sslood.ood.geometry.products import product
 from sslood.ood.kit.outputs import chunks
 
 Covariance = Literal["ridge", "ledoit_wolf"]
 Transform = Callable[[np.ndarray], np.ndarray]
-PIECE = 256  # rows whitened at a time: 1 MiB of 512 features stays in the cache of a core
-BLOCK = 128  # of the triangular factor
+BLOCK = 128  # rows of the triangular factor that are multiplied at a time
 
 
 def unchanged(rows: np.ndarray) -> np.ndarray:
@@ -29,7 +30,7 @@ def unchanged(rows: np.ndarray) -> np.ndarray:
 class Moments:
     """Sums that can be streamed and merged: counts [G], means [G, D], scatter within groups [D, D].
 
-    The update is that of Chan, Golub and LeVeque (1983), which never subtracts large sums.
+    The update never subtracts large sums (Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115).
     """
 
     counts: np.ndarray
@@ -38,6 +39,7 @@ class Moments:
 
     @classmethod
     def empty(cls, groups: int, width: int) -> Self:
+        """Return the moments of no images."""
         return cls(np.zeros(groups, np.int64), np.zeros((groups, width)), np.zeros((width, width)))
 
     def update(self, rows: np.ndarray, groups: np.ndarray | None = None) -> None:
@@ -82,10 +84,25 @@ class Moments:
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Means [G, D] that share one covariance, given by its lower Cholesky factor `root` [D, D]."""
+    """G Gaussians in D dimensions that share one covariance Sigma = L L^T.
 
+    centre [D]; means [G, D]: W (mu_g - centre); whitening W [D, D] = L^-1, lower triangular.
+    """
+
+    centre: np.ndarray
     means: np.ndarray
-    root: np.ndarray
+    whitening: np.ndarray
+
+    @property
+    def log_det(self) -> float:
+        """log det Sigma."""
+        return -2.0 * float(np.log(np.diag(self.whitening)).sum())
+
+
+def stacked(fitted: Sequence[Gaussians]) -> dict[str, np.ndarray]:
+    """Return M covariances as a detector's state: centre [M, D], means [M, G, D], whitening [M, D, D]."""
+    names = ("centre", "means", "whitening")
+    return {name: np.stack([getattr(gaussians, name) for gaussians in fitted]) for name in names}
 
 
 def fit_gaussians(
@@ -97,11 +114,12 @@ def fit_gaussians(
     transform: Transform = unchanged,
     where: str = "features",
 ) -> Gaussians:
-    """Fit one mean a group and one covariance within groups to transform(rows) [N, D].
+    """Fit one mean per group and one covariance within groups to transform(rows) [N, D].
 
     covariance "ridge" adds ridge * trace / D to the diagonal, so that the scale of the features does
-    not matter; "ledoit_wolf" shrinks towards trace / D (Ledoit and Wolf 2004) and ignores `ridge`.
-    Raises InputError if all rows are equal, or the covariance is singular still.
+    not matter; "ledoit_wolf" shrinks towards trace / D (Ledoit and Wolf 2004,
+    doi:10.1016/S0047-259X(03)00096-4) and ignores `ridge`. Raises InputError if all rows are equal, or the
+    covariance is still singular.
     """
     groups = np.zeros(len(rows), np.int64) if groups is None else groups
     width = transform(rows[:1]).shape[1]
@@ -111,16 +129,16 @@ def fit_gaussians(
     if covariance == "ridge":
         return ridge_gaussians(moments, ridge, where)
     weight = _ledoit_wolf_weight(rows, groups, moments, transform)
-    return _rooted(moments, 1.0 - weight, weight, where)
+    return _gaussians(moments, 1.0 - weight, weight, where)
 
 
 def ridge_gaussians(moments: Moments, ridge: float, where: str) -> Gaussians:
     """Return the Gaussians of moments, with ridge * trace / D on the diagonal of their covariance."""
-    return _rooted(moments, 1.0, ridge, where)
+    return _gaussians(moments, 1.0, ridge, where)
 
 
-def _rooted(moments: Moments, share: float, weight: float, where: str) -> Gaussians:
-    """Return the means and the root of share * covariance + weight * trace / D * I."""
+def _gaussians(moments: Moments, share: float, weight: float, where: str) -> Gaussians:
+    """Return the Gaussians with covariance share * Sigma + weight * trace / D * I."""
     count, width = int(moments.counts.sum()), moments.means.shape[1]
     sigma = moments.covariance
     level = float(np.trace(sigma)) / width
@@ -134,7 +152,9 @@ def _rooted(moments: Moments, share: float, weight: float, where: str) -> Gaussi
             f"{where}: the covariance of {count} rows in {width} dimensions is singular; "
             "raise the ridge or choose ledoit_wolf"
         ) from None
-    return Gaussians(moments.means, root)
+    whitening = solve_triangular(root, np.eye(width), lower=True, check_finite=False)
+    centre = moments.means.mean(axis=0)
+    return Gaussians(centre, (moments.means - centre) @ whitening.T, whitening)
 
 
 def _ledoit_wolf_weight(
@@ -154,58 +174,36 @@ def _ledoit_wolf_weight(
     return 1.0 if distance <= 0.0 else float(np.clip(error / distance, 0.0, 1.0))
 
 
-def nearest_squared_distance(
-    rows: np.ndarray, gaussians: Gaussians, *, transform: Transform = unchanged
-) -> np.ndarray:
-    """Return min_g (z - mu_g)^T Sigma^-1 (z - mu_g) for z = transform(rows): float64 [N], at least 0."""
-    centre = gaussians.means.mean(axis=0)
-    with one_thread():
-        whiten = Whitening(gaussians.root)
-        means = whiten(gaussians.means - centre)
-    norms = np.einsum("gd,gd->g", means, means)
-    result = np.empty(len(rows))
+def squared_distance(rows: Tensor, centre: Tensor, means: Tensor, whitening: Tensor) -> Tensor:
+    """Return min_g (z - mu_g)^T Sigma^-1 (z - mu_g) of rows z [n, D] for `Gaussians`: float64 [n], at least
+    0.
 
-    def make():
-        white, other = np.empty((2, min(PIECE, len(rows)), len(centre)))
-
-        def measure(piece: slice) -> None:
-            here = transform(rows[piece])
-            found, spare = white[: len(here)], other[: len(here)]
-            whiten(np.subtract(here, centre, out=found), out=found)
-            # the expanded square finds the nearest mean by one product; its own square is then summed
-            # directly, which cannot cancel
-            nearest = np.argmin(norms - 2.0 * (found @ means.T), axis=1)
-            found -= means.take(nearest, axis=0, out=spare, mode="clip") if len(means) > 1 else means
-            result[piece] = np.einsum("nd,nd->n", found, found)
-
-        return measure
-
-    in_pieces(make, len(rows), PIECE)
-    return result
-
-
-class Whitening:
-    """Solve L y = z for many rows z, L lower triangular: y^T y = z^T (L L^T)^-1 z.
-
-    Forward substitution by blocks, so that all but the small blocks of the diagonal is matrix products,
-    which BLAS spreads over cores better than its triangular solver. Only those blocks are inverted (Higham
-    2002, sec. 14.2.2): what is lost to rounding grows with the condition of a block, not of L.
+    M covariances at once, of one mean each (centre and means [M, 1, D], whitening [M, D, D]), give [M, n].
     """
+    white = _whitened(rows - centre, whitening)
+    if means.shape[-2] > 1:
+        # the expanded square finds the nearest mean by one product; its own square is then summed
+        # directly, which cannot cancel
+        nearest = ((means * means).sum(1) - 2.0 * (white @ means.T)).argmin(1)
+        means = means[nearest]
+    white = white - means
+    return (white * white).sum(-1)
 
-    def __init__(self, root: np.ndarray):
-        self.steps = []
-        for start in range(0, len(root), BLOCK):
-            place = slice(start, start + BLOCK)
-            block = root[place, place]
-            inverse = solve_triangular(block, np.eye(len(block)), lower=True, check_finite=False)
-            self.steps.append((place, root[place, :start].T, inverse.T))
 
-    def __call__(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Return y [N, D] of rows z [N, D], float64; in `out`, which may be `rows`, if given."""
-        out = np.empty(rows.shape) if out is None else out
-        for place, left, inverse in self.steps:
-            rest = rows[:, place]
-            if place.start:
-                rest = rest - out[:, : place.start] @ left
-            out[:, place] = rest @ inverse
-        return out
+def each_squared_distance(rows: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """Return `squared_distance` of rows [n, D] for each of M `stacked` covariances: float64 [n, M]."""
+    parts = state["centre"], state["means"], state["whitening"]
+    if (
+        torch.compiler.is_exporting() and len(parts[0]) > 1
+    ):  # a graph of many classes is as long as that of one
+        return squared_distance(rows, parts[0][:, None], parts[1], parts[2]).T
+    return torch.stack([squared_distance(rows, *one) for one in zip(*parts, strict=True)], 1)
+
+
+def _whitened(rows: Tensor, whitening: Tensor) -> Tensor:
+    """Return rows @ W^T; one W on a CPU by blocks, which leaves out most of its zeros."""
+    if whitening.ndim > 2 or torch.compiler.is_exporting():
+        return rows @ whitening.mT
+    starts = range(0, len(whitening), BLOCK)
+    ends = [(start, min(start + BLOCK, len(whitening))) for start in starts]
+    return torch.cat([product(rows[:, :end], whitening[start:end, :end].T) for start, end in ends], 1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sslood.ood.geometry.directions import normalise
+from sslood.core.rows import unit_rows
 from sslood.ood.kit.outputs import chunks
 
 CONSTANT = 1e-10  # a spread below this, in rows of length one, is rounding
@@ -12,16 +12,13 @@ CONSTANT = 1e-10  # a spread below this, in rows of length one, is rounding
 
 @dataclass(frozen=True)
 class Standard:
-    """z = (normalise(x) - mean) / std, float64; mean and std [D]."""
+    """z = (x / |x| - mean) / std, float64; mean and std [D]."""
 
     mean: np.ndarray
     std: np.ndarray
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        result = normalise(rows)
-        result -= self.mean
-        result /= self.std
-        return result
+        return (unit_rows(rows.astype(np.float64)) - self.mean) / self.std
 
 
 def fit_standard(rows: np.ndarray) -> Standard:
@@ -30,12 +27,14 @@ def fit_standard(rows: np.ndarray) -> Standard:
     A dimension that is constant on ID train is only centred: dividing by its spread of zero would
     let a single unit decide about every other image.
     """
-    total = sum(normalise(piece).sum(axis=0) for piece in chunks(rows))
-    mean = total / len(rows)
-    std = np.sqrt(sum(((normalise(piece) - mean) ** 2).sum(axis=0) for piece in chunks(rows)) / len(rows))
-    return standard_of(mean, std)
+    mean, square = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+    for piece in chunks(rows):
+        mean += unit_rows(piece.astype(np.float64)).sum(axis=0) / len(rows)
+    for piece in chunks(rows):
+        square += ((unit_rows(piece.astype(np.float64)) - mean) ** 2).sum(axis=0) / len(rows)
+    return Standard(mean, usable_spread(np.sqrt(square)))
 
 
-def standard_of(mean: np.ndarray, std: np.ndarray) -> Standard:
-    """Return the standardisation from mean and spread [D] of ID train, constant dimensions only centred."""
-    return Standard(mean, np.where(std < CONSTANT, 1.0, std))
+def usable_spread(std: np.ndarray) -> np.ndarray:
+    """Return spreads [D] to divide by, 1 where a dimension is constant."""
+    return np.where(std < CONSTANT, 1.0, std)

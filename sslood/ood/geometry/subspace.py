@@ -1,13 +1,14 @@
 """Principal directions of features, for detectors that look at what lies outside of them."""
 
 import numpy as np
+from torch import Tensor
 
-from sslood.ood.kit.outputs import chunks
+from sslood.ood.geometry.products import length, product
 
 
 def eigenvectors(moments: np.ndarray) -> np.ndarray:
-    """Return the eigenvectors of a symmetric matrix, one a column, the largest eigenvalue first."""
-    return np.linalg.eigh(moments)[1][:, ::-1]
+    """Return the eigenvectors of a symmetric matrix as columns, the largest eigenvalue first."""
+    return np.ascontiguousarray(np.linalg.eigh(moments)[1][:, ::-1])
 
 
 def dimensions(share: float, width: int) -> int:
@@ -15,7 +16,6 @@ def dimensions(share: float, width: int) -> int:
     return max(1, min(width - 1, round(share * width)))
 
 
-def lengths_along(rows: np.ndarray, centre: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return the lengths of (rows - centre) @ basis, basis [D, d]: float64 [N]."""
-    pieces = [(piece.astype(np.float64) - centre) @ basis for piece in chunks(rows)]
-    return np.concatenate([np.linalg.norm(piece, axis=1) for piece in pieces])
+def lengths_along(rows: Tensor, centre: Tensor, basis: Tensor) -> Tensor:
+    """Return the lengths of (rows - centre) @ basis, basis [D, d]: float64 [n]."""
+    return length(product(rows - centre, basis))

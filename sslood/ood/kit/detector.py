@@ -1,4 +1,4 @@
-"""What every detector is: typed by what it reads, fitted on ID train outputs, one score an image."""
+"""The contract of all detectors: typed by what they read, fitted on ID train outputs, one score per image."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -6,44 +6,67 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from sslood.core.errors import InputError
-from sslood.core.settings import autos
-from sslood.ood.kit.outputs import Outputs
+from sslood.core.settings import Settings, autos
+from sslood.ood.kit.outputs import CHUNK, Outputs
+from sslood.ood.kit.pieces import in_pieces, pieces
+
+PIECE = 256  # rows scored at a time: 1 MiB of 512 features stays in the cache of a core
+Arrays = dict[str, np.ndarray]
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class NoSettings:
+class NoSettings(Settings):
     """For detectors without hyperparameters."""
 
 
 class Detector(ABC):
     """A score for images from a model's outputs; larger = more OOD.
 
-    A subclass states `reads` (parts of `Outputs` it needs), `Settings` (a frozen dataclass of its
-    hyperparameters), `_score`, and, if it learns, `_fit`: from ID train, or with `on_validation` from ID
-    validation, which the model has not seen. With `needs_head`, `_fit` finds the classifier's weights in
-    `head`. All that was learned is in `state` (name -> array), so a fitted detector can be written to a
-    file and read back (`restore`). `widths` holds the width of each part it was fitted on. `space` holds the
-    values of each setting that a search tries, if there is one to try (sslood/ood/kit/search.py).
+    A subclass defines
 
-    seed: of random choices while fitting. device: where large products run ("cpu", "cuda").
+    - `reads`: the parts of `Outputs` that it needs; `needs_head` if `_fit` reads the classifier's weights;
+    - `Settings`: its hyperparameters. Those that `space` covers may be "auto", to be chosen from that grid;
+    - `_fit`: state (name -> array) from ID train or, with `on_validation`, from ID validation, which the
+      model has not seen. Nothing, if it learns nothing;
+    - `_score`: parts (name -> float64 [n, width]) and state, both tensors -> float64 [n], by operations that
+      torch can trace; `score` and exported graphs both run it. `unexportable` is the reason if it cannot be.
+
+    A fitted detector is its settings, `state` and `widths` (part -> width), from which `restore` remakes it.
+
+    seed: of random choices while fitting. device: where scores are computed ("cpu", "cuda").
     """
 
     reads: tuple[str, ...] = ()
     needs_head: ClassVar[bool] = False
     on_validation: ClassVar[bool] = False
-    Settings: ClassVar[type] = NoSettings
-    space: ClassVar[Mapping[str, tuple]] = {}
+    searches_bank: ClassVar[bool] = False  # `_score` shares its work out among the cores itself
+    unexportable: ClassVar[str] = ""
+    Settings: ClassVar[type[Settings]] = NoSettings
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def __init__(self, settings: Any = None, *, seed: int = 0, device: str = "cpu"):
-        self.settings = self.Settings() if settings is None else settings
+        self.settings: Any = self.Settings() if settings is None else settings
         self.seed, self.device = seed, device
-        self.state: dict[str, np.ndarray] = {}
         self.widths: dict[str, int] | None = None
+        self.state = {}
+
+    @property
+    def state(self) -> Arrays:
+        """What was learned: name -> array."""
+        return self._state
+
+    @state.setter
+    def state(self, arrays: Arrays) -> None:
+        self._state = arrays
+        self._on_device: Tensors | None = None
 
     def suits(self, outputs: Outputs) -> bool:
-        """Whether the model has what is read: a detector that needs a head asks for a classifier."""
+        """Whether the model has the parts that are read and, if needed, a classifier head."""
         return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
@@ -51,34 +74,61 @@ class Detector(ABC):
 
         Raises InputError too if a setting is still "auto": `sslood.ood.kit.search` chooses it.
         """
-        check_chosen(type(self).__name__, self.settings)
         source = validation if self.on_validation else train
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
         self._check_source(source)
         self.state = self._fit(source)
-        self.widths = {part: getattr(source, part).shape[1] for part in self.reads}
+        self.widths = self._widths(source)
         return self
 
     def score(self, outputs: Outputs) -> np.ndarray:
         """Return float64 [N], larger = more OOD. InputError if a part is missing or of another width."""
         if self.widths is None:
             raise InputError(f"{type(self).__name__} must be fitted before it scores {outputs.name}")
-        self._check(outputs)
-        for part, width in self.widths.items():
-            found = getattr(outputs, part).shape[1]
-            if found != width:
+        self._check_parts(outputs)
+        for part, width in self._widths(outputs).items():
+            if width != self.widths[part]:
                 raise InputError(
-                    f"{outputs.name}: {part} are {found} wide, but the detector was fitted on {width}"
+                    f"{outputs.name}: {part} are {width} wide, but the detector was fitted on "
+                    f"{self.widths[part]}"
                 )
-        return np.asarray(self._score(outputs), dtype=np.float64)
+        device = _with_float64(self.device)
+        arrays = {part: outputs.need(part) for part in self.reads}
+        state, scores = self._tensors(device), np.empty(len(outputs))
 
-    def restore(self, state: dict[str, np.ndarray], widths: dict[str, int]) -> Self:
-        """Become the fitted detector whose `state` and `widths` these were."""
+        @torch.inference_mode()
+        def compute(rows: slice) -> None:
+            parts = {
+                part: _tensor(np.ascontiguousarray(a[rows]), device).double() for part, a in arrays.items()
+            }
+            scores[rows] = self._score(parts, state).cpu().numpy()
+
+        if device == "cpu" and not self.searches_bank:
+            in_pieces(compute, len(outputs), PIECE)
+        else:
+            for rows in pieces(len(outputs), CHUNK):
+                compute(rows)
+        return scores
+
+    def scorer(self) -> "Scorer":
+        """Return the fitted detector's score as a module on the CPU, to be traced."""
+        return Scorer(self)
+
+    def restore(self, state: Arrays, widths: dict[str, int]) -> Self:
+        """Become the fitted detector that had this `state` and these `widths`."""
         self.state, self.widths = state, widths
         return self
 
-    def _check(self, outputs: Outputs) -> None:
+    def _tensors(self, device: str) -> Tensors:
+        if self._on_device is None:
+            self._on_device = {key: _tensor(array, device) for key, array in self.state.items()}
+        return self._on_device
+
+    def _widths(self, outputs: Outputs) -> dict[str, int]:
+        return {part: outputs.need(part).shape[1] for part in self.reads}
+
+    def _check_parts(self, outputs: Outputs) -> None:
         for part in self.reads:
             if not outputs.has([part]):
                 raise InputError(
@@ -86,32 +136,42 @@ class Detector(ABC):
                 )
 
     def _check_source(self, source: Outputs) -> None:
-        self._check(source)
+        check_chosen(type(self).__name__, self.settings)
+        self._check_parts(source)
         if self.needs_head and source.head is None:
             raise InputError(
-                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are not "
-                "there; if the model is one, run `dvc repro embed` again"
+                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are "
+                "missing; if the model is one, run `dvc repro embed` again"
             )
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
+    def _fit(self, source: Outputs) -> Arrays:
         return {}
 
     @abstractmethod
-    def _score(self, outputs: Outputs) -> np.ndarray: ...
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor: ...
 
 
-def positive(owner: str, **values: float) -> None:
-    """Raise InputError unless every value is above zero."""
-    for name, value in values.items():
-        if not value > 0:
-            raise InputError(f"{owner}.{name} must be above 0, found {value}")
+class Scorer(nn.Module):
+    """A fitted detector's score: parts (name -> float64 [n, width]) -> float64 [n]; the state as buffers."""
+
+    def __init__(self, detector: Detector):
+        super().__init__()
+        self.detector = detector
+        for key, array in detector.state.items():
+            self.register_buffer(key, torch.from_numpy(np.array(array)))  # a copy: files are memory maps
+
+    def forward(self, parts: Tensors) -> Tensor:
+        return self.detector._score(parts, dict(self.named_buffers()))
 
 
-def fraction(owner: str, **values: float) -> None:
-    """Raise InputError unless every value lies between 0 and 1, both excluded."""
-    for name, value in values.items():
-        if not 0 < value < 1:
-            raise InputError(f"{owner}.{name} must lie between 0 and 1, found {value}")
+def _with_float64(device: str) -> str:
+    """Return the device, or "cpu" where it has no float64."""
+    return "cpu" if device.startswith("mps") else device
+
+
+def _tensor(array: np.ndarray, device: str) -> Tensor:
+    """Return an array as a tensor on the device, without a copy where torch allows it."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 
 def check_chosen(owner: str, settings: Any) -> None:
@@ -130,7 +190,7 @@ def known_labels(source: Outputs) -> np.ndarray:
     if unknown:
         raise InputError(
             f"{source.name}: {unknown} of {len(source)} images have no label, which class-conditional "
-            "detectors need; label them, leave them out, or take these detectors out of the params"
+            "detectors need; label them, remove them, or take these detectors out of the params"
         )
     if source.classes is not None and len(source) and source.labels.max() >= source.classes:
         raise InputError(f"{source.name}: label {source.labels.max()}, but {source.classes} classes")

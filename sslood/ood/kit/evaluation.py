@@ -28,10 +28,10 @@ def evaluate(
     for name, (kind, settings) in kinds.items():
         suits = kind(settings).suits(train)
         if tuning is None or not autos(settings):
-            results.settings(settings, name)
+            results.record_settings(settings, name)
         elif suits:
             settings, tried = best_settings(kind, settings, tuning, seed=results.seed, device=device)
-            results.found(settings, f"{file.model}.{name}", tuning.source, tried)
+            results.record_choice(settings, f"{file.model}.{name}", tuning.source, tried)
         if not suits:
             yield name, None
             continue

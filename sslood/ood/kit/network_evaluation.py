@@ -29,5 +29,5 @@ def evaluate_network(
         detector.fit(network, images, progress)
         scores = {key: detector.score(network, part, progress) for key, part in tests.items()}
         results.add(model, name, scores)
-        results.settings(detector.settings, name)
+        results.record_settings(detector.settings, name)
         results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}

@@ -1,6 +1,6 @@
-"""What a model says about the images of one split, as arrays, read from its embeddings file."""
+"""The outputs of a model for the images of one split, as arrays, read from its embeddings file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,11 +76,33 @@ class Outputs:
                 )
 
     def __len__(self) -> int:
-        return next(len(array) for part in PARTS if (array := getattr(self, part)) is not None)
+        return next((len(array) for part in PARTS if (array := getattr(self, part)) is not None), 0)
 
-    def has(self, parts) -> bool:
+    def has(self, parts: Iterable[str]) -> bool:
         """Whether every one of `parts` is there."""
         return all(getattr(self, part) is not None for part in parts)
+
+    def need(self, part: str) -> np.ndarray:
+        """Return a part [N, width]; InputError if the model does not have it."""
+        array: np.ndarray | None = getattr(self, part)
+        if array is None:
+            raise InputError(f"{self.name}: holds no {part}, which this model does not have")
+        return array
+
+    def need_head(self) -> Head:
+        """Return the classifier; InputError if its weights are not at hand."""
+        if self.head is None:
+            raise InputError(
+                f"{self.name}: the weights of the classifier are missing; if the model is one, "
+                "run `dvc repro embed` again"
+            )
+        return self.head
+
+    def need_classes(self) -> int:
+        """Return the number of classes of the ID set; InputError if it is unknown."""
+        if self.classes is None:
+            raise InputError(f"{self.name}: the number of classes is unknown; set `classes`")
+        return self.classes
 
 
 def chunks(array: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
@@ -103,14 +125,14 @@ def chunked(outputs: Outputs, size: int = CHUNK) -> Iterator[Outputs]:
 
 @dataclass(frozen=True)
 class Shots:
-    """Candidates for few-shot detection: features [P, copies, D] and places in the test split [P]."""
+    """Candidates for few-shot detection: features [P, copies, D] and their indices in the test split [P]."""
 
     features: np.ndarray
     index: np.ndarray
 
 
 class Embeddings:
-    """One model's embeddings file: outputs by set and split, opened without reading.
+    """One model's embeddings file: outputs by set and split, memory-mapped.
 
     model: its name; id: name of the ID set; roles: set -> "id", "near", "far" or "tuning".
     """
@@ -133,7 +155,7 @@ class Embeddings:
 
     @property
     def size(self) -> int:
-        """How many numbers the ID train features hold: the measure of the work on this file."""
+        """Number of values in the ID train features, a measure of the work on this file."""
         return self._tensors[f"{self.id}.train.features"].size
 
     def outputs(self, name: str, split: str) -> Outputs:
@@ -142,8 +164,13 @@ class Embeddings:
         parts = {part: self._tensors.get(f"{where}.{part}") for part in (*PARTS, "labels")}
         if parts["features"] is None:
             raise InputError(f"{self.path}: holds no features of {where}; run `dvc repro embed` again")
-        shared = {"classes": len(self.metadata["classes"]), "head": self._head(), "prior": self._prior()}
-        return Outputs(name=f"{self.path}, {where}", **shared, **parts)
+        return Outputs(
+            name=f"{self.path}, {where}",
+            classes=len(self.metadata["classes"]),
+            head=self._head(),
+            prior=self._prior(),
+            **parts,
+        )
 
     def _head(self) -> Head | None:
         weight, bias = (self._tensors.get(f"head.{part}") for part in ("weight", "bias"))
@@ -151,7 +178,8 @@ class Embeddings:
 
     def _prior(self) -> Prior | None:
         parts = [self._tensors.get(f"prior.{part}") for part in ("log_weights", "mu", "log_variance")]
-        return None if any(part is None for part in parts) else Prior(*parts)
+        present = [part for part in parts if part is not None]
+        return Prior(*present) if len(present) == len(parts) else None
 
     def shots(self, name: str) -> Shots:
         """Return the few-shot candidates of an OOD set; InputError if the file does not hold them."""
@@ -167,7 +195,7 @@ class Embeddings:
 
 
 def read_embeddings(folder: str | Path, model: str, seed: int) -> Embeddings:
-    """Open FOLDER/<model>.safetensors; InputError if it is missing or belongs to another model or seed."""
+    """Open FOLDER/<model>.safetensors; InputError if it is missing or of another model or seed."""
     path = Path(folder) / f"{model}.safetensors"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.safetensors"))) or "none"

@@ -1,4 +1,8 @@
-"""What an evaluation writes: metrics of every detector and set, and the score of every image."""
+"""The outputs of an evaluation: metrics of every detector and set, and the score of every image.
+
+Both are the same on every machine. Processors add in different orders, so float64 scores differ from about
+the 13th digit of their terms on: they are rounded, once, in `add`, before anything is computed from them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,11 +13,13 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import save_json, save_tensors
+from sslood.core.settings import Settings
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.measures.metrics import ood_metrics
 
-Models = dict[str, dict[str, dict[str, dict[str, float]]]]
+Models = dict[str, dict[str, dict[str, Any]]]
+BITS = 20  # of a score: steps of a millionth of the spread of ID scores, or of the distance from them
 
 
 class Results:
@@ -32,21 +38,24 @@ class Results:
         self.roles: dict[str, str] = {}
 
     def add(self, model: str, detector: str, scores: Mapping[str, np.ndarray]) -> None:
-        """Compare the ID scores with those of each OOD set; `scores` maps set -> float64 [N], ID first."""
-        found = {
+        """Compare the ID scores with those of each OOD set; `scores`: set -> float64 [N], ID set included."""
+        inside = scores[self.id]
+        scores = {name: rounded(values, inside) for name, values in scores.items()}
+        self.models.setdefault(model, {})[detector] = {
             name: ood_metrics(scores[self.id], values) for name, values in scores.items() if name != self.id
         }
-        self.models.setdefault(model, {})[detector] = found
         self.scores |= {f"{model}.{detector}.{name}": values for name, values in scores.items()}
 
-    def settings(self, settings: Any, prefix: str = "") -> None:
-        """Record hyperparameters that stand in params.yaml."""
+    def record_settings(self, settings: Settings, prefix: str = "") -> None:
+        """Record hyperparameters taken from the params."""
         for name, value in asdict(settings).items():
             key = f"{prefix}.{name}" if prefix else name
             self.chosen[key] = {"value": value, "source": "params"}
 
-    def found(self, settings: Any, prefix: str, source: str, candidates: list[dict[str, Any]]) -> None:
-        """Record hyperparameters that were chosen from `candidates`, and on what (`source`)."""
+    def record_choice(
+        self, settings: Settings, prefix: str, source: str, candidates: list[dict[str, Any]]
+    ) -> None:
+        """Record hyperparameters chosen from `candidates`, and on what (`source`)."""
         for name, value in asdict(settings).items():
             searched = any(name in candidate for candidate in candidates)
             entry = {"value": value, "source": source if searched else "params"}
@@ -58,8 +67,8 @@ class Results:
             raise InputError(
                 f"{self.stage}: no model has what the chosen detectors read; choose other models or detectors"
             )
-        about = {"stage": self.stage, "seed": self.seed, "id": self.id, "sets": self.roles, **metadata}
-        save_tensors(scores, self.scores, kind="scores", metadata=about)
+        header = {"stage": self.stage, "seed": self.seed, "id": self.id, "sets": self.roles, **metadata}
+        save_tensors(scores, self.scores, kind="scores", metadata=header)
         save_json(results, {"models": self.models, "chosen": self.chosen, **self.extra})
 
     def summary(self) -> str:
@@ -75,6 +84,33 @@ class Results:
             f"{count} detectors of {len(self.models)} models, {len(values)} comparisons, "
             f"AUROC {min(values):.3f} to {max(values):.3f}"
         )
+
+
+def rounded(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return scores [N], float64, without the digits that are rounding errors; their order stays.
+
+    A score keeps `BITS` binary digits of its distance from the median of the ID scores `inside` or, nearer
+    than that, of their median deviation: a score that varies in its fifth digit, as ODIN's at temperature
+    1000, is not cut at its sixth. Infinities stay.
+    """
+    finite = inside[np.isfinite(inside)]
+    centre = float(np.median(finite)) if finite.size else 0.0
+    spread = float(np.median(np.abs(finite - centre))) if finite.size else 0.0
+    if spread > 0.0:
+        centre = float(_on_grid(np.array(centre), np.array(spread)))
+    else:
+        centre = 0.0
+    distance = np.asarray(scores, np.float64) - centre
+    return np.where(
+        np.isfinite(distance), centre + _on_grid(distance, np.maximum(np.abs(distance), spread)), scores
+    )
+
+
+def _on_grid(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return values rounded to multiples of 2^-BITS times the power of two above `scale`."""
+    with np.errstate(invalid="ignore"):  # infinities, which the caller puts back
+        exponent = np.frexp(scale)[1] - BITS
+        return np.ldexp(np.rint(np.ldexp(values, -exponent)), exponent)
 
 
 def outputs_to_test(embeddings: Embeddings) -> dict[str, Outputs]:

@@ -1,7 +1,7 @@
 """Whether one detector is better than another on the same images.
 
-Scores of two detectors for one image are correlated, so two separate intervals say too little; both
-tests here use the pairs.
+Scores of two detectors for one image are correlated, so two separate intervals say too little; the test
+here uses the pairs.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,8 @@ from statistics import NormalDist
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.core.seeding import numpy_stream
 from sslood.ood.measures.intervals import placements
-from sslood.ood.measures.metrics import METRICS, checked, ood_metrics
+from sslood.ood.measures.metrics import valid_scores
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def _paired(first: Scores, second: Scores) -> tuple[np.ndarray, np.ndarray]:
     """Return ID [2, N] and OOD [2, M] scores; InputError unless both detectors scored the same images."""
     sides = []
     for side in ("id", "ood"):
-        a, b = (checked(getattr(scores, side), side.upper()) for scores in (first, second))
+        a, b = (valid_scores(getattr(scores, side), side.upper()) for scores in (first, second))
         if a.size != b.size:
             raise InputError(
                 f"the detectors scored {a.size} and {b.size} {side.upper()} images; compare them on the same"
@@ -51,8 +50,8 @@ def _paired(first: Scores, second: Scores) -> tuple[np.ndarray, np.ndarray]:
 def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> Difference:
     """Compare two AUROC by the covariance of their structural components.
 
-    DeLong, DeLong and Clarke-Pearson 1988, eq. 5 to 9; two-sided, normal. Two detectors that rank all
-    images alike have no variance and a p-value of 1. Raises InputError for NaN, an empty side,
+    DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595, eq. 5 to 9; two-sided, normal. Two detectors
+    that rank all images alike have no variance and a p-value of 1. Raises InputError for NaN, an empty side,
     different images, or fewer than two images on a side.
     """
     inside, outside = _paired(first, second)
@@ -72,53 +71,14 @@ def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> D
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return p-values adjusted for their number (Holm 1979), in their order.
+    """Return p-values adjusted for their number, in their order.
 
-    Of all that are below a level, the chance that even one is there by chance is at most that level.
+    Holm 1979: A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
+    The probability that even one true hypothesis falls below a level is at most that level.
     """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p_values, kind="stable")
-    steps = p_values[order] * np.arange(p_values.size, 0, -1)
-    adjusted = np.empty_like(p_values)
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(values.size, 0, -1)
+    adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted
-
-
-def bootstrap_test(
-    first: Scores,
-    second: Scores,
-    *,
-    seed: int,
-    metrics: Sequence[str] = METRICS,
-    repeats: int = 1000,
-    confidence: float = 0.95,
-) -> dict[str, Difference]:
-    """Compare any metrics: both detectors on the same images, drawn again with replacement, each side apart.
-
-    The interval holds percentiles of the differences; the two-sided p-value is twice the smaller share
-    of differences on one side of zero, plus one in both counts, so it is never below 2 / (repeats + 1).
-    Raises InputError for NaN, an empty side, different images, or fewer than one repeat.
-    """
-    inside, outside = _paired(first, second)
-    if repeats < 1:
-        raise InputError(f"a bootstrap needs at least one repeat, found {repeats}")
-    random = numpy_stream(seed, "paired bootstrap")
-    rows = np.empty((repeats, len(metrics)))
-    for row in rows:
-        at = random.integers(inside.shape[1], size=inside.shape[1])
-        to = random.integers(outside.shape[1], size=outside.shape[1])
-        row[:] = _differences(inside[:, at], outside[:, to], metrics)
-    tail = (1.0 - confidence) / 2
-    low, high = np.quantile(rows, [tail, 1.0 - tail], axis=0)
-    smaller = np.minimum((rows <= 0).sum(axis=0), (rows >= 0).sum(axis=0))
-    p = np.minimum(1.0, 2.0 * (smaller + 1) / (repeats + 1))
-    found = _differences(inside, outside, metrics)
-    return {
-        name: Difference(*map(float, parts))
-        for name, *parts in zip(metrics, found, low, high, p, strict=True)
-    }
-
-
-def _differences(inside: np.ndarray, outside: np.ndarray, metrics: Sequence[str]) -> list[float]:
-    first, second = (ood_metrics(i, o) for i, o in zip(inside, outside, strict=True))
-    return [second[name] - first[name] for name in metrics]

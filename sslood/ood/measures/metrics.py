@@ -7,6 +7,7 @@ sorting of all scores. Equal scores share one threshold, so no metric depends on
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sslood.core.errors import InputError
 
@@ -38,11 +39,13 @@ class Counts:
         return int(self.ood_le[-1])
 
 
-def checked(scores, side: str) -> np.ndarray:
-    """Return `scores` as float64 [N]; InputError if there are none, or some are NaN. ±inf is right."""
+def valid_scores(scores: ArrayLike, side: str) -> np.ndarray:
+    """Return `scores` as float64 [N]; InputError if there are none, or some are NaN. ±inf is accepted."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1:
-        raise InputError(f"{side} scores must be one number an image, found an array of shape {scores.shape}")
+        raise InputError(
+            f"{side} scores must be one number per image, found an array of shape {scores.shape}"
+        )
     if scores.size == 0:
         raise InputError(f"there are no {side} scores: a metric needs at least one image on each side")
     bad = int(np.isnan(scores).sum())
@@ -51,20 +54,20 @@ def checked(scores, side: str) -> np.ndarray:
     return scores
 
 
-def threshold_counts(id_scores, ood_scores) -> Counts:
+def threshold_counts(id_scores: ArrayLike, ood_scores: ArrayLike) -> Counts:
     """Count the images at or below each distinct score. InputError for NaN and empty sides."""
-    id_scores, ood_scores = checked(id_scores, "ID"), checked(ood_scores, "OOD")
-    scores = np.concatenate([np.sort(id_scores), np.sort(ood_scores)])
+    inside, outside = valid_scores(id_scores, "ID"), valid_scores(ood_scores, "OOD")
+    scores = np.concatenate([np.sort(inside), np.sort(outside)])
     # two ascending runs: the stable sort merges them in linear time
     order = np.argsort(scores, kind="stable")
     scores = scores[order]
     last = np.flatnonzero(scores[1:] != scores[:-1])
     last = np.append(last, scores.size - 1)
-    ood_le = np.cumsum(order >= id_scores.size)[last]
+    ood_le = np.cumsum(order >= inside.size)[last]
     return Counts(id_le=last + 1 - ood_le, ood_le=ood_le)
 
 
-def ood_metrics(id_scores, ood_scores) -> dict[str, float | int]:
+def ood_metrics(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float | int]:
     """Return every metric of this project for two sets of scores (larger = more OOD).
 
     id_scores [N], ood_scores [M]: any real dtype; ±inf is accepted. Keys:
@@ -118,7 +121,8 @@ def _average_precision(new: np.ndarray, hits: np.ndarray, alarms: np.ndarray, we
     """Mean over the positives of the precision at their threshold; alarms count `weight` each."""
     some = np.flatnonzero(new)
     new, hits, alarms = new[some], hits[some], alarms[some]
-    return float(new @ (hits / (hits + weight * alarms)) / new.sum())
+    # not a BLAS product, whose order of summation depends on the processor
+    return float((new * (hits / (hits + weight * alarms))).sum() / new.sum())
 
 
 def _detection_error(id_ge: np.ndarray, ood_ge: np.ndarray) -> float:

@@ -4,44 +4,47 @@ A score is larger where the prediction deserves less trust; images are accepted 
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.metrics import checked, ood_metrics
+from sslood.ood.measures.metrics import ood_metrics, valid_scores
 
 
-def _sorted(scores, wrong) -> tuple[np.ndarray, np.ndarray]:
+def _sorted(scores: ArrayLike, wrong: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return scores ascending and `wrong` in that order as float64; InputError if they do not fit."""
-    scores, wrong = checked(scores, "test"), np.asarray(wrong)
-    if wrong.shape != scores.shape or wrong.dtype != bool:
+    values, mistakes = valid_scores(scores, "test"), np.asarray(wrong)
+    if mistakes.shape != values.shape or mistakes.dtype != bool:
         raise InputError(
-            f"`wrong` must be one bool an image, found {wrong.dtype} of shape {wrong.shape} "
-            f"for {scores.size} scores"
+            f"`wrong` must be one bool per image, found {mistakes.dtype} of shape {mistakes.shape} "
+            f"for {values.size} scores"
         )
-    order = np.argsort(scores, kind="stable")
-    return scores[order], wrong[order].astype(np.float64)
+    order = np.argsort(values, kind="stable")
+    return values[order], mistakes[order].astype(np.float64)
 
 
-def risk_coverage(scores, wrong) -> tuple[np.ndarray, np.ndarray]:
+def risk_coverage(scores: ArrayLike, wrong: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return (coverage, risk), float64 [N] each: share accepted, share of mistakes among the accepted.
 
     scores [N], wrong bool [N]: whether the predicted class is false. Entry i accepts i + 1 images.
     Within equal scores the risk is its mean over all orders, so it does not depend on theirs.
     Raises InputError for NaN, no images, or lengths that differ.
     """
-    scores, wrong = _sorted(scores, wrong)
-    first = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
-    group = np.repeat(np.arange(first.size), np.diff(np.append(first, scores.size)))
-    mistakes = np.cumsum((np.bincount(group, wrong) / np.bincount(group))[group])
-    accepted = np.arange(1, scores.size + 1)
-    return accepted / scores.size, mistakes / accepted
+    values, mistaken = _sorted(scores, wrong)
+    first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    group = np.repeat(np.arange(first.size), np.diff(np.append(first, values.size)))
+    mistakes = np.cumsum((np.bincount(group, mistaken) / np.bincount(group))[group])
+    accepted = np.arange(1, values.size + 1)
+    return accepted / values.size, mistakes / accepted
 
 
-def aurc(scores, wrong) -> dict[str, float]:
+def aurc(scores: ArrayLike, wrong: ArrayLike) -> dict[str, float]:
     """Return areas under the risk-coverage curve, 0 is best:
 
-    - aurc: mean risk over all coverages (Geifman and El-Yaniv 2017).
-    - eaurc: aurc less that of a score that accepts every right prediction first (Geifman et al. 2019).
-    - augrc: mean over coverages of accepted mistakes as a share of all images (Traub et al. 2024).
+    - aurc: mean risk over all coverages (Geifman and El-Yaniv 2017, arXiv:1705.08500).
+    - eaurc: aurc less that of a score that accepts every right prediction first (Geifman et al. 2019,
+      arXiv:1805.08206).
+    - augrc: mean over coverages of accepted mistakes as a share of all images (Traub et al. 2024,
+      arXiv:2407.01032).
     - error: share of mistakes among all images, what a useless score has as aurc.
     """
     coverage, risk = risk_coverage(scores, wrong)
@@ -54,27 +57,28 @@ def aurc(scores, wrong) -> dict[str, float]:
     }
 
 
-def misclassification_metrics(scores, wrong) -> dict[str, float | int]:
-    """Return how well a score tells mistakes from right predictions (Hendrycks and Gimpel 2017).
+def misclassification_metrics(scores: ArrayLike, wrong: ArrayLike) -> dict[str, float | int]:
+    """Return how well a score separates mistakes from right predictions (Hendrycks and Gimpel 2017,
+    arXiv:1610.02136).
 
     Keys: auroc; aupr_success and aupr_error, average precision with right and with wrong predictions as
     the positive side; fpr95, share of mistakes accepted where 95 % of right predictions are; n_right,
     n_wrong. Raises InputError for NaN, or if all predictions are right, or all wrong.
     """
-    scores, mistaken = _sorted(scores, wrong)
+    values, mistaken = _sorted(scores, wrong)
     count = int(mistaken.sum())
-    if count in (0, scores.size):
+    if count in (0, values.size):
         raise InputError(
-            f"{count} of {scores.size} predictions are wrong: to detect mistakes there must be some of each"
+            f"{count} of {values.size} predictions are wrong: to detect mistakes there must be some of each"
         )
-    found = ood_metrics(scores[mistaken == 0], scores[mistaken == 1])
+    found = ood_metrics(values[mistaken == 0], values[mistaken == 1])
     names = {"auroc": "auroc", "aupr_in": "aupr_success", "aupr_out": "aupr_error", "fpr95_id": "fpr95"}
     names |= {"n_id": "n_right", "n_ood": "n_wrong"}
     return {ours: found[theirs] for theirs, ours in names.items()}
 
 
 def own_mistakes(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return how well a classifier's confidence (MSP) tells its mistakes: logits [N, K], labels int64 [N].
+    """Return how well a classifier's confidence (MSP) finds its mistakes: logits [N, K], labels int64 [N].
 
     Keys: aurc, eaurc, augrc; and, unless all predictions are right or all wrong, mistakes_auroc and
     mistakes_fpr95, the share of mistakes accepted where 95 % of right predictions are.
@@ -85,6 +89,6 @@ def own_mistakes(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     wrong = logits.argmax(axis=1) != labels
     found = {key: value for key, value in aurc(scores, wrong).items() if key != "error"}
     if 0 < wrong.sum() < wrong.size:
-        told = misclassification_metrics(scores, wrong)
-        found |= {f"mistakes_{key}": told[key] for key in ("auroc", "fpr95")}
+        metrics = misclassification_metrics(scores, wrong)
+        found |= {f"mistakes_{key}": metrics[key] for key in ("auroc", "fpr95")}
     return found

@@ -1,26 +1,27 @@
-"""Gram matrices of the layers' maps within their range on ID train (Sastry and Oore 2020)."""
+"""Gram matrices of the layers' maps within their range on ID train.
+
+Sastry and Oore: Detecting Out-of-Distribution Examples with Gram Matrices, ICML 2020, arXiv:1912.12510.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.ood.kit.detector import positive
+from sslood.core.settings import Settings, at_least
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
 
 SMALL = 1e-6  # added to the bounds that deviations are divided by
 
 
 @dataclass(frozen=True)
-class GramSettings:
-    """powers: orders p = 1, ..., powers of the Gram matrices; the paper goes to 10."""
+class GramSettings(Settings):
+    """Hyperparameters of the Gram detector."""
 
-    powers: int = 5
-
-    def __post_init__(self):
-        positive("gram", powers=self.powers)
+    powers: Annotated[int, at_least(1), "orders 1 to this of the Gram matrices; the paper goes to 10"] = 5
 
 
 def gram_rows(maps: Tensor, powers: int) -> Tensor:
@@ -63,40 +64,43 @@ class Gram(NetworkDetector):
         for batch in network.batches(images["train"], progress):
             rows, predicted, classes = self._rows(network, batch)
             if not bounds:
-                ends = (torch.inf, -torch.inf)
-                bounds = [tuple(r.new_full((classes, r.shape[1]), end) for end in ends) for r in rows]
+                bounds = [
+                    (
+                        r.new_full((classes, r.shape[1]), torch.inf),
+                        r.new_full((classes, r.shape[1]), -torch.inf),
+                    )
+                    for r in rows
+                ]
             for (low, high), layer in zip(bounds, rows, strict=True):
-                place = predicted[:, None].expand_as(layer)
-                low.scatter_reduce_(0, place, layer, "amin")
-                high.scatter_reduce_(0, place, layer, "amax")
-        self.state = {}
-        for place, (low, high) in enumerate(bounds):
+                index = predicted[:, None].expand_as(layer)
+                low.scatter_reduce_(0, index, layer, "amin")
+                high.scatter_reduce_(0, index, layer, "amax")
+        state: dict[str, np.ndarray] = {}
+        for layer_number, (low, high) in enumerate(bounds):
             seen = torch.isfinite(low)
             low, high = torch.where(seen, low, low.amin(0)), torch.where(seen, high, high.amax(0))
-            self.state |= {f"low.{place}": low.cpu().numpy(), f"high.{place}": high.cpu().numpy()}
-        parts = [
-            self._deviations(network, batch) for batch in network.batches(images["validation"], progress)
-        ]
-        mean = torch.cat(parts).mean(0).cpu().numpy()
-        return {**self.state, "expected": np.where(mean > 0, mean, 1.0)}
+            state |= {f"low.{layer_number}": low.cpu().numpy(), f"high.{layer_number}": high.cpu().numpy()}
+        batches = network.batches(images["validation"], progress)
+        mean = torch.cat([self._deviations(network, batch, state) for batch in batches]).mean(0).cpu().numpy()
+        return {**state, "expected": np.where(mean > 0, mean, 1.0)}
 
-    def _score(self, network: Network, batch: Tensor) -> Tensor:
-        found = self._deviations(network, batch)
-        return (found / torch.from_numpy(self.state["expected"]).to(found)).sum(1)
+    def _score(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor:
+        found = self._deviations(network, batch, state)
+        return (found / torch.from_numpy(state["expected"]).to(found)).sum(1)
 
     @torch.inference_mode()
     def _rows(self, network: Network, batch: Tensor) -> tuple[list[Tensor], Tensor, int]:
         """Return (gram rows of each layer, predicted class [N], number of classes)."""
-        rows, logits = network.maps(batch, lambda maps: gram_rows(maps, self.settings.powers))
+        rows, logits = network.need_maps()(batch, lambda maps: gram_rows(maps, self.settings.powers))
         return rows, logits.argmax(1).to(rows[0].device), logits.shape[1]
 
-    def _deviations(self, network: Network, batch: Tensor) -> Tensor:
+    def _deviations(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor:
         """Return the deviation of each image in each layer, [N, layers]."""
         rows, predicted, _ = self._rows(network, batch)
         found = []
-        for place, layer in enumerate(rows):
-            ends = (
-                torch.from_numpy(self.state[f"{end}.{place}"]).to(layer.device) for end in ("low", "high")
+        for layer_number, layer in enumerate(rows):
+            low, high = (
+                torch.from_numpy(state[f"{end}.{layer_number}"]).to(layer.device) for end in ("low", "high")
             )
-            found.append(deviations(layer, *(end[predicted] for end in ends)))
+            found.append(deviations(layer, low[predicted], high[predicted]))
         return torch.stack(found, 1)

@@ -1,8 +1,11 @@
-"""Rotation score (Hendrycks et al. 2019, section 4): how badly the network tells how an image is turned.
+"""Rotation score: how badly the network recognises how an image is turned.
 
-The self-supervised part alone; `rotpred` has that of the classes, too.
+The self-supervised part alone of section 4 in Hendrycks, Mazeika, Kadavath and Song: Using Self-Supervised
+Learning Can Improve Model Robustness and Uncertainty, NeurIPS 2019, arXiv:1906.12340; `rotpred` adds that of
+the classes.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from sslood.ood.kit.network_detector import Network, NetworkDetector, widened
 @torch.inference_mode()
 def turned_log_probabilities(network: Network, batch: Tensor) -> Tensor:
     """Return log q(s | x turned by r quarters), float64 [N, 4 (r), 4 (s)], of square images [N, C, H, H]."""
-    logits = [network.rotations(batch.rot90(r, (2, 3))) for r in range(4)]
+    logits = [network.need_rotations()(batch.rot90(r, (2, 3))) for r in range(4)]
     return widened(torch.stack(logits, 1)).log_softmax(2)
 
 
@@ -24,10 +27,11 @@ def rotation_score(network: Network, batch: Tensor) -> Tensor:
 class Rotation(NetworkDetector):
     """-1/4 sum_r log q(r | x turned by r quarters), in nats.
 
-    Golan and El-Yaniv's (2018) simplified score is the mean of the probabilities instead of their logarithms.
+    The simplified score of Golan and El-Yaniv (2018, arXiv:1805.10917) is the mean of the probabilities
+    instead of their logarithms.
     """
 
     reads = ("rotations",)
 
-    def _score(self, network: Network, batch: Tensor) -> Tensor:
+    def _score(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor:
         return rotation_score(network, batch)

@@ -1,8 +1,11 @@
-"""Indecision about how an image is turned: the divergence that Hendrycks et al. (2019) take over the classes,
-taken over the turns."""
+"""Indecision about how an image is turned.
+
+The divergence that Hendrycks et al. (2019, arXiv:1906.12340) take over the classes, taken over the turns.
+"""
 
 import math
 
+import numpy as np
 from torch import Tensor
 
 from sslood.ood.kit.network_detector import Network, NetworkDetector
@@ -17,5 +20,5 @@ class RotationUniform(NetworkDetector):
 
     reads = ("rotations",)
 
-    def _score(self, network: Network, batch: Tensor) -> Tensor:
+    def _score(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor:
         return math.log(4) + turned_log_probabilities(network, batch).mean((1, 2))

@@ -1,37 +1,45 @@
-"""DICE (Sun and Li 2022): energy of the logits from the weights that contribute most on ID train."""
+"""DICE: energy of the logits from the weights that contribute most on ID train.
+
+Sun and Li: DICE: Leveraging Sparsification for Out-of-Distribution Detection, ECCV 2022, arXiv:2111.09805.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from scipy.special import logsumexp
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, inside
+from sslood.ood.geometry.logits import free_energy, head_state
+from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums
-from sslood.ood.kit.outputs import Head, Outputs
+from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class DiceSettings(Settings):
+class DICESettings(Settings):
+    """Hyperparameters of DICE."""
+
     dropped: Annotated[float | Auto, inside(0, 1), "share of the classifier's weights set to zero"] = 0.9
 
 
-class Dice(Streaming):
+class DICE(Streaming):
     """-log sum_c exp(sum_d W_cd M_cd z_d + b_c); M keeps the largest W_cd * mean of z_d on ID train."""
 
     reads = ("features",)
     needs_head = True
-    Settings = DiceSettings
-    space = {"dropped": (0.1, 0.3, 0.5, 0.7, 0.9)}
+    Settings = DICESettings
+    space = {"dropped": (0.1, 0.3, 0.5, 0.7, 0.9)}  # the paper's sweep of the sparsity
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"sum": source.features.sum(axis=0, dtype=np.float64), "count": np.array(len(source))}
+        features = source.need("features")
+        return {"sum": features.sum(axis=0, dtype=np.float64), "count": np.array(len(features))}
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
-        weight = source.head.weight.astype(np.float64)
-        contribution = weight * (sums["sum"] / sums["count"])
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
+        state = head_state(source.need_head())
+        contribution = state["weight"] * (sums["sum"] / sums["count"])
         kept = contribution > np.quantile(contribution, self.settings.dropped)
-        return {"weight": weight * kept, "bias": source.head.bias.astype(np.float64)}
+        return {**state, "weight": state["weight"] * kept}
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        return -logsumexp(Head(**self.state).logits(outputs.features), axis=1)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        return free_energy(state, parts["features"])

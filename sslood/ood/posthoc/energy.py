@@ -1,19 +1,24 @@
-"""Free energy (Liu et al. 2020, eq. 4)."""
+"""Free energy.
+
+Liu, Wang, Owens and Li: Energy-based Out-of-distribution Detection, NeurIPS 2020, arXiv:2010.03759, eq. 4.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
-from scipy.special import logsumexp
+import torch
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, above
-from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.outputs import Outputs
+from sslood.ood.geometry.products import number
+from sslood.ood.kit.detector import Detector, Tensors
 
 
 @dataclass(frozen=True)
 class EnergySettings(Settings):
-    temperature: Annotated[float | Auto, above(0), "temperature T of the logits"] = 1.0
+    """Hyperparameters of the free energy."""
+
+    temperature: Annotated[float | Auto, above(0), "temperature of the logits; the paper uses 1"] = 1.0
 
 
 class Energy(Detector):
@@ -21,8 +26,8 @@ class Energy(Detector):
 
     reads = ("logits",)
     Settings = EnergySettings
-    space = {"temperature": (0.1, 0.5, 1.0, 2.0, 10.0)}
+    space = {"temperature": (0.1, 0.5, 1.0, 2.0, 10.0)}  # OpenOOD's grid is 1, 10, ...; the paper's 1 to 1000
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        temperature = self.settings.temperature
-        return -temperature * logsumexp(outputs.logits.astype(np.float64) / temperature, axis=1)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        temperature = number(self.settings.temperature)
+        return -temperature * torch.logsumexp(parts["logits"] / temperature, 1)

@@ -1,10 +1,13 @@
-"""Entropy of the predicted classes."""
+"""Entropy of the predicted classes.
 
-import numpy as np
+As a score for OOD inputs in Chan, Rottmann and Gottschalk: Entropy Maximization and Meta Classification for
+Out-of-Distribution Detection in Semantic Segmentation, ICCV 2021, arXiv:2012.06575.
+"""
 
-from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.log_softmax import log_probabilities
-from sslood.ood.kit.outputs import Outputs
+from torch import Tensor
+
+from sslood.ood.geometry.logits import log_probabilities
+from sslood.ood.kit.detector import Detector, Tensors
 
 
 class Entropy(Detector):
@@ -12,6 +15,6 @@ class Entropy(Detector):
 
     reads = ("logits",)
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        logs = log_probabilities(outputs.logits)
-        return -(np.exp(logs) * logs).sum(axis=1)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        logs = log_probabilities(parts["logits"])
+        return -(logs.exp() * logs).sum(1)

@@ -1,13 +1,20 @@
-"""fDBD (Liu and Qin 2024): distance of the features to the decision boundaries."""
+"""fDBD: distance of the features to the decision boundaries.
+
+Liu and Qin: Fast Decision Boundary based Out-of-Distribution Detector, ICML 2024, arXiv:2312.11536.
+"""
 
 import numpy as np
+from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.ood.geometry.logits import head_logits, head_state
+from sslood.ood.geometry.products import length
+from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums
-from sslood.ood.kit.outputs import Head, Outputs
+from sslood.ood.kit.outputs import Outputs
 
 
-class Fdbd(Streaming):
+class FDBD(Streaming):
     """-mean over c != c* of |f_c* - f_c| / (|w_c* - w_c| |z - mean|), c* the predicted class.
 
     The mean is that of the ID train features. Two classes of equal weights have no boundary and add 0.
@@ -17,18 +24,20 @@ class Fdbd(Streaming):
     needs_head = True
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"sum": source.features.sum(axis=0, dtype=np.float64), "count": np.array(len(source))}
+        features = source.need("features")
+        return {"sum": features.sum(axis=0, dtype=np.float64), "count": np.array(len(features))}
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
-        if len(source.head.weight) < 2:
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
+        state = head_state(source.need_head())
+        weight = state["weight"]
+        if len(weight) < 2:
             raise InputError(f"{source.name}: fdbd needs a classifier of at least two classes")
-        return {**vars(source.head), "mean": sums["sum"] / sums["count"]}
+        gaps = np.stack([np.linalg.norm(weight - row, axis=1) for row in weight])
+        inverse = np.divide(1.0, gaps, out=np.zeros_like(gaps), where=gaps > 0) / (len(weight) - 1)
+        return {**state, "mean": sums["sum"] / sums["count"], "inverse_gaps": inverse}
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        weight = self.state["weight"].astype(np.float64)
-        apart = np.stack([np.linalg.norm(weight - row, axis=1) for row in weight])
-        apart[apart == 0] = np.inf
-        logits = Head(weight, self.state["bias"]).logits(outputs.features)
-        gaps = logits.max(axis=1, keepdims=True) - logits
-        boundary = (gaps / apart[logits.argmax(axis=1)]).sum(axis=1) / (len(weight) - 1)
-        return -boundary / np.maximum(np.linalg.norm(outputs.features - self.state["mean"], axis=1), 1e-12)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        logits = head_logits(state, parts["features"])
+        gaps = logits.amax(1, keepdim=True) - logits
+        boundary = (gaps * state["inverse_gaps"][logits.argmax(1)]).sum(1)
+        return -boundary / length(parts["features"] - state["mean"]).clamp_min(1e-12)

@@ -1,33 +1,41 @@
-"""Generalised entropy (Liu, Lochman and Zach 2023, eq. 4)."""
+"""GEN: generalised entropy.
+
+Liu, Lochman and Zach: GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection, CVPR 2023, eq.
+4, https://openaccess.thecvf.com/content/CVPR2023.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, above, at_least
-from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.log_softmax import log_of_rest, log_probabilities
-from sslood.ood.kit.outputs import Outputs
+from sslood.ood.geometry.logits import log_of_rest, log_probabilities
+from sslood.ood.geometry.products import number
+from sslood.ood.kit.detector import Detector, Tensors
 
 
 @dataclass(frozen=True)
-class GenSettings(Settings):
-    gamma: Annotated[float | Auto, above(0), "exponent"] = 0.1
-    top: Annotated[int | Auto, at_least(1), "number of largest probabilities that are summed"] = 100
+class GENSettings(Settings):
+    """Hyperparameters of GEN."""
+
+    gamma: Annotated[float | Auto, above(0), "exponent; the paper uses 0.1"] = 0.1
+    top: Annotated[
+        int | Auto, at_least(1), "number of largest probabilities summed (all, if there are fewer)"
+    ] = 100
 
 
-class Gen(Detector):
+class GEN(Detector):
     """sum over the `top` largest p_c of (p_c (1 - p_c))^gamma, from logarithms: no clamp is needed."""
 
     reads = ("logits",)
-    Settings = GenSettings
-    space = {"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 100)}
+    Settings = GENSettings
+    space = {"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 100)}  # of OpenOOD's sweep, the ends and the middle
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        logs = -np.sort(-log_probabilities(outputs.logits), axis=1)
-        rest = np.empty_like(logs)
-        rest[:, 0] = log_of_rest(outputs.logits)
-        rest[:, 1:] = np.log1p(-np.exp(logs[:, 1:]))  # no other class is above 1/2
-        top = self.settings.top
-        return np.exp(self.settings.gamma * (logs + rest)[:, :top]).sum(axis=1)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        logs = log_probabilities(parts["logits"])
+        logs = logs.topk(min(self.settings.top, logs.shape[1]), dim=1).values
+        # no class but the first is above 1/2
+        rest = torch.cat([log_of_rest(parts["logits"])[:, None], torch.log1p(-logs[:, 1:].exp())], 1)
+        return (number(self.settings.gamma) * (logs + rest)).exp().sum(1)

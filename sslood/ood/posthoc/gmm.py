@@ -1,62 +1,62 @@
-"""One Gaussian a class, each with its own covariance: likelihood under their mixture."""
+"""One Gaussian per class, each with its own covariance: likelihood under their mixture.
+
+As in Mukhoti et al.: Deep Deterministic Uncertainty: A New Simple Baseline, CVPR 2023, arXiv:2102.11582.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from scipy.special import logsumexp
+import torch
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
-from sslood.ood.geometry.covariance import Gaussians, Moments, nearest_squared_distance, ridge_gaussians
-from sslood.ood.kit.detector import check_counts, known_labels
+from sslood.ood.geometry.covariance import Moments, each_squared_distance, ridge_gaussians, stacked
+from sslood.ood.kit.detector import Arrays, Tensors, check_counts, known_labels
 from sslood.ood.kit.fitting import Streaming, Sums
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class GmmSettings(Settings):
+class GMMSettings(Settings):
+    """Hyperparameters of the mixture."""
+
     ridge: Annotated[
         float | Auto,
         at_least(0),
-        "share of its mean eigenvalue added to each covariance's diagonal",
+        "share of its mean eigenvalue added to the diagonal of each class's covariance",
     ] = 1e-3
 
 
-class Gmm(Streaming):
+class GMM(Streaming):
     """-log sum_c pi_c N(z; mu_c, Sigma_c), z the features, pi_c the share of the class in ID train."""
 
     piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
-    Settings = GmmSettings
-    space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
+    Settings = GMMSettings
+    space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}  # our own
 
     def _gather(self, source: Outputs) -> Sums:
-        labels, sums = known_labels(source), {}
-        for k in range(source.classes):
-            sums[str(k)] = Moments.empty(1, source.features.shape[1])
+        features, labels = source.need("features"), known_labels(source)
+        sums: Sums = {}
+        for k in range(source.need_classes()):
+            moments = Moments.empty(1, features.shape[1])
             if (labels == k).any():
-                sums[str(k)].update(source.features[labels == k])
+                moments.update(features[labels == k])
+            sums[str(k)] = moments
         return sums
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         count = np.array([moments.counts[0] for moments in sums.values()])
         check_counts(count, source.name)
         fitted = [
             ridge_gaussians(moments, self.settings.ridge, f"{source.name}, class {k}")
             for k, moments in sums.items()
         ]
-        return {
-            "log_weights": np.log(count / count.sum()),
-            "means": np.stack([gaussians.means for gaussians in fitted]),
-            "roots": np.stack([gaussians.root for gaussians in fitted]),
-        }
+        log_dets = np.array([gaussians.log_det for gaussians in fitted])
+        normalisers = log_dets + len(fitted[0].centre) * np.log(2 * np.pi)
+        return {"log_weights": np.log(count / count.sum()), "normalisers": normalisers, **stacked(fitted)}
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        width = outputs.features.shape[1]
-        logs = []
-        state = self.state
-        for weight, means, root in zip(state["log_weights"], state["means"], state["roots"], strict=True):
-            distance = nearest_squared_distance(outputs.features, Gaussians(means, root))
-            half_log_det = np.log(np.diag(root)).sum()
-            logs.append(weight - 0.5 * (distance + width * np.log(2 * np.pi)) - half_log_det)
-        return -logsumexp(np.stack(logs), axis=0)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        squares = each_squared_distance(parts["features"], state) + state["normalisers"]
+        return -torch.logsumexp(state["log_weights"] - 0.5 * squares, 1)

@@ -1,21 +1,27 @@
-"""Mahalanobis distance to the nearest class mean with one covariance for all (Lee et al. 2018, eq. 2)."""
+"""Mahalanobis distance to the nearest class mean with one covariance for all classes.
+
+Lee, Lee, Lee and Shin: A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial
+Attacks, NeurIPS 2018, arXiv:1807.03888, eq. 2.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
-from sslood.ood.geometry.covariance import Gaussians, nearest_squared_distance, ridge_gaussians
-from sslood.ood.kit.detector import check_counts
+from sslood.ood.geometry.covariance import ridge_gaussians, squared_distance
+from sslood.ood.kit.detector import Arrays, Tensors, check_counts
 from sslood.ood.kit.fitting import Streaming, Sums, class_moments
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
 class MahalanobisSettings(Settings):
+    """Hyperparameters of the Mahalanobis distance."""
+
     ridge: Annotated[
-        float | Auto, at_least(0), "share of its mean eigenvalue added to the diagonal of the covariance"
+        float | Auto, at_least(0), "share of the mean eigenvalue added to the covariance's diagonal"
     ] = 1e-6
 
 
@@ -24,15 +30,14 @@ class Mahalanobis(Streaming):
 
     reads = ("features",)
     Settings = MahalanobisSettings
-    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}  # our own; the paper has no ridge
 
     def _gather(self, source: Outputs) -> Sums:
         return {"classes": class_moments(source)}
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         check_counts(sums["classes"].counts, source.name)
-        fitted = ridge_gaussians(sums["classes"], self.settings.ridge, source.name)
-        return {"means": fitted.means, "root": fitted.root}
+        return dict(vars(ridge_gaussians(sums["classes"], self.settings.ridge, source.name)))
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        return nearest_squared_distance(outputs.features, Gaussians(**self.state))
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        return squared_distance(parts["features"], state["centre"], state["means"], state["whitening"])

@@ -1,9 +1,11 @@
-"""Maximum logit (Hendrycks et al. 2022)."""
+"""Maximum logit.
 
-import numpy as np
+Hendrycks et al.: Scaling Out-of-Distribution Detection for Real-World Settings, ICML 2022, arXiv:1911.11132.
+"""
 
-from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.outputs import Outputs
+from torch import Tensor
+
+from sslood.ood.kit.detector import Detector, Tensors
 
 
 class MaxLogit(Detector):
@@ -11,5 +13,5 @@ class MaxLogit(Detector):
 
     reads = ("logits",)
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        return -outputs.logits.max(axis=1).astype(np.float64)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        return -parts["logits"].amax(1)

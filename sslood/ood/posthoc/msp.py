@@ -1,16 +1,19 @@
-"""Maximum softmax probability (Hendrycks and Gimpel 2017), in log space."""
+"""Maximum softmax probability (MSP), in log space.
 
-import numpy as np
+Hendrycks and Gimpel: A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
+Networks, ICLR 2017, arXiv:1610.02136.
+"""
 
-from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.log_softmax import log_of_rest
-from sslood.ood.kit.outputs import Outputs
+from torch import Tensor
+
+from sslood.ood.geometry.logits import log_of_rest
+from sslood.ood.kit.detector import Detector, Tensors
 
 
-class Msp(Detector):
+class MSP(Detector):
     """log(1 - max softmax): ranks as 1 - max softmax does, without float32's ties at 0."""
 
     reads = ("logits",)
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        return log_of_rest(outputs.logits)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        return log_of_rest(parts["logits"])

@@ -1,43 +1,52 @@
-"""NECO (Ammar et al. 2024): share of the features within principal directions, times the largest logit."""
+"""NECO: share of the features within principal directions, times the largest logit.
+
+Ben Ammar et al.: NECO: NEural Collapse Based Out-of-distribution detection, ICLR 2024, arXiv:2310.06823.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, inside
-from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
+from sslood.ood.geometry.products import length, product
+from sslood.ood.geometry.standard import usable_spread
+from sslood.ood.geometry.subspace import dimensions, eigenvectors
+from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums, all_moments
-from sslood.ood.kit.outputs import Outputs, chunks
-
-CONSTANT = 1e-10  # a spread below this is rounding
+from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class NecoSettings(Settings):
-    share: Annotated[float | Auto, inside(0, 1), "share of the feature dimensions that are principal"] = 0.2
+class NECOSettings(Settings):
+    """Hyperparameters of NECO."""
+
+    share: Annotated[
+        float | Auto, inside(0, 1), "share of the feature dimensions that count as principal"
+    ] = 0.2
 
 
-class Neco(Streaming):
+class NECO(Streaming):
     """-max_c f_c * |P^T z| / |z|, z the features standardised on ID train, P its principal directions."""
 
     reads = ("features", "logits")
-    Settings = NecoSettings
-    space = {"share": (0.05, 0.1, 0.2, 0.4, 0.6)}
+    Settings = NECOSettings
+    space = {
+        "share": (0.05, 0.1, 0.2, 0.4, 0.6)
+    }  # our own; the paper chooses the dimension by explained variance
 
     def _gather(self, source: Outputs) -> Sums:
         return {"all": all_moments(source)}
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         mean, moments = sums["all"].means[0], sums["all"].covariance
-        std = np.sqrt(np.diag(moments))
-        std = np.where(std < CONSTANT, 1.0, std)
-        kept = dimensions(self.settings.share, len(mean))
-        return {"mean": mean, "std": std, "basis": eigenvectors(moments / np.outer(std, std))[:, :kept]}
+        std = usable_spread(np.sqrt(np.diag(moments)))
+        count = dimensions(self.settings.share, len(mean))
+        basis = eigenvectors(moments / np.outer(std, std))[:, :count]
+        return {"mean": mean, "std": std, "basis": np.ascontiguousarray(basis)}
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        mean, std, basis = (self.state[key] for key in ("mean", "std", "basis"))
-        inside = lengths_along(outputs.features, mean, basis / std[:, None])
-        rows = [np.linalg.norm((piece - mean) / std, axis=1) for piece in chunks(outputs.features)]
-        whole = np.maximum(np.concatenate(rows), 1e-12)
-        return -outputs.logits.max(axis=1).astype(np.float64) * inside / whole
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        rows = (parts["features"] - state["mean"]) / state["std"]
+        share = length(product(rows, state["basis"])) / length(rows).clamp_min(1e-12)
+        return -parts["logits"].amax(1) * share

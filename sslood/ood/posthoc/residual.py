@@ -1,19 +1,28 @@
-"""Residual: length of the features outside the principal directions of ID train (Wang et al. 2022)."""
+"""Residual: length of the features outside the principal directions of ID train.
+
+Wang, Li, Feng and Zhang: ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022, arXiv:2203.10807.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
+from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums, all_moments
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
 class ResidualSettings(Settings):
-    share: Annotated[float | Auto, inside(0, 1), "share of the feature dimensions that are principal"] = 0.5
+    """Hyperparameters of the residual."""
+
+    share: Annotated[
+        float | Auto, inside(0, 1), "share of the feature dimensions that count as principal"
+    ] = 0.5
 
 
 class Residual(Streaming):
@@ -25,15 +34,16 @@ class Residual(Streaming):
 
     reads = ("features",)
     Settings = ResidualSettings
-    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
+    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}  # our own, about the half that ViM's authors keep
 
     def _gather(self, source: Outputs) -> Sums:
         return {"all": all_moments(source)}
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         mean = sums["all"].means[0]
-        kept = dimensions(self.settings.share, len(mean))
-        return {"mean": mean, "basis": eigenvectors(sums["all"].covariance)[:, kept:]}
+        principal = dimensions(self.settings.share, len(mean))
+        basis = eigenvectors(sums["all"].covariance)[:, principal:]
+        return {"mean": mean, "basis": np.ascontiguousarray(basis)}
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        return lengths_along(outputs.features, self.state["mean"], self.state["basis"])
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        return lengths_along(parts["features"], state["mean"], state["basis"])

@@ -1,45 +1,48 @@
-"""Relative Mahalanobis distance (Ren et al. 2021, eq. 2)."""
+"""RMDS: relative Mahalanobis distance.
+
+Ren et al.: A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection, 2021, arXiv:2106.09022, eq.
+2.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
+from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
-from sslood.ood.geometry.covariance import Gaussians, nearest_squared_distance, ridge_gaussians
-from sslood.ood.kit.detector import check_counts
+from sslood.ood.geometry.covariance import ridge_gaussians, squared_distance
+from sslood.ood.kit.detector import Arrays, Tensors, check_counts
 from sslood.ood.kit.fitting import Streaming, Sums, class_moments
 from sslood.ood.kit.outputs import Outputs
 
 
 @dataclass(frozen=True)
-class RmdsSettings(Settings):
+class RMDSSettings(Settings):
+    """Hyperparameters of RMDS."""
+
     ridge: Annotated[
-        float | Auto, at_least(0), "share of its mean eigenvalue added to the diagonal of each covariance"
+        float | Auto, at_least(0), "share of the mean eigenvalue added to the diagonal of both covariances"
     ] = 1e-6
 
 
-class Rmds(Streaming):
+class RMDS(Streaming):
     """Squared distance to the nearest class less that to one Gaussian of all classes; may be negative."""
 
     reads = ("features",)
-    Settings = RmdsSettings
-    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}
+    Settings = RMDSSettings
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}  # our own; the paper has no ridge
 
     def _gather(self, source: Outputs) -> Sums:
         return {"classes": class_moments(source)}
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
-        moments = sums["classes"]
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
+        moments, ridge = sums["classes"], self.settings.ridge
         check_counts(moments.counts, source.name)
-        classes, whole = (
-            ridge_gaussians(part, self.settings.ridge, source.name) for part in (moments, moments.pooled())
-        )
-        return {"means": classes.means, "root": classes.root, "mean": whole.means, "whole_root": whole.root}
+        classes = vars(ridge_gaussians(moments, ridge, source.name))
+        whole = vars(ridge_gaussians(moments.pooled(), ridge, source.name))
+        return {**classes, **{f"whole_{key}": array for key, array in whole.items()}}
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        classes = Gaussians(self.state["means"], self.state["root"])
-        whole = Gaussians(self.state["mean"], self.state["whole_root"])
-        return nearest_squared_distance(outputs.features, classes) - nearest_squared_distance(
-            outputs.features, whole
-        )
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        names = ("centre", "means", "whitening")
+        nearest = squared_distance(parts["features"], *(state[name] for name in names))
+        return nearest - squared_distance(parts["features"], *(state[f"whole_{name}"] for name in names))

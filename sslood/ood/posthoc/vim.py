@@ -1,69 +1,76 @@
-"""ViM, virtual-logit matching (Wang et al. 2022): residual of the features against the logits."""
+"""ViM, virtual-logit matching: residual of the features against the logits.
+
+Wang, Li, Feng and Zhang: ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022, arXiv:2203.10807.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from scipy.special import logsumexp
+import torch
+from torch import Tensor
 
 from sslood.core.errors import InputError
 from sslood.core.settings import Auto, Settings, inside
+from sslood.ood.geometry.logits import free_energy, head_logits, head_state
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
-from sslood.ood.kit.fitting import Sums, TwoPass
-from sslood.ood.kit.outputs import Head, Outputs
+from sslood.ood.kit.detector import Arrays, Tensors
+from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.outputs import Outputs, chunks
 
 
 @dataclass(frozen=True)
-class VimSettings(Settings):
-    share: Annotated[float | Auto, inside(0, 1), "share of the feature dimensions that are principal"] = 0.5
+class ViMSettings(Settings):
+    """Hyperparameters of ViM."""
+
+    share: Annotated[
+        float | Auto,
+        inside(0, 1),
+        "share of the feature dimensions that count as principal; the paper keeps half",
+    ] = 0.5
 
 
-class Vim(TwoPass):
+class ViM(Streaming):
     """alpha |R^T (z - o)| - log sum_c exp(f_c), ranked as the softmax of the virtual logit.
 
-    o = -W^+ b is where all logits are zero; alpha = mean of max_c f_c over mean residual on ID train,
-    which takes a second pass.
+    R are the directions of least variance about o = -W^+ b, where all logits are zero; alpha = mean of
+    max_c f_c over mean residual on ID train. So fitting needs all features: N * D * 4 bytes.
     """
 
+    piece = WHOLE
     reads = ("features",)
     needs_head = True
-    Settings = VimSettings
-    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}
+    Settings = ViMSettings
+    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}  # our own, about the paper's half
 
     def _gather(self, source: Outputs) -> Sums:
-        count = np.array(len(source))
-        if self.found is not None:
-            lengths = lengths_along(source.features, self.found["origin"], self.found["basis"])
-            return {"residual": lengths.sum(), "count": count}
-        largest = source.head.logits(source.features).max(axis=1)
-        shifted = source.features.astype(np.float64) - _origin(source.head)
-        return {"moments": shifted.T @ shifted, "logit": largest.sum(), "count": count}
+        return {"features": Collected((source.need("features"),))}
 
-    def _between(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
-        kept = dimensions(self.settings.share, len(sums["moments"]))
-        basis = eigenvectors(sums["moments"] / sums["count"])[:, kept:]
-        return {
-            "origin": _origin(source.head),
-            "basis": basis,
-            "logit": sums["logit"],
-            "count": sums["count"],
-        }
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
+        head, features = head_state(source.need_head()), sums["features"].all
+        origin = -np.linalg.pinv(head["weight"]) @ head["bias"]
+        moments = np.zeros((len(origin), len(origin)))
+        for rows in chunks(features):
+            shifted = rows.astype(np.float64) - origin
+            moments += shifted.T @ shifted / len(features)
+        principal = dimensions(self.settings.share, len(origin))
+        basis = np.ascontiguousarray(eigenvectors(moments)[:, principal:])
+        state = {**head, "origin": origin, "basis": basis}
+        return {**state, "alpha": np.array([_alpha(features, state, source.name)])}
 
-    def _conclude(self, sums: Sums, source: Outputs) -> dict[str, np.ndarray]:
-        if not sums["residual"] > 0:
-            raise InputError(f"{source.name}: the features have no residual; lower vim.share")
-        learned = {key: self.found[key] for key in ("origin", "basis")}
-        alpha = np.array([self.found["logit"] / sums["residual"]])
-        return {"weight": source.head.weight.astype(np.float64), "bias": source.head.bias.astype(np.float64),
-                **learned, "alpha": alpha}  # fmt: skip
-
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        state = self.state
-        virtual = state["alpha"] * lengths_along(outputs.features, state["origin"], state["basis"])
-        logits = Head(state["weight"], state["bias"]).logits(outputs.features)
-        return virtual - logsumexp(logits, axis=1)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        virtual = lengths_along(parts["features"], state["origin"], state["basis"])
+        return state["alpha"] * virtual + free_energy(state, parts["features"])
 
 
-def _origin(head: Head) -> np.ndarray:
-    """Return -W^+ b: float64 [D]."""
-    return -np.linalg.pinv(head.weight.astype(np.float64)) @ head.bias.astype(np.float64)
+def _alpha(features: np.ndarray, state: Arrays, name: str) -> float:
+    """Return the sum of the largest logits over that of the residuals; InputError if there is no residual."""
+    tensors = {key: torch.from_numpy(array) for key, array in state.items()}
+    logits = residual = 0.0
+    for piece in chunks(features):
+        rows = torch.from_numpy(piece.astype(np.float64))
+        logits += float(head_logits(tensors, rows).amax(1).sum())
+        residual += float(lengths_along(rows, tensors["origin"], tensors["basis"]).sum())
+    if not residual > 0:
+        raise InputError(f"{name}: the features have no residual; lower vim.share")
+    return logits / residual

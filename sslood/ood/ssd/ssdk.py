@@ -1,23 +1,31 @@
-"""SSD_k (Sehwag, Chiang and Mittal 2021): SSD less the distance to a few known OOD images."""
+"""SSD_k: SSD less the distance to a few known OOD images.
+
+Sehwag, Chiang and Mittal: SSD: A Unified Framework for Self-Supervised Outlier Detection, ICLR 2021,
+arXiv:2103.12051.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import torch
 
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, at_least
 from sslood.ood.geometry.clusters import cluster
-from sslood.ood.geometry.covariance import Gaussians, fit_gaussians, nearest_squared_distance
+from sslood.ood.geometry.covariance import Gaussians, fit_gaussians, squared_distance
 from sslood.ood.geometry.standard import Standard, fit_standard
+from sslood.ood.kit.outputs import chunks
 
 
 @dataclass(frozen=True)
-class SsdkSettings(Settings):
-    k: Annotated[int, at_least(1), "number of known OOD images"] = 5
-    per_class: Annotated[bool, "k images of each class of the OOD set instead of k in all"] = True
-    clusters: Annotated[int, at_least(1), "number of ID clusters, 1 as in the paper"] = 1
-    repeats: Annotated[int, at_least(1), "evaluations, each with other known images"] = 5
+class SSDkSettings(Settings):
+    """Hyperparameters of SSD_k."""
+
+    k: Annotated[int, at_least(1), "number of known OOD images, per class or in all"] = 5
+    per_class: Annotated[bool, "k images of each class instead of k in all"] = True
+    clusters: Annotated[int, at_least(1), "number of ID clusters; 1 as in the paper"] = 1
+    repeats: Annotated[int, at_least(1), "number of evaluations, each with other known images"] = 5
 
 
 @dataclass(frozen=True)
@@ -28,22 +36,24 @@ class InDistribution:
     gaussians: tuple[Gaussians, ...]
 
     def distance(self, rows: np.ndarray) -> np.ndarray:
-        """Return the squared distance to the nearest ID cluster: float64 [N]."""
-        return np.minimum.reduce(
-            [
-                nearest_squared_distance(rows, gaussians, transform=self.standard)
-                for gaussians in self.gaussians
-            ]
-        )
+        """Return the squared distance of rows [N, D] to the nearest ID cluster: float64 [N]."""
+        return np.minimum.reduce([_distance(self.standard, one, rows) for one in self.gaussians])
+
+
+def _distance(standard: Standard, gaussians: Gaussians, rows: np.ndarray) -> np.ndarray:
+    parts = (gaussians.centre, gaussians.means, gaussians.whitening)
+    centre, means, whitening = map(torch.from_numpy, parts)
+    pieces = [torch.from_numpy(standard(piece)) for piece in chunks(rows)]
+    return torch.cat([squared_distance(piece, centre, means, whitening) for piece in pieces]).numpy()
 
 
 def fit_in_distribution(train: np.ndarray, clusters: int, seed: int, where: str) -> InDistribution:
-    """Fit ID train features [N, D] with Ledoit-Wolf covariances, one a cluster."""
+    """Fit ID train features [N, D] with Ledoit-Wolf covariances, one per cluster."""
     standard = fit_standard(train)
     if clusters == 1:
         groups = np.zeros(len(train), np.int64)
     else:
-        groups = cluster(standard(train).astype(np.float32), clusters, seed, where)
+        groups = cluster(standard(train), clusters, seed, where)
     fitted = []
     for group in range(int(groups.max()) + 1):
         rows = train[groups == group]
@@ -67,15 +77,15 @@ def fit_shots(inside: InDistribution, shots: np.ndarray, where: str) -> Gaussian
 
 def shot_distance(inside: InDistribution, outside: Gaussians, rows: np.ndarray) -> np.ndarray:
     """Return the squared distance to the known OOD images; SSD_k = inside.distance(rows) less this."""
-    return nearest_squared_distance(rows, outside, transform=inside.standard)
+    return _distance(inside.standard, outside, rows)
 
 
 def pick_shots(
-    index: np.ndarray, labels: np.ndarray, settings: SsdkSettings, random, where: str
+    index: np.ndarray, labels: np.ndarray, settings: SSDkSettings, random: np.random.Generator, where: str
 ) -> np.ndarray:
-    """Return which of the pool's P images to use, ascending positions in the pool: int64.
+    """Return the images of the pool to use, as ascending positions in the pool: int64.
 
-    index [P]: places of the pool in the test split; labels [N] of the whole test split, -1 where
+    index [P]: indices of the pool in the test split; labels [N] of the whole test split, -1 where
     unknown (all unknown ones count as one class, as SSD does for its synthetic sets). Raises InputError
     if the pool has too few images, or if none would be left to test on.
     """
@@ -112,9 +122,9 @@ def score_repeat(
     ood_test: ScoredRows,
     left_out: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return SSD_k scores of the ID images, of the OOD images kept, and the latters' places in the split.
+    """Return SSD_k scores of the ID images and of the OOD images kept, and the indices of the latter.
 
-    left_out: places in the OOD test split of the images that `outside` was fitted on.
+    left_out: indices in the OOD test split of the images that `outside` was fitted on.
     """
     kept = np.setdiff1d(np.arange(len(ood_test.distance)), left_out)
     id_scores = id_test.distance - shot_distance(inside, outside, id_test.features)

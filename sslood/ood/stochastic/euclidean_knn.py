@@ -1,10 +1,18 @@
 """Euclidean distance between the mean of the image's Gaussian and those of ID train, k-th nearest."""
 
-from sslood.ood.geometry.gaussians import euclidean, euclidean_pairs
+from torch import Tensor
+
+from sslood.ood.geometry.gaussians import DiagonalGaussians, euclidean, euclidean_pairs
 from sslood.ood.geometry.nearest_gaussian import NearestGaussian
 
 
-class EuclideanKnn(NearestGaussian):
-    """k-th smallest |mu_x - mu_i| over ID train images i; larger = more OOD. The variances play no part."""
+class EuclideanKNN(NearestGaussian):
+    """k-th smallest |mu_x - mu_i| over ID train images i; larger = more OOD. The variances are ignored."""
 
-    pairs, rows = staticmethod(euclidean_pairs), staticmethod(euclidean)
+    @staticmethod
+    def pairs(queries: DiagonalGaussians, bank: DiagonalGaussians) -> Tensor:
+        return euclidean_pairs(queries, bank)
+
+    @staticmethod
+    def rows(queries: DiagonalGaussians, bank: DiagonalGaussians) -> Tensor:
+        return euclidean(queries, bank)

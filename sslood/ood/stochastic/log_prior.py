@@ -1,11 +1,10 @@
 """Density of the prior at the embedding's mean."""
 
-import numpy as np
+from torch import Tensor
 
-from sslood.ood.geometry.gaussians import log_density
-from sslood.ood.geometry.prior import prior_state
-from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.outputs import Outputs, Prior, chunks
+from sslood.ood.geometry.gaussians import log_density, prior_state
+from sslood.ood.kit.detector import Arrays, Detector, Tensors
+from sslood.ood.kit.outputs import Outputs
 
 
 class LogPrior(Detector):
@@ -13,9 +12,8 @@ class LogPrior(Detector):
 
     reads = ("mu", "log_variance")
 
-    def _fit(self, source: Outputs) -> dict[str, np.ndarray]:
+    def _fit(self, source: Outputs) -> Arrays:
         return prior_state(source)
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        prior = Prior(**self.state)
-        return -np.concatenate([log_density(mu.astype(np.float64), prior) for mu in chunks(outputs.mu)])
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        return -log_density(parts["mu"], state)

@@ -1,9 +1,8 @@
 """Spread of the standard deviations within an image's Gaussian."""
 
-import numpy as np
+from torch import Tensor
 
-from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.outputs import Outputs
+from sslood.ood.kit.detector import Detector, Tensors
 
 
 class SigmaSpread(Detector):
@@ -14,5 +13,5 @@ class SigmaSpread(Detector):
 
     reads = ("mu", "log_variance")
 
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        return np.exp(0.5 * outputs.log_variance.astype(np.float64)).std(axis=1)
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        return (0.5 * parts["log_variance"]).exp().std(1, correction=0)

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from sslood.core.batches import normalise
 from sslood.core.errors import InputError
-from sslood.data.images.resident import ResidentSet, normalise
+from sslood.data.images.resident import ResidentSet
 
 
 def small(n=10):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from sslood.core.batches import batches
 from sslood.core.errors import InputError
-from sslood.data.images.batches import batches
 from sslood.nets.inference.extract import check_batch_invariance, check_finite, extract
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.heads import build_head, build_projector

@@ -15,7 +15,7 @@ from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.curves import save_curves
 from sslood.nets.training.engine import Engine
-from sslood.nets.training.views import views_of
+from sslood.nets.training.views import Views
 from tests.nets.methods.test_classify import SECTION
 
 HERE = Machine(torch.device("cpu"), compile=False, scratch=Path("scratch"))
@@ -29,7 +29,7 @@ def model():
 
 
 def views(recipe=Recipe(), precision="float32"):  # noqa: B008  frozen
-    return views_of(recipe, KNOWN, seed=0, machine=HERE, precision=precision)
+    return Views([recipe], **KNOWN, seed=0, device=HERE.device, precision=precision)
 
 
 def data(n):
@@ -38,7 +38,10 @@ def data(n):
 
 def classifier(model, n=10, m=1, **changes):
     settings = ClassifySettings(**{**SECTION, "batch_size": 4, **changes})
-    return Classify("train", model, data(n), data(m), settings=settings, views=views(), machine=HERE)
+    return Classify(
+        model, data(n), data(m), recipe=Recipe(), preprocessing=KNOWN, label="toy", settings=settings, seed=0,
+        machine=HERE,
+    )  # fmt: skip
 
 
 def test_views_are_normalised_and_follow_seed_and_epoch():
@@ -71,8 +74,7 @@ def test_views_of_all_precisions_are_one_view():
 
 def test_a_frozen_backbone_keeps_weights_and_statistics(model):
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
-    task = classifier(model, freeze="backbone")
-    Engine("toy", task, task.settings, seed=0, machine=HERE).train(None)
+    Engine(classifier(model, freeze="backbone")).train(None)
     assert all(p.grad is None for p in model.backbone.parameters())
     assert model.head.weight.grad is not None
     assert all(torch.equal(value, before[key]) for key, value in model.backbone.state_dict().items())
@@ -92,8 +94,7 @@ def test_endless_shows_every_image_equally_often_in_new_orders():
 
 def test_batches_larger_than_the_set_and_an_empty_validation_are_refused(model):
     def engine(**how):
-        task = classifier(model, **how)
-        return Engine("toy", task, task.settings, seed=0, machine=HERE)
+        return Engine(classifier(model, **how))
 
     assert engine().steps == 2
     with pytest.raises(InputError, match="batch_size is 11"):

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import torch
 
-from sslood.data.images.batches import batches
+from sslood.core.batches import batches
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.heads import build_head

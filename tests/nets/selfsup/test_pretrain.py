@@ -15,8 +15,8 @@ import torch
 import yaml
 from sklearn.datasets import load_digits
 
+from sslood.core.batches import normalise
 from sslood.core.files import load_tensors, save_tensors
-from sslood.data.images.resident import normalise
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model
 from sslood.nets.selfsup.objective import TwoViews

@@ -15,7 +15,6 @@ from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.engine import Engine, place
-from sslood.nets.training.views import views_of
 from tests.kit.pretended import CUDA, pretended_cuda
 from tests.nets.methods import test_classify, test_energy, test_leaveout
 
@@ -31,20 +30,18 @@ def resident(labels=8):
 
 def of_classify(model, data, how):
     settings = strict(classify.ClassifySettings, {**test_classify.SECTION, **BF16}, "train")
-    return classify.Classify("train", model, data, data, settings=settings, **how)
+    return classify.Classify(model, data, data, settings=settings, **how)
 
 
 def of_energy(model, data, how):
     section = {**test_energy.SECTION, **BF16, "auxiliary_batch_size": 2 * BATCH}
     settings = strict(energy.EnergySettings, section, "energy")
-    return energy.Energy(
-        "energy", model, data, data, data, settings=settings, mode="full", fresh_head=True, seed=0, **how
-    )
+    return energy.Energy(model, data, data, data, settings=settings, mode="full", fresh_head=True, **how)
 
 
 def of_leaveout(model, data, how):
     settings = strict(leaveout.LeaveoutSettings, {**test_leaveout.SECTION, **BF16}, "leaveout")
-    return leaveout.Leaveout("leaveout", model, data, data, settings=settings, kept=range(8), seed=0, **how)
+    return leaveout.Leaveout(model, data, data, settings=settings, kept=range(8), **how)
 
 
 @pytest.mark.parametrize("of", [of_classify, of_energy, of_leaveout])
@@ -56,9 +53,8 @@ def test_an_epoch_reads_its_values_once_and_copies_orders_alone(of, monkeypatch)
     with pretended_cuda() as copies:
         model = Model(build_backbone("resnet-8-4", channels=3), build_head(16, 8))
         recipe, known = Recipe(pad=1, flip=0.5), {"mean": [0.5] * 3, "std": [0.2] * 3}
-        views = views_of(recipe, known, seed=0, machine=HERE, precision="bf16")
-        task = of(model, resident(), {"views": views, "machine": HERE})
-        engine = Engine("toy", task, task.settings, seed=0, machine=HERE)
+        how = {"recipe": recipe, "preprocessing": known, "label": "toy", "seed": 0, "machine": HERE}
+        engine = Engine(of(model, resident(), how))
         hook = model.register_forward_hook(lambda model, inputs, output: logits.append(output))
         copies.watching = True
         with pytest.raises(DataDependentOutputException):

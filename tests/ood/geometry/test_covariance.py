@@ -3,18 +3,28 @@
 import mpmath
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import solve_triangular
 from sklearn.covariance import LedoitWolf
 
 from sslood.core.errors import InputError
-from sslood.ood.geometry.covariance import BLOCK, Moments, Whitening, fit_gaussians, nearest_squared_distance
-from sslood.ood.geometry.directions import normalise
+from sslood.core.rows import unit_rows
+from sslood.ood.geometry.covariance import BLOCK, Moments, fit_gaussians, squared_distance
 
 
 def steep(n, d, tau, seed=0):
     random = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(random.normal(size=(d, d)))
     return (random.normal(size=(n, d)) * np.exp(-np.arange(d) / tau)) @ basis + random.normal(size=d)
+
+
+def distance(rows, fitted):
+    parts = (rows.astype(np.float64), fitted.centre, fitted.means, fitted.whitening)
+    return squared_distance(*map(torch.from_numpy, parts)).numpy()
+
+
+def covariance(fitted):
+    return np.linalg.inv(fitted.whitening.T @ fitted.whitening)
 
 
 def test_streamed_merged_and_whole_moments_agree():
@@ -39,10 +49,10 @@ def test_streamed_merged_and_whole_moments_agree():
 def test_ledoit_wolf_equals_scikit_learn(n):
     rows = steep(n, 20, 5)
     fitted, theirs = fit_gaussians(rows, covariance="ledoit_wolf"), LedoitWolf().fit(rows)
-    np.testing.assert_allclose(fitted.root @ fitted.root.T, theirs.covariance_, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(covariance(fitted), theirs.covariance_, rtol=1e-9, atol=1e-14)
     queries = steep(50, 20, 5, seed=1)
     expected = theirs.mahalanobis(queries)
-    np.testing.assert_allclose(nearest_squared_distance(queries, fitted), expected, rtol=1e-6)
+    np.testing.assert_allclose(distance(queries, fitted), expected, rtol=1e-6)
 
 
 def test_distance_is_the_nearest_of_all_means():
@@ -50,25 +60,25 @@ def test_distance_is_the_nearest_of_all_means():
     rows, groups, queries = random.normal(size=(5000, 7)), np.arange(5000) % 4, random.normal(size=(4500, 7))
     rows += 5 * groups[:, None]
     fitted = fit_gaussians(rows, groups, covariance="ridge", ridge=1e-3)
-    precision = np.linalg.inv(fitted.root @ fitted.root.T)
-    gaps = queries[:, None] - fitted.means
+    precision = fitted.whitening.T @ fitted.whitening
+    gaps = queries[:, None] - np.stack([rows[groups == g].mean(0) for g in range(4)])
     expected = np.einsum("ngi,ij,ngj->ng", gaps, precision, gaps).min(1)
-    np.testing.assert_allclose(nearest_squared_distance(queries, fitted), expected, rtol=1e-9)
+    np.testing.assert_allclose(distance(queries, fitted), expected, rtol=1e-9)
 
 
 def test_ridge_is_relative_to_the_scale():
     rows, queries = steep(400, 12, 2), steep(50, 12, 2, seed=5)
     first = fit_gaussians(rows, covariance="ridge", ridge=1e-4)
     small = fit_gaussians(rows * 1e-3, covariance="ridge", ridge=1e-4)
-    expected = nearest_squared_distance(queries, first)
-    np.testing.assert_allclose(nearest_squared_distance(queries * 1e-3, small), expected, rtol=1e-6)
+    expected = distance(queries, first)
+    np.testing.assert_allclose(distance(queries * 1e-3, small), expected, rtol=1e-6)
 
 
 def test_ill_conditioned_distances_against_fifty_digits():
     rows = steep(120, 16, 0.5).astype(np.float32)  # eigenvalues span 1e26, far beyond float64
     queries = steep(12, 16, 0.5, seed=7).astype(np.float32)
     fitted = fit_gaussians(rows, covariance="ridge", ridge=1e-6)
-    found = nearest_squared_distance(np.concatenate([queries, rows[:4]]), fitted)
+    found = distance(np.concatenate([queries, rows[:4]]), fitted)
     assert (found >= 0).all()
     with mpmath.workdps(50):
         x = mpmath.matrix(rows.tolist())
@@ -88,9 +98,9 @@ def test_ill_conditioned_distances_against_fifty_digits():
 
 
 def test_rank_deficient_features_never_give_a_negative_distance():
-    rows = normalise(steep(100, 64, 10, seed=2)[:40])  # fewer images than dimensions
+    rows = unit_rows(steep(100, 64, 10, seed=2)[:40])  # fewer images than dimensions
     fitted = fit_gaussians(rows, covariance="ridge", ridge=1e-6)
-    assert (nearest_squared_distance(np.concatenate([rows, fitted.means]), fitted) >= 0).all()
+    assert (distance(np.concatenate([rows, fitted.centre[None]]), fitted) >= 0).all()
 
 
 def test_refuses():
@@ -103,22 +113,20 @@ def test_refuses():
 @pytest.mark.parametrize("width", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
 def test_whitening_by_blocks_equals_substitution(width):
     rows = steep(2 * width + 5, width, width / 4)
-    root = fit_gaussians(rows, covariance="ridge", ridge=1e-6).root
-    expected = solve_triangular(root, rows.T, lower=True).T
-    np.testing.assert_allclose(Whitening(root)(rows), expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
+    fitted = fit_gaussians(rows, covariance="ridge", ridge=1e-6)
+    sigma = np.cov(rows.T, bias=True).reshape(width, width)
+    root = np.linalg.cholesky(sigma + 1e-6 * np.trace(sigma) / width * np.eye(width))
+    expected = (solve_triangular(root, (rows - rows.mean(0)).T, lower=True) ** 2).sum(0)
+    np.testing.assert_allclose(distance(rows, fitted), expected, rtol=1e-8)
 
 
 def test_whitening_of_ill_conditioned_factors_against_fifty_digits():
     """Over several blocks, with a covariance whose condition is 1e8."""
     width = 2 * BLOCK + 20
     rows = steep(400, width, 12)
-    root = fit_gaussians(rows, covariance="ridge", ridge=1e-6).root
-    assert np.linalg.cond(root) ** 2 > 1e7
+    fitted = fit_gaussians(rows, covariance="ridge", ridge=1e-6)
+    assert np.linalg.cond(fitted.whitening) ** 2 > 1e7
+    gap = (rows[0] - fitted.centre).tolist()
     with mpmath.workdps(50):
-        exact = []
-        for i in range(width):
-            done = mpmath.fdot(root[i, :i].tolist(), exact)
-            exact.append((mpmath.mpf(float(rows[0, i])) - done) / mpmath.mpf(float(root[i, i])))
-        square = float(mpmath.fsum(value**2 for value in exact))
-    found = Whitening(root)(rows[:1])[0]
-    assert found @ found == pytest.approx(square, rel=1e-10)
+        square = sum(mpmath.fdot(row, gap) ** 2 for row in fitted.whitening.tolist())
+    assert distance(rows[:1], fitted)[0] == pytest.approx(float(square), rel=1e-10)

@@ -6,11 +6,11 @@ import pytest
 from sslood.core.errors import InputError
 from sslood.ood.geometry.covariance import Moments
 from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.fitting import Streaming, TwoPass
+from sslood.ood.kit.fitting import Streaming
 from sslood.ood.kit.outputs import Outputs, chunked, part_of
-from sslood.ood.posthoc.react import React, ReactSettings
-from sslood.ood.ssd.ssd import Ssd, SsdSettings
-from tests.kit.registries import DETECTORS
+from sslood.ood.posthoc.react import ReAct, ReActSettings
+from sslood.ood.ssd.ssd import SSD, SSDSettings
+from tests.kit.registries import DETECTORS, example
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 
 STREAMING = [name for name, kind in DETECTORS.items() if issubclass(kind, Streaming)]
@@ -38,41 +38,33 @@ def rows(outputs, order):
 def test_all_that_learn_are_here():
     learning = [name for name, kind in DETECTORS.items() if kind._fit is not Detector._fit]
     assert set(STREAMING) == set(learning) - {"ash", "scale"}  # which learn nothing but the head
-    assert {name for name in STREAMING if issubclass(DETECTORS[name], TwoPass)} == {"vim", "react"}
 
 
 @pytest.mark.parametrize("name", STREAMING)
 def test_batches_and_shards_equal_the_whole(name):
-    whole = DETECTORS[name]().fit(TRAIN, VALIDATION).score(TEST)
+    whole = example(name).fit(TRAIN, VALIDATION).score(TEST)
     outputs = source(name)
     count = len(outputs)
-    sizes, kind = [1, 7, 100, count - 108], DETECTORS[name]
-    streamed = in_batches(kind(), outputs, sizes)
-    if issubclass(kind, TwoPass):
-        in_batches(streamed.again(), outputs, sizes)
+    streamed = in_batches(example(name), outputs, [1, 7, 100, count - 108])
     np.testing.assert_allclose(streamed.finish().score(TEST), whole, rtol=1e-9, atol=1e-9)
     # shards by class: most classes are missing in each
     order = np.argsort(outputs.labels, kind="stable")
     parts = list(chunked(rows(outputs, order), count // 4))
-    merged = kind()
+    merged = example(name)
     for part in reversed(parts):
-        merged.merge(in_batches(kind(), part, [len(part)]))
-    if issubclass(kind, TwoPass):
-        merged.again()
-        for part in parts:
-            merged.merge(in_batches(merged.share(), part, [len(part)]))
+        merged.merge(in_batches(example(name), part, [len(part)]))
     np.testing.assert_allclose(merged.finish().score(TEST), whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in STREAMING if not issubclass(DETECTORS[name], TwoPass)])
+@pytest.mark.parametrize("name", STREAMING)
 def test_more_may_follow_and_shards_stay_as_they_are(name):
     outputs = source(name)
     first, second = chunked(outputs, len(outputs) // 2)
-    one, other = (in_batches(DETECTORS[name](), part, [len(part)]) for part in (first, second))
+    one, other = (in_batches(example(name), part, [len(part)]) for part in (first, second))
     alone = other.finish().score(TEST)
     one.finish().merge(other)
     np.testing.assert_array_equal(other.finish().score(TEST), alone)
-    whole = DETECTORS[name]().fit(TRAIN, VALIDATION)
+    whole = example(name).fit(TRAIN, VALIDATION)
     np.testing.assert_allclose(one.finish().score(TEST), whole.score(TEST), rtol=1e-9, atol=1e-9)
     assert one.last.features is None and one.last.logits is None, "a batch is kept"
 
@@ -81,27 +73,8 @@ def test_more_may_follow_and_shards_stay_as_they_are(name):
 def test_react_clips_at_the_quantile_of_all_activations(share):
     values = np.concatenate([TRAIN.features - 0.7, -TRAIN.features, np.zeros_like(TRAIN.features)])
     outputs = Outputs("made", features=values, head=TRAIN.head)
-    limit = React(ReactSettings(quantile=share)).fit(outputs).state["limit"]
+    limit = ReAct(ReActSettings(quantile=share)).fit(outputs).state["limit"]
     np.testing.assert_allclose(limit, np.quantile(values.astype(np.float64), share), rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("name", ["vim", "react"])
-def test_two_passes_see_the_same_images(name):
-    kind, part = DETECTORS[name], part_of(TRAIN, slice(0, 300))
-    with pytest.raises(InputError, match="takes two passes .* the first has not ended"):
-        kind().partial_fit(TRAIN).finish()
-    with pytest.raises(InputError, match="has seen no images yet"):
-        kind().again()
-    for second in ([], [part], [TRAIN, part]):
-        detector = kind().partial_fit(TRAIN).again()
-        for batch in second:
-            detector.partial_fit(batch)
-        with pytest.raises(
-            InputError, match=f"the first has seen 600 .* second has seen {sum(map(len, second))}"
-        ):
-            detector.finish()
-    with pytest.raises(InputError, match="merge after the first pass"):
-        kind().partial_fit(TRAIN).again().merge(kind().partial_fit(TRAIN))
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -110,10 +83,10 @@ def test_ssd_in_shards_equals_ssd_at_once(tied, classes):
     """Two ways to one result: standardised rows there, transformed moments here."""
     outputs = rows(TRAIN, SORTED)
     outputs.features[:, 5] = 0.0  # a constant dimension
-    settings = SsdSettings(tied=tied, class_conditional=classes, ridge=1e-3)
-    whole = Ssd(settings).fit(outputs)
-    shards = [Ssd(settings).partial_fit(shard) for shard in chunked(outputs, 70)]
-    merged = Ssd(settings)
+    settings = SSDSettings(tied=tied, class_conditional=classes, ridge=1e-3)
+    whole = SSD(settings).fit(outputs)
+    shards = [SSD(settings).partial_fit(shard) for shard in chunked(outputs, 70)]
+    merged = SSD(settings)
     for shard in shards:
         merged.merge(shard)
     np.testing.assert_allclose(merged.finish().score(TEST), whole.score(TEST), rtol=1e-9)
@@ -146,20 +119,23 @@ def test_pooled_moments_are_those_without_groups():
 
 def test_refusals():
     part = Outputs("a", features=TRAIN.features, labels=TRAIN.labels)
-    kind = DETECTORS["mahalanobis"]
+
+    def kind():
+        return example("mahalanobis")
+
     with pytest.raises(InputError, match="a: fitting in batches needs the number of classes"):
         kind().partial_fit(part)
     with pytest.raises(InputError, match="has seen no images yet"):
         kind().merge(kind()).finish()
     with pytest.raises(InputError, match="one kind and settings"):
-        kind().merge(kind(kind.Settings(ridge=1e-3)))
+        kind().merge(example("mahalanobis", ridge=1e-3))
     with pytest.raises(InputError, match="no image of class 5"):
         kind().partial_fit(part_of(rows(TRAIN, SORTED), slice(0, 500))).finish()
     narrow = Outputs("b", features=TRAIN.features[:, :9], labels=TRAIN.labels, classes=TRAIN.classes)
     with pytest.raises(InputError, match=r"b: 6 classes and widths \{'features': 9\}, but .*24"):
         kind().partial_fit(TRAIN).partial_fit(narrow)
-    for settings in (SsdSettings(clusters=3), SsdSettings(covariance="ledoit_wolf")):
+    for settings in (SSDSettings(clusters=3), SSDSettings(covariance="ledoit_wolf")):
         with pytest.raises(InputError, match="fit it to all images at once"):
-            Ssd(settings).partial_fit(TRAIN)
+            SSD(settings).partial_fit(TRAIN)
     with pytest.raises(InputError, match="c: label 5, but 4 classes"):
         kind().partial_fit(Outputs("c", features=TRAIN.features, labels=TRAIN.labels, classes=4))

@@ -5,8 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.intervals import bootstrap_interval, delong_interval
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.measures.intervals import delong_interval
 
 
 def test_delong_equals_its_definition():
@@ -28,16 +27,6 @@ def test_intervals_cover_the_truth():
     assert 0.92 <= hits / 400 <= 0.98
 
 
-def test_bootstrap_agrees_with_delong_and_repeats():
-    random = np.random.default_rng(2)
-    a, b = random.normal(size=300), random.normal(1, 1, size=300)
-    found = bootstrap_interval(a, b, seed=0, repeats=400)
-    assert found["auroc"] == pytest.approx(delong_interval(a, b), abs=0.01)
-    assert found == bootstrap_interval(a, b, seed=0, repeats=400)
-    for name, (low, high) in found.items():
-        assert low <= ood_metrics(a, b)[name] + 0.05 and high >= ood_metrics(a, b)[name] - 0.05
-
-
 def test_perfect_separation_is_a_point():
     assert delong_interval([0.0, 1.0], [2.0, 3.0]) == (1.0, 1.0)
 
@@ -45,5 +34,3 @@ def test_perfect_separation_is_a_point():
 def test_refuses():
     with pytest.raises(InputError, match="two images"):
         delong_interval([0.0], [1.0, 2.0])
-    with pytest.raises(InputError, match="repeat"):
-        bootstrap_interval([0.0], [1.0], seed=0, repeats=0)

@@ -56,9 +56,9 @@ def test_refuses():
     for wrong in (np.zeros(4, bool), np.ones(4, bool)):
         with pytest.raises(InputError, match="of 4 predictions are wrong"):
             misclassification_metrics(np.arange(4), wrong)
-    with pytest.raises(InputError, match="one bool an image"):
+    with pytest.raises(InputError, match="one bool per image"):
         aurc(np.arange(4), np.zeros(3, bool))
-    with pytest.raises(InputError, match="one bool an image"):
+    with pytest.raises(InputError, match="one bool per image"):
         aurc(np.arange(4), np.zeros(4))
     with pytest.raises(InputError, match="NaN"):
         aurc([np.nan], [True])

@@ -4,22 +4,19 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from pytorch_ood.detector import GEN, KNN, RMD, EnergyBased, MaxLogit
-from pytorch_ood.detector import Entropy as TheirEntropy
-from pytorch_ood.detector import Mahalanobis as TheirMahalanobis
+from pytorch_ood import detector as peer
 from scipy.stats import rankdata
 
 from sslood.core.errors import InputError
-from sslood.ood.geometry.neighbours import BANK, kth_distance
 from sslood.ood.kit.outputs import Head, Outputs
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.posthoc.energy import EnergySettings
-from sslood.ood.posthoc.gen import GenSettings
-from sslood.ood.posthoc.knn import Knn, KnnSettings
+from sslood.ood.posthoc.gen import GENSettings
+from sslood.ood.posthoc.knn import KNN, KNNSettings
 from sslood.ood.posthoc.mahalanobis import Mahalanobis, MahalanobisSettings
-from sslood.ood.posthoc.msp import Msp
-from sslood.ood.posthoc.rmds import Rmds, RmdsSettings
-from tests.kit.registries import DETECTORS
+from sslood.ood.posthoc.msp import MSP
+from sslood.ood.posthoc.rmds import RMDS, RMDSSettings
+from tests.kit.registries import DETECTORS, example
 
 
 def made(n=600, width=16, classes=5, shift=0.0, seed=0):
@@ -38,18 +35,18 @@ LOGITS = torch.from_numpy(TEST.logits)
 
 
 def fitted(name, **settings):
-    kind = DETECTORS[name]
-    settings = {"k": 5} | settings if name == "knn" else settings
-    return kind(kind.Settings(**settings), seed=0).fit(TRAIN, VALIDATION)
+    return example(name, **settings).fit(TRAIN, VALIDATION)
 
 
 def test_energy_max_logit_entropy_and_gen_equal_pytorch_ood():
-    theirs = EnergyBased.score(LOGITS, t=2.0).numpy()
+    theirs = peer.EnergyBased.score(LOGITS, t=2.0).numpy()
     np.testing.assert_allclose(fitted("energy", temperature=2.0).score(TEST), theirs, rtol=1e-5)
-    np.testing.assert_allclose(fitted("max_logit").score(TEST), MaxLogit.score(LOGITS).numpy(), rtol=1e-6)
-    np.testing.assert_allclose(fitted("entropy").score(TEST), TheirEntropy.score(LOGITS).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        fitted("max_logit").score(TEST), peer.MaxLogit.score(LOGITS).numpy(), rtol=1e-6
+    )
+    np.testing.assert_allclose(fitted("entropy").score(TEST), peer.Entropy.score(LOGITS).numpy(), atol=1e-5)
     ours = fitted("gen", gamma=0.1, top=5).score(TEST)
-    theirs = GEN.score(LOGITS.double(), gamma=0.1).numpy()
+    theirs = peer.GEN.score(LOGITS.double(), gamma=0.1).numpy()
     # theirs is a mean and clamps at 1e-7: the same up to one factor where nothing is clamped
     unclamped = (torch.softmax(LOGITS.double(), 1) > 1e-6).all(1).numpy()
     assert unclamped.sum() > 50
@@ -71,7 +68,7 @@ def test_msp_is_the_logarithm_of_one_minus_the_largest():
 
 def test_msp_does_not_saturate():
     logits = np.array([[40.0, 0, 0], [80.0, 0, 1], [900.0, -900, 3], [0, 0, 0]], np.float32)
-    found = Msp().fit(Outputs("a", logits=logits)).score(Outputs("b", logits=logits))
+    found = MSP().fit(Outputs("a", logits=logits)).score(Outputs("b", logits=logits))
     with mpmath.workdps(900):
         for row, value in zip(logits.tolist(), found, strict=True):
             e = sorted(mpmath.exp(x) for x in row)
@@ -84,26 +81,17 @@ def test_knn_equals_pytorch_ood_and_brute_force():
     exact = np.sort(np.linalg.norm(q[:, None].astype(float) - z[None].astype(float), axis=2), axis=1)
     for k in (1, 7, 600):
         np.testing.assert_allclose(fitted("knn", k=k).score(TEST), exact[:, k - 1], atol=1e-6)
-    theirs = KNN(None, k=7).fit_features(torch.from_numpy(TRAIN.features), torch.from_numpy(TRAIN.labels))
+    theirs = peer.KNN(None, k=7).fit_features(
+        torch.from_numpy(TRAIN.features), torch.from_numpy(TRAIN.labels)
+    )
     theirs = theirs.predict_features(torch.from_numpy(TEST.features)).numpy()
     np.testing.assert_array_equal(
         rankdata(theirs.round(5)), rankdata(fitted("knn", k=7).score(TEST).round(5))
     )
 
 
-def test_knn_joins_blocks_of_the_bank():
-    random = np.random.default_rng(0)
-    bank = random.normal(size=(BANK + 500, 4)).astype(np.float32)
-    bank /= np.linalg.norm(bank, axis=1, keepdims=True)
-    queries = bank[:: BANK // 8][:10]
-    exact = np.sort(np.linalg.norm(bank[None].astype(float) - queries[:, None], axis=2), axis=1)
-    for k in (1, 30, BANK + 200):
-        np.testing.assert_allclose(kth_distance(bank, queries, k), exact[:, k - 1], atol=2e-5)
-    assert (kth_distance(bank, queries, 1) == 0).all(), "an image is at distance zero from itself"
-
-
 def test_mahalanobis_equals_pytorch_ood_on_a_mild_spectrum():
-    theirs = TheirMahalanobis(None)
+    theirs = peer.Mahalanobis(None)
     theirs.fit_features(torch.from_numpy(TRAIN.features).double(), torch.from_numpy(TRAIN.labels))
     theirs.mu, theirs.precision = theirs.mu.double(), theirs.precision.double()
     theirs = theirs.predict_features(torch.from_numpy(TEST.features).double()).numpy()
@@ -113,10 +101,10 @@ def test_mahalanobis_equals_pytorch_ood_on_a_mild_spectrum():
 
 
 def test_rmds_ranks_as_pytorch_ood():
-    theirs = RMD(None)
+    theirs = peer.RMD(None)
     theirs.fit_features(torch.from_numpy(TRAIN.features), torch.from_numpy(TRAIN.labels))
     theirs = theirs.predict_features(torch.from_numpy(TEST.features)).numpy()
-    ours = Rmds(RmdsSettings(ridge=1e-9)).fit(TRAIN).score(TEST)
+    ours = RMDS(RMDSSettings(ridge=1e-9)).fit(TRAIN).score(TEST)
     assert np.corrcoef(rankdata(theirs), rankdata(ours))[0, 1] > 0.9999
 
 
@@ -134,7 +122,7 @@ def test_contract_of_every_detector(name):
         detector.score(Outputs("other", projections=TEST.features))
     with pytest.raises(InputError, match="wide"):
         detector.score(Outputs("other", **{part: np.zeros((3, 99), np.float32) for part in detector.reads}))
-    assert set(map(type, vars(detector)["state"].values())) <= {np.ndarray}
+    assert set(map(type, detector.state.values())) <= {np.ndarray}
 
 
 @pytest.mark.parametrize("name", ["knn", "mahalanobis", "gmm", "residual"])
@@ -161,13 +149,22 @@ def test_refuses_what_cannot_be_right():
     with pytest.raises(InputError, match="digits.test: the features of 2 of 400 images are NaN"):
         Outputs("digits.test", features=bad)
     with pytest.raises(InputError, match="only 600 ID train images"):
-        Knn(KnnSettings(k=601)).fit(TRAIN).score(TEST)
+        KNN(KNNSettings(k=601)).fit(TRAIN).score(TEST)
     with pytest.raises(InputError, match="features are 9 wide, but the detector was fitted on 16"):
         fitted("mahalanobis").score(Outputs("digits.test", features=TEST.features[:, :9]))
     with pytest.raises(InputError, match="no image of class 5"):
-        Mahalanobis().fit(Outputs("train", features=TRAIN.features, labels=TRAIN.labels, classes=6))
+        example("mahalanobis").fit(Outputs("train", features=TRAIN.features, labels=TRAIN.labels, classes=6))
     with pytest.raises(InputError, match="600 of 600 images have no label"):
-        Mahalanobis().fit(Outputs("train", features=TRAIN.features, labels=np.full(600, -1)))
-    for settings in (lambda: KnnSettings(k=0), lambda: EnergySettings(0.0), lambda: GenSettings(gamma=-1)):
-        with pytest.raises(InputError, match="must be (above 0|at least 1), found"):
+        example("mahalanobis").fit(Outputs("train", features=TRAIN.features, labels=np.full(600, -1)))
+    for settings in (lambda: EnergySettings(0.0), lambda: GENSettings(gamma=-1)):
+        with pytest.raises(InputError, match="must be above 0, found"):
             settings()
+    with pytest.raises(InputError, match="k must be at least 1, found 0"):
+        KNNSettings(k=0)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in DETECTORS.items() if kind.space])
+def test_a_setting_that_is_still_to_be_chosen_is_named(name):
+    first = next(iter(DETECTORS[name].space))
+    with pytest.raises(InputError, match=f"the setting {first} is auto; give a value, or choose one"):
+        example(name, **{first: "auto"}).fit(TRAIN, VALIDATION)

@@ -15,7 +15,7 @@ from sslood.ood.geometry.shaping import largest, scaling
 from sslood.ood.kit.outputs import Head, Outputs
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.posthoc.temperature_scaling import RANGE, calibrating_temperature
-from tests.kit.registries import DETECTORS
+from tests.kit.registries import DETECTORS, example
 
 WIDTH, CLASSES = 24, 6
 RANDOM = np.random.default_rng(7)
@@ -45,8 +45,7 @@ QUERIES = torch.from_numpy(TEST.features)
 
 
 def scores(name, **settings):
-    kind = DETECTORS[name]
-    return kind(kind.Settings(**settings)).fit(TRAIN, VALIDATION).score(TEST)
+    return example(name, **settings).fit(TRAIN, VALIDATION).score(TEST)
 
 
 def through_maps(detector):
@@ -112,7 +111,7 @@ def test_she_takes_all_images_of_a_class_that_is_never_right():
     logits = TRAIN.logits.copy()
     logits[:, 2] = np.where(TRAIN.labels == 2, never, logits[:, 2])
     train = Outputs("made", features=TRAIN.features, logits=logits, labels=TRAIN.labels, classes=CLASSES)
-    patterns = DETECTORS["she"]().fit(train).state["patterns"]
+    patterns = example("she").fit(train).state["patterns"]
     np.testing.assert_allclose(patterns[2], TRAIN.features[TRAIN.labels == 2].mean(0), rtol=1e-5)
 
 
@@ -174,9 +173,8 @@ def test_temperature_of_a_classifier_that_is_always_right_stays_in_range():
 
 @pytest.mark.parametrize("name", ["react", "ash", "scale", "dice", "fdbd", "nnguide", "neco", "she"])
 def test_images_without_evidence_are_more_ood(name):
-    kind = DETECTORS[name]
-    settings = kind.Settings(share=0.25) if name == "neco" else kind.Settings()
-    fitted = kind(settings).fit(TRAIN)
+    settings = {"neco": {"share": 0.25}, "ash": {"variant": "s"}}.get(name, {})
+    fitted = example(name, **settings).fit(TRAIN)
     nothing = 0.02 * np.abs(np.random.default_rng(1).normal(size=(100, WIDTH)))
     logits = Head(WEIGHT, BIAS).logits(nothing)
     empty = Outputs("made", features=nothing.astype(np.float32), logits=logits)
@@ -185,7 +183,7 @@ def test_images_without_evidence_are_more_ood(name):
 
 @pytest.mark.parametrize("name", ["vim", "residual"])
 def test_features_outside_the_principal_directions_are_more_ood(name):
-    fitted = DETECTORS[name]().fit(TRAIN)
+    fitted = example(name).fit(TRAIN)
     moved = TEST.features + 3 * fitted.state["basis"][:, 0].astype(np.float32)
     away = Outputs("made", features=moved, logits=TEST.logits)
     assert ood_metrics(fitted.score(TEST), fitted.score(away))["auroc"] > 0.95
@@ -194,28 +192,30 @@ def test_features_outside_the_principal_directions_are_more_ood(name):
 @pytest.mark.parametrize("name", [name for name, kind in DETECTORS.items() if kind.needs_head])
 def test_a_missing_head_is_named(name):
     bare = Outputs("x.train", features=TRAIN.features, logits=TRAIN.logits, labels=TRAIN.labels)
-    detector = DETECTORS[name]()
+    detector = example(name)
     assert detector.suits(bare) and not detector.suits(Outputs("x", features=TRAIN.features))
     with pytest.raises(InputError, match="x.train: .* reads the weights of the classifier.*dvc repro embed"):
         detector.fit(bare)
 
 
 def test_shaping_survives_rows_of_zeros():
-    rows = np.array([[0.0, 0, 0, 0], [1, 2, 3, 4]])
+    rows = torch.tensor([[0.0, 0, 0, 0], [1, 2, 3, 4]])
     kept = largest(rows, 0.5)
     np.testing.assert_array_equal(kept, [[True, True, False, False], [False, False, True, True]])
+    ties = largest(torch.tensor([[2.0, 1, 1, 1, 3]]), 0.4)
+    np.testing.assert_array_equal(ties, [[True, True, False, False, True]])
     np.testing.assert_allclose(scaling(rows, kept)[:, 0], [np.e, np.exp(10 / 7)])
 
 
 def test_refuses():
     with pytest.raises(InputError, match="fitted on ID validation"):
-        DETECTORS["kl_matching"]().fit(TRAIN)
+        example("kl_matching").fit(TRAIN)
     unknown = Outputs("v", logits=TRAIN.logits, labels=np.full(600, -1))
     with pytest.raises(InputError, match="600 of 600 images have no label"):
-        DETECTORS["temperature_scaling"]().fit(TRAIN, unknown)
+        example("temperature_scaling").fit(TRAIN, unknown)
     for name, key in [("vim", "share"), ("react", "quantile"), ("dice", "dropped"), ("ash", "pruned")]:
         with pytest.raises(InputError, match=f"{key} must be above 0 and below 1, found 1.0"):
             DETECTORS[name].Settings(**{key: 1.0})
     one = Outputs("t", features=TRAIN.features, head=Head(WEIGHT[:1], BIAS[:1]))
     with pytest.raises(InputError, match="at least two classes"):
-        DETECTORS["fdbd"]().fit(one)
+        example("fdbd").fit(one)

@@ -12,10 +12,10 @@ from sslood.core.seeding import numpy_stream
 from sslood.ood.geometry.clusters import cluster
 from sslood.ood.kit.outputs import Outputs
 from sslood.ood.ssd.selection import log_likelihood, select_settings
-from sslood.ood.ssd.ssd import Ssd, SsdSettings
+from sslood.ood.ssd.ssd import SSD, SSDSettings
 from sslood.ood.ssd.ssdk import (
     ScoredRows,
-    SsdkSettings,
+    SSDkSettings,
     fit_in_distribution,
     fit_shots,
     pick_shots,
@@ -26,7 +26,7 @@ RANDOM = np.random.default_rng(0)
 TRAIN = (RANDOM.normal(size=(900, 10)) + 4 * (np.arange(900) % 3)[:, None]).astype(np.float32)
 LABELS = np.arange(900) % 3
 TEST = RANDOM.normal(2, 3, size=(200, 10)).astype(np.float32)
-AUTO = SsdSettings(clusters="auto", covariance="auto", ridge="auto")
+AUTO = SSDSettings(clusters="auto", covariance="auto", ridge="auto")
 ID = Outputs("train", features=TRAIN, projections=TRAIN[:, :4], labels=LABELS, classes=3)
 QUERY = Outputs("test", features=TEST, projections=TEST[:, :4])
 
@@ -55,39 +55,39 @@ def transcription(rows, train, groups, tied=False):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("clusters", [1, 3])
 def test_ssd_with_clusters(clusters, tied):
-    detector = Ssd(SsdSettings(clusters=clusters, tied=tied, ridge=0.0), seed=1).fit(ID)
+    detector = SSD(SSDSettings(clusters=clusters, tied=tied, ridge=0.0), seed=1).fit(ID)
     groups = cluster(coordinates(TRAIN, TRAIN).astype(np.float32), clusters, 1, "here")
     np.testing.assert_allclose(detector.score(QUERY), transcription(TEST, TRAIN, groups, tied), rtol=1e-7)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_ssd_with_labels(tied):
-    detector = Ssd(SsdSettings(class_conditional=True, tied=tied, ridge=0.0)).fit(ID)
+    detector = SSD(SSDSettings(class_conditional=True, tied=tied, ridge=0.0)).fit(ID)
     np.testing.assert_allclose(detector.score(QUERY), transcription(TEST, TRAIN, LABELS, tied), rtol=1e-7)
 
 
 def test_ssd_on_projections():
-    detector = Ssd(SsdSettings(layer="projections", ridge=0.0)).fit(ID)
+    detector = SSD(SSDSettings(layer="projections", ridge=0.0)).fit(ID)
     expected = transcription(TEST[:, :4], TRAIN[:, :4], np.zeros(900))
     np.testing.assert_allclose(detector.score(QUERY), expected, rtol=1e-7)
 
 
 def test_ssd_with_ledoit_wolf():
     z, t = coordinates(TEST, TRAIN), coordinates(TRAIN, TRAIN)
-    found = Ssd(SsdSettings(covariance="ledoit_wolf")).fit(ID).score(QUERY)
+    found = SSD(SSDSettings(covariance="ledoit_wolf")).fit(ID).score(QUERY)
     np.testing.assert_allclose(found, squared(z, t.mean(0), ledoit_wolf(t)[0]), rtol=1e-7)
 
 
 def test_a_dead_unit_does_not_decide():
     dead, live = np.pad(TRAIN, ((0, 0), (0, 1))), np.pad(TEST, ((0, 0), (0, 1)), constant_values=1e-3)
-    scores = Ssd().fit(Outputs("train", features=dead)).score(Outputs("test", features=live))
+    scores = SSD().fit(Outputs("train", features=dead)).score(Outputs("test", features=live))
     assert np.isfinite(scores).all() and scores.max() < 1e6
 
 
 def test_k_means_repeats_in_bytes():
     rows = coordinates(TRAIN, TRAIN)
     np.testing.assert_array_equal(cluster(rows, 5, 3, "here"), cluster(rows, 5, 3, "here"))
-    first, second = (Ssd(SsdSettings(clusters=4), seed=2).fit(ID).state for _ in range(2))
+    first, second = (SSD(SSDSettings(clusters=4), seed=2).fit(ID).state for _ in range(2))
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
@@ -107,32 +107,32 @@ def test_ssdk_equals_its_definition():
 
 def test_shots_per_class_and_in_all():
     labels, index = np.repeat([0, 1, 2], 20), np.arange(0, 60, 2)
-    picked = pick_shots(index, labels, SsdkSettings(k=3), numpy_stream(0, "a"), "set")
+    picked = pick_shots(index, labels, SSDkSettings(k=3), numpy_stream(0, "a"), "set")
     assert np.bincount(labels[index[picked]]).tolist() == [3, 3, 3]
-    in_all = pick_shots(index, labels, SsdkSettings(k=7, per_class=False), numpy_stream(0, "a"), "set")
+    in_all = pick_shots(index, labels, SSDkSettings(k=7, per_class=False), numpy_stream(0, "a"), "set")
     assert len(set(in_all.tolist())) == 7
-    other = pick_shots(index, labels, SsdkSettings(k=3), numpy_stream(0, "b"), "set")
+    other = pick_shots(index, labels, SSDkSettings(k=3), numpy_stream(0, "b"), "set")
     assert picked.tolist() != other.tolist()
-    unknown = pick_shots(index, np.full(60, -1), SsdkSettings(k=3), numpy_stream(0, "a"), "set")
+    unknown = pick_shots(index, np.full(60, -1), SSDkSettings(k=3), numpy_stream(0, "a"), "set")
     assert len(unknown) == 3
 
 
 def test_refuses():
     with pytest.raises(InputError, match="pool of shots has 10 images of class 0"):
-        pick_shots(np.arange(10), np.repeat([0], 20), SsdkSettings(k=11), numpy_stream(0), "set")
+        pick_shots(np.arange(10), np.repeat([0], 20), SSDkSettings(k=11), numpy_stream(0), "set")
     with pytest.raises(InputError, match="all 5 test images"):
-        pick_shots(np.arange(5), np.zeros(5, int), SsdkSettings(k=5), numpy_stream(0), "set")
+        pick_shots(np.arange(5), np.zeros(5, int), SSDkSettings(k=5), numpy_stream(0), "set")
     with pytest.raises(InputError, match="at least two views"):
         fit_shots(fit_in_distribution(TRAIN, 1, 0, "train"), np.ones((1, 1, 10)), "ood")
     with pytest.raises(InputError, match="clusters"):
-        Ssd(SsdSettings(clusters=901)).fit(ID)
+        SSD(SSDSettings(clusters=901)).fit(ID)
     with pytest.raises(InputError, match="too few for its own covariance"):
-        Ssd(SsdSettings(class_conditional=True)).fit(Outputs("t", features=TRAIN[:3], labels=np.arange(3)))
+        SSD(SSDSettings(class_conditional=True)).fit(Outputs("t", features=TRAIN[:3], labels=np.arange(3)))
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_likelihood_equals_that_of_scipys_normals(tied):
-    detector = Ssd(SsdSettings(class_conditional=True, tied=tied, ridge=0.0)).fit(ID)
+    detector = SSD(SSDSettings(class_conditional=True, tied=tied, ridge=0.0)).fit(ID)
     z, t = coordinates(TEST, TRAIN), coordinates(TRAIN, TRAIN)
     sigmas = [np.cov(t[LABELS == g].T, bias=True) for g in range(3)]
     sigmas = [np.mean(sigmas, axis=0)] * 3 if tied else sigmas

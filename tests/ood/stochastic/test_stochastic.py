@@ -11,11 +11,11 @@ from sslood.core.errors import InputError
 from sslood.nets.networks.build import seeded
 from sslood.nets.networks.gaussian import Mixture
 from sslood.ood.geometry import nearest_gaussian as nearest
-from sslood.ood.geometry.gaussians import Laws, bhattacharyya, kl, log_density
+from sslood.ood.geometry.gaussians import DiagonalGaussians, bhattacharyya, kl, log_density, prior_state
 from sslood.ood.geometry.nearest_gaussian import NearestSettings
 from sslood.ood.kit.outputs import Outputs, Prior
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.ood.stochastic.kl_prior import KlPriorSettings
+from sslood.ood.stochastic.kl_prior import KLPriorSettings
 from tests.kit.registries import STOCHASTIC
 
 WIDTH = 6
@@ -35,6 +35,10 @@ TRAIN, TEST = made(300, 0), made(80, 1)
 def law(outputs, rows=slice(None)):
     mu, log_variance = (torch.from_numpy(a[rows]).double() for a in (outputs.mu, outputs.log_variance))
     return Independent(Normal(mu, (0.5 * log_variance).exp()), 1)
+
+
+def gaussians(mu, log_variance):
+    return DiagonalGaussians(*(torch.from_numpy(np.asarray(part)).double() for part in (mu, log_variance)))
 
 
 def fitted(name, train=TRAIN, **settings):
@@ -76,7 +80,7 @@ def test_euclidean_neighbours_equal_brute_force():
 
 def test_kl_and_bhattacharyya_are_their_integrals():
     one, other = norm(0.3, 0.5), norm(-1.0, 1.7)
-    p, q = (Laws.of(np.array([[law.mean()]]), np.log([[law.var()]])) for law in (one, other))
+    p, q = (gaussians([[law.mean()]], np.log([[law.var()]])) for law in (one, other))
     overlap = quad(lambda x: np.sqrt(one.pdf(x) * other.pdf(x)), -12, 12, epsabs=1e-13)[0]
     assert bhattacharyya(p, q).item() == pytest.approx(-np.log(overlap), rel=1e-9)
     assert bhattacharyya(q, p).item() == bhattacharyya(p, q).item()
@@ -111,7 +115,7 @@ def test_products_of_extreme_gaussians_find_the_right_neighbours(name):
     close = (mu + 1e-3 * random.normal(size=mu.shape)).astype(np.float32)
     train = Outputs("made", mu=mu, log_variance=log_variance.astype(np.float32))
     found = fitted(name, train, k=1).score(Outputs("made", mu=close, log_variance=train.log_variance))
-    rows = Laws.of(mu, train.log_variance), Laws.of(close, train.log_variance)
+    rows = gaussians(mu, train.log_variance), gaussians(close, train.log_variance)
     expected = kl(*(rows if name == "kl_knn" else rows[::-1]))
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-9)
 
@@ -121,9 +125,11 @@ def test_log_prior_equals_torch_distributions():
     expected = -Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 1).log_prob(mu).numpy()
     np.testing.assert_allclose(fitted("log_prior").score(TEST), expected, rtol=1e-12)
     prior, theirs = mixture()
-    found = fitted("log_prior", made(300, 0, prior=prior)).score(TEST)
+    train = made(300, 0, prior=prior)
+    found = fitted("log_prior", train).score(TEST)
+    state = {key: torch.from_numpy(array) for key, array in prior_state(train).items()}
     np.testing.assert_allclose(found, -theirs.log_prob(mu).numpy(), rtol=1e-12)
-    np.testing.assert_allclose(log_density(TEST.mu.astype(float), prior), -found, rtol=1e-12)
+    np.testing.assert_allclose(log_density(mu, state), -found, rtol=1e-12)
 
 
 def test_kl_to_a_gaussian_prior_is_exact():
@@ -195,6 +201,6 @@ def test_refusals():
     for name in ("log_prior", "kl_prior"):
         with pytest.raises(InputError, match="without the model's prior; run `dvc repro embed`"):
             fitted(name, without)
-    for settings in (lambda: NearestSettings(k=0), lambda: KlPriorSettings(samples=0)):
-        with pytest.raises(InputError, match="above 0"):
+    for settings in (lambda: NearestSettings(k=0), lambda: KLPriorSettings(samples=0)):
+        with pytest.raises(InputError, match="must be at least 1, found 0"):
             settings()

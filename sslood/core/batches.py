@@ -6,7 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.data.images.resident import normalise
+
+def normalise(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
+    """Return float images [N, C, H, W] as (x - mean) / std per channel.
+
+    `images` are uint8 (0 to 255) or floats in [0, 1]; `mean` and `std` hold one value per channel, in
+    units of [0, 1]. Inside a training step pass them as tensors on the device: a list is copied there.
+    """
+    if images.dtype == torch.uint8:
+        images = images.float() / 255
+    centre = torch.as_tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+    scale = torch.as_tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+    return (images - centre) / scale
 
 
 def batches(images: np.ndarray, batch_size: int) -> Iterator[Tensor]:

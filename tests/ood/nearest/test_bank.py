@@ -2,13 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
 
-from sslood.ood.geometry import neighbours, shortlist
-from sslood.ood.geometry.directions import directions
-from sslood.ood.geometry.neighbours import kth_distance, mean_largest_product
-from sslood.ood.geometry.shortlist import BFloat16, Float32
+from sslood.ood.nearest import bank as bank_module
+from sslood.ood.nearest import shortlist
+from sslood.ood.nearest.bank import directions
+from sslood.ood.nearest.shortlist import BFloat16, Float32
 
-WIDTH, COUNT = neighbours.WIDE, 2500
+WIDTH, COUNT = bank_module.WIDE, 2500
+
+
+def kth_distance(bank, queries, k):
+    return bank_module.kth_distance(torch.from_numpy(bank), torch.from_numpy(queries), k).numpy()
+
+
+def mean_largest_product(bank, queries, k):
+    return bank_module.mean_largest_product(torch.from_numpy(bank), torch.from_numpy(queries), k).numpy()
 
 
 def clustered(count, seed, spread=0.5):
@@ -27,38 +36,54 @@ def exact(bank, queries):
 @pytest.fixture
 def tried(monkeypatch):
     """Which precisions were tried; bfloat16 is one of them, whatever the processor."""
-    names, plain = [], neighbours.shortlist
+    names, plain = [], bank_module.shortlist
 
-    def spy(way, *args, **named):
-        names.append(type(way).__name__)
-        return plain(way, *args, **named)
+    def spy(precision, *args, **named):
+        names.append(type(precision).__name__)
+        return plain(precision, *args, **named)
 
-    monkeypatch.setattr(neighbours, "shortlist", spy)
-    monkeypatch.setattr(neighbours, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(bank_module, "shortlist", spy)
+    monkeypatch.setattr(bank_module, "multiplies_bf16", lambda: True)
     return names
 
 
 @pytest.mark.parametrize("k", [1, 7, 39])
 @pytest.mark.parametrize("native", [True, False])
 def test_the_kth_distance_is_that_of_brute_force(tried, monkeypatch, native, k):
-    monkeypatch.setattr(neighbours, "multiplies_bf16", lambda: native)
+    monkeypatch.setattr(bank_module, "multiplies_bf16", lambda: native)
     monkeypatch.setattr(shortlist, "MOST", 60)
     bank, queries = clustered(COUNT, 0), clustered(300, 1)
     bank[5::50], queries[3] = bank[4::50], bank[9]  # pairs of one place
-    bank[700:720], queries[4] = 0.0, 0.0
+    queries[4] = 0.0
     bank[730:740] = bank[730] * np.float32(-1)
     expected = np.sort(exact(bank, queries), axis=1)[:, k - 1]
     np.testing.assert_allclose(kth_distance(bank, queries, k), expected, rtol=1e-12, atol=0)
-    assert tried[-1] == ("BFloat16" if native and k < 39 else "Float32")  # 39: a zero query has no nearest
+    assert tried[-1] == ("BFloat16" if native else "Float32")
 
 
-@pytest.mark.parametrize("spread, close", [(5e-3, 1e-12), (0.0, 1e-6)])
-def test_rows_too_close_for_a_precision_are_left_to_the_next(tried, spread, close):
-    """bfloat16 does not tell clusters of 250 rows apart that are so narrow; equal rows, no precision does."""
+@pytest.mark.parametrize("spread", [5e-3, 0.0])
+def test_rows_too_close_for_a_precision_are_left_to_the_next(tried, spread):
+    """bfloat16 does not separate clusters of 250 rows that are so narrow; equal rows need float64."""
     bank, queries = clustered(COUNT, 0, spread), clustered(200, 1)
     nearest = np.sort(exact(bank, queries), axis=1)[:, 2]
-    np.testing.assert_allclose(kth_distance(bank, queries, 3), nearest, rtol=0, atol=close)
+    np.testing.assert_allclose(kth_distance(bank, queries, 3), nearest, rtol=0, atol=1e-12)
     assert set(tried) == {"BFloat16", "Float32"}
+
+
+def test_rows_of_zeros_are_at_distance_one():
+    bank, queries = clustered(COUNT, 0), clustered(300, 1)
+    bank[::2], queries[4] = 0.0, 0.0
+    for k in (1, 300, 2400):
+        expected = np.sort(exact(bank, queries), axis=1)[:, k - 1]
+        np.testing.assert_allclose(kth_distance(bank, queries, k), expected, rtol=1e-12, atol=1e-12)
+    assert (kth_distance(bank, bank[:9], 1) == 0).all(), "an image is at distance zero from itself"
+
+
+def test_a_long_bank_is_searched_in_blocks(monkeypatch):
+    bank, queries = clustered(COUNT, 0), clustered(50, 1)
+    whole = kth_distance(bank, queries, 30)
+    monkeypatch.setattr(bank_module, "ROWS", 3 * COUNT)
+    np.testing.assert_allclose(kth_distance(bank, queries, 30), whole, rtol=1e-12)
 
 
 def test_the_mean_of_the_largest_products_is_that_of_brute_force(tried):
@@ -71,14 +96,14 @@ def test_the_mean_of_the_largest_products_is_that_of_brute_force(tried):
     assert "BFloat16" in tried
 
 
-@pytest.mark.parametrize("way", [BFloat16, Float32])
+@pytest.mark.parametrize("precision", [BFloat16, Float32])
 @pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_no_product_is_further_off_than_its_margin_says(way, scale):
+def test_no_product_is_further_off_than_its_margin_says(precision, scale):
     bank, queries = scale * clustered(600, 0), clustered(150, 1, spread=3.0)
     queries[0] = bank[0] - bank[0].astype(np.float16)  # tiny numbers
-    made = way(bank, len(queries))
-    form, margin = made.products(queries)
-    found, true = made.values(form).astype(np.float64), queries.astype(np.float64) @ bank.T.astype(np.float64)
+    made = precision(bank, len(queries))
+    keys, margin = made.products(queries)
+    found, true = made.values(keys).astype(np.float64), queries.astype(np.float64) @ bank.T.astype(np.float64)
     off = np.abs(found - true) - made.unit * np.abs(found)
     assert (off <= margin[:, None] / 2).all()
     assert (off > margin[:, None] / 100).any(), "a margin so wide lets everything pass"

@@ -1,9 +1,9 @@
-"""Which rows are the k of largest product, or may be, from products of a proven error.
+"""The rows that are, or may be, the k of largest product, from products with a proven error.
 
 A processor that multiplies bfloat16 does so twice as fast as float32. With |computed - true| <= e for every
 product of a query, the k-th largest computed product t is within e of the true k-th largest (order
-statistics move no further than what they are taken of), hence a row of more than t + 2e is among the k, and
-one of less than t - 2e is not. Only those between must be looked at more closely: the result is exact.
+statistics move no further than the values themselves), hence a row of more than t + 2e is among the k, and
+one of less than t - 2e is not. Only those between need a closer look, so the result is exact.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 PAIRS = 256
-GROUP = 32  # products that first compete by their maximum
-MOST = 8  # candidates for each of the k places, on average, above which a precision does not do
+GROUP = 32  # products whose maximum is compared first
+MOST = 8  # average candidates per place among the k, above which a precision is too coarse
 UNIT = 2.0**-24  # largest relative error of one rounding to float32
 UNIT_BF16 = 2.0**-8
 
 
 @dataclass(frozen=True)
 class Few:
-    """Pairs (query, row) [P] to choose from, queries ascending, and how many rows of each query are sure [q].
+    """Pairs (query, row) [P] to choose from, queries ascending, and the number of sure rows per query [q].
 
     The k rows of largest product of a query are the sure ones, and k - sure of its pairs.
     """
@@ -31,32 +31,32 @@ class Few:
 
 
 class Float32:
-    """Products by numpy: its BLAS does twice the work of torch's on AMD and the same on Intel.
+    """Products by numpy: its BLAS does up to twice the work of torch's on AMD and the same on Intel.
 
-    They lie in one buffer, as fresh memory of this size costs as much as a tenth of the product.
+    They share one buffer, as fresh memory of this size costs as much as a tenth of the product.
     """
 
-    unit = 0.0  # the last rounding is among the errors of the sum
+    unit = 0.0  # relative error of the last rounding beyond that of the sum
 
     def __init__(self, bank: np.ndarray, queries: int):
         self.bank, self.length = bank, longest(bank)
         self.buffer = np.empty(queries * len(bank), np.float32)
 
     def products(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (products [q, N] in a form that ranks like them, twice their largest error [q])."""
+        """Return (keys [q, N] that rank as the products do, twice the largest error [q])."""
         out = self.buffer[: len(queries) * len(self.bank)].reshape(len(queries), -1)
         return np.matmul(queries, self.bank.T, out=out), sum_margin(queries, self.length)
 
-    def values(self, form: np.ndarray) -> np.ndarray:
-        """Return products, float32, from some of the form."""
-        return form
+    def values(self, keys: np.ndarray) -> np.ndarray:
+        """Return the products, float32, of some keys."""
+        return keys
 
     def threshold(self, bounds: np.ndarray) -> np.ndarray:
-        """Return in this form what is at most, and close to, the bounds [q] that `rounded` gave."""
+        """Return keys at most, and close to, the bounds [q] that `rounded` gave."""
         return np.nextafter(bounds.astype(np.float32), np.float32(-np.inf))
 
     def rounded(self, bounds: np.ndarray) -> np.ndarray:
-        """Return bounds [q] as the products were rounded at last."""
+        """Return bounds [q], rounded as the products were."""
         return bounds
 
 
@@ -82,14 +82,14 @@ class BFloat16:
         narrow = wide.bfloat16()
         out = self.buffer[: len(queries) * len(self.bank)].view(len(queries), -1)
         torch.mm(narrow, self.bank.T, out=out)
-        narrow = narrow.float().numpy()
-        gap, length = np.linalg.norm(queries - narrow, axis=1), np.linalg.norm(narrow, axis=1)
+        rounded = narrow.float().numpy()
+        gap, length = np.linalg.norm(queries - rounded, axis=1), np.linalg.norm(rounded, axis=1)
         margin = 2.002 * (gap * self.length + length * self.gap)
         # a processor may round products and sums apart
-        return out.view(torch.int16).numpy(), margin + 2.0 * sum_margin(narrow, self.length + self.gap)
+        return out.view(torch.int16).numpy(), margin + 2.0 * sum_margin(rounded, self.length + self.gap)
 
-    def values(self, form: np.ndarray) -> np.ndarray:
-        return (form.astype(np.int32) << 16).view(np.float32)
+    def values(self, keys: np.ndarray) -> np.ndarray:
+        return (keys.astype(np.int32) << 16).view(np.float32)
 
     def threshold(self, bounds: np.ndarray) -> np.ndarray:
         return torch.from_numpy(bounds).bfloat16().view(torch.int16).numpy()
@@ -112,33 +112,34 @@ def sum_margin(queries: np.ndarray, length: float) -> np.ndarray:
 
 
 def shortlist(
-    way: Float32 | BFloat16, form: np.ndarray, margin: np.ndarray, k: int, *, sure: bool
+    precision: Float32 | BFloat16, keys: np.ndarray, margin: np.ndarray, k: int, *, sure: bool
 ) -> Few | None:
-    """Return what may be among the k rows of largest product, and what is if `sure`, from way.products.
+    """Return the rows that may be among the k of largest product; those that surely are, if `sure`, as a
+    count.
 
-    None if it would be more than `MOST` * k rows a query: then the products lie too close together for this
-    precision. The bank has at least GROUP * max(GROUP, 2k) rows.
+    None if there would be more than `MOST` * k rows per query: then the products lie too close together for
+    this precision. The bank has at least GROUP * max(GROUP, 2k) rows.
     """
-    width, most = form.shape[1] // GROUP, MOST * k * len(form)
-    heads = way.values(_maxima(form, width))
+    width, most = keys.shape[1] // GROUP, MOST * k * len(keys)
+    heads = precision.values(_maxima(keys, width))
     # any k groups have k maxima, so the k-th largest maximum is no more than the k-th largest product
-    low = _bound(way, _kth(heads, k), -margin)
-    if way.unit and not (low > 0).all():
+    low = _bound(precision, _kth(heads, k), -margin)
+    if precision.unit and not (low > 0).all():
         return None
-    places = np.flatnonzero(form >= way.threshold(low)[:, None])
+    places = np.flatnonzero(keys >= precision.threshold(low)[:, None])
     if len(places) > most:
         return None
-    query, row = np.divmod(places, form.shape[1])
-    values = way.values(form.ravel().take(places))
-    kth = _kth(table_of(values, query, len(form), -np.inf), k)
-    between = values >= _bound(way, kth, -margin)[query]
-    clear = values > _bound(way, kth, margin)[query] if sure else np.zeros_like(between)
+    query, row = np.divmod(places, keys.shape[1])
+    values = precision.values(keys.ravel().take(places))
+    kth = _kth(table_of(values, query, len(keys), -np.inf), k)
+    between = values >= _bound(precision, kth, -margin)[query]
+    clear = values > _bound(precision, kth, margin)[query] if sure else np.zeros_like(between)
     between &= ~clear
-    return Few(query[between], row[between], np.bincount(query[clear], minlength=len(form)))
+    return Few(query[between], row[between], np.bincount(query[clear], minlength=len(keys)))
 
 
 def closer(bank: np.ndarray, queries: np.ndarray, few: Few, k: int, length: float) -> Few:
-    """Return fewer pairs, by their own products in float32; no row of the bank is longer than `length`."""
+    """Return fewer pairs, from their own products in float32; no row of the bank is longer than `length`."""
     count, values = len(queries), np.empty(len(few.row), np.float32)
     for start in range(0, len(values), PAIRS):  # that stay in the cache of a core
         pairs = slice(start, start + PAIRS)
@@ -162,9 +163,9 @@ def table_of(values: np.ndarray, query: np.ndarray, count: int, fill: float) -> 
     return table
 
 
-def _bound(way: Float32 | BFloat16, kth: np.ndarray, margin: np.ndarray) -> np.ndarray:
-    """Return what the product of a row so much above the k-th, or below (margin < 0), is computed as."""
-    return way.rounded(kth + way.unit * np.copysign(kth, margin) + margin)
+def _bound(precision: Float32 | BFloat16, kth: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """Return the computed product of a row that is `margin` above the k-th, or below it if negative."""
+    return precision.rounded(kth + precision.unit * np.copysign(kth, margin) + margin)
 
 
 def _kth(values: np.ndarray, k: int) -> np.ndarray:
@@ -173,10 +174,10 @@ def _kth(values: np.ndarray, k: int) -> np.ndarray:
     return np.partition(values, place, axis=1)[:, place].astype(np.float64)
 
 
-def _maxima(form: np.ndarray, width: int) -> np.ndarray:
+def _maxima(keys: np.ndarray, width: int) -> np.ndarray:
     """Return the maxima of groups: of columns j, j + width, j + 2 width, … of [q, n]: [q, width]."""
     whole = GROUP * width
-    maxima = form[:, :whole].reshape(len(form), GROUP, width).max(axis=1)
-    rest = maxima[:, : form.shape[1] - whole]
-    np.maximum(rest, form[:, whole:], out=rest)
+    maxima = keys[:, :whole].reshape(len(keys), GROUP, width).max(axis=1)
+    rest = maxima[:, : keys.shape[1] - whole]
+    np.maximum(rest, keys[:, whole:], out=rest)
     return maxima
