@@ -6,7 +6,6 @@ Reads embeddings only. All models of the quickstart take seconds.
 """
 
 import click
-import numpy as np
 from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
@@ -20,6 +19,7 @@ from sslood.nets.probing.probes import (
     probe_few_labels,
     probe_knn,
     probe_linear,
+    read_splits,
     rounded,
 )
 from sslood.ood.measures.risk import own_mistakes
@@ -53,7 +53,7 @@ def _records(
     path: str, meta: dict, seed: int, knn: KNNProbeSettings, linear: LinearProbeSettings
 ) -> dict[str, dict]:
     """Return the records of one model: knn, linear, linear_<share>, head, transfer_<set>."""
-    sets = _splits(path, meta["id"])
+    sets = read_splits(path, meta["id"])
     classes = len(meta["classes"])
     records = {
         "knn": probe_knn(sets, knn, classes=classes),
@@ -67,20 +67,10 @@ def _records(
         records["head"] = classified(logits, labels) | rounded(own_mistakes(logits, labels))
     for name, entry in meta["sets"].items():
         if entry["role"] == "transfer":
-            other = _splits(path, name)
+            other = read_splits(path, name)
             count = int(other["train"][1].max()) + 1
             records[f"transfer_{name}"] = probe_linear(other, linear.l2, classes=count)
     return records
-
-
-def _splits(path: str, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return split -> (features, labels) of a set with training images."""
-    sets = {}
-    for split in ("train", "validation", "test"):
-        keys = [f"{name}.{split}.{part}" for part in ("features", "labels")]
-        tensors, _ = load_tensors(path, kind="embeddings", only=keys)
-        sets[split] = tensors[keys[0]], tensors[keys[1]]
-    return sets
 
 
 if __name__ == "__main__":
