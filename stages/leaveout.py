@@ -13,7 +13,7 @@ from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.seeding import stream_seed
 from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.methods.leaveout import Leaveout, LeaveoutSettings, fold_classes
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
@@ -32,7 +32,7 @@ from sslood.nets.training.finish import finish
 @training_options(LeaveoutSettings)
 def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     options = read_settings(LeaveoutSettings, section, where="leaveout")
-    augmentation = checked(Recipe, read_section(recipe), recipe)
+    augmentation = checked(AugmentSettings, read_section(recipe), recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
     kept, left = fold_classes(len(meta["classes"]), options.folds, fold, options.seed)
