@@ -184,9 +184,9 @@ def squared_distance(rows: Tensor, centre: Tensor, means: Tensor, whitening: Ten
     if means.shape[-2] > 1:
         # the expanded square finds the nearest mean by one product; its own square is then summed
         # directly, which cannot cancel
-        nearest = ((means * means).sum(1) - 2.0 * (white @ means.T)).argmin(1)
+        nearest = ((means * means).sum(1) - 2.0 * product(white, means.T)).argmin(1)
         means = means[nearest]
-    white = white - means
+    white -= means
     return (white * white).sum(-1)
 
 
@@ -201,9 +201,12 @@ def each_squared_distance(rows: Tensor, state: Mapping[str, Tensor]) -> Tensor:
 
 
 def _whitened(rows: Tensor, whitening: Tensor) -> Tensor:
-    """Return rows @ W^T; one W on a CPU by blocks, which leaves out most of its zeros."""
-    if whitening.ndim > 2 or torch.compiler.is_exporting():
+    """Return rows @ W^T; a single W on a CPU by blocks of its rows, which leaves out most of its zeros."""
+    if whitening.ndim > 2 or rows.device.type != "cpu" or torch.compiler.is_exporting():
         return rows @ whitening.mT
-    starts = range(0, len(whitening), BLOCK)
-    ends = [(start, min(start + BLOCK, len(whitening))) for start in starts]
-    return torch.cat([product(rows[:, :end], whitening[start:end, :end].T) for start, end in ends], 1)
+    result = torch.empty_like(rows)
+    left, right, out = rows.numpy(), whitening.numpy(), result.numpy()
+    for start in range(0, len(right), BLOCK):
+        end = min(start + BLOCK, len(right))
+        np.matmul(left[:, :end], right[start:end, :end].T, out=out[:, start:end])
+    return result
