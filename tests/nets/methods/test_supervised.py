@@ -39,8 +39,9 @@ def data(n):
 def classifier(model, n=10, m=1, **changes):
     settings = ClassifySettings(**{**SECTION, "batch_size": 4, **changes})
     return Classify(
-        model, data(n), data(m), recipe=AugmentSettings(), preprocessing=KNOWN, label="toy", settings=settings,
-        seed=0,        machine=HERE,
+        model, data(n), data(m), recipe=AugmentSettings(), preprocessing=KNOWN, label="toy",
+        settings=settings,
+        seed=0, machine=HERE,
     )  # fmt: skip
 
 
