@@ -31,7 +31,7 @@ def probe_model(
 ) -> dict[str, dict[str, Any]]:
     """Return the records of the embeddings file `path`: knn, linear, linear_<share>, head, transfer_<set>.
 
-    meta: metadata of the file. seed: of the draws of few labels. judge_head: what logits [N, K] and labels [N]
+    meta: metadata of the file. seed: of the draws of few labels. judge_head: what logits [N, K], labels [N]
     of the model's own head on ID test say about its mistakes.
     """
     sets = read_splits(path, meta["id"])
