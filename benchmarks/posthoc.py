@@ -17,7 +17,7 @@ import numpy as np
 
 from sslood.core.files import save_tensors
 from sslood.core.settings import read_section
-from sslood.roles.roles import record_role
+from sslood.data.sets.roles.roles import record_role
 
 WIDTH, CLASSES = 512, 10
 SPLITS = [  # set, role, split, images, shift of the features

@@ -17,9 +17,9 @@ from lightly.loss.ntx_ent_loss import NTXentLoss
 from lightly.loss.vicreg_loss import VICRegLoss
 from torch import Tensor
 
-from sslood.nets.losses.barlow_twins import barlow_twins
-from sslood.nets.losses.contrastive import nt_xent
-from sslood.nets.losses.vicreg import vicreg
+from sslood.nets.selfsup.losses.barlow_twins import barlow_twins
+from sslood.nets.selfsup.losses.contrastive import nt_xent
+from sslood.nets.selfsup.losses.vicreg import vicreg
 
 BATCH, DIMENSIONS, ROUNDS = 512, 2048, 9
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -23,7 +23,7 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
 from sslood.core.files import save_json, save_tensors
 from sslood.core.settings import read_section
-from sslood.roles.roles import names_of_roles, roles_of
+from sslood.data.sets.roles.roles import names_of_roles, roles_of
 
 
 @click.command(cls=StageCommand)

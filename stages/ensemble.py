@@ -15,8 +15,8 @@ from sslood.cli.options import read_settings, setting_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
+from sslood.data.sets.roles.roles import read_split, roles_of
 from sslood.ood.kit.results import Results
-from sslood.roles.roles import read_split, roles_of
 from sslood.views.ensemble import EnsembleSettings, accuracy, evaluate
 from sslood.views.members import load_members
 

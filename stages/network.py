@@ -16,12 +16,12 @@ from sslood.core.discovery import classes_in
 from sslood.core.machine import machine
 from sslood.core.precision import dtype_of
 from sslood.core.settings import read_section
+from sslood.data.sets.roles.roles import read_split, roles_of
 from sslood.nets.networks.files import load_model
 from sslood.ood import network
 from sslood.ood.kit.network_detector import NetworkDetector
 from sslood.ood.kit.network_evaluation import evaluate_network
 from sslood.ood.kit.results import Results
-from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import NetworkSettings, checked_network
 
 NETWORK = classes_in(network, NetworkDetector)

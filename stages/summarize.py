@@ -12,10 +12,10 @@ import click
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
 from sslood.core.settings import read_section
+from sslood.data.sets.roles.roles import roles_of
 from sslood.report.frame import ScoreFiles, read_runs
 from sslood.report.page import HeadlineSettings, read_curves, write_page, write_tables
 from sslood.report.summary import summarise, write_metrics
-from sslood.roles.roles import roles_of
 
 FOLDER = click.Path(path_type=Path)
 

@@ -39,16 +39,15 @@ def packages_imported(room: str) -> set[str]:
 
 ALLOWED = {
     "sslood/core": set(),
-    "sslood/roles": {"core"},
     "sslood/cli": {"core"},
-    "sslood/data": {"core", "roles"},
-    "sslood/nets": {"core", "data", "roles"},
+    "sslood/data": {"core"},
+    "sslood/nets": {"core", "data"},
     "sslood/ood": {"core"},
     "sslood/views": {"core", "data", "nets", "ood"},
-    "sslood/auditing": {"core", "data", "ood", "roles"},
-    "sslood/report": {"core", "data", "ood", "roles"},
-    "sslood/deploy": {"core", "data", "nets", "ood", "roles", "views", "auditing", "report"},
-    "sslood/commands": {"cli", "core", "data", "deploy", "nets", "ood", "report", "roles"},
+    "sslood/auditing": {"core", "data", "ood"},
+    "sslood/report": {"core", "data", "ood"},
+    "sslood/deploy": {"core", "data", "nets", "ood", "views", "auditing", "report"},
+    "sslood/commands": {"cli", "core", "data", "deploy", "nets", "ood", "report"},
 }
 
 

@@ -33,7 +33,9 @@ def code_deps(definition: dict, root: Path = ROOT) -> list[str]:
     files = import_closure(script, *(folder.replace("/", ".") for folder in folders), top=root)
     own = Path(*script.split(".")).with_suffix(".py")
     rooms = {file.relative_to(root).parent.as_posix() for file in files}
-    return sorted({own.as_posix(), *rooms} - {own.parent.as_posix(), *folders, *NO_DEPS})
+    rooms -= {own.parent.as_posix(), *folders, *NO_DEPS}
+    inner = {room for room in rooms if any(other in rooms for other in map(str, Path(room).parents))}
+    return sorted({own.as_posix(), *rooms} - inner)  # a folder as dep includes the rooms inside it
 
 
 def script_of(cmd: str) -> str:

@@ -19,8 +19,8 @@ from sslood.auditing.overlap import (
 )
 from sslood.auditing.roughness import artefact_scores
 from sslood.core.files import load_tensors
+from sslood.data.sets.roles.roles import ROLES
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.roles.roles import ROLES
 
 CLASS = 4  # beside EXACT and NEAR in the sum that says why an image is left out
 

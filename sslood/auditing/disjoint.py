@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.roles.roles import ROLES, names_of_roles, read_split
+from sslood.data.sets.roles.roles import ROLES, names_of_roles, read_split
 
 SHOWN = 10  # positions that a message lists
 

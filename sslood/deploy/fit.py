@@ -10,6 +10,7 @@ from tqdm import tqdm
 from sslood.auditing.disjoint import check_disjoint
 from sslood.core.errors import InputError
 from sslood.core.settings import autos, read_section
+from sslood.data.sets.roles.roles import read_split, roles_of
 from sslood.deploy.calibrated import KINDS, Calibrated, calibrate, make_detector
 from sslood.deploy.inputs import AnyDetector, Inputs, present
 from sslood.deploy.measured import Choice
@@ -22,7 +23,6 @@ from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.kit.search import best_settings, tuning_of
 from sslood.ood.ssd.selection import SOURCE, select_settings
 from sslood.ood.ssd.ssd import SSD
-from sslood.roles.roles import read_split, roles_of
 from sslood.views.network_view import checked_network
 
 # what a model lacks that does not suit a detector, by what is read

@@ -11,6 +11,7 @@ import pandas as pd
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.settings import Settings
+from sslood.data.sets.roles.roles import read_split
 from sslood.report import figures, tables
 from sslood.report.columns import HEADLINE, METRICS, SECOND, describe_all
 from sslood.report.evidence import NEAR_CONTROL, of_roles
@@ -18,7 +19,6 @@ from sslood.report.frame import ScoreFiles
 from sslood.report.pictures import misleading
 from sslood.report.render import render
 from sslood.report.summary import Summary
-from sslood.roles.roles import read_split
 
 CURVES = {"loss": "loss", "knn": "kNN accuracy (validation)", "validation_accuracy": "accuracy (validation)"}
 TITLES = [METRICS[name].title for name in HEADLINE]

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from sslood.data.sets.roles.roles import ROLES
 from sslood.data.sets.source import SetSettings, all_sources
-from sslood.roles.roles import ROLES
 
 SOURCES = all_sources()
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 MD5 = hashlib.md5(BODY).hexdigest()

@@ -5,13 +5,13 @@ import torch
 from sslood.core.batches import batches
 from sslood.core.files import load_tensors, save_tensors
 from sslood.data.images.augment import AugmentSettings
+from sslood.data.sets.roles.roles import record_role
 from sslood.nets.inference.embed import copies_of, shot_pool
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model, save_model
 from sslood.nets.networks.heads import build_head, build_projector
 from sslood.ood.kit.outputs import Head
-from sslood.roles.roles import record_role
 from stages.embed import main
 from tests.kit.small import call, digit_images, model_card, write_params, write_sets
 

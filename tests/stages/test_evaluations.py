@@ -9,12 +9,12 @@ import torch
 from click.testing import CliRunner
 
 from sslood.core.files import load_tensors, read_metadata, save_tensors
+from sslood.data.sets.roles.roles import record_role
 from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.roles.roles import record_role
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
 

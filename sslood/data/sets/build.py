@@ -14,8 +14,8 @@ from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
 from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits
 from sslood.data.sets.images import chain_text
 from sslood.data.sets.pictures import Pictures
+from sslood.data.sets.roles.roles import ROLES, Role, role_named
 from sslood.data.sets.source import DrawnSource, PictureSource, SetSettings, Source, check_takes, source_named
-from sslood.roles.roles import ROLES, Role, role_named
 
 Arrays = dict[str, dict[str, np.ndarray]]  # split -> images, labels and perhaps index
 Contents = tuple[

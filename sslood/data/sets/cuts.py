@@ -10,7 +10,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Settings, at_least, between, inside
 from sslood.core.splits import stratified_choice, stratified_cut
 from sslood.data.sets.pictures import Pictures, Splits
-from sslood.roles.roles import SPLITS, Role
+from sslood.data.sets.roles.roles import SPLITS, Role
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sslood.data.fetching.fetch import cache_folder, mirror
+from sslood.data.sets.fetching.fetch import cache_folder, mirror
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.source import Source
 

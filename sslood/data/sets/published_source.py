@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.fetch import Located, locate
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.fetch import Located, locate
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.formats import Reader
 from sslood.data.sets.pictures import Pictures, Splits, digest
 from sslood.data.sets.remake import random_crops, shrunk
+from sslood.data.sets.roles.roles import Role
 from sslood.data.sets.source import PictureSource, SetSettings
-from sslood.roles.roles import Role
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from sslood.core.discovery import names_in
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, at_least, strict
 from sslood.data.sets.pictures import Splits
-from sslood.roles.roles import Role
+from sslood.data.sets.roles.roles import Role
 
 PACKAGE = "sslood.data.sources"
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.data.sets.pictures import Pictures, Splits, digest
+from sslood.data.sets.roles.roles import SPLITS, Role
 from sslood.data.sets.tree import list_images, tree
-from sslood.roles.roles import SPLITS, Role
 
 COLUMNS = ("path", "label", "split")
 

@@ -1,6 +1,6 @@
 """60,000 colour photographs of 32x32 pixels in 10 classes."""
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.formats import cifar
 from sslood.data.sets.published_source import PublishedSource
 

@@ -4,7 +4,7 @@ Known to share with cifar10: bus, pickup truck, streetcar and tractor beside CIF
 duplicates of single images.
 """
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.formats import cifar
 from sslood.data.sets.published_source import PublishedSource
 

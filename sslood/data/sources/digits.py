@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sslood.data.sets.pictures import Pictures, Splits, digest
+from sslood.data.sets.roles.roles import Role
 from sslood.data.sets.source import PictureSource, SetSettings, package_folder
-from sslood.roles.roles import Role
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslood.data.sets.pictures import Splits
+from sslood.data.sets.roles.roles import Role
 from sslood.data.sets.source import PictureSource, SetSettings
 from sslood.data.sets.user_images import read_user_images
-from sslood.roles.roles import Role
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.pictures import Pictures
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import tree

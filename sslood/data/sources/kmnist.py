@@ -1,6 +1,6 @@
 """70,000 handwritten characters of classical Japanese of 28x28 pixels, in 10 classes."""
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.formats import idx
 from sslood.data.sets.published_source import PublishedSource
 

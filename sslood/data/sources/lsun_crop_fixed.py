@@ -1,6 +1,6 @@
 """The set lsun_crop made again: random 32x32 crops of LSUN test scenes, from your folder lsun/test."""
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import tree
 

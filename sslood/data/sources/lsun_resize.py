@@ -1,6 +1,6 @@
 """ODIN's LSUN test scenes, shrunk to 32x32 without antialiasing."""
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import tree
 

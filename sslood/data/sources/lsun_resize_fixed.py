@@ -1,6 +1,6 @@
 """The set lsun_resize made again by the one chain: LSUN test scenes, from your folder lsun/test."""
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import tree
 

@@ -4,7 +4,7 @@ Known to share with digits: the same ten classes, of other writers; svhn: the sa
 numbers.
 """
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.formats import idx
 from sslood.data.sets.published_source import PublishedSource
 

@@ -3,7 +3,7 @@
 Known to share with sun397: the same kinds of scene; cifar10: objects of its classes stand in some scenes.
 """
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import tree
 

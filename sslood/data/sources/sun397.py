@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.pictures import Pictures, check_labels
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import list_images

@@ -1,6 +1,6 @@
 """Describable Textures (DTD), 5,640 photographs in 47 classes."""
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import tree
 

@@ -3,7 +3,7 @@
 Shares with cifar10 and cifar100 what tiny_imagenet does.
 """
 
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import tree
 

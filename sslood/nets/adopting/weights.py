@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.fetch import cache_folder
-from sslood.data.fetching.published import Published
-from sslood.data.fetching.transfer import compare, download, reason, sums
+from sslood.data.sets.fetching.fetch import cache_folder
+from sslood.data.sets.fetching.published import Published
+from sslood.data.sets.fetching.transfer import compare, download, reason, sums
 
 
 def _is_address(place: str) -> bool:

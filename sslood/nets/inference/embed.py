@@ -14,10 +14,10 @@ from sslood.core.precision import Precision
 from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.core.settings import Settings, at_least
 from sslood.data.images.augment import AugmentSettings, augment
+from sslood.data.sets.roles.roles import ROLES, names_of_roles, record_role
 from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.model import Model
-from sslood.roles.roles import ROLES, names_of_roles, record_role
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 from torch import Tensor
 
 from sslood.core.settings import at_least
-from sslood.nets.losses.barlow_twins import barlow_twins
+from sslood.nets.selfsup.losses.barlow_twins import barlow_twins
 from sslood.nets.selfsup.objective import ProjectorSettings, TwoViews
 
 

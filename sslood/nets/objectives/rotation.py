@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from sslood.nets.losses.classification import rotation_loss
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
+from sslood.nets.selfsup.losses.classification import rotation_loss
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.rotations import rotations
 from sslood.nets.training.watch import spread

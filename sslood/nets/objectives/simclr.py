@@ -6,8 +6,8 @@ eq. 1.
 
 from torch import Tensor
 
-from sslood.nets.losses.contrastive import nt_xent
 from sslood.nets.selfsup.contrastive import Contrastive
+from sslood.nets.selfsup.losses.contrastive import nt_xent
 
 
 class SimCLR(Contrastive):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sslood.nets.losses.classification import cross_entropy_and_accuracy
 from sslood.nets.selfsup.classifier import Classifier
+from sslood.nets.selfsup.losses.classification import cross_entropy_and_accuracy
 from sslood.nets.training.watch import spread
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sslood.nets.losses.contrastive import repulsion
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.contrastive import Contrastive
+from sslood.nets.selfsup.losses.contrastive import repulsion
 from sslood.nets.selfsup.objective import need_classes
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from torch import Tensor
 
 from sslood.core.settings import at_least
-from sslood.nets.losses.vicreg import vicreg
+from sslood.nets.selfsup.losses.vicreg import vicreg
 from sslood.nets.selfsup.objective import ProjectorSettings, TwoViews, Weight
 
 

@@ -2,7 +2,7 @@
 
 An objective is one file in nets/objectives, found by its name: its settings, its networks, and its loss as a
 pure function. Only what several objectives share has a home elsewhere, since adding to a shared room re-runs
-all of them: losses in nets/losses, bases of classes in nets/selfsup.
+all of them: losses in nets/selfsup/losses, bases of classes in nets/selfsup.
 """
 
 from abc import ABC, abstractmethod

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from sslood.core.errors import InputError
 from sslood.core.precision import at_least_float32, standard_normal
 from sslood.core.settings import at_least
-from sslood.nets.losses.barlow_twins import barlow_twins
-from sslood.nets.losses.vicreg import vicreg
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.gaussian import (
     GaussianHead,
@@ -22,6 +20,8 @@ from sslood.nets.networks.gaussian import (
     sample,
 )
 from sslood.nets.networks.heads import build_projector
+from sslood.nets.selfsup.losses.barlow_twins import barlow_twins
+from sslood.nets.selfsup.losses.vicreg import vicreg
 from sslood.nets.selfsup.objective import Objective, ProjectorSettings, Weight
 from sslood.nets.training.ranks import gather, share
 from sslood.nets.training.watch import spread

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Auto, Settings, at_least
+from sslood.ood.geometry.nearest.bank import directions, kth_distance
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
 from sslood.ood.kit.outputs import Outputs
-from sslood.ood.nearest.bank import directions, kth_distance
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch import Tensor
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.logits import free_energy, head_state
+from sslood.ood.geometry.nearest.bank import directions, mean_largest_product
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
 from sslood.ood.kit.outputs import Outputs, chunks
-from sslood.ood.nearest.bank import directions, mean_largest_product
 
 
 @dataclass(frozen=True)

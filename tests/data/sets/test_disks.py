@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sslood.core.errors import InputError
-from sslood.data.fetching import fetch
-from sslood.data.fetching.transfer import sums
+from sslood.data.sets.fetching import fetch
+from sslood.data.sets.fetching.transfer import sums
 from tests.data.commands import download_words, invoke
 from tests.data.serving import BODY, entry
 

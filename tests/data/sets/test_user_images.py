@@ -11,8 +11,8 @@ from PIL import Image
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.data.sets.convert import convert
+from sslood.data.sets.roles.roles import ROLES
 from sslood.data.sets.user_images import read_user_images
-from sslood.roles.roles import ROLES
 from stages.download import main
 from tests.data.commands import download_words, invoke
 from tests.test_pipeline_contract import outside_git

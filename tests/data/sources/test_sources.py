@@ -11,8 +11,8 @@ from dvc.repo import Repo
 from sslood.core.errors import InputError
 from sslood.core.settings import read_section
 from sslood.data import sources
+from sslood.data.sets.roles.roles import role_named
 from sslood.data.sets.source import read_set_settings, source_named, source_names, with_sources
-from sslood.roles.roles import role_named
 from stages.download import main
 from tests.test_pipeline_contract import outside_git
 from tools.closure import ROOT, code_deps

@@ -13,11 +13,11 @@ from lightly.loss.negative_cosine_similarity import NegativeCosineSimilarity
 from lightly.loss.ntx_ent_loss import NTXentLoss
 from lightly.loss.vicreg_loss import VICRegLoss
 
-from sslood.nets.losses.barlow_twins import barlow_twins
-from sslood.nets.losses.contrastive import nt_xent
-from sslood.nets.losses.vicreg import vicreg
 from sslood.nets.objectives.byol import byol
 from sslood.nets.objectives.dino import dino
+from sslood.nets.selfsup.losses.barlow_twins import barlow_twins
+from sslood.nets.selfsup.losses.contrastive import nt_xent
+from sslood.nets.selfsup.losses.vicreg import vicreg
 
 
 def projections(n, d, count=2):

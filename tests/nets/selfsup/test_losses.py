@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sslood.nets.losses.barlow_twins import EPSILON as BARLOW_EPSILON
-from sslood.nets.losses.barlow_twins import barlow_twins
-from sslood.nets.losses.contrastive import alignment, nt_xent, repulsion
-from sslood.nets.losses.vicreg import EPSILON as VICREG_EPSILON
-from sslood.nets.losses.vicreg import covariance, invariance, variance, vicreg
 from sslood.nets.objectives.supcon import supcon
+from sslood.nets.selfsup.losses.barlow_twins import EPSILON as BARLOW_EPSILON
+from sslood.nets.selfsup.losses.barlow_twins import barlow_twins
+from sslood.nets.selfsup.losses.contrastive import alignment, nt_xent, repulsion
+from sslood.nets.selfsup.losses.vicreg import EPSILON as VICREG_EPSILON
+from sslood.nets.selfsup.losses.vicreg import covariance, invariance, variance, vicreg
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 3])
 

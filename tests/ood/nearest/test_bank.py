@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sslood.ood.nearest import bank as bank_module
-from sslood.ood.nearest import shortlist
-from sslood.ood.nearest.bank import directions
-from sslood.ood.nearest.shortlist import BFloat16, Float32
+from sslood.ood.geometry.nearest import bank as bank_module
+from sslood.ood.geometry.nearest import shortlist
+from sslood.ood.geometry.nearest.bank import directions
+from sslood.ood.geometry.nearest.shortlist import BFloat16, Float32
 
 WIDTH, COUNT = bank_module.WIDE, 2500
 

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from sslood.core.errors import InputError
-from sslood.data.fetching import fetch
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching import fetch
+from sslood.data.sets.fetching.published import Published
 from tests.data.serving import BODY, entry
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.unpack import unpack
+from sslood.data.sets.fetching.unpack import unpack
 
 
 def tar_of(path, *members):
@@ -115,7 +115,7 @@ def test_bomb_by_size_alone(tmp_path):
 
 
 def test_too_many_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("sslood.data.fetching.unpack.MAX_FILES", 10)
+    monkeypatch.setattr("sslood.data.sets.fetching.unpack.MAX_FILES", 10)
     tar_of(tmp_path / "set.tar.gz", *((f"{n}.png", FILE, b"") for n in range(11)))
     with pytest.raises(InputError, match="10 files"):
         unpack(tmp_path / "set.tar.gz", tmp_path / "out")

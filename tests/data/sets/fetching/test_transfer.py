@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sslood.core.errors import InputError
-from sslood.data.fetching import fetch, transfer
+from sslood.data.sets.fetching import fetch, transfer
 from tests.data.commands import download_words, invoke
 from tests.data.serving import BODY, MD5, entry, serving
 
@@ -194,7 +194,7 @@ def test_certificate_that_nobody_signed(server, tmp_path, monkeypatch):
 
 def test_two_processes_fetch_one_file_once(server):
     code = (
-        "import sys; from sslood.data.fetching import fetch; from tests.data.serving import entry; "
+        "import sys; from sslood.data.sets.fetching import fetch; from tests.data.serving import entry; "
         "print(fetch.locate(*entry(sys.argv[1])).sha256)"
     )
     command = [sys.executable, "-c", code, f"{server.address}/ok/images.bin"]

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util import Retry
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.published import Published
+from sslood.data.sets.fetching.published import Published
 
 MAX_DOWNLOAD = 64 * 2**30
 STALLS = 2  # broken connections in a row that brought nothing

@@ -19,9 +19,9 @@ import requests
 from filelock import FileLock
 
 from sslood.core.errors import InputError
-from sslood.data.fetching.published import Published
-from sslood.data.fetching.transfer import compare, download, quarantine, reason, sums
-from sslood.data.fetching.unpack import unpack
+from sslood.data.sets.fetching.published import Published
+from sslood.data.sets.fetching.transfer import compare, download, quarantine, reason, sums
+from sslood.data.sets.fetching.unpack import unpack
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.xz", ".tar.bz2")
 

@@ -14,10 +14,7 @@ from torch import Tensor
 from sslood.core.errors import InputError
 from sslood.core.processor import multiplies_bf16
 from sslood.core.rows import unit_rows
-from sslood.ood.geometry.products import length, product
-from sslood.ood.kit.outputs import chunks
-from sslood.ood.kit.pieces import in_pieces, pieces
-from sslood.ood.nearest.shortlist import (
+from sslood.ood.geometry.nearest.shortlist import (
     GROUP,
     BFloat16,
     Few,
@@ -27,6 +24,9 @@ from sslood.ood.nearest.shortlist import (
     shortlist,
     table_of,
 )
+from sslood.ood.geometry.products import length, product
+from sslood.ood.kit.outputs import chunks
+from sslood.ood.kit.pieces import in_pieces, pieces
 
 QUERIES, BANK = 512, 65536  # one block of float32 products: 128 MiB
 ROWS = 2**24  # products in one block of float64: 128 MiB

@@ -8,7 +8,7 @@ import pytest
 from sslood.core.closure import import_closure
 from sslood.core.errors import InputError
 from sslood.core.files import save_tensors
-from sslood.roles.roles import OOD_ROLES, ROLES, SPLITS, names_of_roles, read_split, roles_of
+from sslood.data.sets.roles.roles import OOD_ROLES, ROLES, SPLITS, names_of_roles, read_split, roles_of
 
 SETS = {"a": {"role": "id"}, "b": {"role": "near"}, "c": {"role": "far"}, "d": {"role": "tuning"}}
 
