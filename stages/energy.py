@@ -13,7 +13,7 @@ from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.methods.energy import Energy, EnergySettings, start_model
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.card import check_fits
@@ -31,7 +31,7 @@ from sslood.nets.training.finish import finish
 @training_options(EnergySettings)
 def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curves, **section):
     options = read_settings(EnergySettings, section, where="energy")
-    augmentation = checked(Recipe, read_section(recipe), recipe)
+    augmentation = checked(AugmentSettings, read_section(recipe), recipe)
     here = machine(options.precision)
     model, card, fresh = start_model(init_model, id_set, seed)
     check_fits(card, read_metadata(auxiliary, kind="set"), init_model, id_set=False)

@@ -13,10 +13,10 @@ from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.seeding import stream_seed
 from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.methods.leaveout import Leaveout, LeaveoutSettings, fold_classes
 from sslood.nets.methods.supervised import load_split
-from sslood.nets.networks.build import find_backbone, full_name, make_backbone, read_sizes, seeded
+from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
@@ -32,18 +32,17 @@ from sslood.nets.training.finish import finish
 @training_options(LeaveoutSettings)
 def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     options = read_settings(LeaveoutSettings, section, where="leaveout")
-    augmentation = checked(Recipe, read_section(recipe), recipe)
+    augmentation = checked(AugmentSettings, read_section(recipe), recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
     kept, left = fold_classes(len(meta["classes"]), options.folds, fold, options.seed)
     seed = stream_seed(options.seed, "leaveout", fold)
-    size = read_sizes(backbone, sizes)
-    arch = full_name(backbone, size)
+    arch = read_architecture(backbone, sizes)
     with seeded(seed, arch):
-        network = make_backbone(backbone, size, channels=meta["channels"])
+        network = build_backbone(arch, channels=meta["channels"])
         head = build_head(network.feature_dim, len(kept))
     settings = options.recorded(fold=fold, left_out=left, recipe=vars(augmentation))
-    code = "stages.leaveout", find_backbone(backbone).__module__
+    code = "stages.leaveout", f"{BACKBONES}.{backbone}"
     identity = fingerprint({**settings, "arch": arch}, [Path(id_set)], *code)
     checkpoint = Checkpoint(here.scratch, f"leaveout-{backbone}-{fold}", identity)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]

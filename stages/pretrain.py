@@ -15,7 +15,7 @@ from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
 from sslood.data.images.streamed import open_set
-from sslood.nets.networks.build import find_backbone, full_name, make_backbone, read_sizes, seeded
+from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.pretraining import Pretraining
@@ -43,13 +43,12 @@ def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_c
     recipes = recipes_of(sections[1], recipe, sections[0].get("augment"), f"{constants}.augment", kind.views)
     tensors, meta = load_tensors(id_set, kind="set", only=READ)
     settings = recorded(training, own, recipes)
-    size = read_sizes(backbone, sizes)
-    about = {"objective": objective, "arch": full_name(backbone, size), "seed": seed}
-    code = "stages.pretrain", kind.__module__, find_backbone(backbone).__module__
+    about = {"objective": objective, "arch": read_architecture(backbone, sizes), "seed": seed}
+    code = "stages.pretrain", kind.__module__, f"{BACKBONES}.{backbone}"
     identity = fingerprint({**settings, **about}, [Path(id_set)], *code)
     with session(machine(training.precision)) as here:
         with seeded(seed):
-            network = make_backbone(backbone, size, channels=meta["channels"])
+            network = build_backbone(about["arch"], channels=meta["channels"])
             method = kind(network, own, classes=len(meta["classes"]))
         sets = [open_set(tensors[READ[at]], tensors[READ[at + 1]], here.device) for at in (0, 2)]
         task = Pretraining(

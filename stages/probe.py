@@ -6,22 +6,14 @@ Reads embeddings only. All models of the quickstart take seconds.
 """
 
 import click
-import numpy as np
 from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
 from sslood.core.errors import InputError
-from sslood.core.files import load_tensors, read_metadata, save_json
-from sslood.nets.probing.probes import (
-    KNNProbeSettings,
-    LinearProbeSettings,
-    classified,
-    probe_few_labels,
-    probe_knn,
-    probe_linear,
-    rounded,
-)
+from sslood.core.files import read_metadata, save_json
+from sslood.nets.probing.model import probe_model
+from sslood.nets.probing.probes import KNNProbeSettings, LinearProbeSettings
 from sslood.ood.measures.risk import own_mistakes
 
 
@@ -42,45 +34,11 @@ def main(embeddings, models, seed, out, **values):
         if meta["seed"] != seed or meta["model"] != model:
             other = f"{meta['model']!r} with seed {meta['seed']}"
             raise InputError(f"{path}: holds {other}, not {model!r} with seed {seed}; run `embed` again")
-        results[model] = _records(path, meta, seed, knn, linear)
+        results[model] = probe_model(path, meta, knn, linear, seed=seed, judge_head=own_mistakes)
     chosen = {m: {"knn.k": r["knn"]["k"], "linear.l2": r["linear"]["l2"]} for m, r in results.items()}
     save_json(out, {"models": results, "chosen": chosen})
     best = max(results, key=lambda model: results[model]["knn"]["accuracy"])
     done(out, f"best nearest-neighbour accuracy {results[best]['knn']['accuracy']:.4f} ({best})")
-
-
-def _records(
-    path: str, meta: dict, seed: int, knn: KNNProbeSettings, linear: LinearProbeSettings
-) -> dict[str, dict]:
-    """Return the records of one model: knn, linear, linear_<share>, head, transfer_<set>."""
-    sets = _splits(path, meta["id"])
-    classes = len(meta["classes"])
-    records = {
-        "knn": probe_knn(sets, knn, classes=classes),
-        "linear": probe_linear(sets, linear.l2, classes=classes),
-    }
-    for share in linear.shares:
-        records[f"linear_{share:g}"] = probe_few_labels(sets, share, linear.l2, classes=classes, seed=seed)
-    if meta["model_metadata"]["head_classes"] is not None:
-        logits = load_tensors(path, only=[f"{meta['id']}.test.logits"])[0].popitem()[1]
-        labels = sets["test"][1]
-        records["head"] = classified(logits, labels) | rounded(own_mistakes(logits, labels))
-    for name, entry in meta["sets"].items():
-        if entry["role"] == "transfer":
-            other = _splits(path, name)
-            count = int(other["train"][1].max()) + 1
-            records[f"transfer_{name}"] = probe_linear(other, linear.l2, classes=count)
-    return records
-
-
-def _splits(path: str, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return split -> (features, labels) of a set with training images."""
-    sets = {}
-    for split in ("train", "validation", "test"):
-        keys = [f"{name}.{split}.{part}" for part in ("features", "labels")]
-        tensors, _ = load_tensors(path, kind="embeddings", only=keys)
-        sets[split] = tensors[keys[0]], tensors[keys[1]]
-    return sets
 
 
 if __name__ == "__main__":

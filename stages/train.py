@@ -13,7 +13,7 @@ from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.methods.classify import Classify, ClassifySettings, labelled
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
@@ -33,7 +33,7 @@ from sslood.nets.training.finish import finish
 @training_options(ClassifySettings)
 def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     options = read_settings(ClassifySettings, section, where="train")
-    augmentation = checked(Recipe, read_section(recipe), recipe)
+    augmentation = checked(AugmentSettings, read_section(recipe), recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
     start, card = load_model(init_model)

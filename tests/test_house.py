@@ -43,7 +43,7 @@ ALLOWED = {
     "sslood/cli": {"core"},
     "sslood/data": {"core", "roles"},
     "sslood/nets": {"core", "data", "roles"},
-    "sslood/ood": {"core", "data", "roles"},
+    "sslood/ood": {"core"},
     "sslood/views": {"core", "data", "nets", "ood"},
     "sslood/auditing": {"core", "data", "ood", "roles"},
     "sslood/report": {"core", "data", "ood", "roles"},

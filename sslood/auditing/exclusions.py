@@ -1,4 +1,4 @@
-"""Classes that an OOD set shares with the ID set: exclusions.yaml, held against what the files say."""
+"""Classes that an OOD set shares with the ID set: exclusions.yaml, checked against the set files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ def excluded_classes(
 ) -> dict[str, str]:
     """Return {class of the OOD set: ID class that it is like}, from the metadata of two set files.
 
-    An entry whose ID class is held out is passed over: that class is not in-distribution then. A set without
+    An entry whose ID class is held out is skipped: that class is not in-distribution then. A set without
     class names has none to exclude. Raises InputError for an entry that lacks a key or names a class that
     the OOD or the ID set does not have.
     """
@@ -26,7 +26,7 @@ def excluded_classes(
     entries = (lists.get(id_set["name"]) or {}).get(ood_set["name"]) or []
     where = f"{path.name}, {id_set['name']}: {ood_set['name']}"
     known, heldout = set(id_set["classes"]), set(id_set.get("settings", {}).get("heldout", []))
-    found = {}
+    shared: dict[str, str] = {}
     for entry in entries if ood_set["classes"] else []:
         if not isinstance(entry, Mapping) or set(entry) != _KEYS:
             raise InputError(f"{where}: {entry!r} must have the keys {', '.join(sorted(_KEYS))}")
@@ -35,8 +35,8 @@ def excluded_classes(
         if entry["like"] not in known | heldout:
             raise InputError(_unknown(where, entry["like"], id_set))
         if entry["like"] in known:
-            found[entry["class"]] = entry["like"]
-    return found
+            shared[entry["class"]] = entry["like"]
+    return shared
 
 
 def _unknown(where: str, name: str, image_set: Mapping[str, Any]) -> str:
@@ -44,7 +44,9 @@ def _unknown(where: str, name: str, image_set: Mapping[str, Any]) -> str:
     return f"{where}: set {image_set['name']!r} has no class {name!r}; correct the entry; it has {classes}"
 
 
-def in_excluded_class(labels: np.ndarray, ood_set: Mapping[str, Any], excluded: Mapping[str, str]):
+def in_excluded_class(
+    labels: np.ndarray, ood_set: Mapping[str, Any], excluded: Mapping[str, str]
+) -> np.ndarray:
     """Return bool [N]: which images, by their labels [N] (-1 unknown), are of an excluded class."""
     positions = [place for place, name in enumerate(ood_set["classes"]) if name in excluded]
     return np.isin(labels, positions)

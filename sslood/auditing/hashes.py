@@ -1,10 +1,11 @@
-"""Perceptual hashes: 128 bits an image that survive recompression, recolouring and small shifts.
+"""Perceptual hashes: 128 bits per image that survive recompression, recolouring and small shifts.
 
 64 bits say which low frequencies of the luminance are above their median (DCT hash, after Zauner,
 Implementation and Benchmarking of Perceptual Image Hash Functions, 2010), 64 bits whether it brightens from
 left to right in each of 8 x 8 cells (difference hash). Neither alone separates copies from look-alikes at
 32 pixels; their sum does: on CIFAR-10 a radius of 32 of 128 bits leaves two in 100,000 random pairs and five
-in six of the near-duplicates that ciFAIR (Barz and Denzler, Do We Train on Test Data?, 2020) lists.
+in six of the near duplicates that ciFAIR lists (Barz and Denzler, Do We Train on Test Data? Purging CIFAR of
+Near-Duplicates, 2020, arXiv:1902.00423).
 """
 
 from functools import cache
@@ -64,7 +65,7 @@ def _packed(bits: np.ndarray) -> np.ndarray:
 def _hash_block(images: np.ndarray) -> np.ndarray:
     grey = luminance(images)
     cosines = _cosines(grey.shape[1])
-    # rounding: what is far below a grey level is arithmetic, not picture, and must not decide a bit
+    # rounded: what is far below a grey level is rounding error, and must not decide a bit
     waves = _projected(grey, cosines, cosines).reshape(len(grey), 64)[:, 1:].round(2)
     above = np.zeros((len(grey), 64), bool)
     above[:, 1:] = waves > np.median(waves, axis=1, keepdims=True)

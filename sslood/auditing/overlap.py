@@ -4,8 +4,8 @@ edges of the pictures confirm.
 A hash alone takes pictures of one layout for copies: dark figures on white, digits on black, a ship under
 an even sky. So a proposed pair must also have its edges in the same places: the correlation of the slightly
 blurred gradients, at the best of small shifts, or with one picture moved and scaled to lie on the other. Even
-areas count nothing there, whatever their share of the picture, nor do brightness, contrast and colour; and
-what agrees must not be a frame alone, nor no more than what the picture has in common with many others.
+areas do not count, whatever their share of the picture, nor do brightness, contrast and colour; and the match
+must not rest on a border alone, nor be one that many other pictures share.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from sslood.auditing.register import blurred, registered
 from sslood.core.settings import Limits, Settings, between
 
 EXACT, NEAR = 1, 2
-_PROPOSALS = 16  # per image and orientation; look-alikes of a crowded set would else multiply the work
-_CROWD, _STANDS_OUT = 8, 1 / 4  # a double differs a quarter as much as the eighth best look-alike does
-_INNER = 0.2  # by so much less the inner three fifths may correlate, where a frame counts nothing
-_LOOK = 2.5  # a pair that differs by so much more than is allowed is brought into register first
+_PROPOSALS = 16  # per image and orientation: otherwise look-alikes of a crowded set multiply the work
+_CROWD, _STANDS_OUT = 8, 1 / 4  # a duplicate differs a quarter as much as the 8th best look-alike does
+_INNER = 0.2  # the inner three fifths, without the border, may correlate less by this much
+_LOOK = 2.5  # a pair that differs up to this times as much as is allowed is registered first
 _PAIRS = 64  # whose edges are compared at a time, in a core's cache
 _BLOCK = 64  # images whose distances are held at a time
 _EVEN = 2.0  # grey levels: where the root mean square gradient is below, nothing can be compared
@@ -55,8 +55,11 @@ class Indexed:
 
 @dataclass(frozen=True)
 class Matches:
-    """For each image of a test set that has a double in a reference, ascending: its position, the position
-    of the one best double there, EXACT or NEAR, and the correlation of their edges (1 for exact ones)."""
+    """The images of a test set that have a duplicate in a reference, ascending.
+
+    position: of the image; double: that of its best duplicate in the reference; kind: EXACT or NEAR;
+    correlation: of their edges, 1 for exact ones.
+    """
 
     position: np.ndarray
     double: np.ndarray
@@ -122,7 +125,7 @@ def _agreement(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
     rim = a.shape[2] // 5
     inner = (slice(None), slice(None), slice(rim, -rim), slice(rim, -rim))
     inside = edge_correlation(a[rows][inner], b[rows][inner], shift)
-    found[rows[inside < threshold - _INNER]] = 0  # all that agrees is a frame around the picture
+    found[rows[inside < threshold - _INNER]] = 0  # all that agrees is a border around the picture
     return found
 
 
@@ -168,7 +171,7 @@ def _near(
     correlation = np.concatenate(
         [_agreement(of_images[pairs[p, 0]], of_doubles[place[p]], settings.correlation) for p in parts]
     )
-    # cut or scaled otherwise: worth a closer look, and then to be sure of
+    # perhaps cut or scaled otherwise: worth a closer look, with a stricter threshold
     rows = np.flatnonzero(
         (correlation < settings.correlation) & (correlation >= 1 - _LOOK * (1 - settings.correlation))
     )

@@ -1,8 +1,8 @@
 """Two pictures brought into register: the second moved and scaled, each axis by its own, to lie on the first.
 
-Gauss-Newton on the squared difference of grey levels, with brightness and contrast free (Lucas and Kanade,
-An Iterative Image Registration Technique, 1981): first on blurred pictures, which see further, then on
-sharper ones.
+Gauss-Newton on the squared difference of grey levels, with brightness and contrast free (Lucas and Kanade, An
+Iterative Image Registration Technique with an Application to Stereo Vision, IJCAI 1981): first on blurred
+pictures, where it converges from farther away, then on sharper ones.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ _DAMPING = 1e-3
 
 
 def blurred(grey: np.ndarray, passes: int = 1) -> np.ndarray:
-    """Return [N, s, s] grey after so many passes of the weights 1, 2, 1 along both axes."""
+    """Return [N, s, s] grey blurred by `passes` passes of the weights 1, 2, 1 along both axes."""
     for _ in range(passes):
         x = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
         x = (x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]) / 4
@@ -25,7 +25,7 @@ def blurred(grey: np.ndarray, passes: int = 1) -> np.ndarray:
 def registered(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (b on the grid of a, float64 [N, s, s]; which of its pixels lie inside b, bool [N, s, s]).
 
-    a and b are grey levels, float64 [N, s, s]. Where the two show different things, what comes back is
+    a and b are grey levels, float64 [N, s, s]. Where the two show different things, the result is
     some other view of b.
     """
     count, side, _ = a.shape

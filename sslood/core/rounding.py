@@ -9,7 +9,16 @@ quickstart's trainings: weights and features differ by about 1e-13, scores by 3e
 import numpy as np
 
 GRID = 18  # binary digits of weights and features, from the largest of their array: 4e-6 of it
-SCORE = 18  # significant binary digits of a score: 4e-6 of it
+
+
+def to_multiples(values: np.ndarray, scale: np.ndarray | float, digits: int) -> np.ndarray:
+    """Return values rounded to multiples of 2^-digits times the power of two above `scale`, in float64.
+
+    Infinities and NaN come out as NaN or as they are; the caller decides what they mean.
+    """
+    with np.errstate(invalid="ignore"):
+        exponent = np.frexp(np.asarray(scale, np.float64))[1] - digits
+        return np.ldexp(np.rint(np.ldexp(np.asarray(values, np.float64), -exponent)), exponent)
 
 
 def on_grid(values: np.ndarray, digits: int = GRID) -> np.ndarray:
@@ -22,17 +31,7 @@ def on_grid(values: np.ndarray, digits: int = GRID) -> np.ndarray:
     finite = np.abs(values[np.isfinite(values)])
     if not finite.size or not finite.max():
         return values
-    exponent = int(np.frexp(np.float64(finite.max()))[1])
-    return np.ldexp(
-        np.rint(np.ldexp(values.astype(np.float64), digits - exponent)), exponent - digits
-    ).astype(values.dtype)
-
-
-def significant(values: np.ndarray, digits: int = SCORE) -> np.ndarray:
-    """Return floats with `digits` significant binary digits each. Same shape and dtype."""
-    values = np.asarray(values)
-    mantissa, exponent = np.frexp(values.astype(np.float64))
-    return np.ldexp(np.rint(np.ldexp(mantissa, digits)), exponent - digits).astype(values.dtype)
+    return to_multiples(values, finite.max(), digits).astype(values.dtype)
 
 
 def decimal(value: float, digits: int = 6) -> float:

@@ -46,8 +46,8 @@ def folder(tmp_path_factory):
     params = write_params(folder / "params.yaml")
     status = call(
         embed.main, model=folder / "digital-0.safetensors", sets=f"{params}:sets", sets_dir=folder,
-        id="digits", recipe=f"{params}:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
-        out=folder / "e" / "digital.safetensors",
+        id="digits", recipe=f"{params}:augment.shots", batch_size=64,
+        precision="float32", shots=2, copies=2, seed=0, out=folder / "e" / "digital.safetensors",
     )  # fmt: skip
     assert status == 0
     for name in ("digits", "heldout"):
@@ -88,8 +88,8 @@ def test_a_model_that_saw_validation_is_calibrated_on_test(folder, tmp_path, cap
     save_model(tmp_path / "seen-0.safetensors", modules, metadata)
     status = call(
         embed.main, model=tmp_path / "seen-0.safetensors", sets=f"{folder}/params.yaml:sets", sets_dir=folder,
-        id="digits", recipe=f"{folder}/params.yaml:augment.shots", batch_size=64, shots=2, copies=2, seed=0,
-        out=tmp_path / "e" / "seen.safetensors",
+        id="digits", recipe=f"{folder}/params.yaml:augment.shots", batch_size=64,
+        precision="float32", shots=2, copies=2, seed=0, out=tmp_path / "e" / "seen.safetensors",
     )  # fmt: skip
     assert status == 0
     places = {"model": tmp_path / "seen-0.safetensors", "embeddings": tmp_path / "e" / "seen.safetensors"}
@@ -331,11 +331,11 @@ def test_false_discoveries_are_controlled_over_the_whole_folder(folder, tmp_path
             Image.fromarray(image[0]).save(pictures / f"{name}{place:02}.png")
     assert deployed(folder, "ssd") == 0
     alone = scored(folder, tmp_path, images=pictures)[1]
-    status, rows = scored(folder, tmp_path, images=pictures, fdr=0.1, html=tmp_path / "page.html")
-    assert status == 0 and "at a false-discovery rate of 0.1" in capsys.readouterr().out
+    status, rows = scored(folder, tmp_path, images=pictures, fdr=0.2, html=tmp_path / "page.html")
+    assert status == 0 and "at a false-discovery rate of 0.2" in capsys.readouterr().out
     p = np.array([float(row["p_value"]) for row in rows])
     called = np.array([row["is_ood"] == "true" for row in rows])
-    np.testing.assert_array_equal(called, false_discovery_control(p) <= 0.1)
+    np.testing.assert_array_equal(called, false_discovery_control(p) <= 0.2)
     assert called[40:].mean() > 0.5 and called[:40].mean() < 0.2
     for key in ("path", "score", "p_value", "predicted_class"):
         assert [row[key] for row in rows] == [row[key] for row in alone]

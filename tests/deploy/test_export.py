@@ -155,7 +155,8 @@ def folder(tmp_path_factory):
     params = write_params(folder / "params.yaml")
     embeddings = folder / "e" / "digital.safetensors"
     sets = {"sets": f"{params}:sets", "sets_dir": folder, "id": "digits", "recipe": f"{params}:augment.shots"}
-    assert not call(embed.main, model=model, **sets, batch_size=64, shots=2, copies=2, seed=0, out=embeddings)
+    settings = {"batch_size": 64, "precision": "float32", "shots": 2, "copies": 2}
+    assert not call(embed.main, model=model, **sets, **settings, seed=0, out=embeddings)
     chosen = {"detector": "mahalanobis", "alpha": 0.05, "set": "mahalanobis.ridge=1e-3"}
     assert not call(deploy.main, model=model, embeddings=embeddings, **chosen, out=folder / "d.safetensors")
     return folder

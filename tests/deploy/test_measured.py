@@ -41,7 +41,7 @@ SECTIONS = {
     "stochastic": settings_of_all(
         STOCHASTIC, kl_prior__samples=20, **{f"{name}__k": 5 for name in STOCHASTIC if name.endswith("_knn")}
     ),
-    "network": settings_of_all(NETWORK, odin__temperature=1000, gram__powers=3),
+    "network": settings_of_all(NETWORK, odin__temperature=1000, gram__powers=3) | {"precision": "float32"},
 }  # fmt: skip
 
 
@@ -71,8 +71,8 @@ def write_models(folder):
         save_model(model, modules, model_card(name=name, **changes[name]))
         assert not call(
             embed.main, model=model, sets=f"{folder}/params.yaml:sets", sets_dir=folder, id="digits", seed=0,
-            batch_size=256, recipe=f"{folder}/params.yaml:augment.shots", shots=2, copies=1,
-            out=folder / f"e/{name}.safetensors",
+            batch_size=256, precision="float32", recipe=f"{folder}/params.yaml:augment.shots", shots=2,
+            copies=1, out=folder / f"e/{name}.safetensors",
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from sslood.core.machine import machine
 from sslood.core.settings import strict
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.selfsup.pretraining import Pretraining
@@ -25,7 +25,7 @@ from tests.kit.training import PRETRAIN, TRAINED, objective_settings
 SETTINGS = {
     **PRETRAIN, "lr": 0.02, "weight_decay": 1e-4, "clip": 1.0, "accumulate": 2, "precision": "float64"
 }  # fmt: skip
-RECIPE = Recipe(crop_scale_min=0.5, jitter=0.8, brightness=0.4, contrast=0.4)
+RECIPE = AugmentSettings(crop_scale_min=0.5, jitter=0.8, brightness=0.4, contrast=0.4)
 
 
 def trained(name, here, **changes):

@@ -1,4 +1,4 @@
-"""Unpacking that trusts nothing: every name and size is checked before a byte is written."""
+"""Unpacking of untrusted archives: every name and size is checked before a byte is written."""
 
 import shutil
 import tarfile
@@ -14,7 +14,7 @@ from sslood.core.errors import InputError
 MAX_BYTES = 64 * 2**30
 MAX_RATIO = 200  # unpacked to packed; image sets stay below 10, a bomb has thousands
 MAX_FILES = 3_000_000
-MAX_NAME = 1 << 20  # bytes of an extended header; its content goes to memory before anybody sees it
+MAX_NAME = 1 << 20  # bytes of an extended header, whose content is read into memory before it can be checked
 _EXTENDED = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -105,12 +105,11 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        how = _unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar
-        how(archive, work, max_bytes)
+        (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, work, max_bytes)
         work.chmod(0o755)
         work.rename(folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        said = " ".join(str(error).split())  # tarfile lists every way that it tried on a line
-        raise InputError(f"{archive}: broken or not an archive ({said}); fetch it again") from None
+        reason = " ".join(str(error).split())  # tarfile lists every format that it tried, one per line
+        raise InputError(f"{archive}: broken or not an archive ({reason}); fetch it again") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)

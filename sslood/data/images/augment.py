@@ -71,9 +71,6 @@ class AugmentSettings(Settings):
         return self.crop_scale_min < 1
 
 
-Recipe = AugmentSettings
-
-
 def draw(n: int, generator: torch.Generator) -> Tensor:
     """Return the uniform draws [n, COLUMNS] of n images, on the generator's device."""
     return torch.rand(n, COLUMNS, generator=generator, device=generator.device)

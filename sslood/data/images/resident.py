@@ -1,4 +1,4 @@
-"""An image set that lives on the device: no loader, no workers, no copies while training."""
+"""An image set kept on the device: no loader, no workers, no copies while training."""
 
 from collections.abc import Iterable, Iterator
 
@@ -53,7 +53,7 @@ class ImageSet:
 
 
 class ResidentSet(ImageSet):
-    """A set that lives on the device as a whole."""
+    """A set that is on the device as a whole."""
 
     def __init__(
         self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor, device: torch.device | str

@@ -12,7 +12,7 @@ from sslood.core.files import load_tensors
 from sslood.core.machine import Machine
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.model import Model
 from sslood.nets.training.engine import Task, compiled, place
@@ -42,7 +42,7 @@ class Supervised(Task[Batch]):
         data: ResidentSet,
         validation: ResidentSet,
         *,
-        recipe: Recipe,
+        recipe: AugmentSettings,
         preprocessing: Mapping[str, Sequence[float]],
         label: str,
         settings: TrainingSettings,

@@ -35,9 +35,12 @@ def find_backbone(name: str) -> type[Backbone]:
     return class_named(BACKBONES, name, Backbone, "backbone")
 
 
-def read_sizes(name: str, where: str) -> Settings:
-    """Return the settings of the backbone `name` from the section `where` (FILE:KEY); InputError if wrong."""
-    return checked(find_backbone(name).Settings, read_section(where), where)
+def read_architecture(name: str, where: str) -> str:
+    """Return the full name of the backbone `name` with the sizes of the section `where` (FILE:KEY).
+
+    Raises InputError for an unknown backbone or a wrong size.
+    """
+    return full_name(name, checked(find_backbone(name).Settings, read_section(where), where))
 
 
 def make_backbone(name: str, settings: Settings, *, channels: int) -> Backbone:

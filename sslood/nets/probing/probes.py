@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from sslood.core.errors import InputError
+from sslood.core.files import load_tensors
 from sslood.core.rounding import decimal
 from sslood.core.rows import unit_rows
 from sslood.core.seeding import numpy_stream
@@ -53,6 +54,16 @@ class LinearProbeSettings(Settings):
     def _check(self) -> None:
         if not self.l2:
             raise InputError("l2 must list at least one penalty")
+
+
+def read_splits(path: str, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return split -> (features, labels) of a set with training images, from an embeddings file."""
+    sets = {}
+    for split in ("train", "validation", "test"):
+        keys = [f"{name}.{split}.{part}" for part in ("features", "labels")]
+        tensors, _ = load_tensors(path, kind="embeddings", only=keys)
+        sets[split] = tensors[keys[0]], tensors[keys[1]]
+    return sets
 
 
 def knn_scores(

@@ -9,7 +9,7 @@ from sslood.core.errors import InputError
 from sslood.core.machine import Machine
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.settings import PretrainSettings
@@ -36,7 +36,7 @@ class Pretraining(Task[Batch]):
         backbone: Backbone,
         objective: Objective,
         settings: PretrainSettings,
-        recipes: Sequence[Recipe],
+        recipes: Sequence[AugmentSettings],
         data: ImageData,
         validation: ImageData,
         *,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, at_least, checked
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.training.settings import TrainingSettings
 
 
@@ -45,7 +45,7 @@ def recipes_of(
     own: Mapping[str, Any] | None = None,
     own_where: str = "",
     views: int = 2,
-) -> tuple[Recipe, Recipe]:
+) -> tuple[AugmentSettings, AugmentSettings]:
     """Return the recipes of the two views; the key `second` holds what differs in the second one.
 
     own: the key `augment` of an objective's section, whose keys replace those of `section`. The `second` of
@@ -62,14 +62,16 @@ def recipes_of(
     return _both({**section, "second": {}, **own}, own_where)
 
 
-def _both(section: Mapping[str, Any], where: str) -> tuple[Recipe, Recipe]:
+def _both(section: Mapping[str, Any], where: str) -> tuple[AugmentSettings, AugmentSettings]:
     first = {key: value for key, value in section.items() if key != "second"}
     second = section.get("second", {})
     if not isinstance(second, Mapping):
         raise InputError(f"{where}.second: must hold keys and values, found {second!r}")
-    return checked(Recipe, first, where), checked(Recipe, {**first, **second}, f"{where}.second")
+    return checked(AugmentSettings, first, where), checked(
+        AugmentSettings, {**first, **second}, f"{where}.second"
+    )
 
 
-def recorded(training: PretrainSettings, own: Settings, recipes: Sequence[Recipe]) -> dict[str, Any]:
+def recorded(training: PretrainSettings, own: Settings, recipes: Sequence[AugmentSettings]) -> dict[str, Any]:
     """Return all settings that affect the result, for metadata and fingerprint."""
     return training.recorded(constants=vars(own), augment=[vars(part) for part in recipes])

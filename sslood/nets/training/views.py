@@ -8,7 +8,7 @@ from torch import Tensor
 from sslood.core.batches import normalise
 from sslood.core.precision import Precision, dtype_of
 from sslood.core.seeding import stream_seed
-from sslood.data.images.augment import Recipe, apply_draws, draw
+from sslood.data.images.augment import AugmentSettings, apply_draws, draw
 from sslood.nets.training.compiling import Compiled
 from sslood.nets.training.ranks import ranks, share
 
@@ -22,7 +22,7 @@ class Views:
 
     def __init__(
         self,
-        recipes: Sequence[Recipe],
+        recipes: Sequence[AugmentSettings],
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -49,7 +49,7 @@ class Views:
         draws = [share(draw(ranks() * len(images), generator)).to(self.dtype) for _ in self.recipes]
         return [self._view(images, part, recipe) for part, recipe in zip(draws, self.recipes, strict=True)]
 
-    def _augmented(self, images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+    def _augmented(self, images: Tensor, draws: Tensor, recipe: AugmentSettings) -> Tensor:
         view = normalise(apply_draws(images, draws, recipe), self.mean, self.std)
         return view.contiguous(memory_format=torch.channels_last)
 

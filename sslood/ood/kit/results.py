@@ -13,6 +13,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import save_json, save_tensors
+from sslood.core.rounding import to_multiples
 from sslood.core.settings import Settings
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.outputs import Embeddings, Outputs
@@ -97,20 +98,15 @@ def rounded(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:
     centre = float(np.median(finite)) if finite.size else 0.0
     spread = float(np.median(np.abs(finite - centre))) if finite.size else 0.0
     if spread > 0.0:
-        centre = float(_on_grid(np.array(centre), np.array(spread)))
+        centre = float(to_multiples(np.array(centre), spread, BITS))
     else:
         centre = 0.0
     distance = np.asarray(scores, np.float64) - centre
     return np.where(
-        np.isfinite(distance), centre + _on_grid(distance, np.maximum(np.abs(distance), spread)), scores
+        np.isfinite(distance),
+        centre + to_multiples(distance, np.maximum(np.abs(distance), spread), BITS),
+        scores,
     )
-
-
-def _on_grid(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return values rounded to multiples of 2^-BITS times the power of two above `scale`."""
-    with np.errstate(invalid="ignore"):  # infinities, which the caller puts back
-        exponent = np.frexp(scale)[1] - BITS
-        return np.ldexp(np.rint(np.ldexp(values, -exponent)), exponent)
 
 
 def outputs_to_test(embeddings: Embeddings) -> dict[str, Outputs]:

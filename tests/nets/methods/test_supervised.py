@@ -6,7 +6,7 @@ import torch
 
 from sslood.core.errors import InputError
 from sslood.core.machine import Machine
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.classify import Classify, ClassifySettings
 from sslood.nets.methods.supervised import accuracy, endless
@@ -28,7 +28,7 @@ def model():
         return Model(build_backbone("resnet-8-4", channels=1), build_head(16, 3))
 
 
-def views(recipe=Recipe(), precision="float32"):  # noqa: B008  frozen
+def views(recipe=AugmentSettings(), precision="float32"):  # noqa: B008  frozen
     return Views([recipe], **KNOWN, seed=0, device=HERE.device, precision=precision)
 
 
@@ -39,8 +39,9 @@ def data(n):
 def classifier(model, n=10, m=1, **changes):
     settings = ClassifySettings(**{**SECTION, "batch_size": 4, **changes})
     return Classify(
-        model, data(n), data(m), recipe=Recipe(), preprocessing=KNOWN, label="toy", settings=settings, seed=0,
-        machine=HERE,
+        model, data(n), data(m), recipe=AugmentSettings(), preprocessing=KNOWN, label="toy",
+        settings=settings,
+        seed=0, machine=HERE,
     )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_views_are_normalised_and_follow_seed_and_epoch():
     images = torch.randint(
         0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    plain, shifted = views(), views(Recipe(pad=2))
+    plain, shifted = views(), views(AugmentSettings(pad=2))
     expected = (images / 255 - 0.25) / 0.5
     torch.testing.assert_close(plain(images, plain.generator("id", 0))[0], expected)
     torch.testing.assert_close(plain.clean(images), expected)
@@ -63,7 +64,7 @@ def test_views_are_normalised_and_follow_seed_and_epoch():
 
 def test_views_of_all_precisions_are_one_view():
     """The draws are the same, so float64 differs from float32 by rounding."""
-    recipe = Recipe(crop_scale_min=0.4, flip=0.5, jitter=0.8, brightness=0.5, contrast=0.5, blur=0.5)
+    recipe = AugmentSettings(crop_scale_min=0.4, flip=0.5, jitter=0.8, brightness=0.5, contrast=0.5, blur=0.5)
     images = torch.randint(0, 256, (64, 1, 16, 16), dtype=torch.uint8)
     exact, rounded = (views(recipe, precision) for precision in ("float64", "float32"))
     exact, rounded = (each(images, each.generator("id", 0))[0] for each in (exact, rounded))

@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 from sslood.core.errors import InputError
 from sslood.nets import backbones
 from sslood.nets.backbones.resnet import shortcut_a
-from sslood.nets.networks.build import build_backbone, full_name, parse_name, read_sizes, seeded
+from sslood.nets.networks.build import build_backbone, full_name, parse_name, read_architecture, seeded
 from sslood.nets.networks.heads import build_head, build_projector
 
 
@@ -175,12 +175,11 @@ def test_a_name_and_its_settings_give_each_other(arch, full):
 
 def test_sizes_come_from_a_section(tmp_path):
     (tmp_path / "p.yaml").write_text("b: {wideresnet: {depth: 10, width: 2}, wrong: {depth: 11, width: 2}}")
-    settings = read_sizes("wideresnet", f"{tmp_path}/p.yaml:b.wideresnet")
-    assert full_name("wideresnet", settings) == "wideresnet-10-2"
+    assert read_architecture("wideresnet", f"{tmp_path}/p.yaml:b.wideresnet") == "wideresnet-10-2"
     with pytest.raises(InputError, match="p.yaml:b.wrong: depth must be 6n"):
-        read_sizes("wideresnet", f"{tmp_path}/p.yaml:b.wrong")
+        read_architecture("wideresnet", f"{tmp_path}/p.yaml:b.wrong")
     with pytest.raises(InputError, match="unknown backbone 'vit'; known: densenet, resnet, torch"):
-        read_sizes("vit", f"{tmp_path}/p.yaml:b.wrong")
+        read_architecture("vit", f"{tmp_path}/p.yaml:b.wrong")
 
 
 def test_a_file_is_a_backbone(tmp_path, monkeypatch):

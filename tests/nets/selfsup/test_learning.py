@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from sslood.core.machine import machine
 from sslood.core.settings import strict
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.selfsup.pretraining import Pretraining
@@ -17,7 +17,7 @@ SETTINGS = {
     **PRETRAIN, "epochs": 16, "batch_size": 128, "optimiser": "adamw", "lr": 0.01, "weight_decay": 1e-4,
     "schedule": "cosine", "warmup_epochs": 1, "knn_every": 16,
 }  # fmt: skip
-RECIPE = Recipe(crop_scale_min=0.4, jitter=0.8, brightness=0.5, contrast=0.5)
+RECIPE = AugmentSettings(crop_scale_min=0.4, jitter=0.8, brightness=0.5, contrast=0.5)
 
 
 def trained(monkeypatch, name, **changes):

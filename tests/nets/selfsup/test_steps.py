@@ -12,7 +12,7 @@ from torch import nn
 from sslood.core.errors import InputError
 from sslood.core.machine import machine
 from sslood.core.settings import strict
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.objectives.supce import SupCE
@@ -50,7 +50,7 @@ def finished(monkeypatch, **changes):
         objective = SupCE(backbone, SimpleNamespace(), classes=10)
     training = strict(PretrainSettings, {**SETTINGS, **changes}, "pretrain")
     run = Pretraining(
-        "toy", backbone, objective, training, (Recipe(), Recipe()), data, data,
+        "toy", backbone, objective, training, (AugmentSettings(),) * 2, data, data,
         mean=[0.3], std=[0.4], seed=0, machine=machine(),
     )  # fmt: skip
     run.curves = run.run(None)
@@ -118,7 +118,7 @@ def test_a_collapse_stops_and_names_the_epoch(monkeypatch):
     data = ResidentSet(digits.images[:256, None].astype(np.uint8), digits.target[:256], "cpu")
     training = strict(PretrainSettings, {**SETTINGS, "epochs": 50, "momentum": 0.9}, "pretrain")
     run = Pretraining(
-        "pretrain constant-0", backbone, objective, training, (Recipe(), Recipe()), data, data,
+        "pretrain constant-0", backbone, objective, training, (AugmentSettings(),) * 2, data, data,
         mean=[0.3], std=[0.4], seed=0, machine=machine(),
     )  # fmt: skip
     with pytest.raises(

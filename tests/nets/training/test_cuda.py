@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from sslood.core.machine import Machine
 from sslood.core.settings import strict
-from sslood.data.images.augment import Recipe
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods import classify, energy, leaveout
 from sslood.nets.networks.build import build_backbone
@@ -52,7 +52,7 @@ def test_an_epoch_reads_its_values_once_and_copies_orders_alone(of, monkeypatch)
     logits = []
     with pretended_cuda() as copies:
         model = Model(build_backbone("resnet-8-4", channels=3), build_head(16, 8))
-        recipe, known = Recipe(pad=1, flip=0.5), {"mean": [0.5] * 3, "std": [0.2] * 3}
+        recipe, known = AugmentSettings(pad=1, flip=0.5), {"mean": [0.5] * 3, "std": [0.2] * 3}
         how = {"recipe": recipe, "preprocessing": known, "label": "toy", "seed": 0, "machine": HERE}
         engine = Engine(of(model, resident(), how))
         hook = model.register_forward_hook(lambda model, inputs, output: logits.append(output))
