@@ -52,7 +52,7 @@ def write(folder: Path) -> None:
 
 
 def options(params: str) -> list[str]:
-    """Return the options of the stage's section in the params, with defaults for auto, so without a search."""
+    """Return the options of the stage's section in the params, with defaults for auto: no search."""
     found = []
     for key, value in read_section(f"{params}:posthoc").items():
         if isinstance(value, dict):
