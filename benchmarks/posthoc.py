@@ -18,6 +18,7 @@ import numpy as np
 from sslood.core.files import save_tensors
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import record_role
+from tests.kit.registries import DETECTORS
 
 WIDTH, CLASSES = 512, 10
 SPLITS = [  # set, role, split, images, shift of the features
@@ -28,13 +29,6 @@ SPLITS = [  # set, role, split, images, shift of the features
     ("far", "far", "test", 15_000, 0.6),
     ("noise", "far", "test", 10_000, 1.0),
 ]
-
-
-# in place of auto: the stage is measured without a search
-FIXED = {"energy.temperature": 1.0, "gen.gamma": 0.1, "gen.top": 100, "knn.k": 50, "nnguide.k": 10}
-FIXED |= {"mahalanobis.ridge": 1e-6, "rmds.ridge": 1e-6, "gmm.ridge": 1e-3, "react.quantile": 0.9}
-FIXED |= {"residual.share": 0.5, "vim.share": 0.5, "neco.share": 0.2}
-FIXED |= {"ash.variant": "s", "ash.pruned": 0.65, "scale.pruned": 0.85, "dice.dropped": 0.9}
 
 
 def write(folder: Path) -> None:
@@ -58,12 +52,13 @@ def write(folder: Path) -> None:
 
 
 def options(params: str) -> list[str]:
-    """Return the options of the stage's section in the params, as DVC passes them."""
+    """Return the options of the stage's section in the params, with defaults for auto: no search."""
     found = []
     for key, value in read_section(f"{params}:posthoc").items():
         if isinstance(value, dict):
+            default = DETECTORS[key].Settings()
             for name, item in value.items():
-                found += [f"--{key}.{name}", str(FIXED.get(f"{key}.{name}", item))]
+                found += [f"--{key}.{name}", str(getattr(default, name) if item == "auto" else item)]
         else:
             values = value if isinstance(value, list) else [value]
             found += [part for item in values for part in (f"--{key}", str(item))]

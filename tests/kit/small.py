@@ -1,5 +1,6 @@
 """Small real inputs for tests of stages: scikit-learn's digits at 8x8 as set files, an untrained encoder."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,14 @@ def options(**values) -> list[str]:
             for item in value if isinstance(value, list) else [value]:
                 found += [f"--{name}", str(item)]
     return found
+
+
+def setting_flags(settings, prefix: str = "") -> list[str]:
+    """Return the command-line options of a Settings dataclass, as DVC passes them."""
+    values = {f"{prefix}.{key}" if prefix else key: value for key, value in asdict(settings).items()}
+    return options(
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    )
 
 
 def call(command, **values) -> int:

@@ -15,20 +15,21 @@ from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.ssd.ssd import SSDSettings
+from sslood.ood.ssd.ssdk import SSDkSettings
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
+from tests.kit.small import setting_flags
 
 ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning"}
-POSTHOC = (
-    "--energy.temperature 1.0 --gen.gamma 0.1 --gen.top 100 --knn.k 5 "
-    "--mahalanobis.ridge 1e-06 --rmds.ridge 1e-06 --gmm.ridge 1e-03 --residual.share 0.5 --vim.share 0.5 "
-    "--react.quantile 0.9 --ash.variant s --ash.pruned 0.65 --scale.pruned 0.85 --dice.dropped 0.5 "
-    "--nnguide.k 5 --neco.share 0.2"
-).split()
-SSD = (
-    "--clusters 3 --no-tied --no-class_conditional --layer features --covariance ridge --ridge 1e-06"
-).split()
-SSDK = "--k 2 --per_class --clusters 1 --repeats 3".split()
+FIXED = {"knn": {"k": 5}, "nnguide": {"k": 5}, "dice": {"dropped": 0.5}}  # what suits so few images
+POSTHOC = [
+    flag
+    for name, kind in DETECTORS.items()
+    for flag in setting_flags(kind.Settings(**FIXED.get(name, {})), name)
+]
+SSD_FLAGS = setting_flags(SSDSettings(clusters=3))
+SSDK_FLAGS = setting_flags(SSDkSettings(k=2, repeats=3))
 
 
 def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=True):
@@ -94,7 +95,10 @@ def test_posthoc_writes_metrics_that_its_scores_give(folder):
     assert result.exit_code == 0, result.output
     written = json.loads((folder / "out.json").read_text())
     scores, metadata = load_tensors(folder / "out.safetensors", kind="scores")
-    assert set(written["models"]["scratch"]) == {"knn", "mahalanobis", "rmds", "gmm", "residual"}
+    headless = {
+        name for name, kind in DETECTORS.items() if kind.reads == ("features",) and not kind.needs_head
+    }
+    assert set(written["models"]["scratch"]) == headless
     assert list(written["models"]["classifier"]) == list(DETECTORS)
     assert written["chosen"]["knn.k"] == {"value": 5, "source": "params"}
     assert metadata["stage"] == "posthoc" and metadata["sets"] == ROLES
@@ -161,7 +165,7 @@ def test_what_a_key_of_old_params_is_called_now(folder):
     result = stage(posthoc, folder, [*listed("knn"), "--search"])
     assert result.exit_code == 2
     assert "--search is gone: write `auto` for each setting that is to be chosen" in result.output
-    result = stage(ssd, folder, [*SSD, "--no-select"])
+    result = stage(ssd, folder, [*SSD_FLAGS, "--no-select"])
     assert "--no-select is gone: write `auto` for clusters, covariance or ridge" in result.output
 
 
@@ -204,7 +208,9 @@ def test_a_declared_space_names_settings_that_may_be_auto(name):
     assert np.prod([len(values) for values in kind.space.values()]) <= 20
 
 
-@pytest.mark.parametrize("script, options", [(posthoc, listed("knn", "msp")), (ssd, SSD), (ssdk, SSDK)])
+@pytest.mark.parametrize(
+    "script, options", [(posthoc, listed("knn", "msp")), (ssd, SSD_FLAGS), (ssdk, SSDK_FLAGS)]
+)
 def test_two_runs_give_the_same_bytes(folder, script, options):
     for name in ("a", "b"):
         assert stage(script, folder, options, name=name).exit_code == 0
@@ -222,7 +228,7 @@ def test_embeddings_without_the_head_name_the_stage_to_run(folder):
 
 
 def test_ssd(folder):
-    result = stage(ssd, folder, SSD)
+    result = stage(ssd, folder, SSD_FLAGS)
     assert result.exit_code == 0, result.output
     written = json.loads((folder / "out.json").read_text())
     assert written["models"]["scratch"]["ssd"]["noise"]["auroc"] > 0.99
@@ -230,7 +236,7 @@ def test_ssd(folder):
 
 
 def test_ssd_selects_by_id_validation_alone(folder):
-    options = ["auto" if part in ("3", "ridge", "1e-06") else part for part in SSD]
+    options = ["auto" if part in ("3", "ridge", "1e-06") else part for part in SSD_FLAGS]
     result = stage(ssd, folder, options)
     assert result.exit_code == 0, result.output
     chosen = json.loads((folder / "out.json").read_text())["chosen"]
@@ -251,13 +257,13 @@ def test_ssd_selects_by_id_validation_alone(folder):
 
 
 def test_ssd_says_when_no_model_has_the_layer(folder):
-    options = [part if part != "features" else "projections" for part in SSD]
+    options = [part if part != "features" else "projections" for part in SSD_FLAGS]
     result = stage(ssd, folder, options)
     assert result.exit_code == 1 and "no model has what the chosen detectors read" in result.output
 
 
 def test_ssdk_leaves_the_picked_images_out(folder):
-    result = stage(ssdk, folder, SSDK)
+    result = stage(ssdk, folder, SSDK_FLAGS)
     assert result.exit_code == 0, result.output
     found = json.loads((folder / "out.json").read_text())["models"]["scratch"]["ssdk"]
     assert found["close"]["n_ood"] == 50 - 2 * 3 and found["noise"]["n_ood"] == 40 - 2
@@ -271,17 +277,17 @@ def test_ssdk_leaves_the_picked_images_out(folder):
 def test_wrong_names_list_the_known_ones(folder):
     result = stage(posthoc, folder, listed("knnn"))
     assert result.exit_code == 1 and "unknown detector 'knnn'; known: ash, dice, energy" in result.output
-    result = stage(ssd, folder, SSD, models=["simclr"])
+    result = stage(ssd, folder, SSD_FLAGS, models=["simclr"])
     assert result.exit_code == 1
     for part in ("simclr.safetensors", "known there: classifier, scratch", "dvc repro embed"):
         assert part in result.output
-    result = stage(ssd, folder, SSD, seed=7)
+    result = stage(ssd, folder, SSD_FLAGS, seed=7)
     assert result.exit_code == 1 and "of seed 0, not 'scratch' of seed 7" in result.output
 
 
 def test_missing_and_wrong_options(folder):
-    assert stage(ssd, folder, SSD[2:]).exit_code == 2
-    result = stage(ssd, folder, [part if part != "ridge" else "none" for part in SSD])
+    assert stage(ssd, folder, SSD_FLAGS[2:]).exit_code == 2
+    result = stage(ssd, folder, [part if part != "ridge" else "none" for part in SSD_FLAGS])
     assert result.exit_code == 2 and "ledoit_wolf" in result.output
     result = stage(posthoc, folder, [*listed("knn"), "--knn.kk", "3"])
     assert result.exit_code == 2 and "--knn.kk" in result.output
@@ -289,7 +295,7 @@ def test_missing_and_wrong_options(folder):
 
 def test_broken_features_name_the_set(folder):
     embeddings(folder / "e", "broken", head=False, spoil=True)
-    result = stage(ssd, folder, SSD, models=["broken"])
+    result = stage(ssd, folder, SSD_FLAGS, models=["broken"])
     assert result.exit_code == 1 and "noise.test: the features of 1 of 40 images are NaN" in result.output
     assert not (folder / "out.json").exists()
 
