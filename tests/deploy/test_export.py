@@ -125,9 +125,9 @@ def test_every_detector_in_onnxruntime_on_real_images(mirror, tmp_path):
         name: example(name, **SETTINGS.get(name, {})).fit(train, validation) for name in (*DETECTORS, "ssd")
     }
     graph = All(network, [detector.scorer() for detector in detectors.values()]).eval()
-    example, dynamic = (torch.from_numpy(images[:2]),), {"images": {0: torch.export.Dim("batch")}}
+    sample, dynamic = (torch.from_numpy(images[:2]),), {"images": {0: torch.export.Dim("batch")}}
     path = tmp_path / "all.onnx"
-    torch.onnx.export(graph, example, path, input_names=["images"], dynamic_shapes=dynamic, verbose=False)
+    torch.onnx.export(graph, sample, path, input_names=["images"], dynamic_shapes=dynamic, verbose=False)
     session, tests = onnxruntime.InferenceSession(path), images[850:]
     wide = network.double()
     with torch.inference_mode():
