@@ -198,10 +198,10 @@ def test_wrong_params_are_named(pipeline, changes, says):
 
 
 def test_a_model_of_another_profile_is_named(pipeline):
-    """A model for 16-pixel images meets sets of 12 pixels: the run-cache of a profile gone wrong."""
-    sets = pipeline / "sets12"
+    """A model for 12-pixel images meets sets of 16 pixels: the run-cache of a profile gone wrong."""
+    sets = pipeline / "sets16"
     command = (
-        "python -m stages.download --id digits --id_item params.yaml:sets.digits --size 12 --channels 1 "
+        "python -m stages.download --id digits --id_item params.yaml:sets.digits --size 16 --channels 1 "
         "--validation 0.1 --count 20 --limit 60 --seed 0 --heldout 8 --heldout 9 --test 0.3"
     )
     for name in ("digits", "digits_heldout"):
