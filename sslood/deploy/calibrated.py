@@ -23,6 +23,7 @@ from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector, Progress
 from sslood.ood.ssd.ssd import SSD
 
+VERSION = 2  # of what `pack` writes; raised when detectors keep other states
 Kind = type[Detector] | type[NetworkDetector]
 DETECTORS = classes_in(posthoc, Detector)
 STOCHASTIC = classes_in(stochastic, Detector)
@@ -182,7 +183,7 @@ def pack(calibrated: Calibrated) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             arrays[f"reference.{name}"] = calibrated.references[name]
         origin = asdict(calibrated.origins.get(name, Origin()))
         entries.append({"name": name, "settings": asdict(detector.settings), **origin, **_learned(detector)})
-    content = {"detectors": entries, "combination": calibrated.combination}
+    content = {"version": VERSION, "detectors": entries, "combination": calibrated.combination}
     threshold = {"threshold": asdict(calibrated.threshold), "calibrated_on": calibrated.calibrated_on}
     return arrays, content | threshold
 
@@ -197,10 +198,18 @@ def _learned(detector: AnyDetector) -> dict[str, Any]:
 def unpack(
     arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], where: str, device: str = "cpu"
 ) -> Calibrated:
-    """Return what `pack` was given; InputError naming the file `where` if it lacks a part."""
+    """Return what `pack` was given.
+
+    Raises InputError naming the file `where` if it lacks a part, or holds states of another version.
+    """
     if not {"detectors", "combination", "threshold"} <= set(content) or "calibration" not in arrays:
         raise InputError(
             f"{where}: holds no detector with its threshold; write it with sslood.commands.deploy"
+        )
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"{where}: written by another version of this program, whose detectors keep other numbers; "
+            "write it again with `sslood deploy`"
         )
     entries = {entry["name"]: entry for entry in content["detectors"]}
     detectors = {name: _restored(entry, arrays, where, device) for name, entry in entries.items()}

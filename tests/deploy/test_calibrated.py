@@ -204,5 +204,7 @@ def test_refuses():
     content["detectors"][0]["settings"]["kk"] = 3
     with pytest.raises(InputError, match="x.safetensors: unknown key 'kk'"):
         unpack(arrays, content, "x.safetensors")
+    with pytest.raises(InputError, match="x.safetensors: written by another version .* write it again"):
+        unpack(arrays, {**content, "version": 1}, "x.safetensors")
     with pytest.raises(InputError, match="unknown combination 'mean'"):
         evidence({"a": np.ones(3)}, {"a": np.ones(3)}, "mean")
