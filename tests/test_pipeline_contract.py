@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from dvc.utils.serialize import dumps_yaml
 from ruamel.yaml import YAML
 
 from sslood.core.closure import import_closure
@@ -273,6 +274,12 @@ def lock() -> dict:
 
 def test_the_lock_holds_the_stages_of_the_graph_and_no_others(index):
     assert set(lock()) == {stage.addressing for stage in index.stages}
+
+
+def test_the_lock_is_written_as_dvc_writes_it():
+    """Else a run that changes nothing would still change the file."""
+    text = (ROOT / "dvc.lock").read_text()
+    assert dumps_yaml(YAML().load(text)) == text
 
 
 def test_committed_results_come_from_the_committed_code():

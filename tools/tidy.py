@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 from dvc.repo import Repo
+from dvc.utils.serialize import dump_yaml
 from ruamel.yaml import YAML
 
 from sslood.cli.command import Command
@@ -82,13 +83,13 @@ def tidy(root: Path) -> str:
 
 
 def _drop(root: Path, names: list[str]) -> None:
-    yaml = YAML()
-    yaml.width = 4096
-    lock = yaml.load(root / "dvc.lock")
+    """Take stages out of dvc.lock in DVC's own format, so that its next run changes nothing else."""
+    path = root / "dvc.lock"
+    lock = YAML().load(path)
     for name in names:
         del lock["stages"][name]
-    with atomic(root / "dvc.lock") as temporary:
-        yaml.dump(lock, temporary)
+    with atomic(path) as temporary:
+        dump_yaml(temporary, lock)
 
 
 @click.command(cls=Command)
