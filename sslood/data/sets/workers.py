@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from sslood.core.errors import InputError
 
+AHEAD = 16  # jobs per process that are submitted before their results are taken
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -28,12 +30,17 @@ def processes(work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[It
     """
     # forking costs nothing and is safe on Linux, where a set is made before anything else starts a thread
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(min(len(jobs), _cores()) or 1, context, _prepare)
+    count = min(len(jobs), _cores()) or 1
+    pool = ProcessPoolExecutor(count, context, _prepare)
     try:
         with warnings.catch_warnings():  # Python 3.12 on: idle threads of BLAS, which no child uses
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-            results = pool.map(work, jobs)
-        yield _named(results)
+            ahead = deque(pool.submit(work, job) for job in jobs[: count * AHEAD])  # forks all processes
+        yield _results(pool, work, ahead, jobs[count * AHEAD :])
+    except BrokenProcessPool:
+        raise InputError(
+            "a process that converts pictures was killed (perhaps for lack of memory); run it again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -42,13 +49,21 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _named(results: Iterator[Result]) -> Iterator[Result]:
-    try:
-        yield from results
-    except BrokenProcessPool:
-        raise InputError(
-            "a process that converts pictures was killed (perhaps for lack of memory); run it again"
-        ) from None
+def _results(
+    pool: ProcessPoolExecutor,
+    work: Callable[[Job], Result],
+    ahead: deque[Future[Result]],
+    rest: Sequence[Job],
+) -> Iterator[Result]:
+    """Yield the results of the submitted jobs `ahead` and of the `rest`, which are submitted a few at a time.
+
+    A pool that is given a hundred thousand jobs at once can deadlock as it is interrupted.
+    """
+    for job in rest:
+        yield ahead.popleft().result()
+        ahead.append(pool.submit(work, job))
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def _prepare() -> None:
