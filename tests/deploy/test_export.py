@@ -157,7 +157,11 @@ def folder(tmp_path_factory):
     sets = {"sets": f"{params}:sets", "sets_dir": folder, "id": "digits", "recipe": f"{params}:augment.shots"}
     settings = {"batch_size": 64, "precision": "float32", "shots": 2, "copies": 2}
     assert not call(embed.main, model=model, **sets, **settings, seed=0, out=embeddings)
-    chosen = {"detector": "mahalanobis", "alpha": 0.05, "set": "mahalanobis.ridge=1e-3"}
+    chosen = {
+        "detector": "mahalanobis",
+        "alpha": 0.05,
+        "set": ["mahalanobis.ridge=1e-3", "mahalanobis.beta=1"],
+    }
     assert not call(deploy.main, model=model, embeddings=embeddings, **chosen, out=folder / "d.safetensors")
     return folder
 

@@ -18,7 +18,17 @@ def scaling(rows: Tensor, selected: Tensor) -> Tensor:
 
     Factor e where the selected entries sum to zero or less: after a ReLU, in rows of zeros alone.
     """
+    return _ratio(rows, selected).exp()
+
+
+def ratio(rows: Tensor, pruned: float) -> Tensor:
+    """Return s1 / s2 [n, 1] of rows at least 0, s2 leaving out the share `pruned` of smallest features."""
+    return _ratio(rows, largest(rows, pruned))
+
+
+def _ratio(rows: Tensor, selected: Tensor) -> Tensor:
+    """Return the sum of a row over that of its selected entries [n, 1]; 1 where these sum to 0 or less."""
     whole, part = rows.sum(1), torch.where(selected, rows, 0.0).sum(1)
     some = part > 0
     # the mean of the largest is at least that of all: the ratio never exceeds D / count
-    return torch.where(some, whole / torch.where(some, part, 1.0), 1.0).exp()[:, None]
+    return torch.where(some, whole / torch.where(some, part, 1.0), 1.0)[:, None]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.ood.geometry.covariance import Moments
+from sslood.ood.geometry.covariance import Moments, Transform, unchanged
 from sslood.ood.kit.detector import Arrays, Detector, known_labels
 from sslood.ood.kit.outputs import CHUNK, Outputs, chunked
 
@@ -121,17 +121,17 @@ class Streaming(Detector):
         """Return the state from the sums over all images, and the name, classes and head of `source`."""
 
 
-def all_moments(source: Outputs) -> Moments:
-    """Return the moments of the features of all images."""
-    features = source.need("features")
+def all_moments(source: Outputs, transform: Transform = unchanged) -> Moments:
+    """Return the moments of the transformed features of all images."""
+    features = transform(source.need("features"))
     moments = Moments.empty(1, features.shape[1])
     moments.update(features)
     return moments
 
 
-def class_moments(source: Outputs) -> Moments:
-    """Return the moments of the features by label; InputError if a label is unknown."""
-    features = source.need("features")
+def class_moments(source: Outputs, transform: Transform = unchanged) -> Moments:
+    """Return the moments of the transformed features by label; InputError if a label is unknown."""
+    features = transform(source.need("features"))
     moments = Moments.empty(source.need_classes(), features.shape[1])
     moments.update(features, known_labels(source))
     return moments

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import Moments, each_squared_distance, ridge_gaussians, stacked
+from sslood.ood.geometry.radial import BETAS, MEANING, radial, radial_transform
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts, known_labels
 from sslood.ood.kit.fitting import Streaming, Sums
 from sslood.ood.kit.outputs import Outputs
@@ -26,18 +27,23 @@ class GMMSettings(Settings):
         at_least(0),
         "share of its mean eigenvalue added to the diagonal of each class's covariance",
     ] = 1e-3
+    beta: Annotated[float | Auto, at_least(0), MEANING] = 1.0
 
 
 class GMM(Streaming):
-    """-log sum_c pi_c N(z; mu_c, Sigma_c), z the features, pi_c the share of the class in ID train."""
+    """-log sum_c pi_c N(z; mu_c, Sigma_c), pi_c the share of class c in ID train.
+
+    z are the features divided by |z|^beta.
+    """
 
     piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
     Settings = GMMSettings
-    space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}  # our own
+    space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), "beta": BETAS}  # our own
 
     def _gather(self, source: Outputs) -> Sums:
-        features, labels = source.need("features"), known_labels(source)
+        features = radial_transform(self.settings.beta)(source.need("features"))
+        labels = known_labels(source)
         sums: Sums = {}
         for k in range(source.need_classes()):
             moments = Moments.empty(1, features.shape[1])
@@ -58,5 +64,6 @@ class GMM(Streaming):
         return {"log_weights": np.log(count / count.sum()), "normalisers": normalisers, **stacked(fitted)}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
-        squares = each_squared_distance(parts["features"], state) + state["normalisers"]
+        rows = radial(parts["features"], self.settings.beta)
+        squares = each_squared_distance(rows, state) + state["normalisers"]
         return -torch.logsumexp(state["log_weights"] - 0.5 * squares, 1)

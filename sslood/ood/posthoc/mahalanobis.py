@@ -1,7 +1,7 @@
 """Mahalanobis distance to the nearest class mean with one covariance for all classes.
 
 Lee, Lee, Lee and Shin: A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial
-Attacks, NeurIPS 2018, arXiv:1807.03888, eq. 2.
+Attacks, NeurIPS 2018, arXiv:1807.03888, eq. 2. With beta 1 it is Mahalanobis++.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import ridge_gaussians, squared_distance
+from sslood.ood.geometry.radial import BETAS, MEANING, radial, radial_transform
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts
 from sslood.ood.kit.fitting import Streaming, Sums, class_moments
 from sslood.ood.kit.outputs import Outputs
@@ -23,21 +24,26 @@ class MahalanobisSettings(Settings):
     ridge: Annotated[
         float | Auto, at_least(0), "share of the mean eigenvalue added to the covariance's diagonal"
     ] = 1e-6
+    beta: Annotated[float | Auto, at_least(0), MEANING] = 1.0
 
 
 class Mahalanobis(Streaming):
-    """min_c (z - mu_c)^T Sigma^-1 (z - mu_c), z the features, Sigma their covariance within classes."""
+    """min_c (z - mu_c)^T Sigma^-1 (z - mu_c), Sigma the covariance within classes of features z.
+
+    z is divided by |z|^beta before anything else: lengths that vary within ID swamp what its directions say.
+    """
 
     reads = ("features",)
     Settings = MahalanobisSettings
-    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}  # our own; the paper has no ridge
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1), "beta": BETAS}  # our own; the paper has no ridge
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"classes": class_moments(source)}
+        return {"classes": class_moments(source, radial_transform(self.settings.beta))}
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         check_counts(sums["classes"].counts, source.name)
         return dict(vars(ridge_gaussians(sums["classes"], self.settings.ridge, source.name)))
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
-        return squared_distance(parts["features"], state["centre"], state["means"], state["whitening"])
+        rows = radial(parts["features"], self.settings.beta)
+        return squared_distance(rows, state["centre"], state["means"], state["whitening"])

@@ -9,7 +9,8 @@ from typing import Annotated
 import numpy as np
 from torch import Tensor
 
-from sslood.core.settings import Auto, Settings, inside
+from sslood.core.settings import Auto, Settings, at_least, inside
+from sslood.ood.geometry.radial import BETAS, MEANING, radial, radial_transform
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums, all_moments
@@ -23,10 +24,11 @@ class ResidualSettings(Settings):
     share: Annotated[
         float | Auto, inside(0, 1), "share of the feature dimensions that count as principal"
     ] = 0.5
+    beta: Annotated[float | Auto, at_least(0), MEANING] = 1.0
 
 
 class Residual(Streaming):
-    """|R^T (z - mean)|, R the directions of least variance on ID train.
+    """|R^T (z - mean)|, R the directions of least variance on ID train, z divided by |z|^beta.
 
     About the mean of ID train, where ViM's authors take the origin of the classifier: so an encoder
     without a head has it too. It is the reconstruction error of a PCA.
@@ -34,10 +36,13 @@ class Residual(Streaming):
 
     reads = ("features",)
     Settings = ResidualSettings
-    space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}  # our own, about the half that ViM's authors keep
+    space = {
+        "share": (0.1, 0.25, 0.5, 0.75, 0.9),
+        "beta": BETAS,
+    }  # our own, about the half that ViM's authors keep
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"all": all_moments(source)}
+        return {"all": all_moments(source, radial_transform(self.settings.beta))}
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         mean = sums["all"].means[0]
@@ -46,4 +51,4 @@ class Residual(Streaming):
         return {"mean": mean, "basis": np.ascontiguousarray(basis)}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
-        return lengths_along(parts["features"], state["mean"], state["basis"])
+        return lengths_along(radial(parts["features"], self.settings.beta), state["mean"], state["basis"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import ridge_gaussians, squared_distance
+from sslood.ood.geometry.radial import MEANING, radial, radial_transform
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts
 from sslood.ood.kit.fitting import Streaming, Sums, class_moments
 from sslood.ood.kit.outputs import Outputs
@@ -23,6 +24,7 @@ class RMDSSettings(Settings):
     ridge: Annotated[
         float | Auto, at_least(0), "share of the mean eigenvalue added to the diagonal of both covariances"
     ] = 1e-6
+    beta: Annotated[float | Auto, at_least(0), MEANING] = 0.0
 
 
 class RMDS(Streaming):
@@ -30,10 +32,10 @@ class RMDS(Streaming):
 
     reads = ("features",)
     Settings = RMDSSettings
-    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}  # our own; the paper has no ridge
+    space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1), "beta": (0.0, 1.0)}  # our own; the paper has no ridge
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"classes": class_moments(source)}
+        return {"classes": class_moments(source, radial_transform(self.settings.beta))}
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         moments, ridge = sums["classes"], self.settings.ridge
@@ -44,5 +46,6 @@ class RMDS(Streaming):
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         names = ("centre", "means", "whitening")
-        nearest = squared_distance(parts["features"], *(state[name] for name in names))
-        return nearest - squared_distance(parts["features"], *(state[f"whole_{name}"] for name in names))
+        rows = radial(parts["features"], self.settings.beta)
+        nearest = squared_distance(rows, *(state[name] for name in names))
+        return nearest - squared_distance(rows, *(state[f"whole_{name}"] for name in names))

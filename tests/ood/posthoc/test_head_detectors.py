@@ -128,7 +128,7 @@ def test_kl_matching_equals_pytorch_ood_and_scipy():
 
 def test_gmm_equals_pytorch_ood_and_scipy():
     theirs = peer.GMM(None, reg=1e-12).fit_features(FEATURES.double(), LABELS)
-    ours = scores("gmm", ridge=1e-12)
+    ours = scores("gmm", ridge=1e-12, beta=0.0)
     np.testing.assert_allclose(ours, theirs.predict_features(QUERIES.double()).numpy(), rtol=1e-6)
     rows = [TRAIN.features[TRAIN.labels == k].astype(float) for k in range(CLASSES)]
     logs = [multivariate_normal(x.mean(0), np.cov(x.T, bias=True)).logpdf(TEST.features) for x in rows]
@@ -138,7 +138,9 @@ def test_gmm_equals_pytorch_ood_and_scipy():
 def test_residual_is_the_reconstruction_error_of_a_pca():
     pca = PCA(12).fit(TRAIN.features.astype(float))
     gap = TEST.features - pca.inverse_transform(pca.transform(TEST.features.astype(float)))
-    np.testing.assert_allclose(scores("residual", share=0.5), np.linalg.norm(gap, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        scores("residual", share=0.5, beta=0.0), np.linalg.norm(gap, axis=1), rtol=1e-6
+    )
 
 
 def test_neco_equals_a_pca_of_standardised_features():
@@ -171,7 +173,10 @@ def test_temperature_of_a_classifier_that_is_always_right_stays_in_range():
     assert RANGE[0] <= found < 0.3
 
 
-@pytest.mark.parametrize("name", ["react", "ash", "scale", "dice", "fdbd", "nnguide", "neco", "she"])
+@pytest.mark.parametrize(
+    "name",
+    ["react", "ash", "scale", "dice", "fdbd", "nnguide", "neco", "she", "vra", "lts", "gradnorm", "nci"],
+)
 def test_images_without_evidence_are_more_ood(name):
     settings = {"neco": {"share": 0.25}, "ash": {"variant": "s"}}.get(name, {})
     fitted = example(name, **settings).fit(TRAIN)

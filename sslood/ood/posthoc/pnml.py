@@ -1,0 +1,66 @@
+"""pNML: regret of the predictive normalised maximum likelihood of the classifier's last layer.
+
+Bibas, Feder and Hassner: Single Layer Predictive Normalized Maximum Likelihood for Out-of-Distribution
+Detection, NeurIPS 2021, arXiv:2110.09246, eq. 11.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslood.core.errors import InputError
+from sslood.core.rows import unit_rows
+from sslood.core.settings import Settings, at_least
+from sslood.ood.geometry.logits import head_logits, head_state, log_of_rest, log_probabilities
+from sslood.ood.geometry.products import product
+from sslood.ood.kit.detector import Arrays, Tensors
+from sslood.ood.kit.fitting import Streaming, Sums
+from sslood.ood.kit.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class PNMLSettings(Settings):
+    """Hyperparameters of pNML."""
+
+    ridge: Annotated[
+        float, at_least(0), "share of the mean eigenvalue below which a direction counts as never seen"
+    ] = 1e-10
+
+
+class PNML(Streaming):
+    """log sum_c p_c / (p_c + (1 - p_c) p_c^kappa), n = z / |z| and p = softmax(W n + b).
+
+    kappa = n^T G n / (1 + n^T G n), G the pseudoinverse of X^T X, X the directions of ID train.
+    """
+
+    reads = ("features",)
+    needs_head = True
+    Settings = PNMLSettings
+
+    def _gather(self, source: Outputs) -> Sums:
+        rows = unit_rows(source.need("features").astype(np.float64))
+        return {"gram": rows.T @ rows}
+
+    def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
+        values, vectors = np.linalg.eigh(sums["gram"])
+        seen = values > max(self.settings.ridge * values.mean(), 0.0)
+        if not seen.any():
+            raise InputError(f"{source.name}: all features are zero, so no direction was ever seen")
+        return {**head_state(source.need_head()), "root": vectors[:, seen] / np.sqrt(values[seen])}
+
+    def _score(self, parts: Tensors, state: Tensors) -> Tensor:
+        rows = unit_rows(parts["features"])
+        logits = head_logits(state, rows)
+        square = (product(rows, state["root"]) ** 2).sum(1, keepdim=True)
+        logs = log_probabilities(logits)
+        # log(1 - p): that of the largest never saturates, and no other p is above 1/2
+        rest = torch.where(
+            logs == logs.amax(1, keepdim=True),
+            log_of_rest(logits)[:, None],
+            torch.log1p(-logs.exp().clamp_max(0.75)),
+        )
+        power = rest - logs / (1.0 + square)  # a term is 1 / (1 + (1 - p) p^(kappa - 1)), this its logarithm
+        return torch.logsumexp(-power.clamp_min(0.0) - torch.log1p(torch.exp(-power.abs())), 1)
