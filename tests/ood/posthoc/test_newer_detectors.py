@@ -201,3 +201,16 @@ def test_duplicated_training_images_and_their_order_change_little(name):
     twice_fitted = example(name, **double).fit(*((TRAIN, twice) if source is VALIDATION else (twice,)))
     expected = example(name, **once).fit(TRAIN, VALIDATION).score(TEST)
     assert spearmanr(twice_fitted.score(TEST), expected)[0] > 0.98
+
+
+def test_relation_is_the_mean_similarity_in_features_and_classes():
+    def parts(outputs):
+        rows = outputs.features.astype(float)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True), softmax(outputs.logits.astype(float), 1)
+
+    (z, p), (known, known_p) = parts(TEST), parts(TRAIN)
+    similar = np.maximum(0, z @ known.T) * (p @ known_p.T)
+    np.testing.assert_allclose(scores("relation", power=3.0), -np.log((similar**3).mean(1)), rtol=1e-9)
+    few = example("relation", power=3.0, bank=100).fit(TRAIN)
+    assert few.state["bank"].shape == (100, WIDTH)
+    assert spearmanr(few.score(TEST), scores("relation", power=3.0))[0] > 0.95
