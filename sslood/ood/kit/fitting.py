@@ -60,13 +60,17 @@ class Streaming(Detector):
 
     The result is that of `fit` on all images at once, up to rounding. A subclass defines `_gather`, the
     sums over some images, and `_conclude`, the state from the sums over all. A batch need not hold all
-    classes, so `classes` of the outputs must be set. `fit` gathers `piece` images at a time.
+    classes, so `classes` of the outputs must be set. `fit` gathers `piece` images at a time. Detectors that
+    are fitted to the same images may share a dictionary `gathered`: then the sums are computed once for each
+    value of the settings `gathered_by`, those that `_gather` reads.
     """
 
     piece: ClassVar[int] = CHUNK
+    gathered_by: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any = None, *, seed: int = 0, device: str = "cpu"):
         super().__init__(settings, seed=seed, device=device)
+        self.gathered: dict[tuple[Any, ...], Sums] | None = None
         self.sums: Sums | None = None
         self.last: Outputs | None = None  # name, classes and head of the last batch, without its images
 
@@ -96,11 +100,19 @@ class Streaming(Detector):
     def _fit(self, source: Outputs) -> Arrays:
         if source.classes is None and source.labels is not None and len(source.labels):
             source = replace(source, classes=max(int(source.labels.max()) + 1, 1))
+        if self.gathered is None:
+            return self._conclude(self._gather_all(source), source)
+        key = tuple(getattr(self.settings, name) for name in self.gathered_by)
+        if key not in self.gathered:
+            self.gathered[key] = self._gather_all(source)
+        return self._conclude(self.gathered[key], source)
+
+    def _gather_all(self, source: Outputs) -> Sums:
         batches = chunked(source, self.piece)
         sums = self._gather(next(batches))
         for batch in batches:
             sums = added(sums, self._gather(batch))
-        return self._conclude(sums, source)
+        return sums
 
     def _add(self, sums: Sums, last: Outputs, widths: dict[str, int]) -> Self:
         if self.last is not None and (widths, last.classes) != (self.widths, self.last.classes):

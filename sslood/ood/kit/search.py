@@ -14,6 +14,7 @@ import numpy as np
 from sslood.core.errors import InputError
 from sslood.core.settings import autos
 from sslood.ood.kit.detector import Detector
+from sslood.ood.kit.fitting import Streaming
 from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.measures.metrics import ood_metrics
 
@@ -64,10 +65,14 @@ def best_settings(
     candidates: Candidates = []
     best: dict[str, Any] | None = None
     failure = InputError(f"{kind.__name__}: no candidate for {', '.join(names)}")
+    gathered: dict[tuple[Any, ...], Any] = {}
     for values in product(*(kind.space[name] for name in names)):
         chosen = dict(zip(names, values, strict=True))
         try:
-            auroc = _auroc(kind(replace(settings, **chosen), seed=seed, device=device), tuning)
+            detector = kind(replace(settings, **chosen), seed=seed, device=device)
+            if isinstance(detector, Streaming):
+                detector.gathered = gathered
+            auroc = _auroc(detector, tuning)
         except InputError as error:
             auroc, failure = None, error
         candidates.append({**chosen, "auroc": auroc})

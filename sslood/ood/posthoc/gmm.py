@@ -38,6 +38,7 @@ class GMM(Streaming):
 
     piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
+    gathered_by = ("beta",)
     Settings = GMMSettings
     space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), "beta": BETAS}  # our own
 

@@ -34,6 +34,7 @@ class Mahalanobis(Streaming):
     """
 
     reads = ("features",)
+    gathered_by = ("beta",)
     Settings = MahalanobisSettings
     space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1), "beta": BETAS}  # our own; the paper has no ridge
 

@@ -35,6 +35,7 @@ class Residual(Streaming):
     """
 
     reads = ("features",)
+    gathered_by = ("beta",)
     Settings = ResidualSettings
     space = {
         "share": (0.1, 0.25, 0.5, 0.75, 0.9),

@@ -31,6 +31,7 @@ class RMDS(Streaming):
     """Squared distance to the nearest class less that to one Gaussian of all classes; may be negative."""
 
     reads = ("features",)
+    gathered_by = ("beta",)
     Settings = RMDSSettings
     space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1), "beta": (0.0, 1.0)}  # our own; the paper has no ridge
 

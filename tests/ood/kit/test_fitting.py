@@ -8,6 +8,7 @@ from sslood.ood.geometry.covariance import Moments
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.fitting import Streaming
 from sslood.ood.kit.outputs import Outputs, chunked, part_of
+from sslood.ood.kit.search import Tuning, best_settings
 from sslood.ood.posthoc.react import ReAct, ReActSettings
 from sslood.ood.ssd.ssd import SSD, SSDSettings
 from tests.kit.registries import DETECTORS, example
@@ -139,3 +140,19 @@ def test_refusals():
             SSD(settings).partial_fit(TRAIN)
     with pytest.raises(InputError, match="c: label 5, but 4 classes"):
         kind().partial_fit(Outputs("c", features=TRAIN.features, labels=TRAIN.labels, classes=4))
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMING if DETECTORS[name].space])
+def test_candidates_that_share_sums_are_those_fitted_alone(name, monkeypatch):
+    tuning = Tuning(TRAIN, VALIDATION, {"made": TEST}, "made")
+    kind = DETECTORS[name]
+    settings = kind.Settings(**dict.fromkeys(kind.space, "auto"))
+    shared = best_settings(kind, settings, tuning, seed=0, device="cpu")
+    fit = kind._fit
+
+    def alone(self, source):
+        self.gathered = None
+        return fit(self, source)
+
+    monkeypatch.setattr(kind, "_fit", alone)
+    assert best_settings(kind, settings, tuning, seed=0, device="cpu") == shared
