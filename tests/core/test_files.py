@@ -80,6 +80,99 @@ def test_a_damaged_header_is_named(tmp_path, header):
         load_tensors(path)
 
 
+def entry(dtype="F32", shape=(2,), begin=0, end=8, **more):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end], **more}
+
+
+LYING = {
+    "before the data": {"x": entry(begin=-8, end=0)},
+    "a gap": {"x": entry(begin=4, end=12)},
+    "overlapping": {"x": entry(), "y": entry(begin=4, end=12)},
+    "twice the same": {"x": entry(), "y": entry()},
+    "backwards": {"x": entry(begin=8, end=0)},
+    "past the end": {"x": entry(shape=(4,), end=16)},
+    "not all of it": {"x": entry(shape=(1,), end=4)},
+    "shape too small": {"x": entry(shape=(1,))},
+    "shape too large": {"x": entry(shape=(3,))},
+    "negative shape": {"x": entry(shape=(-1, -2))},
+    "fractional shape": {"x": entry(shape=(2.0,))},
+    "boolean shape": {"x": entry(shape=(True, 2))},
+    "shape beyond 64 bits": {"x": entry(shape=(2**62, 4))},
+    "empty shape beyond 64 bits": {"x": entry(shape=(0, 2**62, 8), end=0), "y": entry()},
+    "70 dimensions": {"x": entry(shape=(1,) * 69 + (2,))},
+    "70 empty dimensions": {"x": entry(shape=(0,) * 70, end=0), "y": entry()},
+    "another dtype": {"x": entry(dtype="F64")},
+    "no such dtype": {"x": entry(dtype="F31")},
+    "a dtype of others": {"x": entry(dtype="BF16", shape=(4,))},
+    "a dtype that is none": {"x": entry(dtype=["F32"])},
+    "three offsets": {"x": {**entry(), "data_offsets": [0, 4, 8]}},
+    "words as offsets": {"x": entry(begin="0", end="8")},
+    "no shape": {"x": {"dtype": "F32", "data_offsets": [0, 8]}},
+    "metadata of numbers": {"x": entry(), "__metadata__": {"sslood": 3}},
+    "metadata that is a list": {"x": entry(), "__metadata__": {"sslood": "[]"}},
+    "metadata that is no JSON": {"x": entry(), "__metadata__": {"sslood": "{"}},
+    "metadata too deep": {"x": entry(), "__metadata__": {"sslood": "[" * 100_000}},
+    "a format in words": {"x": entry(), "__metadata__": {"sslood": '{"format": "2"}'}},
+    "a name for the terminal": {"\x1b[31m\n": entry(shape=(3,))},
+}
+
+
+@pytest.mark.parametrize("lie", LYING)
+def test_offsets_shapes_dtypes_and_length_must_agree(tmp_path, lie):
+    path, header = tmp_path / "a.safetensors", json.dumps(LYING[lie]).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(InputError) as failure:
+        load_tensors(path)
+    said = str(failure.value)
+    assert said.startswith(f"{path}: ") and said.isprintable() and len(said) < 400
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**24 + 1, 10**8, 2**63, 2**64 - 1])
+def test_a_header_without_an_end_is_not_read(tmp_path, length):
+    """The file is as long as its header claims, where a disk can hold that: it is sparse."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b"{" + b" " * 100)
+    if length <= 10**8:
+        os.truncate(path, 8 + length)
+    with pytest.raises(InputError, match=r"a\.safetensors: not a complete safetensors file"):
+        read_metadata(path)
+
+
+def test_any_byte_may_be_wrong(tmp_path):
+    """Of 400 files with wrong bytes, none is read past its end or fails with anything but a sentence."""
+    path, rng = tmp_path / "a.safetensors", np.random.default_rng(0)
+    save_tensors(path, TENSORS, kind="set", metadata={"name": "x", "splits": {"test": 2}})
+    good = path.read_bytes()
+    length = 8 + struct.unpack("<Q", good[:8])[0]
+    read = 0
+    for _ in range(400):
+        bad = bytearray(good)
+        for place in rng.integers(0, length, rng.integers(1, 4)):
+            bad[place] = rng.choice([rng.integers(256), bad[place] ^ (1 << rng.integers(8)), *b"0919{}[]"])
+        path.write_bytes(bad)
+        try:
+            tensors, _ = load_tensors(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ") and str(error).isprintable()
+        else:
+            read += 1
+            assert sum(array.nbytes for array in tensors.values()) == len(good) - length
+    assert read < 200
+
+
+def test_a_header_that_no_reader_would_take_is_not_written(tmp_path):
+    with pytest.raises(InputError, match=r"names and metadata take 17\d+ bytes"):
+        save_tensors(tmp_path / "a", {}, kind="set", metadata={"x": "y" * 17_000_000})
+    assert not list(tmp_path.iterdir())
+
+
+def test_empty_arrays_keep_their_place(tmp_path):
+    arrays = {name: np.empty((0, 3), kind) for name, kind in zip("cab", ("<f8", "u1", "<f4"), strict=True)}
+    save_tensors(tmp_path / "a", arrays | {"d": np.arange(2.0)}, kind="set", metadata={})
+    found, _ = load_tensors(tmp_path / "a")
+    assert list(found) == ["c", "d", "b", "a"] and found["b"].dtype == np.float32
+
+
 def test_a_wrong_kind_a_newer_format_and_missing_things_are_named(tmp_path):
     path = tmp_path / "a.safetensors"
     save_tensors(path, {"x": np.eye(2)}, kind="set", metadata={})
@@ -175,3 +268,9 @@ def test_json_refuses_nan_and_names_broken_files(tmp_path):
         load_json(tmp_path / "a.json")
     with pytest.raises(InputError, match="no such file"):
         load_json(tmp_path / "b.json")
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON .maximum recursion"):
+        load_json(tmp_path / "a.json")
+    os.truncate(tmp_path / "a.json", 2**25 + 1)
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON .more than 33554432 bytes"):
+        load_json(tmp_path / "a.json")
