@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from sslood.core.errors import InputError
-from sslood.data.sets.fetching.fetch import cache_folder
+from sslood.data.sets.fetching.fetch import cache_folder, writable
 from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.fetching.transfer import compare, download, reason, sums
 
@@ -48,8 +48,7 @@ def locate_weights(place: str, sha256: str) -> Path:
 
 def _fetched(address: str, file: Published) -> Path:
     cached = cache_folder() / "weights" / file.sha256 / file.name
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cached}.lock"):
+    with writable(cached.parent), FileLock(f"{cached}.lock"):
         if not cached.is_file():
             try:
                 download(address, cached, file)
