@@ -130,6 +130,16 @@ class _Place(NamedTuple):
     shape: tuple[int, ...]
 
 
+def header_length(path: Path) -> int:
+    """Return the length in bytes of a safetensors header; ValueError if it is too long to be read."""
+    with open(path, "rb") as file:
+        first = file.read(8)
+    (length,) = struct.unpack("<Q", first) if len(first) == 8 else (0,)
+    if not 2 <= length <= _MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    return length
+
+
 def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
     """Return the place of each array in the order of the file, and our metadata.
 
@@ -138,17 +148,14 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`")
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-        if length > _MAX_HEADER:
-            raise ValueError(f"a header of {length} bytes")
+        length = header_length(path)
         with safe_open(path, "np") as content:
             entries = {name: content.get_slice(name) for name in content.offset_keys()}
             kinds = {name: (entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries.items()}
             metadata = json.loads((content.metadata() or {}).get(_KEY, "{}"))
         if not isinstance(metadata, dict) or type(metadata.get("format", FORMAT)) is not int:
             raise ValueError("its metadata is of another form")
-    except (SafetensorError, struct.error, ValueError, RecursionError, MemoryError) as error:
+    except (SafetensorError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(
             f"{path}: not a complete safetensors file ({shown(error)}); delete it and run `dvc repro` again"
         ) from None

@@ -234,11 +234,10 @@ def test_two_processes_fetch_one_file_once(server):
     assert len(server.log) == 1
 
 
-def test_full_disk(server, tmp_path):
+def test_full_disk(server, monkeypatch):
     """/dev/full answers every write with the error of a full disk; no second address is tried."""
-    part = tmp_path / "cache/made_up/images.bin.part"
-    part.parent.mkdir(parents=True)
-    part.symlink_to("/dev/full")
+    full = lambda path, mode: open("/dev/full" if mode == "wb" else path, mode)  # noqa: E731
+    monkeypatch.setattr(transfer, "open", full, raising=False)
     refused(entry(f"{server.address}/ok/images.bin", f"{server.address}/ok/2/images.bin"), "the disk is full")
     assert len(server.log) == 1
 
