@@ -2,13 +2,10 @@
 
 import argparse
 import collections
-import datetime
 import hashlib
 import http.server
-import os
 import re
 import threading
-import warnings
 import zipfile
 from collections import defaultdict
 from functools import partial
@@ -22,6 +19,7 @@ from safetensors.torch import save_file
 from sslood.core.errors import InputError
 from sslood.nets.adopting.layouts import Layout, weights_of
 from sslood.nets.adopting.weights import locate_weights, read_checkpoint
+from tests.trials.hostile import KEYS, NOT_BESIDE, ODD
 
 
 class Touch:
@@ -95,10 +93,6 @@ def test_options_beside_the_weights_are_read_past(tmp_path):
     assert torch.equal(read_checkpoint(tmp_path / "last.pth")["model"]["a"], torch.ones(2))
 
 
-class Unknown:
-    pass
-
-
 def test_numbers_arrays_paths_and_defaultdicts_are_read_past(tmp_path):
     """Nothing of NumPy or pathlib is called, so nothing is kept; a defaultdict is a dict."""
     weights = defaultdict(list, a=torch.ones(2), b=torch.nn.Parameter(torch.zeros(1)))
@@ -121,40 +115,14 @@ def test_numbers_arrays_paths_and_defaultdicts_are_read_past(tmp_path):
         weights_of(read_checkpoint(tmp_path / "numpy.pth"), Layout("", state="model"), "numpy.pth")
 
 
-@pytest.mark.parametrize(
-    ("value", "name"),
-    [
-        (Unknown(), "tests.nets.adopting.test_weights.Unknown"),
-        (os.system, "posix.system"),
-        (eval, "eval"),
-        (defaultdict(os.getcwd), "posix.getcwd"),
-        (datetime.date(2020, 1, 1), "datetime.date"),
-        (np.random.default_rng(0), "numpy.random._pickle.__generator_ctor"),
-    ],
-)
-def test_what_else_lies_beside_the_weights_is_refused_by_name(tmp_path, value, name):
+@pytest.mark.parametrize("kind", NOT_BESIDE)
+def test_what_else_lies_beside_the_weights_is_refused_by_name(tmp_path, kind):
+    value, name = NOT_BESIDE[kind]
     torch.save({"model": {"a": torch.ones(1)}, "more": value}, tmp_path / "a.pth")
     with pytest.raises(InputError, match=rf"a\.pth: holds Python objects \({name}\)"):
         read_checkpoint(tmp_path / "a.pth")
 
 
-def _quantised() -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
-
-
-ODD = {
-    "sparse": (lambda: torch.eye(2).to_sparse(), "a sparse or nested tensor"),
-    "compressed": (lambda: torch.eye(2).to_sparse_csr(), "a sparse or nested tensor"),
-    "meta": (lambda: torch.ones(2, device="meta"), "a meta tensor, which has no values"),
-    "quantised": (_quantised, "of dtype torch.qint8"),
-    "complex": (lambda: torch.ones(2, dtype=torch.complex64), "of dtype torch.complex64"),
-    "float8": (lambda: torch.ones(2).to(torch.float8_e4m3fn), "of dtype torch.float8_e4m3fn"),
-}
-
-
-@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 @pytest.mark.parametrize("kind", ODD)
 def test_a_tensor_that_is_no_plain_weight_is_named(tmp_path, kind):
     make, words = ODD[kind]
@@ -163,7 +131,7 @@ def test_a_tensor_that_is_no_plain_weight_is_named(tmp_path, kind):
         weights_of(read_checkpoint(tmp_path / "a.pth"), Layout(""), "a.pth")
 
 
-@pytest.mark.parametrize("key", [0, 2.5, None, b"a", (1, "a"), True])
+@pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_is_no_name_is_named(tmp_path, key):
     torch.save({key: torch.ones(1)}, tmp_path / "a.pth")
     with pytest.raises(InputError, match=f"a.pth: {re.escape(repr(key))} is no name of a weight"):
@@ -203,9 +171,7 @@ def test_any_byte_may_be_wrong(file, tmp_path, form):
             bad[place] = rng.integers(256)
         path.write_bytes(bad)
         try:
-            weights_of(
-                read_checkpoint(path), Layout("", state="" if form == "safetensors" else "state_dict"), "a"
-            )
+            weights_of(read_checkpoint(path), layout, "a")
         except InputError as error:
             assert str(error).startswith((f"{path}: ", "a: ")) and str(error).isprintable()
 
