@@ -17,6 +17,13 @@ def known(name: str, kind: str, names) -> str:
     return name
 
 
+def shown(text: object, limit: int = 200) -> str:
+    """Return words of a library or a file as one line that a terminal can show, cut at `limit` characters."""
+    line = " ".join(str(text).split()) or type(text).__name__
+    cut = line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether an error of Python, NumPy or torch says that memory has run out.
 

@@ -5,6 +5,7 @@ and its bytes depend on its content alone (sorted keys; no dates, host names or 
 """
 
 import json
+import math
 import os
 import struct
 import tempfile
@@ -12,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, shown
 
 FORMAT = 1  # raised when a reader of today could misread a file of tomorrow
 _KEY = "sslood"
@@ -32,7 +34,7 @@ _DTYPES = {
     "F64": np.float64,
 }
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
-_MAX_HEADER = 100_000_000  # the limit of the safetensors library itself
+_MAX_HEADER, _MAX_JSON = 16 << 20, 32 << 20  # bytes; as Python objects they take up to twenty times as many
 
 
 @contextmanager
@@ -112,39 +114,67 @@ def save_tensors(
         offset += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-(len(text) + 8) % 64)
+    if len(text) > _MAX_HEADER:
+        raise InputError(f"{path}: its names and metadata take {len(text)} bytes, a file holds {_MAX_HEADER}")
     with atomic(path) as temporary, open(temporary, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in arrays.values():
             file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a safetensors file and the offset of its data, checked against its size."""
-    broken = f"{path}: not a complete safetensors file; delete it and run `dvc repro` again"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`")
-    size = path.stat().st_size
+class _Place(NamedTuple):
+    """Where an array lies in a file: offset in bytes, dtype, shape."""
+
+    start: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def header_length(path: Path) -> int:
+    """Return the length in bytes of a safetensors header; ValueError if it is too long to be read."""
     with open(path, "rb") as file:
         first = file.read(8)
-        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER, size - 8):
-            raise InputError(broken)
-        try:
-            header = json.loads(file.read(length))
-            entries = [entry for name, entry in header.items() if name != "__metadata__"]
-            end = max((int(entry["data_offsets"][1]) for entry in entries), default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise InputError(broken) from None
-    if 8 + length + end != size:
-        raise InputError(broken)
-    return header, 8 + length
+    (length,) = struct.unpack("<Q", first) if len(first) == 8 else (0,)
+    if not 2 <= length <= _MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    return length
 
 
-def _metadata(path: Path, header: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
-    metadata = json.loads(header.get("__metadata__", {}).get(_KEY, "{}"))
+def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
+    """Return the place of each array in the order of the file, and our metadata.
+
+    The library of the format checks that offsets, shapes, dtypes and the file's length agree exactly.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`")
+    try:
+        length = header_length(path)
+        with safe_open(path, "np") as content:
+            entries = {name: content.get_slice(name) for name in content.offset_keys()}
+            kinds = {name: (entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries.items()}
+            metadata = json.loads((content.metadata() or {}).get(_KEY, "{}"))
+        if not isinstance(metadata, dict) or type(metadata.get("format", FORMAT)) is not int:
+            raise ValueError("its metadata is of another form")
+    except (SafetensorError, ValueError, RecursionError, MemoryError) as error:
+        raise InputError(
+            f"{path}: not a complete safetensors file ({shown(error)}); delete it and run `dvc repro` again"
+        ) from None
+    places, start = {}, 8 + length
+    for name, (dtype, shape) in kinds.items():
+        if dtype not in _DTYPES:
+            raise InputError(f"{path}: holds dtype {dtype}, which this version cannot read")
+        places[name] = _Place(start, np.dtype(_DTYPES[dtype]), shape)
+        start += math.prod(shape) * places[name].dtype.itemsize  # the library has checked: without a gap
+    # empty arrays share their offset with the next one, and the library does not order them
+    order = sorted(places.items(), key=lambda item: (item[1].start, -item[1].dtype.itemsize, item[0]))
+    return dict(order), metadata
+
+
+def _checked(path: Path, metadata: dict[str, Any], kind: str | None) -> dict[str, Any]:
+    """Return the metadata if it is of `kind` and not from a newer version."""
     if kind is not None and metadata.get("kind") != kind:
-        found = metadata.get("kind", "file of another program")
-        raise InputError(f"{path}: expected a file of kind {kind!r}, found {found!r}")
+        found = shown(repr(metadata.get("kind", "file of another program")), 60)
+        raise InputError(f"{path}: expected a file of kind {kind!r}, found {found}")
     if metadata.get("format", FORMAT) > FORMAT:
         raise InputError(f"{path}: written by a newer version (format {metadata['format']}); update this one")
     return metadata
@@ -152,8 +182,7 @@ def _metadata(path: Path, header: Mapping[str, Any], kind: str | None) -> dict[s
 
 def read_metadata(path: str | os.PathLike, *, kind: str | None = None) -> dict[str, Any]:
     """Return the metadata of a file without reading its tensors; InputError if it is not of `kind`."""
-    header, _ = _read_header(Path(path))
-    return _metadata(Path(path), header, kind)
+    return _checked(Path(path), _read_header(Path(path))[1], kind)
 
 
 def load_tensors(
@@ -165,25 +194,26 @@ def load_tensors(
     kind, from a newer version, or lacks one of `only`.
     """
     path = Path(path)
-    header, start = _read_header(path)
-    metadata = _metadata(path, header, kind)
-    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    names = list(entries) if only is None else list(only)
+    places, metadata = _read_header(path)
+    _checked(path, metadata, kind)
+    names = list(places) if only is None else list(only)
     for name in names:
-        if name not in entries:
-            raise InputError(f"{path}: no tensor {name!r}; it holds {', '.join(entries) or 'none'}")
-    return {name: _map(path, start, entries[name]) for name in names}, metadata
+        if name not in places:
+            raise InputError(f"{path}: no tensor {name!r}; it holds {shown(', '.join(places) or 'none')}")
+    with open(path, "rb") as file:
+        return {name: _map(path, file, places[name]) for name in names}, metadata
 
 
-def _map(path: Path, start: int, entry: Mapping[str, Any]) -> np.ndarray:
-    if entry["dtype"] not in _DTYPES:
-        raise InputError(f"{path}: holds dtype {entry['dtype']}, which this version cannot read")
-    shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    # mode "c": a writable private copy on demand, since torch refuses to share read-only memory
-    mapped = np.memmap(path, dtype, "c", start + entry["data_offsets"][0], shape or (1,))
-    return np.asarray(mapped).reshape(shape)
+def _map(path: Path, file: BinaryIO, place: _Place) -> np.ndarray:
+    try:
+        if 0 in place.shape:
+            return np.empty(place.shape, place.dtype)
+        # mode "c": a writable private copy on demand, since torch refuses to share read-only memory
+        mapped = np.memmap(file, place.dtype, "c", place.start, place.shape or (1,))
+    except (ValueError, OverflowError):
+        shape = shown(list(place.shape), 60)
+        raise InputError(f"{path}: holds an array of shape {shape}, which NumPy cannot hold") from None
+    return np.asarray(mapped).reshape(place.shape)
 
 
 def save_json(path: str | os.PathLike, content: Any) -> None:
@@ -202,8 +232,12 @@ def load_json(path: str | os.PathLike) -> Any:
     """Read a JSON file; InputError if it is missing or broken."""
     path = Path(path)
     try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ValueError(f"more than {_MAX_JSON} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro` again") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: not valid JSON ({shown(error)}); delete it and run `dvc repro` again"
+        ) from None

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from sslood.core.errors import InputError
 from sslood.core.files import atomic, load_json, load_tensors, read_metadata, save_json, save_tensors
+from tests.trials.hostile import LIES, safetensors, wrong_bytes
 
 TENSORS = {
     "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2),
@@ -78,6 +79,59 @@ def test_a_damaged_header_is_named(tmp_path, header):
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(InputError, match="not a complete safetensors file"):
         load_tensors(path)
+
+
+@pytest.mark.parametrize("lie", [name for name in LIES if "MB" not in name])
+def test_offsets_shapes_dtypes_and_length_must_agree(tmp_path, lie):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors(LIES[lie]))
+    with pytest.raises(InputError) as failure:
+        load_tensors(path)
+    said = str(failure.value)
+    assert said.startswith(f"{path}: ") and said.isprintable() and len(said) < 400
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**24 + 1, 10**8, 2**63, 2**64 - 1])
+def test_a_header_without_an_end_is_not_read(tmp_path, length):
+    """The file is as long as its header claims, where a disk can hold that: it is sparse."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b"{" + b" " * 100)
+    if length <= 10**8:
+        os.truncate(path, 8 + length)
+    with pytest.raises(InputError, match=r"a\.safetensors: not a complete safetensors file"):
+        read_metadata(path)
+
+
+def test_any_byte_may_be_wrong(tmp_path):
+    """Of 400 files with wrong bytes, none is read past its end or fails with anything but a sentence."""
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, TENSORS, kind="set", metadata={"name": "x", "splits": {"test": 2}})
+    good = path.read_bytes()
+    length = 8 + struct.unpack("<Q", good[:8])[0]
+    read = 0
+    for seed in range(400):
+        path.write_bytes(wrong_bytes(good, seed, length))
+        try:
+            tensors, _ = load_tensors(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ") and str(error).isprintable()
+        else:
+            read += 1
+            assert sum(array.nbytes for array in tensors.values()) == len(good) - length
+    assert read < 200
+
+
+def test_a_header_that_no_reader_would_take_is_not_written(tmp_path):
+    with pytest.raises(InputError, match=r"names and metadata take 17\d+ bytes"):
+        save_tensors(tmp_path / "a", {}, kind="set", metadata={"x": "y" * 17_000_000})
+    assert not list(tmp_path.iterdir())
+
+
+def test_empty_arrays_keep_their_place(tmp_path):
+    arrays = {name: np.empty((0, 3), kind) for name, kind in zip("cab", ("<f8", "u1", "<f4"), strict=True)}
+    save_tensors(tmp_path / "a", arrays | {"d": np.arange(2.0)}, kind="set", metadata={})
+    found, _ = load_tensors(tmp_path / "a")
+    assert list(found) == ["c", "d", "b", "a"] and found["b"].dtype == np.float32
 
 
 def test_a_wrong_kind_a_newer_format_and_missing_things_are_named(tmp_path):
@@ -175,3 +229,9 @@ def test_json_refuses_nan_and_names_broken_files(tmp_path):
         load_json(tmp_path / "a.json")
     with pytest.raises(InputError, match="no such file"):
         load_json(tmp_path / "b.json")
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON .maximum recursion"):
+        load_json(tmp_path / "a.json")
+    os.truncate(tmp_path / "a.json", 2**25 + 1)
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON .more than 33554432 bytes"):
+        load_json(tmp_path / "a.json")

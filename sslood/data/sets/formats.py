@@ -6,14 +6,17 @@ the options of the source. Nothing is resized here. A format that one set alone 
 
 import gzip
 import hashlib
+import math
 import pickle
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, shown
+from sslood.data.sets.fetching.fetch import MAX_CONTENT
 from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.pictures import Pictures, check_labels
 from sslood.data.sets.tree import tree
@@ -73,40 +76,43 @@ def idx(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pi
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
     """Return the uint8 array of one idx file."""
-    try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be unpacked ({error}); fetch it again") from None
     start = 4 + 4 * dimensions
-    shape = tuple(np.frombuffer(content[4:start], ">u4")) if len(content) >= start else ()
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) - start != np.prod(shape, dtype=np.int64):
-        raise InputError(f"{path}: not a complete idx file of {dimensions} dimensions; fetch it again")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def read_matlab(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Return arrays of a Matlab file by name; InputError if it is no such file or lacks one."""
-    from scipy.io import loadmat  # not above: it takes a tenth of a second, and two sets need it
-    from scipy.io.matlab import MatReadError
-
     try:
-        content = loadmat(path, variable_names=names)
-        return {name: np.asarray(content[name]) for name in names}
-    except (MatReadError, KeyError, ValueError, OSError, IndexError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{path}: not the set's Matlab file ({error}); fetch it again") from None
+        with open(path, "rb") as file:
+            opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        with opener(path, "rb") as file:
+            head = file.read(start)
+            shape = tuple(map(int, np.frombuffer(head[4:], ">u4"))) if len(head) == start else ()
+            expected = min(math.prod(shape), MAX_CONTENT)
+            content = file.read(expected + 1)  # no more than that: a small file can unpack to very much
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be unpacked ({shown(error)}); fetch it again") from None
+    if head[:4] != bytes((0, 0, 8, dimensions)) or len(content) != math.prod(shape):
+        raise InputError(f"{path}: not a complete idx file of {dimensions} dimensions; fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def read_words(path: Path) -> str:
+    """Return the text of a file of a set; InputError if it is missing or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; the set is incomplete, fetch or unpack it again") from None
+    except UnicodeError as error:
+        raise InputError(f"{path}: not text ({shown(error)}); fetch or unpack it again") from None
 
 
 def tiny_imagenet(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
     """Tiny ImageNet's validation images, in the order of val_annotations.txt."""
     (folder,) = files.values()
-    table, names = folder / "val/val_annotations.txt", folder / "words.txt"
-    for path in (table, names, folder / "wnids.txt"):
-        if not path.is_file():
-            raise InputError(f"{path}: missing; Tiny ImageNet is incomplete, fetch or unpack it again")
-    wnids = sorted((folder / "wnids.txt").read_text().split())
-    words = dict(line.split("\t", 1) for line in names.read_text().splitlines() if "\t" in line)
-    rows = [line.split("\t")[:2] for line in table.read_text().splitlines() if line.strip()]
+    table = folder / "val/val_annotations.txt"
+    wnids = sorted(read_words(folder / "wnids.txt").split())
+    words = dict(
+        line.split("\t", 1) for line in read_words(folder / "words.txt").splitlines() if "\t" in line
+    )
+    rows = [line.split("\t")[:2] for line in read_words(table).splitlines() if line.strip()]
+    if wrong := [row for row in rows if len(row) < 2 or "/" in row[0]]:
+        raise InputError(f"{table}: {wrong[0]!r} is no name and class; fetch or unpack it again")
     position = {wnid: index for index, wnid in enumerate(wnids)}
     paths = [folder / "val/images" / name for name, _ in rows]
     labels = np.array([position.get(wnid, -1) for _, wnid in rows], np.int64)

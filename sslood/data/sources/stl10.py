@@ -12,6 +12,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.data.sets.fetching.published import Published
+from sslood.data.sets.formats import read_words
 from sslood.data.sets.pictures import Pictures, check_labels
 from sslood.data.sets.published_source import PublishedSource
 
@@ -19,15 +20,14 @@ from sslood.data.sets.published_source import PublishedSource
 def stl10(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:
     """STL-10, binary version: 3 x 96 x 96 bytes per image, column by column; labels 1 to 10."""
     (folder,) = files.values()
-    content = {}
-    for name in ("class_names.txt", f"{split}_X.bin", f"{split}_y.bin"):
+    content, classes = {}, tuple(read_words(folder / "class_names.txt").split())
+    for name in (f"{split}_X.bin", f"{split}_y.bin"):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: missing; the set is incomplete, fetch or unpack it again")
         content[name] = (folder / name).read_bytes()
     images, labels = (np.frombuffer(content[f"{split}_{kind}.bin"], np.uint8) for kind in "Xy")
     if len(images) % (3 * 96 * 96):
         raise InputError(f"{folder}/{split}_X.bin: cut short; fetch or unpack it again")
-    classes = tuple(content["class_names.txt"].decode().split())
     images, positions = images.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1), labels.astype(np.int64) - 1
     check_labels(folder / f"{split}_y.bin", images, positions, len(classes))
     return Pictures(images, positions, classes)

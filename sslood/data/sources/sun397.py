@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sslood.core.errors import InputError
 from sslood.data.sets.fetching.published import Published
+from sslood.data.sets.formats import read_words
 from sslood.data.sets.pictures import Pictures, check_labels
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.tree import list_images
@@ -21,14 +21,12 @@ def sun397(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) ->
     """SUN397: ClassName.txt lists folders as /a/abbey or /a/apartment_building/outdoor."""
     (folder,) = files.values()
     names = folder / "ClassName.txt"
-    if not names.is_file():
-        raise InputError(f"{names}: missing; the set is incomplete, fetch or unpack it again")
-    classes = tuple(line.strip().lstrip("/") for line in names.read_text().splitlines() if line.strip())
+    classes = tuple(line.strip().lstrip("/") for line in read_words(names).splitlines() if line.strip())
     paths = [Path(path) for path in list_images(folder) if os.path.basename(path).startswith("sun_")]
     position = {name: index for index, name in enumerate(classes)}
     found = [position.get(path.relative_to(folder).parent.as_posix(), -1) for path in paths]
     check_labels(names, paths, np.array(found, np.int64), len(classes))
-    titles = tuple(name.split("/", 1)[1] for name in classes)
+    titles = tuple(name.partition("/")[2] or name for name in classes)
     return Pictures(paths, np.array(found, np.int64), titles)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.data.sets.fetching.published import Published
-from sslood.data.sets.formats import read_matlab
+from sslood.data.sets.matlab import read_matlab
 from sslood.data.sets.pictures import Pictures, check_labels
 from sslood.data.sets.published_source import PublishedSource
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from sslood.core.errors import InputError, known
+from sslood.core.errors import InputError, known, shown
 from sslood.core.settings import strict
 
 _FILE = Path(__file__).with_name("layouts.yaml")
@@ -56,6 +56,10 @@ def weights_of(checkpoint: Any, layout: Layout, where: str) -> State:
     weights: State = {}
     origin: dict[str, str] = {}
     for key, value in _state(checkpoint, layout.state, where).items():
+        if not isinstance(key, str):
+            raise InputError(
+                f"{where}: {shown(repr(key), 60)} is no name of a weight; `state` must name the weights"
+            )
         name = _renamed(_stripped(key, layout.strip), layout, where)
         if name is None:
             continue
@@ -68,14 +72,32 @@ def weights_of(checkpoint: Any, layout: Layout, where: str) -> State:
                 f"{where}: {key!r} is of type {type(value).__name__}, not a tensor; "
                 "`state` must name the weights"
             )
+        if odd := _odd(value):
+            raise InputError(f"{where}: {key!r} is {odd}; save plain dense tensors of numbers")
         weights[name], origin[name] = value, key
     return weights
+
+
+_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8}
+_DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8}
+
+
+def _odd(value: torch.Tensor) -> str:
+    """Return what keeps a tensor from being a weight, "" if nothing does."""
+    if value.is_meta:
+        return "a meta tensor, which has no values"
+    if value.is_nested or value.layout is not torch.strided:
+        return "a sparse or nested tensor"
+    if type(value) not in (torch.Tensor, torch.nn.Parameter):
+        return f"a tensor of the kind {type(value).__name__}"
+    return "" if value.dtype in _DTYPES else f"of dtype {value.dtype}"
 
 
 def _state(checkpoint: Any, path: str, where: str) -> Mapping[str, Any]:
     for part in filter(None, path.split(".")):
         if not isinstance(checkpoint, Mapping) or part not in checkpoint:
-            keys = ", ".join(map(str, list(checkpoint)[:8])) if isinstance(checkpoint, Mapping) else "no keys"
+            names = list(checkpoint)[:8] if isinstance(checkpoint, Mapping) else []
+            keys = shown(", ".join(map(str, names)) or "no keys")
             raise InputError(f"{where}: state {path!r} is not in the file, which holds {keys}")
         checkpoint = checkpoint[part]
     if not isinstance(checkpoint, Mapping):

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import re
 import warnings
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,15 @@ from typing import Any
 import requests
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sslood.core.errors import InputError
-from sslood.data.sets.fetching.fetch import cache_folder
+from sslood.core.errors import InputError, shown
+from sslood.core.files import header_length
+from sslood.data.sets.fetching.fetch import cache_folder, writable
 from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.fetching.transfer import compare, download, reason, sums
+
+MAX_RATIO, MAX_PICKLE = 10, 16 << 20  # of the records to the file; bytes of the names and what lies beside
 
 
 def _is_address(place: str) -> bool:
@@ -48,8 +52,7 @@ def locate_weights(place: str, sha256: str) -> Path:
 
 def _fetched(address: str, file: Published) -> Path:
     cached = cache_folder() / "weights" / file.sha256 / file.name
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cached}.lock"):
+    with writable(cached.parent), FileLock(f"{cached}.lock"):
         if not cached.is_file():
             try:
                 download(address, cached, file)
@@ -61,28 +64,80 @@ def _fetched(address: str, file: Published) -> Path:
     return cached
 
 
+class _Omitted:
+    """Stands for what lies beside the weights, and keeps nothing of it."""
+
+    def __new__(cls, *_: object) -> "_Omitted":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def _omitted(title: str, *names: str) -> list[tuple[Any, str]]:
+    return [(type(title, (_Omitted,), {}), name) for name in names]
+
+
+def _plain_dict(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+# what publishers keep beside the weights: nothing of it is called or kept, but a defaultdict as a dict
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
+_BESIDE = [
+    *_omitted("NumPy number", *(f"{module}.scalar" for module in _NUMPY)),
+    *_omitted("NumPy array", *(f"{module}._reconstruct" for module in _NUMPY), "numpy.ndarray"),
+    *_omitted("NumPy dtype", "numpy.dtype"),
+    *_omitted("path", *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS)),
+    *_omitted(
+        "type", *(f"builtins.{name}" for name in ("list", "dict", "tuple", "int", "float", "str", "bool"))
+    ),
+    (_plain_dict, "collections.defaultdict"),
+]
+
+
 def read_checkpoint(path: Path) -> Any:
     """Return the content of a safetensors file or a torch checkpoint; tensors on the CPU.
 
-    Raises InputError for a file of another kind, and for a pickle of anything but tensors, plain containers
-    and argparse namespaces: opening it would run its code.
+    Numbers and arrays of NumPy and paths beside the weights are left out. Raises InputError for a file of
+    another kind, one that would unpack to more than a checkpoint does, and for a pickle of anything but
+    tensors, plain containers, the above and argparse namespaces: opening it would run its code.
     """
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a complete safetensors file ({error})") from None
     try:
+        if path.suffix == ".safetensors":
+            header_length(path)
+            return load_file(path)
+        _check_records(path)
         # a Namespace holds a publisher's options (DINO, SupContrast); creating one only sets attributes
-        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace, *_BESIDE]):
             warnings.simplefilter("ignore")  # about old formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        name = str(error).split("Unsupported global: GLOBAL ")[-1].split(" ")[0].splitlines()[0]
+        words = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        name = shown(found[1] if found else words)
         raise InputError(
-            f"{path}: holds Python objects ({name}) besides tensors, and opening it could run code; "
-            "if you trust it, save only its state dict, as safetensors"
+            f"{path}: holds Python objects ({name}) besides tensors, and opening "
+            "it could run code; if you trust it, save only its state dict, as safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint of torch ({text})") from None
+    except Exception as error:  # a damaged file makes the libraries raise whatever comes
+        kind = "complete safetensors file" if path.suffix == ".safetensors" else "checkpoint of torch"
+        raise InputError(
+            f"{path}: not a {kind} ({shown(str(error).partition(chr(10))[0] or error)})"
+        ) from None
+
+
+def _check_records(path: Path) -> None:
+    """Raise ValueError for a zip file whose records are bombs; torch stores them as they are."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        sizes = {info.filename: info.file_size for info in file.infolist()}
+    if sum(sizes.values()) > MAX_RATIO * path.stat().st_size:
+        raise ValueError(f"its records would take more than {MAX_RATIO} times its size")
+    if max((size for name, size in sizes.items() if name.endswith(".pkl")), default=0) > MAX_PICKLE:
+        raise ValueError(f"its pickle takes more than {MAX_PICKLE} bytes")

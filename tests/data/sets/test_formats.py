@@ -183,6 +183,52 @@ def test_idx_damage_is_named(tmp_path, damage):
         idx(files, "test", options)
 
 
+def idx_file(*shape: int, content: bytes) -> bytes:
+    return struct.pack(f">{1 + len(shape)}I", 0x800 + len(shape), *shape) + content
+
+
+def test_an_idx_file_with_a_wrong_byte_is_noticed(tmp_path):
+    """gzip keeps a checksum of its content: of 200 flipped bits none changes a picture."""
+    options = {"test": ["images.gz", "labels"], "classes": ["a", "b"]}
+    pictures, rng = np.random.default_rng(0).integers(0, 256, (20, 9, 9), np.uint8), np.random.default_rng(1)
+    good = gzip.compress(idx_file(20, 9, 9, content=pictures.tobytes()))
+    files = {name: tmp_path / name for name in options["test"]}
+    files["labels"].write_bytes(idx_file(20, content=bytes(20)))
+    for _ in range(200):
+        bad = bytearray(good)
+        bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
+        files["images.gz"].write_bytes(bad)
+        try:
+            found = idx(files, "test", options)
+        except InputError as error:
+            assert str(error).startswith(f"{files['images.gz']}: ") and str(error).isprintable()
+        else:
+            assert np.array_equal(found.images, pictures)
+
+
+@pytest.mark.parametrize("shape", [(60_000, 28, 28), (2**32 - 1,) * 3, (2**31, 2**31, 4), (4000, 1000, 1000)])
+def test_an_idx_file_unpacks_to_no_more_than_it_says(tmp_path, shape):
+    options = {"test": ["images.gz", "labels.gz"], "classes": ["a", "b"]}
+    files = {name: tmp_path / name for name in options["test"]}
+    files["images.gz"].write_bytes(gzip.compress(idx_file(*shape, content=bytes(50_000_000)), 1))
+    with pytest.raises(InputError, match=r"images\.gz: not a complete idx file"):
+        idx(files, "test", options)
+
+
+def test_text_that_is_none_is_named(tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "words.txt").write_text("n1\tx")
+    (tmp_path / "wnids.txt").write_bytes(b"n1\xff\n")
+    (tmp_path / "val/val_annotations.txt").write_text("a.png\tn1\nb.png\n")
+    with pytest.raises(InputError, match=r"wnids\.txt: not text"):
+        tiny_imagenet({"x": tmp_path}, "test", {})
+    (tmp_path / "wnids.txt").write_text("n1\n")
+    for row in ("b.png", "../../b.png\tn1", "/etc/b.png\tn1"):
+        (tmp_path / "val/val_annotations.txt").write_text(f"a.png\tn1\n{row}\n")
+        with pytest.raises(InputError, match=r"val_annotations\.txt: .* is no name and class"):
+            tiny_imagenet({"x": tmp_path}, "test", {})
+
+
 def test_folder_flat_by_class_and_mixed(tmp_path):
     picture = Image.new("RGB", (9, 9))
     for name in ("a.png", "b.JPG", ".hidden.png"):

@@ -1,17 +1,25 @@
 """Weights from files and addresses: checksums hold, and a pickle that would run code is refused."""
 
 import argparse
+import collections
 import hashlib
 import http.server
+import re
 import threading
+import zipfile
+from collections import defaultdict
 from functools import partial
+from pathlib import PurePosixPath, PureWindowsPath
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sslood.core.errors import InputError
+from sslood.nets.adopting.layouts import Layout, weights_of
 from sslood.nets.adopting.weights import locate_weights, read_checkpoint
+from tests.trials.hostile import KEYS, NOT_BESIDE, ODD
 
 
 class Touch:
@@ -83,9 +91,89 @@ def test_options_beside_the_weights_are_read_past(tmp_path):
     options = argparse.Namespace(lr=0.5, steps=[1, 2], more={"a": None})
     torch.save({"opt": options, "model": {"a": torch.ones(2)}}, tmp_path / "last.pth")
     assert torch.equal(read_checkpoint(tmp_path / "last.pth")["model"]["a"], torch.ones(2))
-    torch.save({"opt": argparse.Namespace(path=tmp_path), "model": {}}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match="holds Python objects .pathlib"):
-        read_checkpoint(tmp_path / "other.pth")
+
+
+def test_numbers_arrays_paths_and_defaultdicts_are_read_past(tmp_path):
+    """Nothing of NumPy or pathlib is called, so nothing is kept; a defaultdict is a dict."""
+    weights = defaultdict(list, a=torch.ones(2), b=torch.nn.Parameter(torch.zeros(1)))
+    beside = {
+        "numbers": [np.float64(0.5), np.float32(1), np.int64(3), np.bool_(True)],
+        "arrays": [np.arange(5.0), np.array(["a", None], object), np.eye(2)[::2], np.dtype("f4")],
+        "paths": [tmp_path, PurePosixPath("a"), PureWindowsPath("b")],
+        "counts": defaultdict(int, {3: 4}),
+        "more": [collections.Counter("ab"), {1, 2}, 1j, b"x", argparse.Namespace(path=tmp_path)],
+    }
+    torch.save({"model": weights, **beside}, tmp_path / "all.pth")
+    found = read_checkpoint(tmp_path / "all.pth")
+    assert type(found["model"]) is dict and torch.equal(found["model"]["a"], torch.ones(2))
+    assert not vars(found["numbers"][0]) and not vars(found["arrays"][0])
+    for key in ("numbers", "arrays", "paths"):
+        with pytest.raises(InputError, match="all.pth: holds list at state"):
+            weights_of(found, Layout("", state=key), "all.pth")
+    torch.save({"model": {"a": np.eye(2)}}, tmp_path / "numpy.pth")
+    with pytest.raises(InputError, match="'a' is of type NumPy array, not a tensor"):
+        weights_of(read_checkpoint(tmp_path / "numpy.pth"), Layout("", state="model"), "numpy.pth")
+
+
+@pytest.mark.parametrize("kind", NOT_BESIDE)
+def test_what_else_lies_beside_the_weights_is_refused_by_name(tmp_path, kind):
+    value, name = NOT_BESIDE[kind]
+    torch.save({"model": {"a": torch.ones(1)}, "more": value}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=rf"a\.pth: holds Python objects \({name}\)"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_tensor_that_is_no_plain_weight_is_named(tmp_path, kind):
+    make, words = ODD[kind]
+    torch.save({"fc.weight": make()}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=f"a.pth: 'fc.weight' is {words}; save plain dense tensors"):
+        weights_of(read_checkpoint(tmp_path / "a.pth"), Layout(""), "a.pth")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_is_no_name_is_named(tmp_path, key):
+    torch.save({key: torch.ones(1)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=f"a.pth: {re.escape(repr(key))} is no name of a weight"):
+        weights_of(read_checkpoint(tmp_path / "a.pth"), Layout(""), "a.pth")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    """torch stores the records of a file as they are; packed ones can grow a thousandfold."""
+    torch.save({"a": torch.zeros(5_000_000)}, tmp_path / "good.pth")
+    with zipfile.ZipFile(tmp_path / "good.pth") as file:
+        records = {info.filename: file.read(info) for info in file.infolist()}
+    with zipfile.ZipFile(tmp_path / "bad.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in records.items():
+            file.writestr(name, content)
+    with pytest.raises(InputError, match=r"bad\.pth: not a checkpoint of torch .its records would take more"):
+        read_checkpoint(tmp_path / "bad.pth")
+    (tmp_path / "long.safetensors").write_bytes((2**24 + 1).to_bytes(8, "little"))
+    with pytest.raises(InputError, match="not a complete safetensors file .a header of 16777217 bytes"):
+        read_checkpoint(tmp_path / "long.safetensors")
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_any_byte_may_be_wrong(file, tmp_path, form):
+    """Of 150 files with wrong bytes, each is read or named; nothing crashes."""
+    state, rng = {"a": torch.arange(50.0), "b": torch.ones(3, 4)}, np.random.default_rng(0)
+    path = tmp_path / f"a.{'safetensors' if form == 'safetensors' else 'pth'}"
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(
+            {"state_dict": state, "n": np.float64(1)}, path, _use_new_zipfile_serialization=form == "zip"
+        )
+    good, layout = path.read_bytes(), Layout("", state="" if form == "safetensors" else "state_dict")
+    for _ in range(150):
+        bad = bytearray(good)
+        for place in rng.integers(0, len(bad) if form == "zip" else min(len(bad), 600), rng.integers(1, 4)):
+            bad[place] = rng.integers(256)
+        path.write_bytes(bad)
+        try:
+            weights_of(read_checkpoint(path), layout, "a")
+        except InputError as error:
+            assert str(error).startswith((f"{path}: ", "a: ")) and str(error).isprintable()
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):

@@ -6,8 +6,9 @@ NAME.part.refused (kept for inspection).
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def download(address: str, target: Path, file: Published) -> Sums:
     start. Raises InputError, requests' errors, or OSError of the disk.
     """
     part = target.with_name(f"{target.name}.part")
+    _only_ours(part)
     with _session() as session, tqdm(unit="B", unit_scale=True, desc=target.name, disable=None) as bar:
         fetched, in_pieces = _retry(session, address, part, file, bar)
         if in_pieces and not _matches(fetched, file):
@@ -144,6 +146,14 @@ def download(address: str, target: Path, file: Published) -> Sums:
         raise
     os.replace(part, target)
     return fetched
+
+
+def _only_ours(part: Path) -> None:
+    """Remove what stands in place of a half file: writing to a link would change another file."""
+    with suppress(FileNotFoundError):
+        found = part.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            part.unlink()
 
 
 def _matches(fetched: Sums, file: Published) -> bool:

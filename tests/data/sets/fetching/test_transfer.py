@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,36 @@ def start(tmp_path, content):
 
 def names(tmp_path):
     return {path.name for path in (tmp_path / "cache/made_up").iterdir()} - {"images.bin.lock"}
+
+
+@pytest.mark.parametrize("link", ["symlink", "hard link", "pipe"])
+@pytest.mark.parametrize("published", [MD5, ""])
+def test_a_half_file_that_leads_elsewhere_is_not_written_to(server, tmp_path, link, published):
+    part, other = start(tmp_path, b""), tmp_path / "precious"
+    part.unlink()
+    other.write_bytes(BODY[:1000])
+    if link == "pipe":
+        os.mkfifo(part)
+    else:
+        (part.symlink_to if link == "symlink" else part.hardlink_to)(other)
+    name, file = entry(f"{server.address}/ok/images.bin")
+    found = fetch.locate(name, replace(file, md5=published))
+    assert found.path.read_bytes() == BODY and other.read_bytes() == BODY[:1000]
+    assert not found.path.is_symlink() and names(tmp_path) == {"images.bin"}
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("images.bin.part", Path.mkdir, "images.bin.part: cannot be written .a folder of that name"),
+        ("images.bin", Path.mkdir, "cannot be written .a folder of that name is in the way"),
+        ("images.bin.lock", lambda path: path.symlink_to("elsewhere"), "a link is in the way; remove it"),
+    ],
+)
+def test_what_stands_in_the_way_in_the_cache_is_named(server, tmp_path, name, make, words):
+    (tmp_path / "cache/made_up").mkdir(parents=True)
+    make(tmp_path / "cache/made_up" / name)
+    refused(entry(f"{server.address}/ok/images.bin"), words)
 
 
 @pytest.mark.parametrize(
@@ -203,11 +234,10 @@ def test_two_processes_fetch_one_file_once(server):
     assert len(server.log) == 1
 
 
-def test_full_disk(server, tmp_path):
+def test_full_disk(server, monkeypatch):
     """/dev/full answers every write with the error of a full disk; no second address is tried."""
-    part = tmp_path / "cache/made_up/images.bin.part"
-    part.parent.mkdir(parents=True)
-    part.symlink_to("/dev/full")
+    full = lambda path, mode: open("/dev/full" if mode == "wb" else path, mode)  # noqa: E731
+    monkeypatch.setattr(transfer, "open", full, raising=False)
     refused(entry(f"{server.address}/ok/images.bin", f"{server.address}/ok/2/images.bin"), "the disk is full")
     assert len(server.log) == 1
 
