@@ -16,11 +16,14 @@ from typing import Any, NoReturn
 
 import click
 
+from sslood.cli.params import check_params
+from sslood.cli.sections import FROM, expanded, fill
 from sslood.core.errors import InputError, out_of_memory
 from sslood.core.renamed import renamed
 
 PATIENCE = 3.0  # seconds within which the processes of one run fail
 LOST = "another process of this run ended; run the same command again to go on"
+CHECK = "--check"
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
@@ -123,6 +126,18 @@ class StageCommand(Command):
         if self.help and name.startswith("stages.") and "    python -m" not in self.help:
             name = name.removeprefix("stages.")
             self.help += f"\n\n\b\nExample, with the options that params.yaml gives:\n    dvc repro {name}"
+
+        say = "FILE:KEY whose keys, or whose value, become options; may be repeated."
+        check = "The params, checked as a whole before anything else."
+        self.params.append(click.Option([CHECK], expose_value=False, help=check))
+        self.params.append(click.Option([FROM], multiple=True, expose_value=False, help=say))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if CHECK in args:
+            check_params(Path(args[args.index(CHECK) + 1]))
+        rest = super().parse_args(ctx, expanded(self, args))
+        fill(self, ctx.params)
+        return rest
 
     def now(self, option: str) -> str:
         section = _module_name(self.callback).rpartition(".")[2]
