@@ -6,8 +6,12 @@ A profile lists only what differs from the quickstart, so the quickstart's value
 no stage of the new graph declares are then removed; DVC's cache restores them when you go back.
 """
 
+import hashlib
+import os
 import re
+import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -126,27 +130,54 @@ def _emptied(match: re.Match[str]) -> str:
     return f"{match[1]} []" + (comment[3:] if comment.startswith("    ") else comment)
 
 
+def rendered(profile: Path, base: Path) -> str:
+    """Return the text of params.yaml that holds `base` with the values of `profile`."""
+    content = read_yaml(base)
+    if profile.resolve() != base.resolve():
+        merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile, not params
+    need_sources(content["sets"], content["id"], str(profile))
+    return _text(content)
+
+
 def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     """Write `base` with the values of `profile` to `params`; return whether the file changed."""
     before = ""
     if params.is_file():
         read_yaml(params)  # a broken file is reported, not overwritten
         before = params.read_text(encoding="utf-8")
-    content = read_yaml(base)
-    if profile.resolve() != base.resolve():
-        merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile, not params
-    need_sources(content["sets"], content["id"], str(profile))
-    text = _text(content)
+    text = rendered(profile, base)
     if text != before:
         save_text(params, text)
     return text != before
+
+
+def keep_own(params: Path, base: Path = BASE) -> Path | None:
+    """Copy params that neither the last commit nor a profile holds to the scratch folder; return where."""
+    if not params.is_file():
+        return None
+    text = params.read_text(encoding="utf-8")
+    show = ["git", "-C", str(params.parent), "show", "HEAD:./params.yaml"]
+    if text == subprocess.run(show, capture_output=True, text=True).stdout:
+        return None
+    for profile in base.parent.glob("*.yaml"):
+        with suppress(InputError):
+            if text == rendered(profile, base):
+                return None
+    name = f"params-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
+    copy = params.parent / (os.environ.get("SSLOOD_SCRATCH") or "scratch") / name
+    save_text(copy, text)
+    return copy
 
 
 @click.command(cls=Command)
 @click.argument("profile", type=click.Path(path_type=Path))
 def main(profile: Path) -> None:
     """Put PROFILE (a file of profiles/) into params.yaml."""
-    changed = apply(Path("params.yaml"), profile)
+    params = Path("params.yaml")
+    rendered(profile, BASE)  # a wrong profile changes nothing
+    if (copy := keep_own(params)) is not None:
+        click.echo(f"Your own params.yaml is kept; `cp {copy} params.yaml` brings it back.")
+    changed = apply(params, profile)
     click.echo(f"params.yaml {'now holds' if changed else 'already held'} {profile.stem}.")
     click.echo(tidy(Path.cwd()))
     click.echo("Next: make repro")

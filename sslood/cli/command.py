@@ -135,8 +135,9 @@ class StageCommand(Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if CHECK in args:
             check_params(Path(args[args.index(CHECK) + 1]))
-        rest = super().parse_args(ctx, expanded(self, args))
-        fill(self, ctx.params)
+        words = expanded(self, args)
+        rest = super().parse_args(ctx, list(words))
+        fill(self, ctx.params, words)
         return rest
 
     def now(self, option: str) -> str:

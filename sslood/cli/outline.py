@@ -9,6 +9,7 @@ import sys
 from abc import ABCMeta
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -21,30 +22,32 @@ HEAVY = frozenset(
 
 
 class _Any(ABCMeta):
-    """Class of the stand-in: every attribute of it, and every result, is the stand-in again."""
+    """Class of the stand-ins: every attribute and every result of one is a stand-in again."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Standin
+        return _standin(name)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls is not Standin:
+        if "is_standin" not in vars(cls):  # a class of ours that derives from one
             return super().__call__(*args, **kwargs)
-        return args[0] if len(args) == 1 and callable(args[0]) else Standin  # as a decorator
+        return args[0] if len(args) == 1 and callable(args[0]) else cls  # perhaps a decorator
 
-    def _again(cls, *_: Any) -> Any:
-        return Standin
+    def _same(cls, *_: Any) -> Any:
+        return cls
 
     def __iter__(cls) -> Iterator[Any]:
         return iter(())
 
-    __getitem__ = __setitem__ = __or__ = __ror__ = _again
-    __add__ = __sub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _again
+    __getitem__ = __setitem__ = __or__ = __ror__ = _same
+    __add__ = __sub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _same
 
 
-class Standin(metaclass=_Any):
-    """Stands for a class, function or constant of a library that is not imported."""
+@cache
+def _standin(name: str) -> Any:
+    """Return what stands for a class, function or constant of that name."""
+    return _Any(name, (), {"is_standin": True})
 
 
 class _Module(ModuleType):
@@ -53,7 +56,7 @@ class _Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Standin
+        return _standin(name)
 
 
 class _Finder:

@@ -17,12 +17,13 @@ import click
 import yaml
 
 from sslood.cli.outline import outlines
-from sslood.cli.sections import FROM, SectionOption, SettingOption, fitting, named_at, options_of
+from sslood.cli.sections import FROM, SectionOption, fitting, groups_of, named_at, options_of
 from sslood.core.errors import InputError
 from sslood.core.renamed import renamed
 from sslood.core.settings import check_name, checked, load_params, near
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # DVC's
+PARAMS = "params.yaml:"  # as commands say it
 Check = Callable[[], object]
 Given = dict[str, tuple[str, Any]]  # option -> FILE:KEY and value
 
@@ -94,26 +95,27 @@ class Stage:
             for place, name, value in named_at(f"{self.file}:{key}", self.value(key)):
                 given[name] = place, value
         given = {name: (place, fitting(options, place, name, it)) for name, (place, it) in given.items()}
-        self._check_settings(options, given)
+        self._check_complete(options, given)
+        if item.keys() != self.items.keys():
+            return  # nothing runs, so the rest may wait
         values = {str(options[name].name): value for name, (_, value) in given.items()}
-        for name, option in options.items():
-            if isinstance(option, SectionOption) and name in self.options:
-                option.check(self._place(self.options[name], given), values)
+        places = {name: self._place(w, given) for name, w in self.options.items() if w.startswith(PARAMS)}
+        sections = {name: option for name, option in options.items() if isinstance(option, SectionOption)}
+        if not any(option.checks_settings for option in sections.values()):
+            self._check_settings(options, given)
+        for name in sections.keys() & places.keys():
+            sections[name].check(places[name], values)
 
-    def _check_settings(self, options: Mapping[str, click.Option], given: Given) -> None:
-        groups: dict[tuple[type, str], list[str]] = {}
+    def _check_complete(self, options: Mapping[str, click.Option], given: Given) -> None:
         for name, option in options.items():
-            if isinstance(option, SettingOption):
-                groups.setdefault((option.settings, name.removesuffix(option.field)), []).append(name)
-        for name, option in options.items():
-            if option.required and name not in {*given, *self.options}:
-                kin = next((group for group in groups.values() if name in group), [])
+            if option.required and name not in {*given, *self.options, *self.items}:
+                kin = next((group for group in groups_of(options).values() if name in group), ())
                 beside = [given[other][0].removesuffix(f".{other}") for other in kin if other in given]
                 where = (beside or [" or ".join(f"{self.file}:{key}" for key in self.sections)])[0]
                 raise InputError(f"{where}: missing key {name!r}")
-        if any(isinstance(option, SectionOption) and option.checks_settings for option in options.values()):
-            return
-        for (kind, prefix), names in groups.items():
+
+    def _check_settings(self, options: Mapping[str, click.Option], given: Given) -> None:
+        for (kind, prefix), names in groups_of(options).items():
             if found := {name.removeprefix(prefix): given[name][1] for name in names if name in given}:
                 last = next(iter(found))
                 checked(kind, found, given[prefix + last][0].removesuffix(f".{last}"))
@@ -124,8 +126,11 @@ class Stage:
         if hole := re.search(r"\.\{(\w+)\}$", key):
             origin, name = given[hole[1]]
             key = key[: hole.start()]
-            if name not in self.value(key):
-                raise InputError(f"{origin}: {name!r} is not among `{key}`{near(name, self.value(key))}")
+            section = self.value(key)
+            if not isinstance(section, Mapping):
+                raise InputError(f"{self.file}:{key}: must hold keys and values, found {section!r}")
+            if name not in section:
+                raise InputError(f"{origin}: {name!r} is not among `{key}`{near(name, section)}")
             key = f"{key}.{name}"
         return f"{self.file}:{key}"
 
@@ -170,7 +175,7 @@ def _known(content: Any, file: str, section: str, names: list[str]) -> Iterator[
 
 
 def _items(values: Any, where: str) -> list[Any]:
-    """Return what DVC makes stages of: whole numbers or plain names, each once; InputError for others."""
+    """Return what DVC makes stages of: numbers or plain names, each once; InputError for others."""
     if not isinstance(values, list | Mapping):
         raise InputError(f"{where}: must be a list, found {values!r}")
     for value in values:
@@ -180,8 +185,8 @@ def _items(values: Any, where: str) -> list[Any]:
             kinds = {bool: "true or false", type(None): "nothing", date: "a date"}
             kind = kinds.get(type(value), "a number")
             raise InputError(f"{where}: the name {value} is read as {kind}; quote it, or take another")
-        elif isinstance(value, bool) or not isinstance(value, int):
-            raise InputError(f"{where}: must list names or whole numbers, found {value!r}")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{where}: must list names or numbers, found {value!r}")
     names = list(map(str, values))
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{where}: {twice[0]!r} stands twice; take one out")
@@ -189,8 +194,10 @@ def _items(values: Any, where: str) -> list[Any]:
 
 
 def _instances(stages: list[Stage]) -> Iterator[Check]:
+    """Yield the check of each instance, and of a stage that has none where its sections hold something."""
     for stage in stages:
-        yield from (partial(stage.check, item) for item in stage.instances())
+        if items := stage.instances() or [{}] * all(map(stage.value, stage.sections)):
+            yield from (partial(stage.check, item) for item in items)
 
 
 def _names(stages: list[Stage]) -> Iterator[Check]:

@@ -77,6 +77,15 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
     return {name.removeprefix("--"): option for option in named for name in option.opts}
 
 
+def groups_of(options: Mapping[str, click.Option]) -> dict[tuple[type, str], list[str]]:
+    """Return {(settings class, prefix): names} of the options that settings classes made."""
+    groups: dict[tuple[type, str], list[str]] = {}
+    for name, option in options.items():
+        if isinstance(option, SettingOption):
+            groups.setdefault((option.settings, name.removesuffix(option.field)), []).append(name)
+    return groups
+
+
 def named_at(where: str, value: Any) -> Iterator[tuple[str, str, Any]]:
     """Yield (its place, name, value) of each option that the value at FILE:KEY stands for."""
     if isinstance(value, Mapping):
@@ -110,8 +119,11 @@ def fitting(options: Mapping[str, click.Option], place: str, name: str, value: A
     for item in found if isinstance(found, tuple) else (found,):
         if isinstance(option.type, Names) and item not in option.type.names:
             raise InputError(f"{place}: unknown name {item!r}{near(item, option.type.names)}")
-        if isinstance(option.type, click.Choice) and item not in option.type.choices:
-            raise InputError(f"{place}: must be one of {', '.join(option.type.choices)}, found {item!r}")
+        if not isinstance(option, SettingOption):
+            try:
+                option.type.convert(item, option, None)
+            except click.BadParameter as error:
+                raise InputError(f"{place}: {error.message.rstrip('.')}") from None
     if found == () and option.required:
         raise InputError(f"{place}: must list at least one")
     return found
@@ -121,6 +133,8 @@ def kind_of(option: click.Option) -> Any:
     """Return the type of an option's value in the params."""
     if isinstance(option, SettingOption):
         return option.kind
+    if isinstance(option, ItemOption):
+        return int | str
     kind: Any = {"integer": int, "float": float, "float range": float}.get(option.type.name, str)
     return tuple[kind, ...] if option.multiple else kind
 
@@ -147,21 +161,26 @@ def _words(name: str, value: Any) -> list[str]:
     return [f"--{name}={item}" for item in (value if isinstance(value, tuple) else (value,))]
 
 
-def fill(command: click.Command, values: dict[str, Any]) -> None:
+def fill(command: click.Command, values: dict[str, Any], arguments: Sequence[str]) -> None:
     """Fill {option} in the text and path values of a command with the options' values, in place.
 
-    Raises InputError for a value that is no plain name, and so could lead out of its folder.
+    arguments: the command's; a number is filled in as it stands there. Raises InputError for a value that is
+    no plain name, and so could lead out of its folder.
     """
-    options = options_of(command)
-    given = {name: values.get(str(option.name)) for name, option in options.items()}
+    written = dict(zip(arguments, arguments[1:], strict=False))
+    given: dict[str, str] = {}
+    for name, option in options_of(command).items():
+        value = values.get(str(option.name))
+        if value is not None:
+            given[name] = value if isinstance(value, str) else written.get(f"--{name}", str(value))
 
-    def value(match: re.Match[str]) -> str:
-        known = given.get(match[1])
-        return match[0] if known is None else check_name(str(known), match[1])
+    def filled(hole: re.Match[str]) -> str:
+        text = given.get(hole[1], hole[0])
+        return text if re.fullmatch(r"-?\d[\d.e-]*", text) or text == hole[0] else check_name(text, hole[1])
 
     for key, text in values.items():
         if isinstance(text, str | Path) and "{" in str(text):
-            values[key] = type(text)(re.sub(r"\{(\w+)\}", value, str(text)))
-    for option in options.values():
+            values[key] = type(text)(re.sub(r"\{(\w+)\}", filled, str(text)))
+    for option in options_of(command).values():
         if isinstance(option, ItemOption):
             values.pop(str(option.name), None)

@@ -257,7 +257,7 @@ def typed(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         return _one_of(get_args(kind), value, where)
     if origin is Literal:
-        if value not in get_args(kind):
+        if not any(value == known and type(value) is type(known) for known in get_args(kind)):
             raise InputError(f"{where}: must be {_words(kind)}, found {value!r}")
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
