@@ -175,9 +175,9 @@ def main(profile: Path) -> None:
     """Put PROFILE (a file of profiles/) into params.yaml."""
     params = Path("params.yaml")
     rendered(profile, BASE)  # a wrong profile changes nothing
-    if (copy := keep_own(params)) is not None:
+    if (copy := keep_own(params, BASE)) is not None:
         click.echo(f"Your own params.yaml is kept; `cp {copy} params.yaml` brings it back.")
-    changed = apply(params, profile)
+    changed = apply(params, profile, BASE)
     click.echo(f"params.yaml {'now holds' if changed else 'already held'} {profile.stem}.")
     click.echo(tidy(Path.cwd()))
     click.echo("Next: make repro")

@@ -1,11 +1,13 @@
 """Profiles: values in, comments and order kept, and back again to the same bytes."""
 
+import subprocess
+
 import pytest
 from ruamel.yaml import YAML
 
 from sslood.core.errors import InputError
 from tools.closure import ROOT
-from tools.switch import apply
+from tools.switch import apply, keep_own, main
 from tools.tidy import tidy
 
 BASE = ROOT / "profiles/quickstart.yaml"
@@ -153,3 +155,39 @@ def test_profiles_with_photographs_look_for_their_near_duplicates(params):
         values = YAML(typ="safe").load(params.read_text())
         photographs = values["data"]["channels"] == 3
         assert values["audit"]["correlation"] == (0.8 if photographs else 0.99), profile.name
+
+
+@pytest.fixture
+def repository(params, monkeypatch):
+    """The params in a git repository, committed."""
+    monkeypatch.delenv("SSLOOD_SCRATCH", raising=False)
+    git = ["git", "-C", str(params.parent), "-c", "user.name=x", "-c", "user.email=x@y"]
+    for words in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    return params
+
+
+def test_params_that_a_commit_or_a_profile_holds_are_not_kept(repository):
+    assert keep_own(repository, BASE) is None
+    apply(repository, ROOT / "profiles/objectives.yaml", BASE)
+    assert keep_own(repository, BASE) is None
+
+
+def test_own_params_are_kept_before_a_profile_replaces_them(repository):
+    own = repository.read_text().replace("size: 12 ", "size: 16 ")
+    repository.write_text(own)
+    copy = keep_own(repository, BASE)
+    assert copy is not None and copy.parent == repository.parent / "scratch" and copy.read_text() == own
+
+
+def test_make_profile_says_where(repository, monkeypatch, capsys):
+    monkeypatch.chdir(repository.parent)
+    monkeypatch.setattr("tools.switch.tidy", lambda root: "")
+    monkeypatch.setattr("tools.switch.BASE", BASE)
+    repository.write_text(repository.read_text().replace("size: 12 ", "size: 16 "))
+    with pytest.raises(SystemExit):
+        main.main([str(BASE)])
+    copy = next((repository.parent / "scratch").iterdir())
+    said = f"Your own params.yaml is kept; `cp scratch/{copy.name} params.yaml` brings it back."
+    assert said in capsys.readouterr().out
+    assert "size: 16 " in copy.read_text() and "size: 12 " in repository.read_text()
