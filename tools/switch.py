@@ -30,16 +30,15 @@ from sslood.data.sets.source import source_named, with_sources
 from tools.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
-_EMPTY = "empty-list"
 # mappings whose keys a profile chooses itself (names of sets, objectives and their constants, adopted models,
 # detectors that only some models have, the parts of an augmentation): a profile replaces them as a whole
 WHOLE = re.compile(r"sets|backbones|objectives|models|stochastic|augment\.\w+")
 
 
 def _yaml() -> YAML:
+    """Return a reader and writer that breaks lines where DVC's breaks them."""
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 4096
     return yaml
 
 
@@ -58,7 +57,7 @@ def read_yaml(path: Path) -> CommentedMap:
 
 
 def bare(value: Any) -> Any:
-    """Return a copy of a YAML value without its comments; {a: b} and [a, b] stay on one line."""
+    """Return a copy of a YAML value without its comments, {a: b} on one line, lists as DVC writes them."""
     copy: CommentedMap | CommentedSeq
     if not isinstance(value, CommentedMap | CommentedSeq):
         return value
@@ -66,7 +65,7 @@ def bare(value: Any) -> Any:
         copy = CommentedMap((key, bare(item)) for key, item in value.items())
     else:
         copy = CommentedSeq(bare(item) for item in value)
-    if value.fa.flow_style():
+    if value.fa.flow_style() and isinstance(copy, CommentedMap):
         copy.fa.set_flow_style()
     return copy
 
@@ -92,7 +91,7 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
         if isinstance(value, Mapping) and not WHOLE.fullmatch(name):
             merge(params[key], value, source, f"{name}.")
         elif params[key] != value:
-            params[key] = _in_place_of(params[key], value)
+            params[key] = value
 
 
 def need_sources(sets: Mapping, id_name: str, where: str) -> None:
@@ -106,28 +105,10 @@ def need_sources(sets: Mapping, id_name: str, where: str) -> None:
         source_named(str(entry["source"]), f"{where}: sets.{name}")
 
 
-def _in_place_of(old: Any, new: Any) -> Any:
-    """Return `new` in the style of the list `old`, with the comment that follows its last item.
-
-    That comment belongs to the next key; it would break a list written on one line. An empty list gets a
-    placeholder, since ruamel writes what follows `[]` on the same line; `_text` removes it.
-    """
-    if isinstance(old, CommentedSeq) and isinstance(new, CommentedSeq) and not old.fa.flow_style():
-        new = CommentedSeq(new or [_EMPTY])
-        if len(old) - 1 in old.ca.items:
-            new.ca.items[len(new) - 1] = old.ca.items[len(old) - 1]
-    return new
-
-
 def _text(content: CommentedMap) -> str:
     text = StringIO()
     _yaml().dump(content, text)
-    return re.sub(rf"^( *\S+:)( *#.*)?\n *- {_EMPTY}$", _emptied, text.getvalue(), flags=re.MULTILINE)
-
-
-def _emptied(match: re.Match[str]) -> str:
-    comment = match[2] or ""  # keeps its column if there is room for the brackets
-    return f"{match[1]} []" + (comment[3:] if comment.startswith("    ") else comment)
+    return text.getvalue()
 
 
 def rendered(profile: Path, base: Path) -> str:
