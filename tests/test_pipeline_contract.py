@@ -203,6 +203,12 @@ def test_metrics_are_kept_in_git_and_everything_else_in_the_cache(index):
         assert not out.persist
 
 
+def test_plots_show_the_loss_of_every_epoch(index):
+    """DVC would take the last column, which most epochs do not measure, and draw 0 for these."""
+    plots = [out.plot for out in index.outs if out.plot]
+    assert plots and all(plot == {"x": "epoch", "y": "loss"} for plot in plots)
+
+
 def hit_by(index, path: str) -> list:
     """Return the stages that a changed or new file concerns directly: it is or lies in one of their deps."""
     return [s for s in index.stages if any(Path(path).is_relative_to(dep.def_path) for dep in s.deps)]
