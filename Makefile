@@ -2,6 +2,7 @@
 # make test             environment, then style, types and all tests
 # make profile P=name   put profiles/name.yaml into params.yaml (DVC's cache serves the way back)
 # make accept           record refactored code in dvc.lock without running the stages again
+# make verify           hash outputs and cache anew, e.g. after a power cut; FIX=1 restores
 # make lint             check the style with ruff
 # make types            check the types with mypy
 # make tidy             remove outputs and lock entries that no stage declares any more
@@ -13,13 +14,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISK_GB := 8
 
-.PHONY: repro test lint types accept profile tidy readme benchmark
+.PHONY: repro test lint types accept profile verify tidy readme benchmark
 .DELETE_ON_ERROR:
 
 repro: $(VENV)/.run
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "No git repository here (or no git), which DVC needs: git clone instead of downloading the zip."; exit 1; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.ready
 	@echo "Running dvc repro: every stage that is not up to date."
-	@PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; dvc repro || { python -m tools.outdated; exit 1; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	@echo "Done. Results: metrics/table.md and report/index.html; what changed: $(BIN)/dvc metrics diff"
 
 test: lint types
@@ -41,6 +43,9 @@ accept: $(VENV)/.run
 profile: $(VENV)/.run
 	@test -n "$(P)" || { echo "Name a profile, e.g. make profile P=cifar10. There are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.switch "profiles/$(P).yaml"
+
+verify: $(VENV)/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FIX="$(FIX)" python -m tools.verify
 
 tidy: $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.tidy

@@ -6,6 +6,8 @@ Reads an entry of `models` in params.yaml, writes a model file like those of `pr
 import click
 
 from sslood.cli.command import StageCommand, done
+from sslood.cli.options import section_option
+from sslood.cli.sections import item_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
@@ -17,9 +19,10 @@ from sslood.nets.networks.files import save_model
 
 @click.command(cls=StageCommand)
 @click.option("--name", required=True, help="Name of the model, without the seed.")
-@click.option("--entry", required=True, help="FILE:KEY of its entry.")
+@section_option("entry", "its entry", lambda where, _: read_entry(read_section(where), where))
 @click.option("--id_set", required=True, help="ID set file.")
 @click.option("--seed", required=True, type=int, help="Seed of its evaluation.")
+@item_options("id")
 @click.option("--out", required=True, help="Model file to write.")
 def main(name, entry, id_set, seed, out):
     settings, rules = read_entry(read_section(entry), entry)

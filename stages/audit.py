@@ -20,15 +20,19 @@ from sslood.auditing.audit import audit, audited, read_sets
 from sslood.auditing.disjoint import check_disjoint
 from sslood.auditing.overlap import AuditSettings
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
+from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.files import save_json, save_tensors
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import names_of_roles, roles_of
 
 
+def check_roles(where, given):
+    return roles_of(read_section(where), given["id_name"], where)  # names what is missing
+
+
 @click.command(cls=StageCommand)
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
-@click.option("--sets", required=True, help="FILE:KEY of the sets and their roles.")
+@section_option("sets", "the sets and their roles", check_roles)
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="Folder of the set files.")
 @setting_options(AuditSettings)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Audit file to write.")
@@ -42,7 +46,7 @@ def main(id_name: str, sets: str, folder: Path, out: Path, out_disjoint: Path, *
     """Audit the image sets: guard, artefact control, duplicates, shared classes."""
     settings = read_settings(AuditSettings, values, where="audit")
     section = read_section(sets)
-    roles_of(section, id_name, sets)  # names what is missing
+    check_roles(sets, {"id_name": id_name})
     disjoint = check_disjoint(folder, section, sets)
     image_sets = read_sets(folder, names_of_roles(section, sets))
     with tqdm(total=len(audited(image_sets, id_name)), desc="audit", unit="set", disable=None) as bar:

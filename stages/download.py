@@ -7,19 +7,19 @@
 A set without a download takes about a second, CIFAR-10 from a mirror folder a few seconds.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
-from sslood.core.errors import InputError
+from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.files import save_tensors
-from sslood.core.settings import read_section
-from sslood.data.sets.build import build_set
+from sslood.data.sets.build import build_set, read_entries, source_of
 from sslood.data.sets.cuts import ClassSettings, DataSettings
 from sslood.data.sets.listing import listing
-from sslood.data.sets.source import all_sources, read_set_settings
+from sslood.data.sets.source import all_sources
 
 
 def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -28,12 +28,27 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
         context.exit()
 
 
+def _of_stage(context: click.Context, option: click.Parameter, name: str) -> str:
+    return name.removeprefix("download@")
+
+
+def _check_item(where: str, given: Mapping[str, Any]) -> None:
+    id_item = f"{where.rpartition('.')[0]}.{given['id_name']}"
+    source_of(*read_entries(given["name"], where, given["id_name"], id_item), f"sets.{given['name']}")
+
+
 @click.command(cls=StageCommand)
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Show the known sources."
 )
-@click.option("--set", "name", required=True, help="Name of the set.")
-@click.option("--item", required=True, help="FILE:KEY of its entry: role, source and so on.")
+@click.option(
+    "--set",
+    "name",
+    required=True,
+    callback=_of_stage,
+    help="Name of the set, or of its stage.",
+)
+@section_option("item", "its entry: role, source and so on", _check_item)
 @click.option("--id", "id_name", required=True, help="Name of the in-distribution (ID) set.")
 @click.option("--id_item", required=True, help="FILE:KEY of the entry of the ID set.")
 @setting_options(DataSettings)
@@ -43,13 +58,7 @@ def main(name: str, item: str, id_name: str, id_item: str, out: Path, **values) 
     """Fetch, verify and convert one image set."""
     data = read_settings(DataSettings, values, where="data")
     classes = read_settings(ClassSettings, values, where="classes")
-    settings = read_set_settings(read_section(item), f"sets.{name}")
-    if (name == id_name) != (settings.role == "id"):
-        raise InputError(
-            f"set {name!r} has role {settings.role!r}, but `id` names {id_name!r}; "
-            "exactly the set named in `id` must have role id"
-        )
-    id_settings = read_set_settings(read_section(id_item), f"sets.{id_name}")
+    settings, id_settings = read_entries(name, item, id_name, id_item)
     tensors, metadata = build_set(name, settings, data, classes, id_settings)
     save_tensors(out, tensors, kind="set", metadata=metadata)
     splits = ", ".join(f"{count} {split}" for split, count in metadata["splits"].items())

@@ -6,11 +6,12 @@ Writes one embeddings file. A quickstart model takes seconds on two CPU cores.
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
+from sslood.cli.options import read_settings, section_option, setting_options
+from sslood.cli.sections import item_options
 from sslood.core.files import read_metadata, save_tensors
 from sslood.core.machine import machine
-from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import AugmentSettings
+from sslood.core.settings import read_section
+from sslood.data.images.augment import read_recipe
 from sslood.nets.inference.embed import EmbedSettings, embed_sets
 from sslood.nets.networks.card import check_fits
 from sslood.nets.networks.files import load_model
@@ -21,13 +22,14 @@ from sslood.nets.networks.files import load_model
 @click.option("--sets", required=True, help="FILE:KEY of the sets and their roles.")
 @click.option("--sets_dir", required=True, help="Folder of the set files.")
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
-@click.option("--recipe", required=True, help="FILE:KEY of the augmentation of the shots.")
+@section_option("recipe", "the augmentation of the shots", lambda where, _: read_recipe(where))
 @click.option("--seed", required=True, type=int, help="Seed of the choice and the copies of the shots.")
 @click.option("--out", required=True, help="Embeddings file to write.")
+@item_options("name")
 @setting_options(EmbedSettings)
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")
-    views = checked(AugmentSettings, read_section(recipe), recipe)
+    views = read_recipe(recipe)
     network, card = load_model(model, machine(settings.precision).device)
     check_fits(card, read_metadata(f"{sets_dir}/{id_name}.safetensors", kind="set"), model)
     plan = {"settings": settings, "recipe": views, "seed": seed, "where": model}

@@ -10,10 +10,10 @@ import click
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, training_options
+from sslood.cli.sections import item_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
-from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import AugmentSettings
+from sslood.data.images.augment import read_recipe
 from sslood.nets.methods.energy import Energy, EnergySettings, start_model
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.card import check_fits
@@ -24,14 +24,20 @@ from sslood.nets.training.finish import finish
 
 @click.command(cls=StageCommand)
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
-@click.option("--auxiliary", required=True, help="Set file whose train split holds the auxiliary outliers.")
+@click.option(
+    "--auxiliary_set",
+    "auxiliary",
+    required=True,
+    help="Set file of the outliers.",
+)
 @click.option("--init_model", required=True, help="Model file to start from.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
 @click.option("--mode", required=True, type=click.Choice(["full", "head"]), help="What is trained.")
-@training_options(EnergySettings)
+@item_options("init", "auxiliary")
+@training_options(EnergySettings, read_recipe)
 def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curves, **section):
     options = read_settings(EnergySettings, section, where="energy")
-    augmentation = checked(AugmentSettings, read_section(recipe), recipe)
+    augmentation = read_recipe(recipe)
     here = machine(options.precision)
     model, card, fresh = start_model(init_model, id_set, seed)
     check_fits(card, read_metadata(auxiliary, kind="set"), init_model, id_set=False)

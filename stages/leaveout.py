@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, training_options
+from sslood.cli.options import read_settings, section_option, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.seeding import stream_seed
-from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import AugmentSettings
+from sslood.data.images.augment import read_recipe
 from sslood.nets.methods.leaveout import Leaveout, LeaveoutSettings, fold_classes
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
@@ -27,12 +26,12 @@ from sslood.nets.training.finish import finish
 
 @click.command(cls=StageCommand)
 @click.option("--backbone", required=True, help="Name of the backbone, e.g. densenet.")
-@click.option("--sizes", required=True, help="FILE:KEY of the backbone's section.")
+@section_option("sizes", "the backbone's section", lambda at, given: read_architecture(given["backbone"], at))
 @click.option("--fold", required=True, type=int, help="Which fold is left out.")
-@training_options(LeaveoutSettings)
+@training_options(LeaveoutSettings, read_recipe)
 def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     options = read_settings(LeaveoutSettings, section, where="leaveout")
-    augmentation = checked(AugmentSettings, read_section(recipe), recipe)
+    augmentation = read_recipe(recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
     kept, left = fold_classes(len(meta["classes"]), options.folds, fold, options.seed)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_detectors, read_settings, registry_options, setting_options
+from sslood.cli.sections import item_options
 from sslood.core.discovery import classes_in
 from sslood.core.machine import machine
 from sslood.core.precision import dtype_of
@@ -32,9 +33,9 @@ NETWORK = classes_in(network, NetworkDetector)
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the section with the sets and their roles.")
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="Folder of image set files.")
-@click.option("--detectors", required=True, multiple=True, help="Detector to run; may be repeated.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
+@item_options("name", "seed")
 @setting_options(NetworkSettings)
 @registry_options(NETWORK)
 def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):

@@ -29,7 +29,6 @@ DETECTORS = classes_in(posthoc, Detector)
     "--embeddings", required=True, type=click.Path(path_type=Path), help="Folder of embeddings files."
 )
 @click.option("--models", required=True, multiple=True, help="Model to evaluate; may be repeated.")
-@click.option("--detectors", required=True, multiple=True, help="Detector to run; may be repeated.")
 @click.option("--seed", required=True, type=int, help="Seed of the models.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
+from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import roles_of
 from sslood.report.frame import ScoreFiles, read_runs
@@ -23,7 +23,7 @@ FOLDER = click.Path(path_type=Path)
 @click.command(cls=StageCommand)
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the sets and their roles.")
-@click.option("--runs", required=True, help="FILE:KEY of what is run.")
+@section_option("runs", "what is run", lambda where, _: read_runs(where))
 @click.option("--models", required=True, multiple=True, help="Model that is evaluated; may be repeated.")
 @click.option("--results", required=True, type=FOLDER, help="Folder of results.")
 @click.option("--scores", required=True, type=FOLDER, help="Folder of scores.")

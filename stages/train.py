@@ -10,10 +10,10 @@ import click
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, training_options
+from sslood.cli.sections import item_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
-from sslood.core.settings import checked, read_section
-from sslood.data.images.augment import AugmentSettings
+from sslood.data.images.augment import read_recipe
 from sslood.nets.methods.classify import Classify, ClassifySettings, labelled
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
@@ -30,10 +30,11 @@ from sslood.nets.training.finish import finish
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
 @click.option("--init_model", required=True, help="Model file whose backbone is the start.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
-@training_options(ClassifySettings)
+@item_options("init")
+@training_options(ClassifySettings, read_recipe)
 def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     options = read_settings(ClassifySettings, section, where="train")
-    augmentation = checked(AugmentSettings, read_section(recipe), recipe)
+    augmentation = read_recipe(recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
     start, card = load_model(init_model)

@@ -1,8 +1,11 @@
 """The pipeline's contract: what dvc.yaml, params.yaml, the scripts and the results promise each other."""
 
 import ast
+import contextlib
 import importlib
 import json
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,15 +14,24 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from dvc.stage.exceptions import StageCmdFailedError
+from dvc.stage.run import cmd_run
 from dvc.utils.serialize import dumps_yaml
 from ruamel.yaml import YAML
 
+from sslood.cli.command import CHECK
+from sslood.cli.params import check_params
+from sslood.cli.sections import FROM, expanded
 from sslood.core.closure import import_closure
 from tools.closure import ROOT, code_deps, is_code, script_of
 from tools.switch import apply
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 TORCH_FREE = {"download", "audit", "summarize"}
+
+
+def params_of(folder: Path) -> dict:
+    return YAML(typ="safe").load(folder / "params.yaml")
 
 
 def definition(name: str) -> dict:
@@ -62,14 +74,28 @@ def test_code_deps_are_few(index):
     assert sum(is_code(dep.def_path) for stage in index.stages for dep in stage.deps) <= 300
 
 
-def test_every_command_is_accepted_by_its_script(index):
+def arguments_of(stage) -> list[str]:
+    """Return what the script of a stage gets from the shell, but for the check of all params."""
+    words = [word.replace("$DVC_STAGE", stage.addressing) for word in shlex.split(stage.cmd)[3:]]
+    at = words.index(CHECK) if CHECK in words else len(words)
+    return words[:at] + words[at + 2 :]
+
+
+def test_every_command_is_accepted_by_its_script(index, monkeypatch):
     """All options are required, so this compares option names and params keys both ways."""
+    monkeypatch.chdir(ROOT)
     for stage in index.stages:
-        module, arguments = script_of(stage.cmd), shlex.split(stage.cmd)[3:]
+        module = script_of(stage.cmd)
         command = importlib.import_module(module).main
-        given = {word for word in arguments if word.startswith("--")}
-        command.make_context(module, list(arguments)).close()
+        arguments = expanded(command, arguments_of(stage))
+        given = {word.split("=")[0] for word in arguments if word.startswith("--")}
+        context = command.make_context(module, list(arguments))
+        for value in context.params.values():
+            assert "{" not in str(value), f"{stage.addressing}: {value} is not filled in"
+        context.close()
         for option in command.params:
+            if option.opts[0] in (CHECK, FROM):
+                continue
             assert (
                 option.required
                 or set(option.opts + option.secondary_opts) & given
@@ -81,8 +107,71 @@ def test_every_command_is_accepted_by_its_script(index):
 def test_every_section_that_a_script_reads_is_declared(name):
     """What stands in the command is tracked with it; a section read from the file has to be named."""
     found = definition(name)
-    read = {word.partition(":")[2] for word in found["cmd"].split() if word.startswith("params.yaml:")}
-    assert read == set(found.get("params", []))
+    words = [word.strip('"') for word in found["cmd"].split()]
+    read = {word.removeprefix("params.yaml:") for word in words if word.startswith("params.yaml:")}
+
+    def same(place: str) -> str:
+        """Write `{name}` of a command and `${item.name}` of DVC in one way."""
+        return re.sub(r"\$?\{(item\.)?(\w+)\}", lambda hole: "{" + hole[2].replace("key", "set") + "}", place)
+
+    assert {same(place) for place in read} == {same(place) for place in found["params"]}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_nothing_of_the_params_stands_in_a_command_but_the_items_of_a_matrix(name):
+    """DVC quotes the values of a mapping that it unpacks, neither its keys nor a single value.
+
+    A matrix has the keys that dvc.yaml gives it. That each stands in the name of an out makes DVC refuse a
+    mapping or a list as its value, whose keys would be unpacked too.
+    """
+    matrix = STAGES[name].get("matrix", {})
+    references = re.findall(r"\$\{.*?\}", definition(name)["cmd"])
+    assert references == ["${item}"] * bool(matrix)
+    named = [set(re.findall(r"\$\{item\.(\w+)\}", str(out))) for out in definition(name).get("outs", [])]
+    assert not matrix or set(matrix) in named
+
+
+HOSTILE = [
+    "$(touch ran)",
+    "`touch ran`",
+    "x; touch ran; #",
+    "x' ; touch ran ; '",
+    '" ; touch ran ; "',
+    "x\ntouch ran\n",
+    "x & touch ran | touch ran > ran",
+    "${IFS}$(touch${IFS}ran)",
+]
+
+
+def hostile(value, word: str):
+    """Return a value of the params with `word` for each text, and as one more key of each mapping."""
+    if isinstance(value, dict):
+        return {key: hostile(item, word) for key, item in value.items()} | {word: word}
+    if isinstance(value, list):
+        return [word]
+    return word
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_params_run_nothing(tmp_path, monkeypatch, word):
+    """DVC resolves and runs every command, in the shell, with a python that does nothing."""
+    params = hostile(params_of(ROOT), word) | {"sets": {word: {"role": word, "source": word, word: word}}}
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/python").chmod(0o755)
+    outside_git(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with Repo(str(tmp_path)) as repo:
+        monkeypatch.chdir(tmp_path)
+        stages = repo.index.stages
+        assert {group(stage) for stage in stages} == set(STAGES)
+        for stage in stages:
+            with contextlib.suppress(StageCmdFailedError):  # a line break within quotes: the shell refuses it
+                cmd_run(stage)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_stages_that_need_no_torch_do_not_import_it():
@@ -112,6 +201,12 @@ def test_metrics_are_kept_in_git_and_everything_else_in_the_cache(index):
     for out in index.outs:
         assert out.use_cache == (not out.def_path.startswith("metrics/")), out.def_path
         assert not out.persist
+
+
+def test_plots_show_the_loss_of_every_epoch(index):
+    """DVC would take the last column, which most epochs do not measure, and draw 0 for these."""
+    plots = [out.plot for out in index.outs if out.plot]
+    assert plots and all(plot == {"x": "epoch", "y": "loss"} for plot in plots)
 
 
 def hit_by(index, path: str) -> list:
@@ -250,7 +345,7 @@ def test_committed_params_are_the_quickstart(tmp_path):
     assert not apply(copy, ROOT / "profiles/quickstart.yaml", ROOT / "profiles/quickstart.yaml")
 
 
-def test_every_profile_makes_a_graph(tmp_path):
+def test_every_profile_makes_a_graph(tmp_path, monkeypatch):
     profiles = sorted((ROOT / "profiles").glob("*.yaml"))
     assert len(profiles) >= 2
     for profile in profiles:
@@ -263,9 +358,11 @@ def test_every_profile_makes_a_graph(tmp_path):
         with Repo(str(folder)) as repo:
             stages = repo.index.stages
         assert 10 < len(stages) < 90, profile
+        monkeypatch.chdir(folder)
+        check_params(Path("params.yaml"))
         for stage in stages:
             module = script_of(stage.cmd)
-            importlib.import_module(module).main.make_context(module, shlex.split(stage.cmd)[3:]).close()
+            importlib.import_module(module).main.make_context(module, arguments_of(stage)).close()
 
 
 def lock() -> dict:

@@ -6,8 +6,12 @@ A profile lists only what differs from the quickstart, so the quickstart's value
 no stage of the new graph declares are then removed; DVC's cache restores them when you go back.
 """
 
+import hashlib
+import os
 import re
+import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -26,16 +30,15 @@ from sslood.data.sets.source import source_named, with_sources
 from tools.tidy import tidy
 
 BASE = Path("profiles/quickstart.yaml")
-_EMPTY = "empty-list"
 # mappings whose keys a profile chooses itself (names of sets, objectives and their constants, adopted models,
 # detectors that only some models have, the parts of an augmentation): a profile replaces them as a whole
 WHOLE = re.compile(r"sets|backbones|objectives|models|stochastic|augment\.\w+")
 
 
 def _yaml() -> YAML:
+    """Return a reader and writer that breaks lines where DVC's breaks them."""
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 4096
     return yaml
 
 
@@ -54,7 +57,7 @@ def read_yaml(path: Path) -> CommentedMap:
 
 
 def bare(value: Any) -> Any:
-    """Return a copy of a YAML value without its comments; {a: b} and [a, b] stay on one line."""
+    """Return a copy of a YAML value without its comments, {a: b} on one line, lists as DVC writes them."""
     copy: CommentedMap | CommentedSeq
     if not isinstance(value, CommentedMap | CommentedSeq):
         return value
@@ -62,7 +65,7 @@ def bare(value: Any) -> Any:
         copy = CommentedMap((key, bare(item)) for key, item in value.items())
     else:
         copy = CommentedSeq(bare(item) for item in value)
-    if value.fa.flow_style():
+    if value.fa.flow_style() and isinstance(copy, CommentedMap):
         copy.fa.set_flow_style()
     return copy
 
@@ -88,7 +91,7 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
         if isinstance(value, Mapping) and not WHOLE.fullmatch(name):
             merge(params[key], value, source, f"{name}.")
         elif params[key] != value:
-            params[key] = _in_place_of(params[key], value)
+            params[key] = value
 
 
 def need_sources(sets: Mapping, id_name: str, where: str) -> None:
@@ -102,28 +105,19 @@ def need_sources(sets: Mapping, id_name: str, where: str) -> None:
         source_named(str(entry["source"]), f"{where}: sets.{name}")
 
 
-def _in_place_of(old: Any, new: Any) -> Any:
-    """Return `new` in the style of the list `old`, with the comment that follows its last item.
-
-    That comment belongs to the next key; it would break a list written on one line. An empty list gets a
-    placeholder, since ruamel writes what follows `[]` on the same line; `_text` removes it.
-    """
-    if isinstance(old, CommentedSeq) and isinstance(new, CommentedSeq) and not old.fa.flow_style():
-        new = CommentedSeq(new or [_EMPTY])
-        if len(old) - 1 in old.ca.items:
-            new.ca.items[len(new) - 1] = old.ca.items[len(old) - 1]
-    return new
-
-
 def _text(content: CommentedMap) -> str:
     text = StringIO()
     _yaml().dump(content, text)
-    return re.sub(rf"^( *\S+:)( *#.*)?\n *- {_EMPTY}$", _emptied, text.getvalue(), flags=re.MULTILINE)
+    return text.getvalue()
 
 
-def _emptied(match: re.Match[str]) -> str:
-    comment = match[2] or ""  # keeps its column if there is room for the brackets
-    return f"{match[1]} []" + (comment[3:] if comment.startswith("    ") else comment)
+def rendered(profile: Path, base: Path) -> str:
+    """Return the text of params.yaml that holds `base` with the values of `profile`."""
+    content = read_yaml(base)
+    if profile.resolve() != base.resolve():
+        merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile, not params
+    need_sources(content["sets"], content["id"], str(profile))
+    return _text(content)
 
 
 def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
@@ -132,21 +126,39 @@ def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
     if params.is_file():
         read_yaml(params)  # a broken file is reported, not overwritten
         before = params.read_text(encoding="utf-8")
-    content = read_yaml(base)
-    if profile.resolve() != base.resolve():
-        merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile, not params
-    need_sources(content["sets"], content["id"], str(profile))
-    text = _text(content)
+    text = rendered(profile, base)
     if text != before:
         save_text(params, text)
     return text != before
+
+
+def keep_own(params: Path, base: Path = BASE) -> Path | None:
+    """Copy params that neither the last commit nor a profile holds to the scratch folder; return where."""
+    if not params.is_file():
+        return None
+    text = params.read_text(encoding="utf-8")
+    show = ["git", "-C", str(params.parent), "show", "HEAD:./params.yaml"]
+    if text == subprocess.run(show, capture_output=True, text=True).stdout:
+        return None
+    for profile in base.parent.glob("*.yaml"):
+        with suppress(InputError):
+            if text == rendered(profile, base):
+                return None
+    name = f"params-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
+    copy = params.parent / (os.environ.get("SSLOOD_SCRATCH") or "scratch") / name
+    save_text(copy, text)
+    return copy
 
 
 @click.command(cls=Command)
 @click.argument("profile", type=click.Path(path_type=Path))
 def main(profile: Path) -> None:
     """Put PROFILE (a file of profiles/) into params.yaml."""
-    changed = apply(Path("params.yaml"), profile)
+    params = Path("params.yaml")
+    rendered(profile, BASE)  # a wrong profile changes nothing
+    if (copy := keep_own(params, BASE)) is not None:
+        click.echo(f"Your own params.yaml is kept; `cp {copy} params.yaml` brings it back.")
+    changed = apply(params, profile, BASE)
     click.echo(f"params.yaml {'now holds' if changed else 'already held'} {profile.stem}.")
     click.echo(tidy(Path.cwd()))
     click.echo("Next: make repro")

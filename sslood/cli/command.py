@@ -16,11 +16,14 @@ from typing import Any, NoReturn
 
 import click
 
+from sslood.cli.params import check_params
+from sslood.cli.sections import FROM, expanded, fill
 from sslood.core.errors import InputError, out_of_memory
 from sslood.core.renamed import renamed
 
 PATIENCE = 3.0  # seconds within which the processes of one run fail
 LOST = "another process of this run ended; run the same command again to go on"
+CHECK = "--check"
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
@@ -33,12 +36,38 @@ _SAY = {
 }
 
 
+INTERRUPTED = "interrupted; run the same command again to go on"
+
+
 class Terminated(KeyboardInterrupt):
     """Raised on SIGTERM; unwinds like Ctrl-C, so checkpoints are saved and temporary files removed."""
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    """End at once: Ctrl-C while a script imports, when there is nothing to save and no one to catch it."""
+    if os.environ.get("RANK", "0") == "0":
+        os.write(2, f"Error: {INTERRUPTED}\n".encode())
+    os._exit(130)
+
+
+def prepare() -> None:
+    """Do for a script what has to happen before it imports torch; nothing where the script is not ours.
+
+    OpenMP's threads wait for work asleep, not spinning: on a machine that others use too, spinning costs more
+    than it saves (docs/machine.md).
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name.partition(".")[0] in ("stages", "sslood"):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
+
+
+prepare()
 
 
 def _place(error: OSError) -> str:
@@ -124,6 +153,19 @@ class StageCommand(Command):
             name = name.removeprefix("stages.")
             self.help += f"\n\n\b\nExample, with the options that params.yaml gives:\n    dvc repro {name}"
 
+        say = "FILE:KEY whose keys, or whose value, become options; may be repeated."
+        check = "The params, checked as a whole before anything else."
+        self.params.append(click.Option([CHECK], expose_value=False, help=check))
+        self.params.append(click.Option([FROM], multiple=True, expose_value=False, help=say))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if CHECK in args:
+            check_params(Path(args[args.index(CHECK) + 1]))
+        words = expanded(self, args)
+        rest = super().parse_args(ctx, list(words))
+        fill(self, ctx.params, words)
+        return rest
+
     def now(self, option: str) -> str:
         section = _module_name(self.callback).rpartition(".")[2]
         return super().now(option) or renamed(f"{section}.{option}") or renamed(option)
@@ -139,6 +181,8 @@ def _module_name(function: Any) -> str:
 def run_to_exit(command: Any, main: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call click's `main` of a command, say in one sentence what failed, and exit with a status."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("SSLOOD_DEBUG") == "1":
         return main(*args, **kwargs)
     message, status = _outcome(command, main, args, kwargs)
@@ -167,7 +211,7 @@ def _outcome(command: Any, main: Any, args: tuple[Any, ...], kwargs: dict[str, A
     except click.Abort as error:  # what click makes of a KeyboardInterrupt
         if isinstance(error.__cause__, Terminated):
             return "stopped by SIGTERM; run the same command again to go on", 143
-        return "interrupted; run the same command again to go on", 130
+        return INTERRUPTED, 130
     except (RuntimeError, MemoryError) as error:  # after click.Abort, which is a RuntimeError
         if "WORLD_SIZE" in os.environ and _lost(error):
             return LOST, 1

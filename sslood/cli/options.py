@@ -7,6 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
+from sslood.cli.sections import Names, SectionOption, SettingOption, item_options
 from sslood.core.errors import known
 from sslood.core.settings import notes_of, strict, type_of, typed
 
@@ -45,6 +46,10 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
             function = click.option(
                 f"--{name}/--no-{name}" if kind is bool else f"--{name}",
                 _variable(prefix, field.name),
+                cls=SettingOption,
+                settings=settings,
+                field=field.name,
+                kind=kind,
                 required=field.default != (),  # of an empty list a command shows nothing
                 type=_click_type(kind),
                 multiple=get_origin(kind) is tuple,
@@ -55,11 +60,20 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
     return decorate
 
 
-def training_options(settings: type) -> Callable:
-    """Return a decorator that adds the options of every training: ID set, recipe, settings, its files."""
+def section_option(name: str, what: str, check: Callable, checks_settings: bool = False) -> Callable:
+    """Return a decorator that adds an option --name FILE:KEY; `check` reads it, see `SectionOption`."""
+    about = {"help": f"FILE:KEY of {what}.", "check": check, "checks_settings": checks_settings}
+    return click.option(f"--{name}", required=True, cls=SectionOption, **about)
+
+
+def training_options(settings: type, check_recipe: Callable) -> Callable:
+    """Return a decorator that adds the options of every training: ID set, recipe, settings, its files.
+
+    check_recipe(FILE:KEY) raises InputError for a section that is no recipe of augmentation.
+    """
     before = [
         click.option("--id_set", required=True, help="ID set file."),
-        click.option("--recipe", required=True, help="FILE:KEY of the augmentation's section."),
+        section_option("recipe", "the augmentation's section", lambda where, _: check_recipe(where)),
     ]
     after = [
         click.option("--out", required=True, help="Model file to write."),
@@ -67,7 +81,7 @@ def training_options(settings: type) -> Callable:
     ]
 
     def decorate(function: Callable) -> Callable:
-        for option in reversed([*before, setting_options(settings), *after]):
+        for option in reversed([item_options("id"), *before, setting_options(settings), *after]):
             function = option(function)
         return function
 
@@ -80,9 +94,12 @@ def _help(settings: type, name: str) -> str:
 
 
 def registry_options(kinds: Mapping[str, Any]) -> Callable:
-    """Return a decorator that adds the options of every detector of a registry: --<detector>.<setting>."""
+    """Return a decorator that adds --detectors, and every setting of a registry's: --<detector>.<setting>."""
+    say = "Detector to run; may be repeated."
 
     def decorate(function: Callable) -> Callable:
+        names = click.option("--detectors", required=True, multiple=True, type=Names(list(kinds)), help=say)
+        function = names(function)
         for name, kind in reversed(list(kinds.items())):
             function = setting_options(kind.Settings, name)(function)
         return function

@@ -9,10 +9,11 @@ it, and command-line options and their help are made from that (`sslood.cli.opti
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -120,27 +121,94 @@ def check_limits(kind: type, name: str, value: Any, where: str) -> None:
             raise InputError(f"{where} must be {limits}, found {number!r}")
 
 
-def read_section(where: str) -> dict[str, Any]:
-    """Return the mapping at FILE:KEY[.KEY...] of a YAML file, e.g. "params.yaml:objectives.simclr".
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's if it is there
+    """Reads YAML 1.2 like DVC: `yes` is a text, 1e-3 a number, and a key that stands twice is an error."""
 
-    Raises InputError if the file, the key or a mapping under it is missing.
-    """
-    name, _, key = where.partition(":")
-    path = Path(name)
+    yaml_implicit_resolvers: dict = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                place = f"line {key.start_mark.line + 1}"
+                raise yaml.YAMLError(f"key {key.value!r} stands twice, again in {place}; take one out")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        text = self.construct_scalar(node).replace("_", "")
+        return int(text, 10 if text.lstrip("+-0").isdecimal() else 0) if text.strip("+-0") else 0
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)"
+        r"|[-+]?\.[0-9_]+(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("timestamp", r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt \t].*)?", "0123456789"),
+):
+    first = [letter if letter != "\0" else "" for letter in _first]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+
+
+@lru_cache(maxsize=2)
+def _loaded(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def load_params(path: Path) -> Any:
+    """Return the content of a YAML file as DVC reads it; InputError if it is missing or broken."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; run from the top of the repository")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        return _loaded(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_value(where: str) -> Any:
+    """Return the value at FILE:KEY[.KEY...] of a YAML file, e.g. "params.yaml:objectives.simclr".
+
+    Raises InputError if the file or the key is missing.
+    """
+    name, _, key = where.partition(":")
+    content = load_params(Path(name))
     for part in key.split("."):
         if not isinstance(content, Mapping) or part not in content:
             names = ", ".join(map(str, content)) if isinstance(content, Mapping) else "no keys"
-            raise InputError(f"{path}: no section {key!r}: {part!r} is not among {names}")
+            raise InputError(f"{name}: no section {key!r}: {part!r} is not among {names}")
         content = content[part]
+    return content
+
+
+def read_section(where: str) -> dict[str, Any]:
+    """Return the mapping at FILE:KEY; like `read_value`, and InputError if no mapping stands there."""
+    content = read_value(where)
     if not isinstance(content, Mapping):
-        raise InputError(f"{path}: section {key!r} must hold keys and values, found {content!r}")
+        name, _, key = where.partition(":")
+        raise InputError(f"{name}: section {key!r} must hold keys and values, found {content!r}")
     return dict(content)
+
+
+def check_name(name: str, where: str) -> str:
+    """Return a name that becomes part of those of files and stages; InputError unless it is plain."""
+    if not re.fullmatch(r"[^\W_][\w-]*", name):
+        raise InputError(f"{where}: {name!r} is no plain name; use letters, digits, _ and -")
+    return name
+
+
+def near(name: object, names: Iterable[str]) -> str:
+    """Return what a message says after an unknown name: the one that was perhaps meant, and all there are."""
+    names = list(names)
+    close = get_close_matches(str(name), names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{hint}; known: {', '.join(names)}"
 
 
 def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -154,9 +222,7 @@ def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         if name not in known:
             if now := renamed(f"{where.rpartition(':')[2]}.{name}"):
                 raise InputError(f"{where}: {name!r} is gone: {now}")
-            near = get_close_matches(str(name), known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise InputError(f"{where}: unknown key {name!r}{hint}; known: {', '.join(known)}")
+            raise InputError(f"{where}: unknown key {name!r}{near(name, known)}")
     missing = [name for name, field in known.items() if name not in values and _required(field)]
     if missing:
         raise InputError(f"{where}: missing key {missing[0]!r}")
@@ -191,7 +257,7 @@ def typed(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         return _one_of(get_args(kind), value, where)
     if origin is Literal:
-        if value not in get_args(kind):
+        if not any(value == known and type(value) is type(known) for known in get_args(kind)):
             raise InputError(f"{where}: must be {_words(kind)}, found {value!r}")
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):

@@ -1,16 +1,19 @@
 """What every stage script promises: one sentence and a status, strict sections, saved work on SIGTERM."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from typing import Literal
 
 import click
 import pytest
 
-from sslood.cli.command import StageCommand, Terminated
+from sslood.cli.command import INTERRUPTED as INTERRUPTED_SAYS
+from sslood.cli.command import StageCommand, Terminated, prepare
 from sslood.core.errors import InputError, known
 from sslood.core.files import save_text
 from sslood.core.settings import read_section, strict
@@ -201,3 +204,34 @@ def test_known_lists_what_there_is():
     assert known("a", "set", {"b", "a"}) == "a"
     with pytest.raises(InputError, match="unknown set 'c'; known: a, b"):
         known("c", "set", {"b", "a"})
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["stages/{0}.py"]
+runpy.run_module("stages.{0}", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["pretrain", "ssd"])
+def test_ctrl_c_while_a_script_imports_is_one_sentence(root, name):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(name)], cwd=root, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (130, f"Error: {INTERRUPTED_SAYS}\n")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_scripts_let_openmp_wait_asleep_unless_told_otherwise(monkeypatch, before, after):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("stages.ssd", None))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if before:
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+    prepare()
+    assert os.environ["OMP_WAIT_POLICY"] == after

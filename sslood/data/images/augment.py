@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
-from sslood.core.settings import Settings, above, at_least, between
+from sslood.core.settings import Settings, above, at_least, between, checked, read_section
 
 TRIES = 10  # crop boxes drawn per image; the first that fits is taken (as torchvision does)
 # columns of the uniform draws, fixed whatever the settings: changing one option leaves the rest alone
@@ -69,6 +69,11 @@ class AugmentSettings(Settings):
     def crops(self) -> bool:
         """Whether there is a random crop at all."""
         return self.crop_scale_min < 1
+
+
+def read_recipe(where: str) -> AugmentSettings:
+    """Return the recipe at FILE:KEY; InputError for a wrong key or value."""
+    return checked(AugmentSettings, read_section(where), where)
 
 
 def draw(n: int, generator: torch.Generator) -> Tensor:

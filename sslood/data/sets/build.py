@@ -9,13 +9,22 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
+from sslood.core.settings import read_section
 from sslood.data.sets.convert import convert
 from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
 from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits
 from sslood.data.sets.images import chain_text
 from sslood.data.sets.pictures import Pictures
 from sslood.data.sets.roles.roles import ROLES, Role, role_named
-from sslood.data.sets.source import DrawnSource, PictureSource, SetSettings, Source, check_takes, source_named
+from sslood.data.sets.source import (
+    DrawnSource,
+    PictureSource,
+    SetSettings,
+    Source,
+    check_takes,
+    read_set_settings,
+    source_named,
+)
 
 Arrays = dict[str, dict[str, np.ndarray]]  # split -> images, labels and perhaps index
 Contents = tuple[
@@ -31,12 +40,8 @@ def build_set(
     id_settings: the ID set's entry, which derived sets are made from. Raises InputError for a source that
     does not suit the role, and for whatever cannot be obtained or read.
     """
-    where = f"sets.{name}"
-    role = role_named(settings.role, where)
-    if settings.derive is not None:
-        settings = _derived(settings, id_settings, where)
-    source = source_named(settings.source, where)
-    check_takes(source, settings, where)
+    settings, source = source_of(settings, id_settings, f"sets.{name}")
+    role = ROLES[settings.role]
     if settings.role != "id" and role.is_labelled:
         classes = replace(classes, heldout=())  # what is held out concerns the ID set
     licence, citation = source.licence, source.citation
@@ -66,6 +71,33 @@ def build_set(
     if role.is_labelled:
         metadata["mean"], metadata["std"] = _statistics(arrays["train"]["images"])
     return tensors, metadata
+
+
+def read_entries(name: str, item: str, id_name: str, id_item: str) -> tuple[SetSettings, SetSettings]:
+    """Return the settings of a set and of the ID set, whose entries stand at FILE:KEY.
+
+    Raises InputError for a wrong key, and unless the ID set is the one of role id.
+    """
+    settings = read_set_settings(read_section(item), f"sets.{name}")
+    if (name == id_name) != (settings.role == "id"):
+        raise InputError(
+            f"set {name!r} has role {settings.role!r}, but `id` names {id_name!r}; "
+            "exactly the set named in `id` must have role id"
+        )
+    return settings, read_set_settings(read_section(id_item), f"sets.{id_name}")
+
+
+def source_of(settings: SetSettings, id_settings: SetSettings, where: str) -> tuple[SetSettings, Source]:
+    """Return an entry of `sets`, of a derived set with the ID set's folder, and its source.
+
+    Raises InputError, beginning with `where`, unless role, source and keys go together.
+    """
+    role_named(settings.role, where)
+    if settings.derive is not None:
+        settings = _derived(settings, id_settings, where)
+    source = source_named(settings.source, where)
+    check_takes(source, settings, where)
+    return settings, source
 
 
 def _derived(settings: SetSettings, id_settings: SetSettings, where: str) -> SetSettings:

@@ -13,12 +13,15 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sslood.core.discovery import class_named
 from sslood.core.errors import InputError
 from sslood.core.precision import at_least_float32
 from sslood.core.settings import Settings as BaseSettings
-from sslood.core.settings import at_least
+from sslood.core.settings import at_least, read_section
+from sslood.data.images.augment import AugmentSettings
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_projector
+from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, settings_of
 from sslood.nets.training.ranks import gather
 from sslood.nets.training.watch import spread
 
@@ -133,3 +136,18 @@ def need_classes(name: str, classes: int) -> None:
         raise InputError(
             f"objective {name}: the ID set has a single class; use simclr, which needs no labels"
         )
+
+
+def read_plan(
+    name: str, shared: Mapping[str, Any], constants: str, recipe: str
+) -> tuple[type[Objective], PretrainSettings, Any, tuple[AugmentSettings, AugmentSettings]]:
+    """Return (class, how it is trained, its own settings, recipes of its views) of an objective.
+
+    shared: the section `pretrain`; constants, recipe: FILE:KEY of the sections `objectives.<name>` and
+    `augment.pretrain`. Raises InputError for an unknown objective, key or value.
+    """
+    kind = class_named("sslood.nets.objectives", name, Objective, "objective")
+    section = read_section(constants)
+    training, own = settings_of(shared, section, kind.Settings, constants)
+    augment = section.get("augment"), f"{constants}.augment"
+    return kind, training, own, recipes_of(read_section(recipe), recipe, *augment, kind.views)

@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch):
     return {
         "seed": 0,
         "id_set": sets["digits"],
-        "auxiliary": sets["corruptions"],
+        "auxiliary_set": sets["corruptions"],
         "init_model": write_encoder(tmp_path / "scratch-0.safetensors"),
         "name": "energy_full_scratch",
         "mode": "full",
@@ -149,7 +149,7 @@ def test_a_classifiers_head_is_the_start_and_margins_are_measured(run):
     [
         ({"auxiliary_batch_size": 151}, "batch_size is 151, but the set has 150"),
         ({"margins": "fixed", "m_in": -3.0}, "use m_in below m_out"),
-        ({"auxiliary": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
+        ({"auxiliary_set": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
         ({"weight": -1.0}, "energy.weight must be at least 0, found -1.0"),
     ],
 )
@@ -160,6 +160,6 @@ def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):
 
 
 def test_a_set_without_auxiliaries_is_refused(run, capsys):
-    run["auxiliary"] = run["id_set"].parent / "heldout.safetensors"
+    run["auxiliary_set"] = run["id_set"].parent / "heldout.safetensors"
     assert call(main, **run) == 1
     assert "no tensor 'train.images'" in capsys.readouterr().err

@@ -1,0 +1,238 @@
+"""The check of the params as a whole: every fault is named before anything runs, and right params pass."""
+
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+from ruamel.yaml import YAML
+
+from sslood.cli.params import check_params
+from sslood.cli.sections import SettingOption, groups_of, options_of
+from sslood.core.closure import TOP
+from sslood.core.errors import InputError
+
+STAGES = sorted(file.stem for file in (TOP / "stages").glob("[!_]*.py"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    """Import all scripts once, as they are; what the check does without torch has a test of its own."""
+    for name in STAGES:
+        import_module(f"stages.{name}")
+
+
+@pytest.fixture
+def params(tmp_path):
+    shutil.copy(TOP / "dvc.yaml", tmp_path)
+    shutil.copy(TOP / "profiles/quickstart.yaml", tmp_path / "params.yaml")
+    return tmp_path / "params.yaml"
+
+
+def answer(params, old: str, new: str) -> str:
+    """Return what the check says once `old` in the file is `new`."""
+    text = params.read_text()
+    assert text.count(old) >= 1, old
+    params.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        check_params(params)
+    return str(caught.value).replace(str(params), "params.yaml")
+
+
+def test_the_quickstart_passes(params):
+    check_params(params)
+
+
+SETS = "sets:\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            SETS,
+            "sets:\n  2024: {role: far, source: blobs}\n",
+            "sets: the name 2024 is read as a number; quote it",
+        ),
+        (
+            SETS,
+            "sets:\n  010: {role: far, source: blobs}\n",
+            "sets: the name 10 is read as a number; quote it",
+        ),
+        (SETS, "sets:\n  1e3: {role: far, source: blobs}\n", "sets: the name 1000.0 is read as a number"),
+        (
+            SETS,
+            "sets:\n  null: {role: far, source: blobs}\n",
+            "sets: the name None is read as nothing; quote it",
+        ),
+        (
+            SETS,
+            "sets:\n  2024-01-01: {role: far, source: blobs}\n",
+            "sets: the name 2024-01-01 is read as a date",
+        ),
+        (SETS, "sets:\n  true: {role: far, source: blobs}\n", "sets: the name True is read as true or false"),
+        (
+            SETS,
+            "sets:\n  my set: {role: far, source: blobs}\n",
+            "sets: 'my set' is no plain name; use letters",
+        ),
+        (SETS, "sets:\n  ../up: {role: far, source: blobs}\n", "sets: '../up' is no plain name; use letters"),
+        (
+            SETS,
+            "sets:\n  x: {role: far, source: folder, folder: /x, skip_unreadable: yes}\n",
+            "skip_unreadable: must be of type bool, found 'yes'",
+        ),
+        (
+            SETS,
+            "sets:\n  x: {role: far, source: blops}\n",
+            "sets.x: unknown source 'blops' (did you mean 'blobs'?)",
+        ),
+        (SETS, "sets:\n  x: {role: fra, source: blobs}\n", "sets.x: unknown role 'fra'"),
+        (SETS, "sets:\n  x: 3\n", "params.yaml:sets.x: must hold keys and values"),
+        ("tied: false", "tied: 0", "params.yaml:ssd.tied: must be of type bool, found 0"),
+        (
+            "evaluate:\n  models:\n  - scratch\n",
+            "evaluate:\n  models: abc\nx:\n",
+            "params.yaml: unknown key 'x'",
+        ),
+        ("  adopted: []", "  adopted: abc", "params.yaml:runs.adopted: must be a list, found 'abc'"),
+        (
+            "  adopted: []",
+            "  adopted: [3.5, {a: 1}]",
+            "runs.adopted: must list names or numbers, found {'a': 1}",
+        ),
+        ("  adopted: []", "  adopted: [x]", "params.yaml:runs.adopted: 'x' is not among `models`"),
+        ("id: digits", "id: digitz", "params.yaml:id: 'digitz' is not among `sets` (did you mean 'digits'?)"),
+        (
+            "backbone: resnet",
+            "backbone: resnt",
+            "params.yaml:backbone: 'resnt' is not among `backbones` (did you mean",
+        ),
+        (
+            "auxiliary: corruptions",
+            "auxiliary: corruption",
+            "params.yaml:auxiliary: no stage makes 'corruption' (did you mean 'corruptions'?)",
+        ),
+        (
+            "  - barlow_twins\n",
+            "  - barlow_twin\n",
+            "runs.objectives: 'barlow_twin' is not among `objectives` (did you mean 'barlow_twins'?)",
+        ),
+        (
+            "  - classifier_simclr\n",
+            "  - classifier_simcrl\n",
+            "evaluate.models: no stage makes 'classifier_simcrl' (did you mean 'classifier_simclr'?)",
+        ),
+        ("  - 0\n  - 1\n", "  - 0\n  - one\n", "params.yaml:runs.seeds: must be of type int, found 'one'"),
+        ("  - 0\n  - 1\n", "  - 0\n  - 0\n", "params.yaml:runs.seeds: '0' stands twice; take one out"),
+        ("  seeds:", "  sedes:", "params.yaml: unknown key 'runs.sedes' (did you mean 'seeds'?)"),
+        ("\ntrain:   ", "\ntrian:   ", "params.yaml: unknown key 'trian' (did you mean 'train'?)"),
+        (
+            "  radius: 32",
+            "  radius: '$(touch X)'",
+            "params.yaml:audit.radius: must be of type int, found '$(touch X)'",
+        ),
+        ("  margin: 0.02", "  margin: 2", "params.yaml:audit.margin: 2.0 is not in the range 0<=x<=1"),
+        (
+            "  warmup_epochs: 1        # linear",
+            "  warmup_epochs: 9 #",
+            "pretrain: warmup_epochs is 9, but the run has 6 epochs",
+        ),
+        ("    depth: 8 ", "    depth: 9 ", "params.yaml:backbones.resnet: depth must be 6n + 2"),
+        (
+            "    temperature: 0.2\n",
+            "    temprature: 0.2\n",
+            "params.yaml:objectives.simclr: unknown key 'temprature' (did you mean 'temperature'?)",
+        ),
+        (
+            "    crop_scale_min: 0.4",
+            "    crop_scale: 0.4",
+            "params.yaml:augment.pretrain: unknown key 'crop_scale' (did you mean 'crop_scale_min'?)",
+        ),
+        (
+            "  - max_logit\n",
+            "  - max_logits\n",
+            "params.yaml:posthoc.detectors: unknown name 'max_logits' (did you mean 'max_logit'?)",
+        ),
+        (
+            "    quantile: auto",
+            "    quantil: auto",
+            "params.yaml:posthoc.react.quantil: unknown key (did you mean 'react.quantile'?)",
+        ),
+        (
+            "    quantile: auto",
+            "    quantile: 1.5",
+            "params.yaml:posthoc.react.quantile must be above 0 and below 1, found 1.5",
+        ),
+        ("  clusters: 1             # auto", "#", "params.yaml:ssd: missing key 'clusters'"),
+        ("  size: 12 ", "  size: .nan ", "params.yaml:data.size: must be of type int, found nan"),
+        ("  channels: 1 ", "  channels: true ", "params.yaml:data.channels: must be one of 1, 3, found True"),
+        ("posthoc:   ", "posthoc:\n  search: true #", "params.yaml:posthoc.search is gone: write `auto`"),
+        ("id: digits", "id: digits\nid: digits", "params.yaml: not valid YAML: key 'id' stands twice"),
+        ("id: digits", "id: [", "params.yaml: not valid YAML: "),
+    ],
+)
+def test_each_fault_is_named_with_key_value_and_what_is_allowed(params, old, new, says):
+    said = answer(params, old, new)
+    assert says in said, said
+
+
+def test_every_name_that_fails_is_listed_once(params):
+    said = answer(params, "  - barlow_twins\n", "  - barlow\n  - simclrr\n")
+    assert len(said.split("\n")) == 2 and "'barlow' is not among" in said and "'simclrr' is not" in said
+
+
+def test_a_section_that_overrides_a_shared_one_is_checked_with_it(params):
+    """An objective may bring its own epochs: then the shared warm-up is held against these."""
+    text = params.read_text().replace(
+        "  epochs: 6\n  batch_size: 64          # source", "  epochs: 0 # source", 1
+    )
+    said = answer(
+        params, "    scale: 0.1            # factor", "    scale: 0.1\n    warmup_epochs: 50 # factor"
+    )
+    assert "warmup_epochs is 50" in said and "params.yaml:objectives.barlow_twins sets" in said, text[:0]
+
+
+def test_what_no_stage_of_this_graph_reads_is_checked_too(params):
+    """The quickstart fine-tunes nothing; `dvc exp run -S` may."""
+    assert "params.yaml:finetune.freeze" in answer(
+        params, "  freeze: none\n\nenergy", "  freeze: 3\n\nenergy"
+    )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_settings_class_of_a_script_is_checked(params, name):
+    """There is no second list: a key that a settings class has is known, whatever the section."""
+    options = options_of(import_module(f"stages.{name}").main)
+    yaml = YAML(typ="safe")
+    content = yaml.load(params.read_text())
+    section = content.get({"download": "data"}.get(name, name), {})
+    for (_, prefix), names in groups_of(options).items():
+        at = section
+        for part in prefix.split(".")[:-1]:
+            at = at.get(part, {})
+        option = options[names[0]]
+        assert isinstance(option, SettingOption)
+        if option.field not in at:
+            continue  # not in the quickstart
+        kept, at[option.field] = at[option.field], {"nonsense": 1}
+        yaml.dump(content, params)
+        with pytest.raises(InputError, match=f"{option.field}"):
+            check_params(params)
+        at[option.field] = kept
+
+
+def test_it_needs_no_torch_and_well_below_a_second():
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom sslood.cli.params import check_params\n"
+        "check_params(Path('params.yaml'))\n"
+        "heavy = {'torch', 'scipy', 'sklearn', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)\n"
+        "from sslood.core.rows import unit_rows\nimport numpy\n"
+        "assert unit_rows(numpy.eye(2)).sum() == 2, 'the stand-ins are gone'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.5  # 0.5 s on an idle machine
