@@ -25,7 +25,8 @@ def test_any_name_of_a_file_comes_back(content):
 
 
 @pytest.mark.parametrize(
-    "name", ["cats/0001.jpg", "ümläut 100%.png", "家族.png", "a - b, c; d (1).png", "-5", "1e-3", "👩‍👧.png", "%zz"]
+    "name",
+    ["cats/0001.jpg", "ümläut 100%.png", "家族.png", "a - b, c; d (1).png", "-5", "1e-3", "👩‍👧.png", "%zz"],
 )
 def test_ordinary_names_stay_as_they_are(name):
     assert cell(name) == name and shown(name) == name

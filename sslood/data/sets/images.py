@@ -4,14 +4,15 @@ All sets pass the same chain, so that none can be distinguished by its resamplin
 """
 
 import os
+import stat
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sslood.core.errors import InputError
+from sslood.data.sets.kinds import enable_heif, is_heif
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _READ = 1 << 16  # bytes asked for at a time
 
 
@@ -83,6 +84,8 @@ def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> Im
     """Decode one file (or its `content`) into an upright 8 bit image; InputError names it if that fails."""
     try:
         content = read_bytes(path) if content is None else content  # one read instead of Pillow's dozens
+        if is_heif(content[:12]):
+            enable_heif()
         with Image.open(BytesIO(content)) as image:
             image.load()
             return upright(image)
@@ -96,9 +99,15 @@ def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> Im
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a file by three system calls if it is small, half of what Python's files need."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    """Return the bytes of a file by a few system calls, half of what Python's files need.
+
+    Raises OSError for what cannot be opened, and for what is no regular file.
+    """
+    flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # no waiting for a pipe
+    file = os.open(path, os.O_RDONLY | flags)
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):  # a device may have no end
+            raise OSError("no regular file")
         parts = [os.read(file, _READ)]
         while len(parts[-1]) == _READ:
             parts.append(os.read(file, _READ))
