@@ -45,10 +45,7 @@ def find_pictures(where: Path) -> Found:
 
     Raises InputError if there is none, and for a faulty list.
     """
-    try:
-        where = where.expanduser()
-    except RuntimeError:  # the home of a user who does not exist
-        pass
+    where = Path(os.path.expanduser(where))
     if where.is_dir():
         found = scan(where)
         found.check_any()

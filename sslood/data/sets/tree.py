@@ -102,7 +102,7 @@ def scan(folder: Path) -> Scan:
                             folders.append(((*inner, entry.name), here, links))
                         elif links == _LINKS:
                             left[f"folder behind more than {_LINKS} links"] += 1
-                        elif not _loops(entry, here):
+                        elif not _leads_back(entry, here):
                             folders.append(((*inner, entry.name), here, links + 1))
                     elif reason := reason_not_taken(entry.path, entry.name):
                         left[reason] += 1
@@ -114,9 +114,15 @@ def scan(folder: Path) -> Scan:
     return Scan(folder, [parts for parts, _ in found], [node for _, node in found], left)
 
 
-def _loops(folder: os.DirEntry[str], above: tuple[str, ...]) -> bool:
-    """Whether a link leads to a folder that contains it, or from which a link has led here."""
+def _leads_back(folder: os.DirEntry[str], above: tuple[str, ...]) -> bool:
+    """Whether a link leads to a folder that is read anyway: one of the set, or one that contains the link.
+
+    above: the real paths of the set's folder and of those that links have led to from there.
+    """
     target = os.path.realpath(folder.path)
+    inner = os.path.relpath(target, above[0]).split(os.sep)
+    if not any(part.startswith(".") for part in inner):
+        return True
     around = (*above, os.path.realpath(os.path.dirname(folder.path)))
     return any(os.path.commonpath((target, path)) == target for path in around)
 
