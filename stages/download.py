@@ -15,6 +15,7 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
 from sslood.core.errors import InputError
 from sslood.core.files import save_tensors
+from sslood.core.names import shown
 from sslood.core.settings import read_section
 from sslood.data.sets.build import build_set
 from sslood.data.sets.cuts import ClassSettings, DataSettings
@@ -52,6 +53,8 @@ def main(name: str, item: str, id_name: str, id_item: str, out: Path, **values) 
     id_settings = read_set_settings(read_section(id_item), f"sets.{id_name}")
     tensors, metadata = build_set(name, settings, data, classes, id_settings)
     save_tensors(out, tensors, kind="set", metadata=metadata)
+    for note in metadata["source"].get("notes", []):
+        click.echo(f"{name}: {shown(note)}", err=True)
     splits = ", ".join(f"{count} {split}" for split, count in metadata["splits"].items())
     shape = f"{metadata['channels']}x{metadata['size']}x{metadata['size']}"
     skipped = sum(map(len, metadata["source"].get("unreadable", {}).values()))

@@ -1,14 +1,17 @@
-"""Decide whether a picture, or each one of a folder, is OOD, with a file that `deploy` wrote.
+"""Decide whether a picture, or each one of a folder or list, is OOD, with a file that `deploy` wrote.
 
     python -m sslood.commands.score --detector data/detectors/NAME.safetensors --images FOLDER --out FILE.csv
 
-Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class. --html PAGE.html
-also shows the pictures from most to least OOD. --fdr 0.1 judges all pictures together instead, so that at
+Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class, and those that a
+list has beside `path`. Odd characters are written as %XX. --html PAGE.html also shows the pictures from most
+to least OOD. --fdr 0.1 judges all pictures together instead, so that at
 most a tenth of those called OOD are expected to be ID. A picture that cannot be read ends the run with its
-name; with --skip_unreadable it is left out and named at the end. Memory use is bounded by one batch.
+name; with --skip_unreadable it is left out and named at the end. The rows that were scored before a run ended
+early are in FILE.csv.partial. Memory use is bounded by one batch.
 """
 
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -17,7 +20,9 @@ from sslood.cli.command import Command, done
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.machine import machine
-from sslood.deploy.pictures import decide_pictures, find_pictures, save_table, table_rows
+from sslood.core.names import shown
+from sslood.data.sets.tree import say_left
+from sslood.deploy.pictures import decide_pictures, find_pictures, rows_so_far, save_table, table_rows
 from sslood.deploy.scorer import BATCH, describe_rule, load_deployed
 from sslood.deploy.thresholds import check_rate
 from sslood.report.gallery import gallery
@@ -31,7 +36,7 @@ COUNT = click.IntRange(min=1)
     "--images",
     required=True,
     type=click.Path(path_type=Path),
-    help="A picture, or a folder searched recursively.",
+    help="A picture, a folder searched recursively, or a list of paths (CSV, or lines of text).",
 )
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
@@ -48,22 +53,25 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
         if not 0 < fdr < 1:
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
         check_rate(fdr, threshold.images)
-    folder, paths = find_pictures(images)
+    found = find_pictures(images)
+    if found.left:
+        click.echo(shown(f"{images}: {say_left(found.left)}; not taken"), err=True)
     unreadable: list[Path] | None = [] if skip_unreadable else None
-    reading = {"batch_size": batch_size, "unreadable": unreadable}
-    with tqdm(total=len(paths), desc="score", unit="image", disable=None) as bar:
-        read, decisions = decide_pictures(scorer, paths, **reading, progress=bar.update)
+    reading: dict[str, Any] = {"batch_size": batch_size, "unreadable": unreadable}
+    with tqdm(total=len(found.paths), desc="score", unit="image", disable=None) as bar:
+        with rows_so_far(out, found) as keep:
+            read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update, keep=keep)
     rate = f"a false-alarm rate of {threshold.alpha:.3g}"
     if fdr is not None:
         decisions = decisions.judge_together(fdr, threshold.images)
         rate = f"a false-discovery rate of {fdr:.3g}"
-    names = [path.relative_to(folder).as_posix() for path in read]
-    save_table(out, table_rows(names, decisions))
+    rows = list(table_rows(read, decisions, found))
+    save_table(out, rows, found)
     if html:
-        title, rows = f"{images.resolve().name} by {Path(detector).stem}", list(table_rows(names, decisions))
-        save_text(html, gallery(rows, folder, title, describe_rule(scorer, fdr), count=html_count))
+        title = shown(f"{images.resolve().name} by {Path(detector).stem}")
+        save_text(html, gallery(rows, Path(), title, describe_rule(scorer, fdr), count=html_count))
     for path in unreadable or []:
-        click.echo(f"{path}: cannot be read, left out", err=True)
+        click.echo(shown(f"{path}: cannot be read, left out"), err=True)
     done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}")
 
 

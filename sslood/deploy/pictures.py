@@ -1,37 +1,63 @@
-"""Pictures of a folder through a scorer, and the table of what it decides."""
+"""Pictures of a folder or list through a scorer, and the table of what it decides."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
-from sslood.data.sets.images import SUFFIXES, read_image, to_array
-from sslood.data.sets.tree import list_images
+from sslood.core.names import cell
+from sslood.data.sets.images import read_image, to_array
+from sslood.data.sets.kinds import reason_not_taken
+from sslood.data.sets.lists import SUFFIXES, read_list
+from sslood.data.sets.tree import scan
+from sslood.data.sets.user_images import missing
 from sslood.deploy.scorer import BATCH, Decisions, Deployed
 from sslood.ood.kit.network_detector import Progress
 
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
 
 
-def find_pictures(where: Path) -> tuple[Path, list[Path]]:
-    """Return (folder, paths of the pictures in it, searched recursively, sorted); `where` may be one picture.
+@dataclass(frozen=True)
+class Found:
+    """Pictures to score: the path of each, its name for the table, and what its row has besides.
 
-    Raises InputError if there is no such folder, or no picture in it.
+    left: files of the folder that are not taken, reason -> count. columns: those of a list beside `path`.
     """
-    if where.is_file():
-        return where.parent, [where]
-    if not where.is_dir():
-        raise InputError(f"{where}: no such folder or picture")
-    paths = [Path(path) for path in list_images(where)]
-    if not paths:
-        raise InputError(f"{where}: no image in it; known endings: {', '.join(SUFFIXES)}")
-    return where, paths
+
+    paths: Sequence[Path]
+    names: Sequence[str]
+    left: Mapping[str, int] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    rows: Sequence[Mapping[str, str]] = ()
+
+
+def find_pictures(where: Path) -> Found:
+    """Return the pictures of a folder (searched recursively, sorted), of a list, or the one in a file.
+
+    Raises InputError if there is none, and for a faulty list.
+    """
+    where = Path(os.path.expanduser(where))
+    if where.is_dir():
+        found = scan(where)
+        found.check_any()
+        paths = [Path(found.path(parts)) for parts in found.places]
+        return Found(paths, ["/".join(parts) for parts in found.places], found.left)
+    if where.is_file() and not reason_not_taken(str(where), where.name):
+        return Found([where], [where.name])
+    if where.is_file() and where.suffix.lower() in SUFFIXES:
+        listed = read_list(where)
+        columns = tuple(column for column in listed.rows[0] if column != "path")
+        return Found([*map(Path, listed.paths)], [r["path"] for r in listed.rows], {}, columns, listed.rows)
+    raise InputError(f"no such folder, list or picture: {missing(where)}")
 
 
 def read_pictures(
@@ -74,11 +100,13 @@ def decide_pictures(
     batch_size: int = BATCH,
     unreadable: list[Path] | None = None,
     progress: Progress = lambda count: None,
+    keep: Callable[[list[Path], Decisions], None] = lambda paths, decisions: None,
 ) -> tuple[list[Path], Decisions]:
     """Return (paths of the pictures that could be read, decisions about them).
 
     Of the pictures one batch is in memory at a time, of the decisions all. `progress` is called with the size
-    of each batch. Raises InputError as `read_pictures`, or if none of the pictures can be read.
+    of each batch, `keep` with what is decided of it. Raises InputError as `read_pictures`, or if none of the
+    pictures can be read.
     """
     names: list[Path] = []
     batches: list[Decisions] = []
@@ -86,6 +114,7 @@ def decide_pictures(
     for read, images in read_pictures(paths, size, channels, batch_size=batch_size, unreadable=unreadable):
         names += read
         batches.append(scorer.decide(images))
+        keep(read, batches[-1])
         progress(len(read))
     if not names:
         raise InputError(f"none of the {len(paths)} pictures can be read; look at {paths[0]}")
@@ -100,16 +129,73 @@ def _join(batches: Sequence[Decisions]) -> Decisions:
     return replace(batches[0], **arrays, predicted=[name for batch in batches for name in batch.predicted])
 
 
-def table_rows(names: Sequence[str], decisions: Decisions) -> Iterator[dict[str, Any]]:
-    """Yield one mapping per picture with the keys COLUMNS; names: the values of `path`."""
+def table_rows(
+    paths: Sequence[Path], decisions: Decisions, found: Found | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield one mapping per picture: COLUMNS, the `file` that it is in, and the columns of its list.
+
+    A column that is called like one of COLUMNS becomes list_<name>. Without `found`, paths are names.
+    """
+    place = {path: place for place, path in enumerate(found.paths)} if found else {}
     columns = (decisions.scores.tolist(), decisions.p_values.tolist(), decisions.is_ood.tolist())
-    for row in zip(names, *columns, decisions.predicted, strict=True):
-        yield dict(zip(COLUMNS, row, strict=True))
+    for path, *values in zip(paths, *columns, decisions.predicted, strict=True):
+        name = found.names[place[path]] if found else os.fspath(path)
+        own = found.rows[place[path]] if found and found.rows else {}
+        row = dict(zip(COLUMNS, (name, *values), strict=True)) | {"file": path}
+        yield row | {_own_name(column): own[column] for column in own if column != "path"}
 
 
-def save_table(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write `table_rows` as CSV, is_ood as true or false."""
+def _own_name(column: str) -> str:
+    return f"list_{column}" if column in (*COLUMNS, "file") else column
+
+
+class Table:
+    """A CSV file of `table_rows`, whose texts no spreadsheet runs; is_ood is true or false."""
+
+    def __init__(self, file: IO[str], found: Found | None = None) -> None:
+        columns = [_own_name(column) for column in found.columns] if found else []
+        self.writer = csv.DictWriter(file, [*COLUMNS, *columns], extrasaction="ignore", lineterminator="\n")
+        self.writer.writerow({column: cell(column) for column in self.writer.fieldnames})
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write rows."""
+        for row in rows:
+            texts = {key: cell(value) for key, value in row.items() if isinstance(value, str)}
+            self.writer.writerow(row | texts | {"is_ood": "true" if row["is_ood"] else "false"})
+
+
+def save_table(path: str | Path, rows: Iterable[dict[str, Any]], found: Found | None = None) -> None:
+    """Write `table_rows` as a CSV file."""
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | {"is_ood": "true" if row["is_ood"] else "false"} for row in rows)
+        Table(file, found).add(rows)
+
+
+@contextmanager
+def rows_so_far(out: str | Path, found: Found) -> Iterator[Callable[[list[Path], Decisions], None]]:
+    """Yield what keeps the rows of each batch, judged one by one, in the file `out`.partial.
+
+    It goes away if all goes well; otherwise, and if nothing but a kill ended the run, it is said to be there.
+    """
+    partial, count = Path(f"{out}.partial"), 0
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.unlink(missing_ok=True)
+    with open(partial, "x", newline="", encoding="utf-8") as file:
+        table = Table(file, found)
+
+        def keep(paths: list[Path], decisions: Decisions) -> None:
+            nonlocal count
+            table.add(table_rows(paths, decisions, found))
+            file.flush()
+            count += len(paths)
+
+        try:
+            yield keep
+        except BaseException as error:
+            if not count:
+                partial.unlink()
+            elif isinstance(error, InputError):
+                raise InputError(f"{error}; the {count} rows scored before it are in {partial}") from None
+            else:
+                print(f"The {count} rows scored so far are in {partial}.", file=sys.stderr)
+            raise
+    partial.unlink()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sslood.core.names import shown
 from sslood.data.sets.images import read_image
 from sslood.report.pictures import thumbnail
 from sslood.report.render import render
@@ -19,7 +20,8 @@ def gallery(
 ) -> str:
     """Return the HTML page of scored pictures; `images` is the folder that their paths start from.
 
-    rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture.
+    rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture,
+    and `file` if it is elsewhere.
     facts: what else to say above the pictures, name -> text. Of more than `count` pictures it shows `count`,
     at even steps of rank from first to last. Raises InputError naming a picture that can no longer be read.
     """
@@ -46,4 +48,6 @@ def gallery(
 
 
 def _card(row: Mapping[str, Any], rank: int, images: Path) -> dict[str, Any]:
-    return {**row, "rank": rank, "thumbnail": thumbnail(read_image(images / row["path"]), SIDE)}
+    picture = read_image(row.get("file", images / row["path"]))
+    texts = {key: shown(row[key]) for key in ("path", "predicted_class")}
+    return {**row, **texts, "rank": rank, "thumbnail": thumbnail(picture, SIDE)}

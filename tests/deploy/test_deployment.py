@@ -251,7 +251,9 @@ def test_bad_pictures_are_named(folder, tmp_path, capsys):
     assert "none of the 1 pictures can be read; look at" in capsys.readouterr().err
     for nothing in ("absent", "absent.png"):
         assert scored(folder, tmp_path, images=images / nothing)[0] == 1
-        assert f"{nothing}: no such folder or picture" in capsys.readouterr().err
+        assert (
+            f"no such folder, list or picture: '{images / nothing}' does not exist" in capsys.readouterr().err
+        )
     assert not (tmp_path / "s.csv").exists()
 
 

@@ -12,7 +12,12 @@ from sslood.core.errors import InputError
 
 VARIABLE = "SSLOOD_MEGAPIXELS"
 USUAL = 64  # million pixels
-_WEIGHTS = {"WEBP": 2, "AVIF": 2, "JPEG2000": 3}  # formats whose decoders need so many times the memory
+_WEIGHTS = {
+    "WEBP": 2,
+    "AVIF": 2,
+    "HEIF": 2,
+    "JPEG2000": 3,
+}  # formats whose decoders need so many times the memory
 _PYTHON = 32  # decoders that are written in Python (QOI, text, some DDS) need so many times the time
 _BYTES = 4  # bytes of a file per pixel of the limit
 _SCANS = 20  # passes over a progressive JPEG file of the largest size; cameras write ten
@@ -36,7 +41,7 @@ def pixel_limit() -> int:
 
 def check_file(length: int) -> None:
     """Raise TooMuch for a file of more bytes than a picture within the limit has."""
-    if length > _BYTES * (limit := pixel_limit()):
+    if length > 1 << 20 and length > _BYTES * (limit := pixel_limit()):
         raise _too_much(
             f"{length / 1e6:,.0f} MB", f"the {_BYTES * limit / 1e6:,.0f} MB that a picture may have"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sslood.core.errors import InputError
-from sslood.data.sets.bounds import TooMuch
+from sslood.data.sets.bounds import TooMuch, pixel_limit
 from sslood.data.sets.depth import Levels, Undeclared, common_levels
 from sslood.data.sets.images import Remark, Square, from_array, read_bytes, read_image, to_array
 from sslood.data.sets.jpeg import decode_plain
@@ -69,6 +69,7 @@ def convert(
     more than 8 bits does not say which range it uses; by default the range of these pictures. remarks: gets
     (position, what is to be said of the picture). All cores work, the peak is the result plus a few pictures.
     """
+    pixel_limit()  # one that is no number stops the whole, whatever is skipped
     count = len(images)
     if isinstance(images, np.ndarray):
         if images.shape[1:] == (size, size, 3) and channels == 3:

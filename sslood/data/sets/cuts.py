@@ -33,6 +33,7 @@ class ClassSettings(Settings):
     heldout: Annotated[tuple[str, ...], "class held out of the ID set; may be repeated"] = ()
 
 
+_YAML = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")  # words that it does not read as text
 Cut = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
 
 
@@ -80,9 +81,11 @@ def _of_classes(
             f"set {name!r} needs at least one class in classes.heldout; otherwise take it out of `sets`"
         )
     if out - set(known) or (out and len(known) - len(out) < 2):
+        number = next((label for label in known if not label[:1].isalpha() or label.lower() in _YAML), "")
+        hint = f"; write a class such as {number!r} in quotes" if number and out - set(known) else ""
         raise InputError(
             f"classes.heldout is {list(classes.heldout)}: name classes of the ID set so that two or more "
-            f"remain; it has {', '.join(known)}"
+            f"remain; it has {', '.join(known)}{hint}"
         )
     names = tuple(label for label in known if (label in out) == heldout)
     position = {label: index for index, label in enumerate(names)}

@@ -5,6 +5,7 @@ All sets pass the same chain, so that none can be distinguished by its resamplin
 
 import os
 import re
+import stat
 from contextlib import nullcontext
 from io import BytesIO
 from typing import Literal
@@ -15,9 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from sslood.core.errors import InputError
 from sslood.data.sets.bounds import TooMuch, check_file, check_image, pixel_limit, too_many
 from sslood.data.sets.depth import Levels, Undeclared, depth_of, eight_bits, low_bytes
+from sslood.data.sets.kinds import enable_heif, is_heif
 from sslood.data.sets.notices import libtiff_heard, listening
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 Square = Literal["crop", "pad", "squash"]  # the way of a picture to a square
 SLIVER = "use a sliver of their range; if the range is another, write its bits under data.bits"
 ODD = "are damaged or odd, and taken as they could be read"
@@ -145,7 +146,7 @@ def read_image(
         content = read_bytes(path) if content is None else content  # one read instead of Pillow's dozens
         with listening() as said:
             image = _decoded(content, levels, ask, said, remarks)
-    except (Undeclared, InputError):
+    except Undeclared:
         raise
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
@@ -166,6 +167,8 @@ def _decoded(
 ) -> Image.Image:
     if (limit := pixel_limit()) > (Image.MAX_IMAGE_PIXELS or limit):
         Image.MAX_IMAGE_PIXELS = limit
+    if is_heif(content[:12]):
+        enable_heif()
     with Image.open(BytesIO(content)) as opened:
         check_image(opened, content)
         if opened.format == "EPS":  # Ghostscript would run it
@@ -197,16 +200,21 @@ def _turn(image: Image.Image, said: list[str]) -> Image.Transpose | None:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a file by three system calls if it is small, half of what Python's files need.
+    """Return the bytes of a file by a few system calls, half of what Python's files need.
 
-    Raises OSError, and TooMuch for more bytes than a picture may have, before memory is full of them.
+    Raises OSError for what cannot be opened, and for what is no regular file; TooMuch for more bytes than a
+    picture may have, before memory is full of them.
     """
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # no waiting for a pipe
+    file = os.open(path, os.O_RDONLY | flags)
     try:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode):  # a device may have no end
+            raise OSError("no regular file")
+        check_file(about.st_size)
         parts = [os.read(file, _READ)]
         while len(parts[-1]) == _READ:
             parts.append(os.read(file, _READ))
-            check_file(len(parts) * _READ)
     finally:
         os.close(file)
     return parts[0] if len(parts) == 1 else b"".join(parts)

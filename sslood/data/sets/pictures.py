@@ -46,11 +46,14 @@ def check_labels(path: Path, images: Images, labels: np.ndarray, classes: int) -
 def digest(paths: Sequence[str | Path], root: Path) -> str:
     """Return one sha256 over the names below `root` and the contents of `paths`, in order.
 
-    A link to a file that does not exist counts as missing: whoever reads the picture decides what that means.
+    A file that cannot be read counts as missing: whoever reads the picture decides what that means.
     """
     total, start = hashlib.sha256(), len(os.path.join(root, ""))
     for path in paths:
         name = os.fspath(path)
-        content = hashlib.sha256(read_bytes(name)).hexdigest() if os.path.exists(name) else "missing"
+        try:
+            content = hashlib.sha256(read_bytes(name)).hexdigest()
+        except OSError:
+            content = "missing"
         total.update(f"{name[start:].replace(os.sep, '/')}\0{content}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
