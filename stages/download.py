@@ -18,7 +18,7 @@ from sslood.core.files import save_tensors
 from sslood.core.names import shown
 from sslood.core.settings import read_section
 from sslood.data.sets.build import build_set
-from sslood.data.sets.cuts import ClassSettings, DataSettings
+from sslood.data.sets.cuts import NEW, ClassSettings, DataSettings
 from sslood.data.sets.listing import listing
 from sslood.data.sets.source import all_sources, read_set_settings
 
@@ -37,7 +37,7 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 @click.option("--item", required=True, help="FILE:KEY of its entry: role, source and so on.")
 @click.option("--id", "id_name", required=True, help="Name of the in-distribution (ID) set.")
 @click.option("--id_item", required=True, help="FILE:KEY of the entry of the ID set.")
-@setting_options(DataSettings)
+@setting_options(DataSettings, optional=NEW)
 @setting_options(ClassSettings)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")
 def main(name: str, item: str, id_name: str, id_item: str, out: Path, **values) -> None:

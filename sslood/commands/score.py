@@ -21,8 +21,17 @@ from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.machine import machine
 from sslood.core.names import shown
+from sslood.data.sets.convert import UNREADABLE, notes_of
+from sslood.data.sets.images import Remark
 from sslood.data.sets.tree import say_left
-from sslood.deploy.pictures import decide_pictures, find_pictures, rows_so_far, save_table, table_rows
+from sslood.deploy.pictures import (
+    chain_of,
+    decide_pictures,
+    find_pictures,
+    rows_so_far,
+    save_table,
+    table_rows,
+)
 from sslood.deploy.scorer import BATCH, describe_rule, load_deployed
 from sslood.deploy.thresholds import check_rate
 from sslood.report.gallery import gallery
@@ -57,7 +66,8 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     if found.left:
         click.echo(shown(f"{images}: {say_left(found.left)}; not taken"), err=True)
     unreadable: list[Path] | None = [] if skip_unreadable else None
-    reading: dict[str, Any] = {"batch_size": batch_size, "unreadable": unreadable}
+    remarks: list[tuple[Path, Remark]] = []
+    reading: dict[str, Any] = {"batch_size": batch_size, "unreadable": unreadable, "remarks": remarks}
     with tqdm(total=len(found.paths), desc="score", unit="image", disable=None) as bar:
         with rows_so_far(out, found) as keep:
             read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update, keep=keep)
@@ -69,9 +79,23 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     save_table(out, rows, found)
     if html:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")
-        save_text(html, gallery(rows, Path(), title, describe_rule(scorer, fdr), count=html_count))
-    for path in unreadable or []:
-        click.echo(shown(f"{path}: cannot be read, left out"), err=True)
+        save_text(
+            html,
+            gallery(
+                rows,
+                Path(),
+                title,
+                describe_rule(scorer, fdr),
+                count=html_count,
+                levels=chain_of(scorer.metadata).levels,
+            ),
+        )
+    for path, (kind, detail) in remarks:
+        if kind == UNREADABLE:
+            click.echo(shown(f"{path}: left out, {detail}"), err=True)
+    others = [(str(path), remark) for path, remark in remarks if remark[0] != UNREADABLE]
+    for note in notes_of(others, len(read)):
+        click.echo(shown(note), err=True)
     done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}")
 
 

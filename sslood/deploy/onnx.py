@@ -55,6 +55,7 @@ def contract(deployed: Deployed) -> dict[str, str]:
         f"{'grey' if channels == 1 else 'RGB'}; any batch size",
         "preprocessing": f"resize as in training: {metadata['resize']}; the graph divides by 255 and "
         "normalises with mean and std itself",
+        **({"levels": metadata["levels"]} if metadata.get("levels") else {}),
         "mean": metadata["mean"],
         "std": metadata["std"],
         "score": "larger = more out-of-distribution",

@@ -15,7 +15,9 @@ import numpy as np
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
 from sslood.core.names import cell
-from sslood.data.sets.images import read_image, to_array
+from sslood.data.sets.bounds import pixel_limit
+from sslood.data.sets.convert import UNREADABLE, Chain, converted
+from sslood.data.sets.images import Remark
 from sslood.data.sets.kinds import reason_not_taken
 from sslood.data.sets.lists import SUFFIXES, read_list
 from sslood.data.sets.tree import scan
@@ -60,35 +62,46 @@ def find_pictures(where: Path) -> Found:
     raise InputError(f"no such folder, list or picture: {missing(where)}")
 
 
+def chain_of(metadata: Mapping[str, Any]) -> Chain:
+    """Return what was done to every picture of the ID set of a model with this metadata."""
+    levels = metadata.get("levels")
+    square = metadata.get("square", "crop")
+    return Chain(metadata["size"], metadata["channels"], square, levels and tuple(levels))
+
+
 def read_pictures(
     paths: Sequence[Path],
-    size: int,
-    channels: int,
+    chain: Chain,
     *,
     batch_size: int = BATCH,
     unreadable: list[Path] | None = None,
+    remarks: list[tuple[Path, Remark]] | None = None,
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
-    """Yield (paths, uint8 [B, channels, size, size]), resized as all sets are, one batch in memory at a time.
+    """Yield (paths, uint8 [B, channels, size, size]), converted as all sets are, one batch in memory.
 
     Raises InputError naming a file that cannot be read; if a list `unreadable` is given, the file is added to
-    it and skipped instead.
+    it and skipped instead. remarks: gets what is to be said of some files, also why they cannot be read.
     """
+    pixel_limit()  # one that is no number stops the whole, whatever is skipped
 
-    def load(path: Path) -> np.ndarray | None:
+    def load(path: Path) -> tuple[np.ndarray | None, list[Remark]]:
+        said: list[Remark] = []
         try:
-            return to_array(read_image(path), size, channels)
-        except InputError:
+            return converted(path, chain, said), said
+        except InputError as error:
             if unreadable is None:
                 raise
-            return None
+            return None, [(UNREADABLE, str(error).removeprefix(f"{path}: "))]
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             loaded = list(zip(batch, pool.map(load, batch), strict=True))
-            arrays = {path: array for path, array in loaded if array is not None}
+            arrays = {path: array for path, (array, _) in loaded if array is not None}
             if unreadable is not None:
-                unreadable += [path for path, array in loaded if array is None]
+                unreadable += [path for path, (array, _) in loaded if array is None]
+            if remarks is not None:
+                remarks += [(path, remark) for path, (_, said) in loaded for remark in said]
             if arrays:
                 yield list(arrays), np.stack(list(arrays.values()))
 
@@ -99,6 +112,7 @@ def decide_pictures(
     *,
     batch_size: int = BATCH,
     unreadable: list[Path] | None = None,
+    remarks: list[tuple[Path, Remark]] | None = None,
     progress: Progress = lambda count: None,
     keep: Callable[[list[Path], Decisions], None] = lambda paths, decisions: None,
 ) -> tuple[list[Path], Decisions]:
@@ -110,8 +124,8 @@ def decide_pictures(
     """
     names: list[Path] = []
     batches: list[Decisions] = []
-    size, channels = scorer.metadata["size"], scorer.metadata["channels"]
-    for read, images in read_pictures(paths, size, channels, batch_size=batch_size, unreadable=unreadable):
+    reading: dict[str, Any] = {"batch_size": batch_size, "unreadable": unreadable, "remarks": remarks}
+    for read, images in read_pictures(paths, chain_of(scorer.metadata), **reading):
         names += read
         batches.append(scorer.decide(images))
         keep(read, batches[-1])

@@ -271,7 +271,7 @@ def test_unreadable_pictures_can_be_left_out_and_are_named(folder, tmp_path, cap
         assert row["path"] == alone["path"]
         assert float(row["score"]) == pytest.approx(float(alone["score"]), rel=1e-3, abs=1e-5)
     found = capsys.readouterr()
-    assert found.err.count("cannot be read, left out") == 3 and "007.png" in found.err
+    assert found.err.count("left out, cannot be read (") == 3 and "007.png" in found.err
     assert "of 57 images" in found.out and "of 57 pictures" in page.read_text()
 
 

@@ -19,21 +19,25 @@ from sslood.data.sets.jpeg import decode_plain
 from sslood.data.sets.pictures import Images
 from sslood.data.sets.workers import processes
 
-UNREADABLE = "cannot be read, and are left out"
-CUT = "lose more than a third to the square crop; with data.square pad or squash all of them is kept"
+UNREADABLE = "cannot be read, so left out"
+CUT = "more than a third is lost to the square crop, which `data.square: pad` or squash avoids"
 _BLOCK = 256  # pictures that a thread or process takes at a time
 _MANY = 1000  # files from which processes pay
 
 
 @dataclass(frozen=True)
-class _Chain:
-    """What is done to every picture."""
+class Chain:
+    """What is done to every picture: to uint8 [channels, size, size].
+
+    levels: what is black and white of more than 8 bits, where a file does not say it; None: with `ask`
+    Undeclared is raised, otherwise the file's full range counts.
+    """
 
     size: int
     channels: int
-    square: Square
-    levels: Levels | None
-    skip: bool
+    square: Square = "crop"
+    levels: Levels | None = None
+    ask: bool = False
 
 
 @dataclass
@@ -76,12 +80,13 @@ def convert(
             return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         if images.shape[1:] == (size, size) and channels == 1:
             return np.ascontiguousarray(images[:, None])
-    chain = _Chain(size, channels, square, None, unreadable is not None)
+    chain = Chain(size, channels, square, None, ask=True)
+    skip = unreadable is not None
     out = np.empty((count, channels, size, size), np.uint8)
     said: list[tuple[int, Remark]] = []
     undeclared: dict[int, tuple[int, Levels]] = {}  # position -> row of `out`, extremes
     filled = 0
-    for rows, block in _blocks(images, chain, name):
+    for rows, block in _blocks(images, chain, skip, name):
         kept = [row for row in range(len(rows)) if row not in block.unreadable]
         out[filled : filled + len(kept)] = block.images
         undeclared |= {rows[row]: (filled + kept.index(row), both) for row, both in block.undeclared.items()}
@@ -91,8 +96,8 @@ def convert(
             unreadable += [rows[row] for row in block.unreadable]
     if undeclared:  # now that what they need is known
         found = common_levels(both for _, both in undeclared.values()) if levels is None else levels()
-        again = replace(chain, levels=found, skip=False)
-        for rows, block in _blocks([images[row] for row in undeclared], again, name):
+        again = replace(chain, levels=found)
+        for rows, block in _blocks([images[row] for row in undeclared], again, False, name):
             places = [list(undeclared)[row] for row in rows]
             out[[undeclared[place][0] for place in places]] = block.images
             said += block.said(places)
@@ -101,15 +106,26 @@ def convert(
     return out[:filled]
 
 
+def notes_of(remarks: Sequence[tuple[str, Remark]], count: int) -> list[str]:
+    """Return a sentence for each kind of remark about `count` pictures; remarks: (name of one, remark)."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, (kind, detail) in remarks:
+        kinds.setdefault(kind, []).append((name, detail))
+    return [
+        f"{len(some)} of {count} pictures: {kind}; the first is {some[0][0]} ({some[0][1]})"
+        for kind, some in kinds.items()
+    ]
+
+
 def survey(paths: Sequence[str | Path], name: str) -> Levels:
     """Return the levels that pictures of more than 8 bits need together, see `sslood.data.sets.depth`."""
-    blocks = _blocks(paths, _Chain(8, 1, "squash", None, True), f"{name}, their range")
-    return common_levels([both for _, block in blocks for both in block.undeclared.values()])
+    blocks = _blocks(paths, Chain(8, 1, "squash", None, ask=True), True, f"{name}, their range")
+    return common_levels([both for _, block in blocks for both in block.undeclared.values()] or [(0, 65535)])
 
 
-def _blocks(images: Images, chain: _Chain, name: str) -> Iterator[tuple[range, _Block]]:
+def _blocks(images: Images, chain: Chain, skip: bool, name: str) -> Iterator[tuple[range, _Block]]:
     """Yield (positions of some pictures, their block), in order, done on all cores."""
-    work = partial(_block, chain=chain)
+    work = partial(_block, chain=chain, skip=skip)
     places = [range(len(images))[start : start + _BLOCK] for start in range(0, len(images), _BLOCK)]
     parts = [images[place.start : place.stop] for place in places]
     # small files keep Python busy, which threads share; arrays are Pillow's work alone
@@ -133,20 +149,20 @@ def _threads(work: partial[_Block], parts: Sequence[Images]) -> Iterator[Iterato
         pool.shutdown(cancel_futures=True)
 
 
-def _block(images: Images, chain: _Chain) -> _Block:
+def _block(images: Images, chain: Chain, skip: bool) -> _Block:
     """Return what becomes of some pictures; one that needs levels has a row of zeros."""
     block = _Block(np.zeros((len(images), chain.channels, chain.size, chain.size), np.uint8))
     kept = 0
     for row, image in enumerate(images):
         remarks: list[Remark] = []
         try:
-            block.images[kept] = _converted(image, chain, remarks)
+            block.images[kept] = converted(image, chain, remarks)
         except Undeclared as error:
             block.undeclared[row] = error.extremes
         except InputError as error:
-            if not chain.skip:
+            if not skip:
                 raise
-            block.unreadable[row] = str(error)
+            block.unreadable[row] = str(error).removeprefix(f"{image}: ")
             kept -= 1
         kept += 1
         if remarks:
@@ -155,13 +171,11 @@ def _block(images: Images, chain: _Chain) -> _Block:
     return block
 
 
-def loses_third(width: int, height: int) -> bool:
-    """Whether the square crop of a picture leaves less than two thirds of it."""
-    return 2 * max(width, height) > 3 * min(width, height)
+def converted(image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark]) -> np.ndarray:
+    """Return uint8 [channels, size, size] of pixels (uint8 [H, W(, 3)]), or of the picture in a file.
 
-
-def _converted(image: np.ndarray | str | Path, chain: _Chain, remarks: list[Remark]) -> np.ndarray:
-    """Return uint8 [channels, size, size] of pixels, or of the picture in a file."""
+    remarks: gets what is to be said of the picture. Raises InputError naming a file that cannot be decoded.
+    """
     if isinstance(image, np.ndarray):
         picture = from_array(np.ascontiguousarray(image))
     else:
@@ -173,9 +187,10 @@ def _converted(image: np.ndarray | str | Path, chain: _Chain, remarks: list[Rema
             raise InputError(f"{image}: cannot be read ({error}); repair or remove it") from None
         pixels = decode_plain(content)
         if pixels is None:
-            picture = read_image(image, content, levels=chain.levels, ask=True, remarks=remarks)
+            picture = read_image(image, content, levels=chain.levels, ask=chain.ask, remarks=remarks)
         else:
             picture = from_array(pixels)
-    if chain.square == "crop" and loses_third(*picture.size):
-        remarks.append((CUT, f"{picture.width} x {picture.height} pixels"))
+    width, height = picture.size
+    if chain.square == "crop" and 2 * max(width, height) > 3 * min(width, height):
+        remarks.append((CUT, f"{width} x {height} pixels"))
     return to_array(picture, chain.size, chain.channels, chain.square)

@@ -1,16 +1,19 @@
 """Which pictures of a set go into which split of its file."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
-from sslood.core.settings import Settings, at_least, between, inside
+from sslood.core.settings import Auto, Settings, at_least, between, inside
 from sslood.core.splits import stratified_choice, stratified_cut
+from sslood.data.sets.images import Square
 from sslood.data.sets.pictures import Pictures, Splits
 from sslood.data.sets.roles.roles import SPLITS, Role
+
+NEW = ("square", "bits")  # settings that params of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,17 @@ class DataSettings(Settings):
     count: Annotated[int, at_least(8), "images per split of a set that is drawn"]
     limit: Annotated[int, at_least(0), "maximum number of images per split, 0 = all"]
     seed: Annotated[int, "seed of the cuts and of drawn images"]
+    square: Annotated[Square, "way of a picture to a square: its centre, on black bars, or squashed"] = "crop"
+    bits: Annotated[
+        int | Auto,
+        between(8, 16),
+        "significant bits of pictures of 16 bits that do not declare them; auto = those that a set needs",
+    ] = "auto"
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings by name, without those of NEW that leave a set as it was before they existed."""
+        return {k: v for k, v in asdict(self).items() if k not in NEW or v != getattr(type(self), k)}
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from sslood.data.sets.kinds import enable_heif, is_heif
 from sslood.data.sets.notices import libtiff_heard, listening
 
 Square = Literal["crop", "pad", "squash"]  # the way of a picture to a square
-SLIVER = "use a sliver of their range; if the range is another, write its bits under data.bits"
-ODD = "are damaged or odd, and taken as they could be read"
+SLIVER = "a sliver of the range is used; if another range is meant, write its bits as `data.bits`"
+ODD = "damaged or odd, but taken as far as it can be read"
 _READ = 1 << 16  # bytes asked for at a time
 _MOST = 1 << 24  # pixels of a resized picture of which the centre is cut out
 _STRIP = 1 << 22  # pixels that are laid over white at a time

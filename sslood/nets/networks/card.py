@@ -10,6 +10,7 @@ from sslood.core.errors import InputError
 # the stage that writes models of an objective; all others are written by `pretrain`
 _STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
 _OF_SET = ("size", "channels", "mean", "std", "resize", "classes")  # preprocessing travels with the model
+_UNUSUAL = {"square": "crop", "levels": None}  # the same, where it is not what it was before it could be set
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class ModelCard:
     head_classes: positions in `classes` of the head's outputs, None without a head. projector: widths of the
     projector, None without one. stochastic: {"space": "h" or "z", "sigma", "components"} of a Gaussian
     embedding. settings: those that the weights depend on. epochs: of the weights, where fewer than trained.
-    saw_validation: whether it was trained on images of ID validation. code: {path: sha256} of a file in
-    architectures/. reference: what the model computes for one fixed image, see `reference_answer`.
+    saw_validation: whether it was trained on images of ID validation. square, levels: of the ID set: the way
+    of its pictures to a square, and the values that are black and white where files do not say it. code:
+    {path: sha256} of a file in architectures/. reference: what the model computes for one fixed image, see
+    `reference_answer`.
     """
 
     name: str
@@ -44,13 +47,17 @@ class ModelCard:
     settings: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     saw_validation: bool = False
+    square: str = "crop"
+    levels: list[int] | None = None
     code: dict[str, str] = field(default_factory=dict)
     reference: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
     def for_set(cls, set_metadata: Mapping[str, Any], **rest: Any) -> Self:
         """Return the card of a model for the ID set with this metadata; `rest`: the other fields."""
-        return cls(id=set_metadata["name"], **{key: set_metadata[key] for key in _OF_SET}, **rest)
+        own = {key: set_metadata[key] for key in _OF_SET}
+        own |= {key: set_metadata[key] for key in _UNUSUAL if key in set_metadata}
+        return cls(id=set_metadata["name"], **own, **rest)
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any], where: str | Path) -> Self:
@@ -67,7 +74,7 @@ class ModelCard:
 
     def metadata(self) -> dict[str, Any]:
         """Return the fields as the metadata of a file."""
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if k not in _UNUSUAL or v != _UNUSUAL[k]}
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
