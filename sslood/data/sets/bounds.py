@@ -67,9 +67,8 @@ def check_jpeg(width: int, height: int, content: bytes) -> None:
     if pixels > limit:
         raise too_many(pixels)
     if pixels > 1 << 20 and (scans := content.count(b"\xff\xda")) * pixels > _SCANS * limit:
-        raise _too_much(
-            f"{scans:,} scans of {pixels / 1e6:,.1f} megapixels", "a picture of its size may have"
-        )
+        allowed = f"the {_SCANS * limit // pixels:,} that a picture of its size may have"
+        raise _too_much(f"{scans:,} scans of {pixels / 1e6:,.1f} megapixels", allowed)
 
 
 def too_many(pixels: int, weight: int = 1) -> TooMuch:
