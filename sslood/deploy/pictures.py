@@ -20,6 +20,7 @@ from sslood.data.sets.convert import UNREADABLE, Chain, converted
 from sslood.data.sets.images import Remark
 from sslood.data.sets.kinds import reason_not_taken
 from sslood.data.sets.lists import SUFFIXES, read_list
+from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.tree import scan
 from sslood.data.sets.user_images import missing
 from sslood.deploy.scorer import BATCH, Decisions, Deployed
@@ -93,7 +94,7 @@ def read_pictures(
                 raise
             return None, [(UNREADABLE, str(error).removeprefix(f"{path}: "))]
 
-    with ThreadPoolExecutor() as pool:
+    with warnings_kept, ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             loaded = list(zip(batch, pool.map(load, batch), strict=True))

@@ -5,6 +5,7 @@ The limit is 64 megapixels, or SSLOOD_MEGAPIXELS. What takes more memory or time
 """
 
 import os
+from functools import cache
 
 from PIL import Image, ImageFile
 
@@ -19,6 +20,7 @@ _WEIGHTS = {
     "JPEG2000": 3,
 }  # formats whose decoders need so many times the memory
 _PYTHON = 32  # decoders that are written in Python (QOI, text, some DDS) need so many times the time
+_FEW = 1_000_000  # pixels that are always allowed, and not looked at any further
 _BYTES = 4  # bytes of a file per pixel of the limit
 _SCANS = 20  # passes over a progressive JPEG file of the largest size; cameras write ten
 
@@ -28,45 +30,53 @@ class TooMuch(OSError):
 
 
 def pixel_limit() -> int:
-    """Return how many pixels a picture may have; InputError if the variable holds no number above 0."""
-    text = os.environ.get(VARIABLE, "")
+    """Return how many pixels a picture may have; InputError if the variable holds no number of at least 1."""
+    return _pixels(os.environ.get(VARIABLE, ""))
+
+
+@cache
+def _pixels(text: str) -> int:
     try:
-        limit = float(text) if text else USUAL
+        limit = float(text or USUAL)
     except ValueError:
         limit = 0
-    if not 0 < limit < 1e6:
-        raise InputError(f"environment variable {VARIABLE} is {text!r}; use a number of megapixels above 0")
+    if not 1 <= limit < 1e6:
+        raise InputError(f"environment variable {VARIABLE} is {text!r}; use a number of at least 1")
     return round(limit * 1e6)
 
 
 def check_file(length: int) -> None:
     """Raise TooMuch for a file of more bytes than a picture within the limit has."""
-    if length > 1 << 20 and length > _BYTES * (limit := pixel_limit()):
+    if length > _BYTES * (limit := pixel_limit()):
         raise _too_much(
             f"{length / 1e6:,.0f} MB", f"the {_BYTES * limit / 1e6:,.0f} MB that a picture may have"
         )
 
 
-def check_image(image: ImageFile.ImageFile, content: bytes) -> None:
-    """Raise TooMuch for an opened picture that would be too much work; its pixels are not decoded."""
+def check_image(image: ImageFile.ImageFile, content: bytes, *, is_deep: bool) -> None:
+    """Raise TooMuch for an opened picture that would be too much work; its pixels are not decoded.
+
+    is_deep: of more than 8 bits, so that two images are needed, or one of 32 bits.
+    """
     weight = _WEIGHTS.get(image.format or "", 1)
     if any(tile[0] in Image.DECODERS for tile in image.tile):
         weight = _PYTHON
-    elif image.mode.startswith("I") or ";16" in str(image.tile[:1]):
-        weight = max(weight, 2)  # two images, or one of 32 bits
+    elif is_deep:
+        weight = max(weight, 2)
     width, height = image.size
-    if width * height * weight > pixel_limit():
-        raise too_many(width * height, weight)
+    if (pixels := width * height) * weight > _FEW and pixels * weight > pixel_limit():
+        raise too_many(pixels, weight)
     if image.format in ("JPEG", "MPO"):
         check_jpeg(width, height, content)
 
 
 def check_jpeg(width: int, height: int, content: bytes) -> None:
     """Raise TooMuch for a JPEG file with too many pixels, or whose scans pass over them too often."""
-    pixels, limit = width * height, pixel_limit()
-    if pixels > limit:
+    if (pixels := width * height) <= _FEW:
+        return
+    if pixels > (limit := pixel_limit()):
         raise too_many(pixels)
-    if pixels > 1 << 20 and (scans := content.count(b"\xff\xda")) * pixels > _SCANS * limit:
+    if (scans := content.count(b"\xff\xda")) * pixels > _SCANS * limit:
         allowed = f"the {_SCANS * limit // pixels:,} that a picture of its size may have"
         raise _too_much(f"{scans:,} scans of {pixels / 1e6:,.1f} megapixels", allowed)
 

@@ -16,6 +16,7 @@ from sslood.data.sets.bounds import TooMuch, pixel_limit
 from sslood.data.sets.depth import Levels, Undeclared, common_levels
 from sslood.data.sets.images import Remark, Square, from_array, read_bytes, read_image, to_array
 from sslood.data.sets.jpeg import decode_plain
+from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.pictures import Images
 from sslood.data.sets.workers import processes
 
@@ -131,6 +132,7 @@ def _blocks(images: Images, chain: Chain, skip: bool, name: str) -> Iterator[tup
     # small files keep Python busy, which threads share; arrays are Pillow's work alone
     many = not isinstance(images, np.ndarray) and len(images) >= _MANY
     with (
+        warnings_kept,
         (processes if many else _threads)(work, parts) as blocks,
         tqdm(total=len(images), desc=f"{name}: converting", unit="image", disable=None, delay=0.5) as bar,
     ):

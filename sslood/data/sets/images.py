@@ -170,10 +170,10 @@ def _decoded(
     if is_heif(content[:12]):
         enable_heif()
     with Image.open(BytesIO(content)) as opened:
-        check_image(opened, content)
+        depth = depth_of(opened, content)
+        check_image(opened, content, is_deep=depth is not None)
         if opened.format == "EPS":  # Ghostscript would run it
             raise ValueError("a PostScript program, not a picture")
-        depth = depth_of(opened, content)
         image: Image.Image = opened
         planes = [image]
         with libtiff_heard() if "libtiff" in {tile[0] for tile in opened.tile} else nullcontext():
@@ -208,11 +208,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # no waiting for a pipe
     file = os.open(path, os.O_RDONLY | flags)
     try:
-        about = os.fstat(file)
-        if not stat.S_ISREG(about.st_mode):  # a device may have no end
-            raise OSError("no regular file")
-        check_file(about.st_size)
         parts = [os.read(file, _READ)]
+        if len(parts[0]) in (0, _READ):  # most pictures are small, and their files regular
+            about = os.fstat(file)
+            if not stat.S_ISREG(about.st_mode):  # a device may have no end
+                raise OSError("no regular file")
+            check_file(about.st_size)
         while len(parts[-1]) == _READ:
             parts.append(os.read(file, _READ))
     finally:
