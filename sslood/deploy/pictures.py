@@ -14,7 +14,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
-from sslood.core.names import cell
+from sslood.core.names import cell, original
 from sslood.data.sets.images import read_image, to_array
 from sslood.data.sets.kinds import reason_not_taken
 from sslood.data.sets.lists import SUFFIXES, read_list
@@ -56,8 +56,14 @@ def find_pictures(where: Path) -> Found:
     if where.is_file() and where.suffix.lower() in SUFFIXES:
         listed = read_list(where)
         columns = tuple(column for column in listed.rows[0] if column != "path")
-        return Found([*map(Path, listed.paths)], [r["path"] for r in listed.rows], {}, columns, listed.rows)
+        names = [_listed_name(row["path"], path) for row, path in zip(listed.rows, listed.paths, strict=True)]
+        return Found([*map(Path, listed.paths)], names, {}, columns, listed.rows)
     raise InputError(f"no such folder, list or picture: {missing(where)}")
+
+
+def _listed_name(text: str, path: str) -> str:
+    """Return what a row is called: as the list does, whose paths may be as in a table that this room wrote."""
+    return original(text) if path.endswith(original(text)) else text
 
 
 def read_pictures(
