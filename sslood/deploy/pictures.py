@@ -62,7 +62,7 @@ def find_pictures(where: Path) -> Found:
 
 
 def _listed_name(text: str, path: str) -> str:
-    """Return what a row is called: as the list does, whose paths may be as in a table that this room wrote."""
+    """Return what a row is called: as the list does, whose paths may be those of a table of scores."""
     return original(text) if path.endswith(original(text)) else text
 
 
