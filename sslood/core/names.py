@@ -7,8 +7,11 @@ surrogates). They are written in percent form, as in addresses; `original` gives
 import re
 from urllib.parse import unquote
 
-# controls, marks that reverse the direction of text, line separators, lone surrogates
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# controls, marks that reverse the direction of text, line separators, lone surrogates, what is never seen
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 # a spreadsheet runs a cell that begins so; some take ; as the end of a cell
 _ORDER = re.compile("(?:^|(?<=[,;]))[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
