@@ -115,9 +115,8 @@ def _list(place: Path, role: Role) -> tuple[Splits, dict[str, Any]]:
     names = set(texts) - {""}
     classes = tuple(sorted(names, key=_by_number if all(n.isdecimal() for n in names) else str))
     if role.is_labelled and names and "" in texts:
-        raise InputError(
-            f"{place}, row {texts.index('') + 2}: an ID set needs a label in every row, or in none"
-        )
+        row = listed.numbers[texts.index("")]
+        raise InputError(f"{place}, row {row}: an ID set needs a label in every row, or in none")
     pictures = labelled(listed.paths, texts, classes)
     source = {"list": place.name, "sha256": _digest(listed)}
     if "split" not in rows[0]:
