@@ -23,14 +23,17 @@ def shown(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return `text` for a cell of a table, which no spreadsheet runs; `original` is its inverse."""
-    if _NUMBER.fullmatch(text):
-        return text
-    return _ORDER.sub(_percent, shown(re.sub("%(?=[0-9A-Fa-f]{2})", "%25", text)))
+    """Return `text` for a cell of a table, which no spreadsheet runs."""
+    return text if _NUMBER.fullmatch(text) else _ORDER.sub(_percent, shown(text))
+
+
+def path_cell(path: str) -> str:
+    """Return a path for a cell of a table; `original` is the inverse."""
+    return cell(re.sub("%(?=[0-9A-Fa-f]{2})", "%25", path))
 
 
 def original(text: str) -> str:
-    """Return the text that `cell` was given."""
+    """Return the path that `path_cell` was given."""
     return unquote(text, errors="surrogateescape")
 
 

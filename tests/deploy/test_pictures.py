@@ -88,6 +88,14 @@ def test_a_list_is_scored_in_its_order_with_its_columns(tmp_path, scored):
     assert [float(row["score"]) for row in rows] == [2, 0]
     assert [row["camera"] for row in rows] == ["-5", "%3D1+1"]
     assert [row["list_score"] for row in rows] == ["1", "2"]
+    (tmp_path / "s.csv").rename(tmp_path / "list.csv")  # once more
+    status, again, _ = scored(tmp_path / "list.csv")
+    assert list(again[0])[5:] == [
+        *("list_list_score", "list_p_value", "list_is_ood", "list_predicted_class"),
+        *("label", "camera", "list_score"),
+    ]
+    assert [row["list_score"] for row in again] == ["1", "2"]
+    assert [row["camera"] for row in again] == ["-5", "%3D1+1"]
     assert "in/c.png" in (tmp_path / "page.html").read_text()
 
 

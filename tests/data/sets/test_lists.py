@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from sslood.core.errors import InputError
-from sslood.core.names import cell
+from sslood.core.names import path_cell
 from sslood.data.sets.lists import picture_path, read_list
 from sslood.data.sets.roles.roles import ROLES
 from sslood.data.sets.user_images import read_user_images
@@ -106,9 +106,9 @@ def test_spellings_of_which_one_exists(tmp_path, monkeypatch):
     assert picture_path(folder, "~/é.png") == str(tmp_path / "é.png")
     assert picture_path(tmp_path, unicodedata.normalize("NFD", "é.png")) == str(tmp_path / "é.png")
     for name in names:
-        assert picture_path(tmp_path, cell(name)) == str(tmp_path / name)
+        assert picture_path(tmp_path, path_cell(name)) == str(tmp_path / name)
     assert picture_path(tmp_path, "gone.png") == str(tmp_path / "gone.png")
-    rows = "".join(f"{cell(name)}\n" for name in names)
+    rows = "".join(f"{path_cell(name)}\n" for name in names)
     output, status = download(tmp_path / "out", "far", listed(tmp_path, f"path\n{rows}"))
     assert status == 0 and "5 test images" in output
 
