@@ -7,8 +7,11 @@ surrogates). They are written in percent form, as in addresses; `original` gives
 import re
 from urllib.parse import unquote
 
-# controls, marks that reverse the direction of text, line separators, lone surrogates
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# controls, marks that reverse the direction of text, line separators, lone surrogates, what is never seen
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 # a spreadsheet runs a cell that begins so; some take ; as the end of a cell
 _ORDER = re.compile("(?:^|(?<=[,;]))[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -20,14 +23,17 @@ def shown(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return `text` for a cell of a table, which no spreadsheet runs; `original` is its inverse."""
-    if _NUMBER.fullmatch(text):
-        return text
-    return _ORDER.sub(_percent, shown(re.sub("%(?=[0-9A-Fa-f]{2})", "%25", text)))
+    """Return `text` for a cell of a table, which no spreadsheet runs."""
+    return text if _NUMBER.fullmatch(text) else _ORDER.sub(_percent, shown(text))
+
+
+def path_cell(path: str) -> str:
+    """Return a path for a cell of a table; `original` is the inverse."""
+    return cell(re.sub("%(?=[0-9A-Fa-f]{2})", "%25", path))
 
 
 def original(text: str) -> str:
-    """Return the text that `cell` was given."""
+    """Return the path that `path_cell` was given."""
     return unquote(text, errors="surrogateescape")
 
 

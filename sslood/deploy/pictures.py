@@ -14,7 +14,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
-from sslood.core.names import cell
+from sslood.core.names import cell, original, path_cell
 from sslood.data.sets.bounds import pixel_limit
 from sslood.data.sets.convert import UNREADABLE, Chain, converted
 from sslood.data.sets.images import Remark
@@ -31,16 +31,15 @@ COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
 
 @dataclass(frozen=True)
 class Found:
-    """Pictures to score: the path of each, its name for the table, and what its row has besides.
+    """Pictures to score: the path of each, its name for the table, and what a list says of it besides.
 
-    left: files of the folder that are not taken, reason -> count. columns: those of a list beside `path`.
+    left: files of the folder that are not taken, reason -> count.
     """
 
     paths: Sequence[Path]
     names: Sequence[str]
     left: Mapping[str, int] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
-    rows: Sequence[Mapping[str, str]] = ()
+    own: Sequence[dict[str, Any]] = ()
 
 
 def find_pictures(where: Path) -> Found:
@@ -58,9 +57,25 @@ def find_pictures(where: Path) -> Found:
         return Found([where], [where.name])
     if where.is_file() and where.suffix.lower() in SUFFIXES:
         listed = read_list(where)
-        columns = tuple(column for column in listed.rows[0] if column != "path")
-        return Found([*map(Path, listed.paths)], [r["path"] for r in listed.rows], {}, columns, listed.rows)
+        names = [_listed_name(row["path"], path) for row, path in zip(listed.rows, listed.paths, strict=True)]
+        return Found([*map(Path, listed.paths)], names, own=_own_columns(listed.rows))
     raise InputError(f"no such folder, list or picture: {missing(where)}")
+
+
+def _own_columns(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return what a list has beside `path`; columns that the table has too become list_<name>."""
+    names: dict[str, str] = {}
+    for column in rows[0]:
+        name = column
+        while name in (*COLUMNS, "file", *names.values()) or (name != column and name in rows[0]):
+            name = f"list_{name}"
+        names[column] = name
+    return [{names[column]: text for column, text in row.items() if column != "path"} for row in rows]
+
+
+def _listed_name(text: str, path: str) -> str:
+    """Return what a row is called: as the list does, whose paths may be those of a table of scores."""
+    return original(text) if path.endswith(original(text)) else text
 
 
 def chain_of(metadata: Mapping[str, Any]) -> Chain:
@@ -144,42 +159,32 @@ def _join(batches: Sequence[Decisions]) -> Decisions:
     return replace(batches[0], **arrays, predicted=[name for batch in batches for name in batch.predicted])
 
 
-def table_rows(
-    paths: Sequence[Path], decisions: Decisions, found: Found | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield one mapping per picture: COLUMNS, the `file` that it is in, and the columns of its list.
-
-    A column that is called like one of COLUMNS becomes list_<name>. Without `found`, paths are names.
-    """
-    place = {path: place for place, path in enumerate(found.paths)} if found else {}
+def table_rows(paths: Sequence[Path], decisions: Decisions, found: Found) -> Iterator[dict[str, Any]]:
+    """Yield one mapping per picture of `paths`: COLUMNS, the `file` that it is in, and what its list says."""
+    place = {path: place for place, path in enumerate(found.paths)}
     columns = (decisions.scores.tolist(), decisions.p_values.tolist(), decisions.is_ood.tolist())
     for path, *values in zip(paths, *columns, decisions.predicted, strict=True):
-        name = found.names[place[path]] if found else os.fspath(path)
-        own = found.rows[place[path]] if found and found.rows else {}
-        row = dict(zip(COLUMNS, (name, *values), strict=True)) | {"file": path}
-        yield row | {_own_name(column): own[column] for column in own if column != "path"}
-
-
-def _own_name(column: str) -> str:
-    return f"list_{column}" if column in (*COLUMNS, "file") else column
+        row = dict(zip(COLUMNS, (found.names[place[path]], *values), strict=True)) | {"file": path}
+        yield row | (found.own[place[path]] if found.own else {})
 
 
 class Table:
     """A CSV file of `table_rows`, whose texts no spreadsheet runs; is_ood is true or false."""
 
-    def __init__(self, file: IO[str], found: Found | None = None) -> None:
-        columns = [_own_name(column) for column in found.columns] if found else []
-        self.writer = csv.DictWriter(file, [*COLUMNS, *columns], extrasaction="ignore", lineterminator="\n")
-        self.writer.writerow({column: cell(column) for column in self.writer.fieldnames})
+    def __init__(self, file: IO[str], found: Found) -> None:
+        columns = [*COLUMNS, *(found.own[0] if found.own else ())]
+        self.writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        self.writer.writerow({column: cell(column) for column in columns})
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write rows."""
         for row in rows:
             texts = {key: cell(value) for key, value in row.items() if isinstance(value, str)}
-            self.writer.writerow(row | texts | {"is_ood": "true" if row["is_ood"] else "false"})
+            texts |= {"path": path_cell(row["path"]), "is_ood": "true" if row["is_ood"] else "false"}
+            self.writer.writerow(row | texts)
 
 
-def save_table(path: str | Path, rows: Iterable[dict[str, Any]], found: Found | None = None) -> None:
+def save_table(path: str | Path, rows: Iterable[dict[str, Any]], found: Found) -> None:
     """Write `table_rows` as a CSV file."""
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         Table(file, found).add(rows)

@@ -2,14 +2,14 @@
 
 import csv
 import os
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from sslood.commands import score
 from sslood.core.names import original
-from sslood.deploy.scorer import Decisions
+from sslood.deploy.scorer import Decisions, Deployed
+from tests.kit.detector import write_detector
 from tests.kit.small import call
 
 NAMES = [
@@ -22,25 +22,24 @@ NAMES = [
 ]
 
 
-def decide(images):
-    """Score = the first pixel's red; OOD above 100."""
+def decide(scorer, images):
+    """Score = the first pixel; OOD above 100."""
     values = images[:, 0, 0, 0].astype(float)
     return Decisions(values, 1 / (1 + values), values > 100, ["=class"] * len(values))
 
 
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return write_detector(tmp_path_factory.mktemp("detector"))
+
+
 @pytest.fixture
-def scored(tmp_path, monkeypatch, capsys):
-    """Run the command with a scorer that knows no network; return (status, rows, what it says)."""
-    scorer = SimpleNamespace(
-        metadata={"size": 8, "channels": 3},
-        calibrated=SimpleNamespace(threshold=SimpleNamespace(alpha=0.05, images=1000)),
-        decide=decide,
-    )
-    monkeypatch.setattr(score, "load_deployed", lambda *args: scorer)
-    monkeypatch.setattr(score, "describe_rule", lambda *args: {})
+def scored(tmp_path, monkeypatch, capsys, detector):
+    """Run the command with a scorer that looks at one pixel; return (status, rows, what it says)."""
+    monkeypatch.setattr(Deployed, "decide", decide)
 
     def run(images, **options):
-        status = call(score.main, detector="d", images=images, out=tmp_path / "s.csv", **options)
+        status = call(score.main, detector=detector, images=images, out=tmp_path / "s.csv", **options)
         said = "".join(capsys.readouterr())
         if status:
             return status, [], said
@@ -53,7 +52,7 @@ def scored(tmp_path, monkeypatch, capsys):
 def paint(folder, *names):
     folder.mkdir(exist_ok=True)
     for red, name in enumerate(names):
-        Image.new("RGB", (8, 8), (red, 0, 0)).save(folder / os.fsdecode(name), "png")
+        Image.new("L", (8, 8), red).save(folder / os.fsdecode(name), "png")
 
 
 def test_names_travel_without_loss_and_without_orders(tmp_path, scored):
@@ -89,6 +88,14 @@ def test_a_list_is_scored_in_its_order_with_its_columns(tmp_path, scored):
     assert [float(row["score"]) for row in rows] == [2, 0]
     assert [row["camera"] for row in rows] == ["-5", "%3D1+1"]
     assert [row["list_score"] for row in rows] == ["1", "2"]
+    (tmp_path / "s.csv").rename(tmp_path / "list.csv")  # once more
+    status, again, _ = scored(tmp_path / "list.csv")
+    assert list(again[0])[5:] == [
+        *("list_list_score", "list_p_value", "list_is_ood", "list_predicted_class"),
+        *("label", "camera", "list_score"),
+    ]
+    assert [row["list_score"] for row in again] == ["1", "2"]
+    assert [row["camera"] for row in again] == ["-5", "%3D1+1"]
     assert "in/c.png" in (tmp_path / "page.html").read_text()
 
 
@@ -132,30 +139,19 @@ def test_rows_are_kept_whatever_ends_the_run(tmp_path, scored, monkeypatch, erro
     paint(tmp_path / "in", *(f"{n}.png" for n in range(4)))
     seen = []
 
-    def fails(images):
+    def fails(scorer, images):
         seen.append(images)
         if len(seen) == 2:
             raise error
-        return decide(images)
+        return decide(scorer, images)
 
-    monkeypatch.setattr(score.load_deployed(), "decide", fails)
+    monkeypatch.setattr(Deployed, "decide", fails)
     if error is KeyboardInterrupt:
         status, _, said = scored(tmp_path / "in", batch_size=2)
         assert status == 130 and "The 2 rows scored so far are in" in said
     else:
         with pytest.raises(RuntimeError):
-            score.main.main(
-                [
-                    "--detector",
-                    "d",
-                    "--images",
-                    str(tmp_path / "in"),
-                    "--out",
-                    str(tmp_path / "s.csv"),
-                    "--batch_size",
-                    "2",
-                ]
-            )
+            scored(tmp_path / "in", batch_size=2)
     assert len((tmp_path / "s.csv.partial").read_text().splitlines()) == 3
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from sslood.core.errors import InputError
 
-SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
-    *(".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+SUFFIXES = frozenset(
+    {*(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")}
+    | {".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"}
 )
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF = "HEIC, for which `pip install -r requirements-heif.txt` is needed"

@@ -10,6 +10,7 @@ A table names its columns in the first line: path, and optionally label, split a
 import csv
 import io
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -32,11 +33,11 @@ _MOST = 1 << 30  # bytes of a list
 
 @dataclass(frozen=True)
 class PictureList:
-    """Rows of a list as {column: text}, the path of each row's picture, and the columns of your own."""
+    """Rows of a list as {column: text}, the path of each row's picture, and each row's number in the file."""
 
     rows: Sequence[Mapping[str, str]]
     paths: Sequence[str]
-    own: tuple[str, ...]
+    numbers: Sequence[int]
 
 
 def read_list(place: Path) -> PictureList:
@@ -50,12 +51,13 @@ def read_list(place: Path) -> PictureList:
     table = _table(place, text)
     if table is None and place.suffix.lower() in (".csv", ".tsv", ".tab"):
         raise _columns_missing(place, text)
-    rows, own = (_lines(place, text), ()) if table is None else table
-    if not rows:
+    numbered = _lines(place, text) if table is None else table
+    if not numbered:
         raise InputError(f"{place}: lists no image")
-    paths = [picture_path(place.parent, row["path"]) for row in rows]
-    _check_once(place, rows, paths)
-    return PictureList(rows, paths, own)
+    rows = list(numbered.values())
+    listed = PictureList(rows, [picture_path(place.parent, row["path"]) for row in rows], list(numbered))
+    _check_once(place, listed)
+    return listed
 
 
 def _text(place: Path) -> str:
@@ -70,8 +72,11 @@ def _text(place: Path) -> str:
     return text
 
 
-def _table(place: Path, text: str) -> tuple[list[dict[str, str]], tuple[str, ...]] | None:
-    """Return (rows, own columns), or None if no delimiter makes a column `path` of the first line."""
+Numbered = dict[int, dict[str, str]]  # number of a row in the file -> {column: text}
+
+
+def _table(place: Path, text: str) -> Numbered | None:
+    """Return the rows of a table, or None if no delimiter makes a column `path` of the first line."""
     for delimiter in ",;\t":
         lines = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
         try:
@@ -80,16 +85,15 @@ def _table(place: Path, text: str) -> tuple[list[dict[str, str]], tuple[str, ...
                 continue
             if len(set(columns)) < len(columns) or "" in columns:
                 raise InputError(f"{place}: the first line names a column twice, or one without a name")
-            rows = [(number, line) for number, line in enumerate(lines, start=2) if line]
+            rows = {number: line for number, line in enumerate(lines, start=2) if line}
         except csv.Error as error:
             raise InputError(f"{place}: not a CSV file in UTF-8 ({error})") from None
-        for number, line in rows:
+        for number, line in rows.items():
             if len(line) != len(columns) or not line[columns.index("path")]:
                 raise InputError(f"{place}, row {number}: must hold {','.join(columns)}")
-        table = [dict(zip(columns, line, strict=True)) for _, line in rows]
-        own = tuple(name for name in columns if name not in COLUMNS)
-        _check_meant(place, table, own, columns)
-        return [_normal(place, number, row) for (number, _), row in zip(rows, table, strict=True)], own
+        table = {number: dict(zip(columns, line, strict=True)) for number, line in rows.items()}
+        _check_meant(place, list(table.values()), columns)
+        return {number: _normal(place, number, row) for number, row in table.items()}
     return None
 
 
@@ -108,11 +112,9 @@ def _columns_missing(place: Path, text: str) -> InputError:
     )
 
 
-def _check_meant(
-    place: Path, table: Sequence[Mapping[str, str]], own: Sequence[str], columns: Sequence[str]
-) -> None:
+def _check_meant(place: Path, table: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
     """Raise InputError for a column of one's own that was meant as label or split: it would be ignored."""
-    for name in own:
+    for name in set(columns) - set(COLUMNS):
         near = get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.7)
         near = ["split"] if name.lower() in _MEANT["split"] and _holds_splits(table, name) else near
         if near and near[0] not in columns:
@@ -142,17 +144,20 @@ def label(text: str) -> str:
     return shown(unicodedata.normalize("NFC", text.strip()))
 
 
-def _lines(place: Path, text: str) -> list[dict[str, str]]:
+def _lines(place: Path, text: str) -> Numbered:
     """Read lines `path`, or `path label`: what follows the last space or tab, unless all of it is a path."""
-    rows = []
-    for line in filter(None, map(str.strip, text.splitlines())):
+    rows = {}
+    for number, line in enumerate(map(str.strip, re.split("\r\n|\r|\n", text)), start=1):
+        if not line or line.lower().split() == ["path", "label"]:
+            continue
         head, _, tail = line.rpartition("\t") if "\t" in line else line.rpartition(" ")
         whole = not head or os.path.lexists(picture_path(place.parent, line))
-        rows.append({"path": line, "label": ""} if whole else {"path": head.strip(), "label": label(tail)})
-    if rows and not any(os.path.lexists(picture_path(place.parent, row["path"])) for row in rows):
+        rows[number] = {"path": line, "label": ""} if whole else {"path": head.strip(), "label": label(tail)}
+    paths = [row["path"] for row in rows.values()]
+    if paths and not any(os.path.lexists(picture_path(place.parent, path)) for path in paths):
         raise InputError(
             f"{place}: a list of pictures has lines `path` or `path label`, but there is no file "
-            f"{rows[0]['path']!r}, nor any other that it names, below {place.parent.absolute()}"
+            f"{paths[0]!r}, nor any other that it names, below {place.parent.absolute()}"
         )
     return rows
 
@@ -170,10 +175,10 @@ def picture_path(folder: Path, text: str) -> str:
     return next((path for path in paths if "\0" not in path and os.path.lexists(path)), plain)
 
 
-def _check_once(place: Path, rows: Sequence[Mapping[str, str]], paths: Sequence[str]) -> None:
+def _check_once(place: Path, listed: PictureList) -> None:
     """Raise InputError for a picture that is listed twice, or one that is no regular file."""
-    seen: dict[object, int] = {}
-    for number, (row, path) in enumerate(zip(rows, paths, strict=True), start=2):
+    seen: dict[object, tuple[int, str]] = {}
+    for row, path, number in zip(listed.rows, listed.paths, listed.numbers, strict=True):
         keys: list[object] = [unicodedata.normalize("NFC", os.path.abspath(path))]
         try:
             about = os.stat(path)
@@ -185,9 +190,8 @@ def _check_once(place: Path, rows: Sequence[Mapping[str, str]], paths: Sequence[
                 raise InputError(f"{place}, row {number}: {row['path']!r} is {kind}; name a picture")
             keys.append((about.st_dev, about.st_ino))
         for key in keys:
-            first = seen.setdefault(key, number)
+            first, other = seen.setdefault(key, (number, row["path"]))
             if first != number:
-                other = rows[first - 2]["path"]
                 same = "" if other == row["path"] else f", where it is called {other!r}"
                 raise InputError(
                     f"{place}, row {number}: lists {row['path']!r}, as row {first} does{same}; keep one"

@@ -13,7 +13,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.names import shown
-from sslood.data.sets.kinds import reason_not_taken
+from sslood.data.sets.kinds import SUFFIXES, reason_not_taken
 from sslood.data.sets.pictures import Pictures
 
 _LINKS = 3  # links to folders that may lie within each other; more could branch without end
@@ -85,7 +85,7 @@ def list_images(folder: Path) -> list[str]:
 
 def scan(folder: Path) -> Scan:
     """Look at every file below `folder`. Raises InputError for an inner folder that cannot be listed."""
-    found: list[tuple[Parts, int]] = []
+    found: dict[Parts, int] = {}
     left: Counter[str] = Counter()
     folders: list[tuple[Parts, tuple[str, ...], int]] = [((), (), 0)]  # with where links led
     while folders:  # (Path objects would be slow)
@@ -95,23 +95,26 @@ def scan(folder: Path) -> Scan:
             here = (*above, os.path.realpath(where)) if links or not inner else above
             with os.scandir(where) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    name = entry.name
+                    if name.startswith("."):
                         left["hidden"] += 1
+                    elif name[name.rfind(".") :].lower() in SUFFIXES and entry.is_file(follow_symlinks=False):
+                        found[(*inner, name)] = entry.inode()  # nearly all files: no more calls
                     elif _is_folder(entry):
                         if not entry.is_symlink():
-                            folders.append(((*inner, entry.name), here, links))
+                            folders.append(((*inner, name), here, links))
                         elif links == _LINKS:
                             left[f"folder behind more than {_LINKS} links"] += 1
                         elif not _leads_back(entry, here):
-                            folders.append(((*inner, entry.name), here, links + 1))
-                    elif reason := reason_not_taken(entry.path, entry.name):
+                            folders.append(((*inner, name), here, links + 1))
+                    elif reason := reason_not_taken(entry.path, name):
                         left[reason] += 1
                     else:
-                        found.append(((*inner, entry.name), _node(entry)))
+                        found[(*inner, name)] = _node(entry)
         except OSError as error:
             raise InputError(f"{where}: cannot be listed ({error.strerror})") from None
-    found.sort()
-    return Scan(folder, [parts for parts, _ in found], [node for _, node in found], left)
+    places = sorted(found)
+    return Scan(folder, places, [found[parts] for parts in places], left)
 
 
 def _leads_back(folder: os.DirEntry[str], above: tuple[str, ...]) -> bool:

@@ -79,9 +79,7 @@ def _classed(
     """Return the pictures of each split by the positions `kept`; their first folder is their class."""
     names = {split: [class_of(rest[row]) for row in rows] for split, rows in kept.items()}
     classes = tuple(sorted(set().union(*names.values()) - {""}))
-    if role.is_labelled:
-        if not classes:
-            raise InputError(f"{place}: an ID set needs one folder per class; this one is flat")
+    if role.is_labelled and classes:
         for split, of in names.items():
             if "" in of:
                 loose = found.path(found.places[kept[split][of.index("")]])
@@ -116,8 +114,9 @@ def _list(place: Path, role: Role) -> tuple[Splits, dict[str, Any]]:
     texts = [row.get("label", "") for row in rows]
     names = set(texts) - {""}
     classes = tuple(sorted(names, key=_by_number if all(n.isdecimal() for n in names) else str))
-    if role.is_labelled and "" in texts:
-        raise InputError(f"{place}, row {texts.index('') + 2}: an ID set needs a label in every row")
+    if role.is_labelled and names and "" in texts:
+        row = listed.numbers[texts.index("")]
+        raise InputError(f"{place}, row {row}: an ID set needs a label in every row, or in none")
     pictures = labelled(listed.paths, texts, classes)
     source = {"list": place.name, "sha256": _digest(listed)}
     if "split" not in rows[0]:

@@ -249,7 +249,7 @@ def test_flat_folder_cannot_be_the_id_set(tmp_path):
     (tmp_path / "flat").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "flat/a.png")
     wrong(
-        "one folder per class",
+        "cannot be the ID set",
         tmp_path / "x",
         "mine",
         "id",

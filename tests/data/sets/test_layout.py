@@ -1,6 +1,8 @@
 """Splits that folders of one's own pictures come in, through the command that the pipeline runs."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from sslood.core.errors import InputError
@@ -157,3 +159,21 @@ def test_held_out_classes_of_ones_own_folder(tmp_path, derived):
     found, classes = reds(tmp_path / "out")
     assert classes == ["b"]
     assert found == {"test": [red for place, red in colours.items() if place.startswith("Test/b")]}
+
+
+NAME = st.sampled_from(["train", "Train", "val", "test", "cats", "dogs", "Testing", "a", "train 2"])
+
+
+@given(st.sets(st.lists(NAME, max_size=4).map(tuple), max_size=12))
+def test_no_picture_is_lost_or_in_two_splits(folders):
+    """Whatever the folders: it is refused, or every picture is in the one split that its path names."""
+    places = sorted((*folder, f"{n}.png") for n, folder in enumerate(sorted(folders)))
+    try:
+        layout = lay_out(places, "x")
+    except InputError:
+        return
+    assert sorted(row for rows in layout.splits.values() for row in rows) == list(range(len(places)))
+    for split, rows in layout.splits.items():
+        for row in rows:
+            assert not split or split in map(split_of, places[row])
+            assert layout.rest[row][-1] == places[row][-1]

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from sslood.core.errors import InputError
-from sslood.core.names import cell
+from sslood.core.names import path_cell
 from sslood.data.sets.lists import picture_path, read_list
 from sslood.data.sets.roles.roles import ROLES
 from sslood.data.sets.user_images import read_user_images
@@ -52,6 +52,7 @@ def test_tables_of_all_kinds(tmp_path, name, text):
         ("1.png\tcat\r\na b/2.png\tdog\r\n", [0, 1]),
         ("1.png 10\na b/2.png 9\n\n", [1, 0]),
         ("1.png\na b/2.png\n", [-1, -1]),
+        ("Path label\n1.png cat\na b/2.png dog\n", [0, 1]),
     ],
 )
 @pytest.mark.parametrize("name", ["list.txt", "list.lst"])
@@ -105,9 +106,9 @@ def test_spellings_of_which_one_exists(tmp_path, monkeypatch):
     assert picture_path(folder, "~/é.png") == str(tmp_path / "é.png")
     assert picture_path(tmp_path, unicodedata.normalize("NFD", "é.png")) == str(tmp_path / "é.png")
     for name in names:
-        assert picture_path(tmp_path, cell(name)) == str(tmp_path / name)
+        assert picture_path(tmp_path, path_cell(name)) == str(tmp_path / name)
     assert picture_path(tmp_path, "gone.png") == str(tmp_path / "gone.png")
-    rows = "".join(f"{cell(name)}\n" for name in names)
+    rows = "".join(f"{path_cell(name)}\n" for name in names)
     output, status = download(tmp_path / "out", "far", listed(tmp_path, f"path\n{rows}"))
     assert status == 0 and "5 test images" in output
 
@@ -135,7 +136,7 @@ def test_names_that_no_file_can_have_are_unreadable(tmp_path):
 def test_columns_of_ones_own_are_no_fault(tmp_path):
     paint(tmp_path, "1.png", "2.png")
     place = listed(tmp_path, "path,camera,set\n1.png,a,1\n2.png,b,2\n")
-    assert read_list(place).own == ("camera", "set")
+    assert read_list(place).rows[1] == {"path": "2.png", "camera": "b", "set": "2"}
 
 
 @pytest.mark.parametrize(
@@ -177,3 +178,11 @@ def test_a_class_that_yaml_does_not_read_as_text_needs_quotes(tmp_path):
         result = invoke(download_words(tmp_path / "out", "mine", item, settings, "mine"))
         assert result.exit_code == status, result.output
         assert status == 0 or "write a class such as '006' in quotes" in result.output
+
+
+def test_rows_are_numbered_as_in_the_file(tmp_path):
+    paint(tmp_path, "1.png")
+    with pytest.raises(InputError, match="row 5: lists '1.png', as row 3 does"):
+        read_list(listed(tmp_path, "path\n\n1.png\n\n1.png\n"))
+    with pytest.raises(InputError, match="row 3: lists '1.png', as row 1 does"):
+        read_list(listed(tmp_path, "1.png\n\n1.png\n", "list.txt"))
