@@ -14,9 +14,11 @@ import click
 from tqdm import tqdm
 
 from sslood.cli.command import Command, done
+from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.machine import machine
+from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.pictures import decide_pictures, find_pictures, save_table, table_rows
 from sslood.deploy.scorer import BATCH, describe_rule, load_deployed
 from sslood.deploy.thresholds import check_rate
@@ -36,14 +38,15 @@ COUNT = click.IntRange(min=1)
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fdr", type=float, help="Highest expected share of ID among the pictures called OOD.")
-@click.option("--out", required=True, help="CSV to write.")
-@click.option("--html", help="Page to write, with the pictures from most to least OOD.")
+@click.option("--out", required=True, type=OutputFile(), help="CSV to write.")
+@click.option("--html", type=OutputFile(), help="Page to write, with the pictures from most to least OOD.")
 @click.option(
     "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
 )
 def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_count) -> None:
+    check_apart(detector=detector, out=out, html=html)
     scorer = load_deployed(detector, machine().device)
-    threshold = scorer.calibrated.threshold
+    calibrated, threshold = scorer.calibrated, scorer.calibrated.threshold
     if fdr is not None:
         if not 0 < fdr < 1:
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
@@ -61,10 +64,14 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     save_table(out, table_rows(names, decisions))
     if html:
         title, rows = f"{images.resolve().name} by {Path(detector).stem}", list(table_rows(names, decisions))
-        save_text(html, gallery(rows, folder, title, describe_rule(scorer, fdr), count=html_count))
+        facts, doubts = describe_rule(scorer, fdr), calibrated.warnings()
+        save_text(html, gallery(rows, folder, title, facts, warnings=doubts, count=html_count))
     for path in unreadable or []:
         click.echo(f"{path}: cannot be read, left out", err=True)
-    done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}")
+    for line in calibrated.warnings():
+        click.echo(f"Warning: {line}.", err=True)
+    caught = in_a_phrase(calibrated.catches)
+    done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}; {caught}")
 
 
 if __name__ == "__main__":

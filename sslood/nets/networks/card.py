@@ -10,7 +10,7 @@ from sslood.core.errors import InputError
 
 # the stage that writes models of an objective; all others are written by `pretrain`
 _STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
-LARGEST = 2**16  # pixels, channels and features beyond which a file is damaged, not large
+LARGEST = 2**24  # values of an image beyond which a file is damaged, not for large pictures
 _OF_SET = ("size", "channels", "mean", "std", "resize", "classes")  # preprocessing travels with the model
 
 
@@ -78,7 +78,7 @@ class ModelCard:
         rules = {
             "name": isinstance(self.name, str) and isinstance(self.arch, str) and isinstance(self.id, str),
             "seed": type(self.seed) is int,
-            "size": all(type(n) is int and 0 < n <= LARGEST for n in sizes),
+            "size": all(type(n) is int and n > 0 for n in sizes) and self.channels * self.size**2 <= LARGEST,
             "mean": _numbers(self.mean, self.channels),
             "std": _numbers(self.std, self.channels) and all(n > 0 for n in self.std),
             "classes": isinstance(self.classes, list),
