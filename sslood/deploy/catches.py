@@ -90,7 +90,9 @@ def in_a_phrase(catches: Sequence[Catch]) -> str:
     worst = hardest(catches)
     if not worst:
         return "what it catches was not measured"
-    text = f"of pictures {', '.join(f'like {one.name} it catches about {one.share:.0%}' for one in worst)}"
+    first, *others = [f"about {one.share:.0%}" for one in worst]
+    text = f"of pictures like {worst[0].name} it catches {first}"
+    text += "".join(f", like {one.name} {share}" for one, share in zip(worst[1:], others, strict=True))
     low = [one.name for one in worst if one.share < FLOOR]
     return f"{text}: DO NOT RELY ON IT for pictures like {' or '.join(low)}" if low else text
 

@@ -186,5 +186,8 @@ def _restored(entry: _Entry, arrays: Arrays, where: str, device: str) -> AnyDete
     prefix = f"detector.{name}."
     state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     if isinstance(detector, NetworkDetector):
-        return detector.restore(state, entry.chosen or {})
-    return detector.restore(state, entry.widths or {})
+        if entry.chosen is not None and entry.widths is None:
+            return detector.restore(state, entry.chosen)
+    elif entry.chosen is None and set(entry.widths or {}) == set(detector.reads):
+        return detector.restore(state, entry.widths or {})
+    raise damaged(where, f"it does not say what {name} was fitted to")

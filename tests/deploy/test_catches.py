@@ -105,7 +105,7 @@ def test_what_deserves_no_trust_is_said(catch, says):
 def test_a_phrase_names_the_hardest_set_of_each_role():
     near = [Catch("a", "near", 40, 0.7), Catch("b", "near", 40, 0.6)]
     far = [Catch("c", "far", 40, 1.0)]
-    assert in_a_phrase(near + far) == "of pictures like b it catches about 60%, like c it catches about 100%"
+    assert in_a_phrase(near + far) == "of pictures like b it catches about 60%, like c about 100%"
     assert in_a_phrase([Catch("b", "near", 9, 0.1)]).endswith(
         "like b it catches about 10%: DO NOT RELY ON IT for pictures like b"
     )
@@ -133,7 +133,7 @@ def test_deploy_measures_says_and_keeps_what_it_catches(folder, tmp_path, capsys
         assert one.share == pytest.approx(scorer.decide(images).is_ood.mean(), abs=0.01)
     near, far = scorer.calibrated.catches[1:]
     assert near.share < 0.5 < far.share, "an untrained network: a detector that must not be relied on"
-    phrase = f"of pictures like heldout it catches about {near.share:.0%}, like noise it catches about 100%"
+    phrase = f"of pictures like heldout it catches about {near.share:.0%}, like noise about {far.share:.0%}"
     phrase += ": DO NOT RELY ON IT for pictures like heldout."
     assert said.out.endswith(f"{phrase}\n") and f"Called OOD: {scorer.calibrated.catches[0]}" in said.out
     warning = f"Warning: it catches {near}, below the floor of 50%"

@@ -81,8 +81,9 @@ class ModelCard:
             "size": all(type(n) is int and n > 0 for n in sizes) and self.channels * self.size**2 <= LARGEST,
             "mean": _numbers(self.mean, self.channels),
             "std": _numbers(self.std, self.channels) and all(n > 0 for n in self.std),
-            "classes": isinstance(self.classes, list),
+            "classes": isinstance(self.classes, list),  # before head_classes, which are places in it
             "head_classes": self.head_classes != []
+            and isinstance(self.classes, list)
             and all(type(n) is int and 0 <= n < len(self.classes) for n in head)
             and len(set(head)) == len(head),
             "reference": isinstance(self.reference, dict) and all(map(_numbers, self.reference.values())),

@@ -68,7 +68,10 @@ def restore_model(
 def _rebuilt(arrays: Mapping[str, np.ndarray], card: ModelCard, path: str | Path) -> Model:
     """Return the model of the card with the weights `arrays`, on the CPU."""
     with torch.random.fork_rng(devices=[]):
-        model = _empty(card, arrays)
+        try:
+            model = _empty(card, arrays)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     _fill(model, arrays, path)
     return model
 
