@@ -17,6 +17,7 @@ import click
 from tqdm import tqdm
 
 from sslood.cli.command import Command, done
+from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.machine import machine
@@ -24,6 +25,7 @@ from sslood.core.names import shown
 from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.images import Remark
 from sslood.data.sets.tree import say_left
+from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.pictures import (
     chain_of,
     decide_pictures,
@@ -50,14 +52,15 @@ COUNT = click.IntRange(min=1)
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fdr", type=float, help="Highest expected share of ID among the pictures called OOD.")
-@click.option("--out", required=True, help="CSV to write.")
-@click.option("--html", help="Page to write, with the pictures from most to least OOD.")
+@click.option("--out", required=True, type=OutputFile(), help="CSV to write.")
+@click.option("--html", type=OutputFile(), help="Page to write, with the pictures from most to least OOD.")
 @click.option(
     "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
 )
 def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_count) -> None:
+    check_apart(detector=detector, out=out, html=html)
     scorer = load_deployed(detector, machine().device)
-    threshold = scorer.calibrated.threshold
+    calibrated, threshold = scorer.calibrated, scorer.calibrated.threshold
     if fdr is not None:
         if not 0 < fdr < 1:
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
@@ -79,24 +82,19 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     save_table(out, rows, found)
     if html:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")
-        save_text(
-            html,
-            gallery(
-                rows,
-                Path(),
-                title,
-                describe_rule(scorer, fdr),
-                count=html_count,
-                levels=chain_of(scorer.metadata).levels,
-            ),
-        )
+        how: dict[str, Any] = {"count": html_count, "levels": chain_of(scorer.metadata).levels}
+        facts, doubts = describe_rule(scorer, fdr), calibrated.warnings()
+        save_text(html, gallery(rows, Path(), title, facts, warnings=doubts, **how))
     for path, (kind, detail) in remarks:
         if kind == UNREADABLE:
             click.echo(shown(f"{path}: left out, {detail}"), err=True)
     others = [(str(path), remark) for path, remark in remarks if remark[0] != UNREADABLE]
     for note in notes_of(others, len(read)):
         click.echo(shown(note), err=True)
-    done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}")
+    for line in calibrated.warnings():
+        click.echo(f"Warning: {line}.", err=True)
+    caught = in_a_phrase(calibrated.catches)
+    done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}; {caught}")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,11 @@ GIVEN = {  # settings of detectors that no stage measured
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A classifier, its embeddings, params, and the test digits and held-out digits as PNG files."""
-    folder = tmp_path_factory.mktemp("deployment")
+    return write_deployment(tmp_path_factory.mktemp("deployment"))
+
+
+def write_deployment(folder):
+    """Write a classifier, its embeddings, params, and the test digits and held-out digits as PNG files."""
     write_sets(folder)
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from sslood.core.errors import InputError
 
 # the stage that writes models of an objective; all others are written by `pretrain`
 _STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
+LARGEST = 2**24  # values of an image beyond which a file is damaged, not for large pictures
 _OF_SET = ("size", "channels", "mean", "std", "resize", "classes")  # preprocessing travels with the model
 _UNUSUAL = {"square": "crop", "levels": None}  # the same, where it is not what it was before it could be set
 
@@ -61,7 +63,10 @@ class ModelCard:
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any], where: str | Path) -> Self:
-        """Return the card in the metadata of the file `where`; InputError if a key is missing."""
+        """Return the card in the metadata of the file `where`.
+
+        Raises InputError if a key is missing, or holds what no network can have, such as a std that is NaN.
+        """
         known = {one.name: one for one in fields(cls)}
         needed = [key for key, one in known.items() if one.default is MISSING and key not in metadata]
         missing = [key for key in needed if known[key].default_factory is MISSING or key == "reference"]
@@ -70,7 +75,35 @@ class ModelCard:
                 f"{where}: metadata lacks {', '.join(missing)}; write it again with the stage that makes it "
                 f"(`dvc repro`)"
             )
-        return cls(**{key: value for key, value in metadata.items() if key in known})
+        card = cls(**{key: value for key, value in metadata.items() if key in known})
+        card._check(where)
+        return card
+
+    def _check(self, where: str | Path) -> None:
+        head = () if self.head_classes is None else self.head_classes
+        sizes = (self.size, self.channels, self.feature_dim)
+        rules = {
+            "name": isinstance(self.name, str) and isinstance(self.arch, str) and isinstance(self.id, str),
+            "seed": type(self.seed) is int,
+            "size": all(type(n) is int and n > 0 for n in sizes) and self.channels * self.size**2 <= LARGEST,
+            "mean": _numbers(self.mean, self.channels),
+            "std": _numbers(self.std, self.channels) and all(n > 0 for n in self.std),
+            "square": self.square in ("crop", "pad", "squash"),
+            "levels": self.levels is None
+            or (_numbers(self.levels, 2) and -(2**31) <= self.levels[0] < self.levels[1] < 2**32),
+            "classes": isinstance(self.classes, list),  # before head_classes, which are places in it
+            "head_classes": self.head_classes != []
+            and isinstance(self.classes, list)
+            and all(type(n) is int and 0 <= n < len(self.classes) for n in head)
+            and len(set(head)) == len(head),
+            "reference": isinstance(self.reference, dict) and all(map(_numbers, self.reference.values())),
+        }
+        for key, holds in rules.items():
+            if not holds:
+                raise InputError(
+                    f"{where}: the model's {key} cannot be {getattr(self, key)!r:.80}; the file is damaged: "
+                    f"write it again with the stage `{self.stage}` (`dvc repro`)"
+                )
 
     def metadata(self) -> dict[str, Any]:
         """Return the fields as the metadata of a file."""
@@ -89,6 +122,15 @@ class ModelCard:
     def preprocessing(self) -> dict[str, list[float]]:
         """Mean and std per channel, of pixels in [0, 1]."""
         return {"mean": self.mean, "std": self.std}
+
+
+def _numbers(values: Any, count: int | None = None) -> bool:
+    """Whether these are `count` finite numbers in a list."""
+    return (
+        isinstance(values, list)
+        and len(values) == (len(values) if count is None else count)
+        and all(type(n) in (int, float) and isfinite(n) for n in values)
+    )
 
 
 def check_fits(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.data.sets.convert import CUT, convert
 from sslood.data.sets.cuts import DataSettings
@@ -100,6 +101,9 @@ def test_it_travels_to_the_scorer(folder, tmp_path):
     card = ModelCard.for_set({**own, "square": "pad", "levels": [0, 4095]}, **rest)
     metadata = ModelCard.read(card.metadata(), "x").metadata()
     assert (metadata["square"], metadata["levels"]) == ("pad", [0, 4095])
+    for lie in ({"square": "stretch"}, {"levels": [4095, 0]}, {"levels": [0, float("nan")]}, {"levels": 12}):
+        with pytest.raises(InputError, match=f"x: the model's {next(iter(lie))} cannot be"):
+            ModelCard.read({**metadata, **lie}, "x")
     Image.fromarray(RNG.integers(0, 256, (6, 48), np.uint8)).save(tmp_path / "long.png")
     paths = [tmp_path / "long.png", folder / "a" / "00.png"]
     seen: list = []
@@ -108,6 +112,6 @@ def test_it_travels_to_the_scorer(folder, tmp_path):
     assert np.array_equal(seen[0], convert(paths, 16, 1, "x", square="pad", levels=lambda: (0, 4095)))
     assert seen[0][1].max() > 250
     threshold = SimpleNamespace(value=1.0, alpha=0.1, images=10)
-    calibrated = SimpleNamespace(threshold=threshold, name="knn")
+    calibrated = SimpleNamespace(threshold=threshold, name="knn", catches=[], warnings=list)
     kept = contract(SimpleNamespace(metadata=metadata, calibrated=calibrated))
     assert kept["levels"] == "[0, 4095]" and "resize as in training: …" in kept["preprocessing"]
