@@ -11,7 +11,15 @@ from sslood.cli.sections import item_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
-from sslood.nets.adopting.adoption import build, card_of, check_entry, check_floors, measure, read_entry
+from sslood.nets.adopting.adoption import (
+    build,
+    card_of,
+    check_entry,
+    check_floors,
+    final_linear,
+    measure,
+    read_entry,
+)
 from sslood.nets.adopting.layouts import weights_of
 from sslood.nets.adopting.weights import locate_weights, read_checkpoint
 from sslood.nets.networks.files import save_model
@@ -33,12 +41,15 @@ def main(name, entry, id_set, seed, out):
     state = weights_of(read_checkpoint(path), rules, f"{entry}, {path.name}")
     classes = list(map(str, meta["classes"]))
     model, width = build(settings, state, rules, classes, entry)
+    note = final_linear(settings, model.backbone, width)
     model.to(machine().device)
-    values = measure(model, settings, sets, len(classes))
+    values = measure(model, settings, sets, len(classes), entry)
     check_floors(values, settings, entry)
     modules = {"backbone": model.backbone} | ({"head": model.head} if model.head is not None else {})
     save_model(out, modules, card_of(settings, rules, values, meta, name=name, seed=seed, width=width))
     text = ", ".join(f"{key} {value:.4f}" for key, value in values.items())
+    if note:
+        click.echo(f"Note: {note}.", err=True)
     done(out, f"{settings.architecture} with the weights of {path.name}; ID validation: {text}")
 
 

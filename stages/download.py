@@ -16,8 +16,9 @@ import click
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.files import save_tensors
+from sslood.core.names import shown
 from sslood.data.sets.build import build_set, read_entries, source_of
-from sslood.data.sets.cuts import ClassSettings, DataSettings
+from sslood.data.sets.cuts import NEW, ClassSettings, DataSettings
 from sslood.data.sets.listing import listing
 from sslood.data.sets.source import all_sources
 
@@ -51,7 +52,7 @@ def _check_item(where: str, given: Mapping[str, Any]) -> None:
 @section_option("item", "its entry: role, source and so on", _check_item)
 @click.option("--id", "id_name", required=True, help="Name of the in-distribution (ID) set.")
 @click.option("--id_item", required=True, help="FILE:KEY of the entry of the ID set.")
-@setting_options(DataSettings)
+@setting_options(DataSettings, optional=NEW)
 @setting_options(ClassSettings)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")
 def main(name: str, item: str, id_name: str, id_item: str, out: Path, **values) -> None:
@@ -61,6 +62,8 @@ def main(name: str, item: str, id_name: str, id_item: str, out: Path, **values) 
     settings, id_settings = read_entries(name, item, id_name, id_item)
     tensors, metadata = build_set(name, settings, data, classes, id_settings)
     save_tensors(out, tensors, kind="set", metadata=metadata)
+    for note in metadata["source"].get("notes", []):
+        click.echo(f"{name}: {shown(note)}", err=True)
     splits = ", ".join(f"{count} {split}" for split, count in metadata["splits"].items())
     shape = f"{metadata['channels']}x{metadata['size']}x{metadata['size']}"
     skipped = sum(map(len, metadata["source"].get("unreadable", {}).values()))

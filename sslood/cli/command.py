@@ -19,6 +19,7 @@ import click
 from sslood.cli.params import check_params
 from sslood.cli.sections import FROM, expanded, fill
 from sslood.core.errors import InputError, out_of_memory
+from sslood.core.names import shown
 from sslood.core.renamed import renamed
 
 PATIENCE = 3.0  # seconds within which the processes of one run fail
@@ -94,12 +95,12 @@ def _report(message: str, status: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PATIENCE)
     if "WORLD_SIZE" not in os.environ or status not in (130, 143):
-        click.echo(f"Error: {message}", err=True)
+        click.echo("\n  ".join(map(shown, f"Error: {message}".split("\n  "))), err=True)
 
 
 def done(path: str | Path, text: str) -> None:
     """Print the last line of a script: what it wrote, and what is in it."""
-    click.echo(f"Wrote {path}: {text}.")
+    click.echo(shown(f"Wrote {path}: {text}."))
 
 
 def as_help(docstring: str) -> str:

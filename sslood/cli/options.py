@@ -31,12 +31,12 @@ class _Value(click.ParamType):
         self.fail(f"{value!r} is none of {self.name}", param, ctx)
 
 
-def setting_options(settings: type, prefix: str = "") -> Callable:
+def setting_options(settings: type, prefix: str = "", optional: Sequence[str] = ()) -> Callable:
     """Return a decorator that adds one required option for each field of a settings dataclass.
 
     Field k of prefix "knn" is the option --knn.k, the key posthoc.knn.k of params.yaml; a bool is a
     pair --x / --no-x, a tuple an option that may be repeated, and left out if its default is empty.
-    `read_settings` takes the values back.
+    optional: fields that older params lack; their defaults count. `read_settings` takes the values back.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -50,7 +50,9 @@ def setting_options(settings: type, prefix: str = "") -> Callable:
                 settings=settings,
                 field=field.name,
                 kind=kind,
-                required=field.default != (),  # of an empty list a command shows nothing
+                # of an empty list a command shows nothing
+                required=field.default != () and field.name not in optional,
+                default=field.default if field.name in optional else None,
                 type=_click_type(kind),
                 multiple=get_origin(kind) is tuple,
                 help=_help(settings, field.name),

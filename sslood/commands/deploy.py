@@ -7,7 +7,8 @@
 Any detector of the stages posthoc, ssd, stochastic and network, with the settings that its stage measured it
 with (from --results, by the model's name and seed), so that its AUROC is that of the tables. --set changes
 one of them; --choose takes them from --params instead, and chooses now what is `auto` there. Several
-detectors, each by its own --detector, give one score by --combine. Takes seconds on two CPU cores; a detector
+detectors, each by its own --detector, give one score by --combine. What the result catches of the near and
+far sets is measured, said and kept in the file. Takes seconds on two CPU cores; a detector
 that queries the network also takes a pass over the images of --sets_dir.
 """
 
@@ -17,13 +18,15 @@ from typing import get_args
 import click
 
 from sslood.cli.command import Command, done
+from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
+from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.fit import fit_deployed
 from sslood.deploy.measured import configured, measured, parse_given
 from sslood.deploy.scorer import save_deployed
-from sslood.deploy.thresholds import Combination
+from sslood.deploy.thresholds import Combination, images_needed
 from sslood.ood.kit.outputs import read_embeddings
 
 FOLDER = click.Path(path_type=Path)
@@ -59,11 +62,20 @@ def check_names(names: tuple[str, ...], combine: str | None) -> None:
 @click.option("--choose", is_flag=True, help="Settings from --params instead of from results.")
 @click.option("--params", default="params.yaml", show_default=True, help="File with settings and sets.")
 @click.option("--sets_dir", default="data/sets", show_default=True, type=FOLDER, help="Folder of set files.")
-@click.option("--out", required=True, help="Detector file to write.")
+@click.option(
+    "--audit",
+    default="data/audit.safetensors",
+    show_default=True,
+    type=FOLDER,
+    help="Artefact control.",
+)
+@click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
 def main(
-    model, embeddings, detector, combine, alpha, results, assignments, choose, params, sets_dir, out
+    model, embeddings, detector, combine, alpha, results, assignments, choose, params, sets_dir, audit, out
 ) -> None:
     check_names(detector, combine)
+    check_apart(model=model, embeddings=embeddings, out=out)
+    images_needed(alpha)  # refuses an alpha that is no rate
     arrays, metadata = load_tensors(model, kind="model")
     given, name, seed = parse_given(assignments, detector), metadata["name"], metadata["seed"]
     choices = {
@@ -77,6 +89,7 @@ def main(
         embeddings=read_embeddings(embeddings.parent, embeddings.stem, seed) if embeddings else None,
         sets=f"{params}:sets",
         folder=sets_dir,
+        audit=audit,
         alpha=alpha,
         combination=combine,
         device=str(machine().device),
@@ -84,11 +97,16 @@ def main(
     save_deployed(out, arrays, metadata, calibrated)
     for line in calibrated.describe():
         click.echo(line)
+    if calibrated.catches:
+        click.echo(f"Called OOD: {', '.join(map(str, calibrated.catches))}.")
+    for line in calibrated.warnings():
+        click.echo(f"Warning: {line}.", err=True)
     threshold = calibrated.threshold
     done(
         out,
         f"{calibrated.name} on {name}, OOD is above {threshold.value:.6g}; {alpha:.3g} of ID will be called "
-        f"OOD ({threshold.low:.3f} to {threshold.high:.3f}, from {threshold.images} calibration images)",
+        f"OOD ({threshold.low:.3f} to {threshold.high:.3f}, from {threshold.images} calibration images); "
+        f"{in_a_phrase(calibrated.catches)}",
     )
 
 

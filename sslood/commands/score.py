@@ -1,23 +1,39 @@
-"""Decide whether a picture, or each one of a folder, is OOD, with a file that `deploy` wrote.
+"""Decide whether a picture, or each one of a folder or list, is OOD, with a file that `deploy` wrote.
 
     python -m sslood.commands.score --detector data/detectors/NAME.safetensors --images FOLDER --out FILE.csv
 
-Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class. --html PAGE.html
-also shows the pictures from most to least OOD. --fdr 0.1 judges all pictures together instead, so that at
+Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class, and those that a
+list has beside `path`. Odd characters are written as %XX. --html PAGE.html also shows the pictures from most
+to least OOD. --fdr 0.1 judges all pictures together instead, so that at
 most a tenth of those called OOD are expected to be ID. A picture that cannot be read ends the run with its
-name; with --skip_unreadable it is left out and named at the end. Memory use is bounded by one batch.
+name; with --skip_unreadable it is left out and named at the end. The rows that were scored before a run ended
+early are in FILE.csv.partial. Memory use is bounded by one batch.
 """
 
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
 
 from sslood.cli.command import Command, done
+from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.machine import machine
-from sslood.deploy.pictures import decide_pictures, find_pictures, save_table, table_rows
+from sslood.core.names import shown
+from sslood.data.sets.convert import UNREADABLE, notes_of
+from sslood.data.sets.images import Remark
+from sslood.data.sets.tree import say_left
+from sslood.deploy.catches import in_a_phrase
+from sslood.deploy.pictures import (
+    chain_of,
+    decide_pictures,
+    find_pictures,
+    rows_so_far,
+    save_table,
+    table_rows,
+)
 from sslood.deploy.scorer import BATCH, describe_rule, load_deployed
 from sslood.deploy.thresholds import check_rate
 from sslood.report.gallery import gallery
@@ -31,40 +47,54 @@ COUNT = click.IntRange(min=1)
     "--images",
     required=True,
     type=click.Path(path_type=Path),
-    help="A picture, or a folder searched recursively.",
+    help="A picture, a folder searched recursively, or a list of paths (CSV, or lines of text).",
 )
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fdr", type=float, help="Highest expected share of ID among the pictures called OOD.")
-@click.option("--out", required=True, help="CSV to write.")
-@click.option("--html", help="Page to write, with the pictures from most to least OOD.")
+@click.option("--out", required=True, type=OutputFile(), help="CSV to write.")
+@click.option("--html", type=OutputFile(), help="Page to write, with the pictures from most to least OOD.")
 @click.option(
     "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
 )
 def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_count) -> None:
+    check_apart(detector=detector, out=out, html=html)
     scorer = load_deployed(detector, machine().device)
-    threshold = scorer.calibrated.threshold
+    calibrated, threshold = scorer.calibrated, scorer.calibrated.threshold
     if fdr is not None:
         if not 0 < fdr < 1:
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
         check_rate(fdr, threshold.images)
-    folder, paths = find_pictures(images)
+    found = find_pictures(images)
+    if found.left:
+        click.echo(shown(f"{images}: {say_left(found.left)}; not taken"), err=True)
     unreadable: list[Path] | None = [] if skip_unreadable else None
-    reading = {"batch_size": batch_size, "unreadable": unreadable}
-    with tqdm(total=len(paths), desc="score", unit="image", disable=None) as bar:
-        read, decisions = decide_pictures(scorer, paths, **reading, progress=bar.update)
+    remarks: list[tuple[Path, Remark]] = []
+    reading: dict[str, Any] = {"batch_size": batch_size, "unreadable": unreadable, "remarks": remarks}
+    with tqdm(total=len(found.paths), desc="score", unit="image", disable=None) as bar:
+        with rows_so_far(out, found) as keep:
+            read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update, keep=keep)
     rate = f"a false-alarm rate of {threshold.alpha:.3g}"
     if fdr is not None:
         decisions = decisions.judge_together(fdr, threshold.images)
         rate = f"a false-discovery rate of {fdr:.3g}"
-    names = [path.relative_to(folder).as_posix() for path in read]
-    save_table(out, table_rows(names, decisions))
+    rows = list(table_rows(read, decisions, found))
+    save_table(out, rows, found)
     if html:
-        title, rows = f"{images.resolve().name} by {Path(detector).stem}", list(table_rows(names, decisions))
-        save_text(html, gallery(rows, folder, title, describe_rule(scorer, fdr), count=html_count))
-    for path in unreadable or []:
-        click.echo(f"{path}: cannot be read, left out", err=True)
-    done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}")
+        title = shown(f"{images.resolve().name} by {Path(detector).stem}")
+        how: dict[str, Any] = {"count": html_count, "levels": chain_of(scorer.metadata).levels}
+        facts, doubts = describe_rule(scorer, fdr), calibrated.warnings()
+        save_text(html, gallery(rows, Path(), title, facts, warnings=doubts, **how))
+    for path, (kind, detail) in remarks:
+        if kind == UNREADABLE:
+            click.echo(shown(f"{path}: left out, {detail}"), err=True)
+    others = [(str(path), remark) for path, remark in remarks if remark[0] != UNREADABLE]
+    for note in notes_of(others, len(read)):
+        click.echo(shown(note), err=True)
+    for line in calibrated.warnings():
+        click.echo(f"Warning: {line}.", err=True)
+    caught = in_a_phrase(calibrated.catches)
+    done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}; {caught}")
 
 
 if __name__ == "__main__":

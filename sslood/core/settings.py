@@ -114,10 +114,10 @@ def notes_of(kind: type, name: str) -> tuple[Limits | None, str]:
 
 
 def check_limits(kind: type, name: str, value: Any, where: str) -> None:
-    """Raise InputError unless a field's numbers lie within its limits; `where` names the key."""
-    limits, _ = notes_of(kind, name)
+    """Raise InputError unless a field's numbers are finite and within its limits; `where` names the key."""
+    limits = notes_of(kind, name)[0] or Limits()
     for number in value if isinstance(value, tuple | list) else (value,):
-        if limits is not None and isinstance(number, int | float) and not limits.allow(number):
+        if isinstance(number, int | float) and not limits.allow(number):
             raise InputError(f"{where} must be {limits}, found {number!r}")
 
 

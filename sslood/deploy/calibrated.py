@@ -1,6 +1,6 @@
 """Fitted detectors as arrays and JSON values, with the calibration that turns scores into decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from sslood.core.discovery import classes_in
 from sslood.core.errors import InputError, known
-from sslood.core.settings import strict
+from sslood.deploy.catches import Catch, few_images, hardest, warnings
 from sslood.deploy.inputs import AnyDetector, Inputs
 from sslood.deploy.thresholds import (
     Combination,
     Threshold,
     conformal_threshold,
     evidence,
+    finite_scores,
     images_needed,
     p_values,
 )
@@ -23,7 +24,6 @@ from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector, Progress
 from sslood.ood.ssd.ssd import SSD
 
-VERSION = 2  # of what `pack` writes; raised when detectors keep other states
 Kind = type[Detector] | type[NetworkDetector]
 DETECTORS = classes_in(posthoc, Detector)
 STOCHASTIC = classes_in(stochastic, Detector)
@@ -46,7 +46,8 @@ class Calibrated:
     With a combination there are several, and the score is the `evidence` of their p-values among
     `references`, ascending scores of ID images by detector; else there is one and its score is the score.
     calibration: ascending scores [n] of the calibration images; threshold: computed from them;
-    calibrated_on: their name. origins: of each detector.
+    calibrated_on: their name. origins: of each detector. catches: what it called OOD of the run's test sets;
+    unmeasured: why that is not known.
     """
 
     detectors: Mapping[str, AnyDetector]
@@ -56,6 +57,8 @@ class Calibrated:
     references: Mapping[str, np.ndarray] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     calibrated_on: str = ""
+    catches: Sequence[Catch] = ()
+    unmeasured: str = ""
 
     @property
     def name(self) -> str:
@@ -75,6 +78,15 @@ class Calibrated:
             lines.append(f"{name}: {settings or 'no settings'}; fitted on {origin.fitted_on or 'ID images'}.")
         return lines
 
+    def warnings(self) -> list[str]:
+        """Return in sentences why the decisions deserve no trust; [] if nothing is known against them."""
+        found = warnings(self.catches, self.threshold)
+        if not hardest(self.catches):
+            why = self.unmeasured or "there is no near or far set"
+            found.append(f"what it catches was not measured: {why}")
+        ranks = min(map(len, self.references.values())) if self.references else None
+        return found + few_images(self.threshold, ranks)
+
     @property
     def detector(self) -> AnyDetector:
         """The only detector, or the first."""
@@ -86,8 +98,10 @@ class Calibrated:
         return any(isinstance(detector, NetworkDetector) for detector in self.detectors.values())
 
     def score(self, inputs: Inputs) -> np.ndarray:
-        """Return float64 [N], larger = more OOD."""
-        scores = {name: inputs.score(detector) for name, detector in self.detectors.items()}
+        """Return float64 [N], larger = more OOD. InputError unless all are finite: NaN is above nothing."""
+        scores = {
+            name: finite_scores(inputs.score(detector), name) for name, detector in self.detectors.items()
+        }
         if self.combination is None:
             return scores[self.name]
         return evidence(self.references, scores, self.combination)
@@ -140,7 +154,9 @@ def calibrate(
     if combination is None:
         (score,) = scores.values()
     else:
-        references = {name: np.sort(first.score(one, progress)) for name, one in detectors.items()}
+        references = {
+            name: np.sort(finite_scores(first.score(one, progress), name)) for name, one in detectors.items()
+        }
         score = evidence(references, scores, combination)
     calibration = np.sort(score)
     threshold = conformal_threshold(calibration, alpha)
@@ -172,72 +188,3 @@ def _fitted_on(detector: AnyDetector, train: Inputs, validation: Inputs) -> str:
         splits = ("validation",) if detector.on_validation else ("train",)
     parts = [part for part, split in ((train, "train"), (validation, "validation")) if split in splits]
     return " and ".join(f"{part.name} ({len(part)})" for part in parts) if detector.state else "no images"
-
-
-def pack(calibrated: Calibrated) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return (arrays, JSON values) from which `unpack` makes the same detectors again."""
-    arrays, entries = {"calibration": calibrated.calibration}, []
-    for name, detector in calibrated.detectors.items():
-        arrays |= {f"detector.{name}.{key}": array for key, array in (detector.state or {}).items()}
-        if calibrated.combination is not None:
-            arrays[f"reference.{name}"] = calibrated.references[name]
-        origin = asdict(calibrated.origins.get(name, Origin()))
-        entries.append({"name": name, "settings": asdict(detector.settings), **origin, **_learned(detector)})
-    content = {"version": VERSION, "detectors": entries, "combination": calibrated.combination}
-    threshold = {"threshold": asdict(calibrated.threshold), "calibrated_on": calibrated.calibrated_on}
-    return arrays, content | threshold
-
-
-def _learned(detector: AnyDetector) -> dict[str, Any]:
-    """Return what `restore` and `make_detector` need beside the state and the settings."""
-    if isinstance(detector, NetworkDetector):
-        return {"chosen": detector.chosen}
-    return {"seed": detector.seed, "widths": detector.widths}
-
-
-def unpack(
-    arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], where: str, device: str = "cpu"
-) -> Calibrated:
-    """Return what `pack` was given.
-
-    Raises InputError naming the file `where` if it lacks a part, or holds states of another version.
-    """
-    if not {"detectors", "combination", "threshold"} <= set(content) or "calibration" not in arrays:
-        raise InputError(
-            f"{where}: holds no detector with its threshold; write it with sslood.commands.deploy"
-        )
-    if content.get("version") != VERSION:
-        raise InputError(
-            f"{where}: written by another version of this program, whose detectors keep other numbers; "
-            "write it again with `sslood deploy`"
-        )
-    entries = {entry["name"]: entry for entry in content["detectors"]}
-    detectors = {name: _restored(entry, arrays, where, device) for name, entry in entries.items()}
-    references = {}
-    if content["combination"] is not None:
-        references = {name: np.asarray(arrays[f"reference.{name}"]) for name in detectors}
-    origins = {
-        name: Origin(entry.get("sources", {}), entry.get("fitted_on", "")) for name, entry in entries.items()
-    }
-    return Calibrated(
-        detectors,
-        np.asarray(arrays["calibration"]),
-        strict(Threshold, content["threshold"], where),
-        content["combination"],
-        references,
-        origins,
-        content.get("calibrated_on", ""),
-    )
-
-
-def _restored(
-    entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: str, device: str
-) -> AnyDetector:
-    name = known(entry["name"], f"detector in {where}:", KINDS)
-    settings: Any = strict(KINDS[name].Settings, entry["settings"], where)
-    detector = make_detector(name, settings, seed=entry.get("seed", 0), device=device)
-    prefix = f"detector.{name}."
-    state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-    if isinstance(detector, NetworkDetector):
-        return detector.restore(state, entry["chosen"])
-    return detector.restore(state, entry["widths"])

@@ -1,6 +1,7 @@
 """Detectors for a model file, fitted and calibrated from its embeddings or from the image sets themselves."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from tqdm import tqdm
 from sslood.auditing.disjoint import check_disjoint
 from sslood.core.errors import InputError
 from sslood.core.settings import autos, read_section
-from sslood.data.sets.roles.roles import read_split, roles_of
+from sslood.data.sets.roles.roles import OOD_ROLES, names_of_roles, read_split, roles_of
 from sslood.deploy.calibrated import KINDS, Calibrated, calibrate, make_detector
+from sslood.deploy.catches import measure_catches, read_control
 from sslood.deploy.inputs import AnyDetector, Inputs, present
 from sslood.deploy.measured import Choice
 from sslood.deploy.thresholds import Combination
-from sslood.nets.networks.card import ModelCard
+from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.files import restore_model
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
@@ -44,6 +46,7 @@ def fit_deployed(
     embeddings: Embeddings | None,
     sets: str,
     folder: Path,
+    audit: Path | None = None,
     alpha: float,
     combination: Combination | None,
     device: str,
@@ -54,6 +57,8 @@ def fit_deployed(
     that read its outputs. sets: FILE:KEY of the sets' roles, folder: their files, for detectors that query
     the network. Calibrated on ID validation, or on ID test if the model was trained on validation: it is
     surer of images that it was trained on than of new ones, and a threshold from them raises too many alarms.
+    What the result catches is measured on the test images of the near and far sets, those of `embeddings` or
+    else of `sets`, and compared with the artefact control of the file `audit`, if there is one.
     Raises InputError if the embeddings are of another model, or the model lacks what a detector reads.
     """
     kinds = {name: KINDS[name] for name in choices}
@@ -81,7 +86,7 @@ def fit_deployed(
             found, source = _chosen(detectors[name], parts, embeddings, (sets, folder), metadata, bar.update)
             choices = {**choices, name: choice.resolved(found, source)}
             detectors[name] = make_detector(name, found, seed=seed, device=device)
-        return calibrate(
+        found = calibrate(
             detectors,
             parts["train"],
             parts[splits[-1]],
@@ -91,6 +96,37 @@ def fit_deployed(
             sources={name: choice.sources for name, choice in choices.items()},
             progress=bar.update,
         )
+        try:
+            tests = _tests(parts["train"], None if not outputs else embeddings, (sets, folder), metadata)
+        except InputError as error:
+            return replace(found, unmeasured=str(error))
+        if "test" in parts:  # which calibrated
+            del tests[metadata["id"]]
+        control = {} if audit is None else read_control(audit, metadata["id"], alpha)
+        catches = measure_catches(lambda part: found.is_ood(found.score(part)), tests, control)
+        return replace(found, catches=catches)
+
+
+def _tests(
+    like: Inputs, embeddings: Embeddings | None, sets: tuple[str, Path], metadata: Mapping[str, Any]
+) -> dict[str, tuple[str, Inputs]]:
+    """Return {set: (role, its test images)} of the ID set and the near and far ones, read as `like` is.
+
+    Raises InputError if there is none, or a file is missing or holds images of another shape.
+    """
+    roles = embeddings.roles if embeddings else names_of_roles(read_section(sets[0]), sets[0])
+    names = [metadata["id"], *(name for name, role in roles.items() if role in OOD_ROLES)]
+    tests = {}
+    for name in names:
+        outputs = images = None
+        if like.outputs is not None:
+            outputs = present(embeddings).outputs(name, "test")
+        if like.images is not None:
+            images, about = read_split(sets[1], name, "test")
+            check_fits(metadata, about, f"model {metadata['name']!r}", id_set=name == metadata["id"])
+        tests[name] = roles.get(name, "id"), Inputs(outputs, images, like.network, f"{name}.test")
+    _check_aligned({name: inputs for name, (_, inputs) in tests.items()}, embeddings)
+    return tests
 
 
 def _chosen(

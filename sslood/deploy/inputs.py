@@ -38,6 +38,10 @@ class Inputs:
             replace(even, name=f"images 2, 4, 6, … of {self.name}"),
         )
 
+    def at_most(self, count: int) -> "Inputs":
+        """Return at most `count` of the images, at even steps from the first."""
+        return self._part(slice(None, None, max(1, -(-len(self) // count))))
+
     def _part(self, rows: slice) -> "Inputs":
         outputs = None if self.outputs is None else part_of(self.outputs, rows)
         return replace(self, outputs=outputs, images=None if self.images is None else self.images[rows])

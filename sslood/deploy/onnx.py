@@ -1,6 +1,7 @@
 """A deployed scorer as one ONNX graph: from uint8 images to score, p-value, decision and predicted class."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ class Scorer(nn.Module):
         parts = outputs(self.network, normalise(images, self.mean, self.std))
         score = self.detector({part: value.double() for part, value in parts.items()})
         above = (self.calibration >= score[:, None]).double().sum(1)
-        decided = (score, (1.0 + above) / (len(self.calibration) + 1), score > self.threshold)
+        # not `score > threshold`: an image whose score is NaN is not to pass as ID
+        decided = (score, (1.0 + above) / (len(self.calibration) + 1), ~(score <= self.threshold))
         return (*decided, parts["logits"].argmax(1)) if "logits" in parts else decided
 
 
@@ -55,6 +57,7 @@ def contract(deployed: Deployed) -> dict[str, str]:
         f"{'grey' if channels == 1 else 'RGB'}; any batch size",
         "preprocessing": f"resize as in training: {metadata['resize']}; the graph divides by 255 and "
         "normalises with mean and std itself",
+        **({"levels": metadata["levels"]} if metadata.get("levels") else {}),
         "mean": metadata["mean"],
         "std": metadata["std"],
         "score": "larger = more out-of-distribution",
@@ -63,6 +66,8 @@ def contract(deployed: Deployed) -> dict[str, str]:
         "threshold": calibrated.threshold.value,
         "alpha": calibrated.threshold.alpha,
         "calibration_images": calibrated.threshold.images,
+        "catches": [asdict(catch) for catch in calibrated.catches],
+        "warnings": calibrated.warnings(),
         "detector": calibrated.name,
         "model": metadata["name"],
         "id": metadata["id"],

@@ -6,6 +6,7 @@ scorer = load_deployed("data/detectors/simclr-ssd.safetensors")
 decisions = scorer.decide(images)  # uint8 [N, C, size, size]
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,18 +16,21 @@ import numpy as np
 import torch
 
 from sslood.core.batches import batches
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, out_of_memory
 from sslood.core.files import load_tensors, save_tensors
-from sslood.deploy.calibrated import Calibrated, pack, unpack
+from sslood.deploy.calibrated import Calibrated
 from sslood.deploy.inputs import Inputs
+from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.files import restore_model
 from sslood.nets.networks.model import Model
+from sslood.nets.networks.reference import numbers
 from sslood.ood.kit.outputs import Outputs
 from sslood.views.network_view import open_model
 
 BATCH = 256  # images in memory at a time
+TOLERANCE = 1e-2  # of the scores of fixed images: float32 of another processor costs 1e-4, a lie more
 _MODEL = "model."
 
 
@@ -105,6 +109,7 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
         "ID": f"{metadata['id']}: {', '.join(map(str, metadata['classes']))}",
         "Called OOD": rule,
         "Calibrated on": f"{threshold.images} ID pictures",
+        "Catches": ", ".join(map(str, calibrated.catches)),
     }
     return {heading: text for heading, text in rows.items() if text}
 
@@ -118,13 +123,54 @@ def save_deployed(
     """Write a model file's arrays and metadata and calibrated detectors as one file."""
     state, content = pack(calibrated)
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
-    save_tensors(path, tensors, kind="detector", metadata={**content, "model_metadata": dict(metadata)})
+    deployed = Deployed(restore_model(arrays, metadata, path), metadata, calibrated)
+    content |= {"model_metadata": dict(metadata), "answers": _answers(deployed)}
+    content["checksum"] = checksum(tensors, content)
+    save_tensors(path, tensors, kind="detector", metadata=content)
 
 
 def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deployed:
-    """Read a file of `save_deployed`; InputError if it is missing, cut short, of another kind or newer."""
+    """Read a file of `save_deployed`.
+
+    Raises InputError if it is missing, cut short, of another kind or version, or not as it was written: its
+    checksum, each part as `unpack` and `restore_model` check it, and the scores of two fixed images.
+    """
     arrays, content = load_tensors(path, kind="detector")
-    weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
-    calibrated = unpack(arrays, content, str(path), str(device))
-    metadata = content["model_metadata"]
-    return Deployed(restore_model(weights, metadata, path, device), metadata, calibrated)
+    where, metadata = str(path), content.get("model_metadata")
+    written = content.get("version") != VERSION or content.get("checksum") == checksum(arrays, content)
+    if not written:
+        raise damaged(where, "its content has not the checksum that was written with it")
+    own = {key: array for key, array in arrays.items() if not key.startswith(_MODEL)}
+    calibrated = unpack(own, content, where, str(device))
+    if not isinstance(metadata, dict):
+        raise damaged(where, "it does not describe its model")
+    weights = {key.removeprefix(_MODEL): arrays[key] for key in arrays.keys() - own.keys()}
+    deployed = Deployed(restore_model(weights, metadata, path, device), metadata, calibrated)
+    _check_answers(deployed, content.get("answers"), where)
+    return deployed
+
+
+def _answers(deployed: Deployed) -> list[float]:
+    """Return the scores of two fixed images, one of noise and one that is smooth."""
+    shape = (deployed.metadata["channels"], deployed.metadata["size"], deployed.metadata["size"])
+    noise = 128 + 50 * numbers(math.prod(shape), 2).reshape(shape)
+    smooth = np.broadcast_to(np.linspace(0, 255, shape[-1]), shape)
+    images = np.stack([noise, smooth]).clip(0, 255).astype(np.uint8)
+    return [float(score) for score in deployed.decide(images).scores]
+
+
+def _check_answers(deployed: Deployed, then: Any, where: str) -> None:
+    """Raise InputError unless model and detectors score the fixed images as when the file was written."""
+    try:
+        now = _answers(deployed)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        if out_of_memory(error):
+            raise
+        text = str(error).partition("\n")[0]
+        raise damaged(where, f"its detector cannot compute a score ({text})") from None
+    scale = np.maximum(np.abs(now), np.ptp(deployed.calibrated.calibration))
+    fits = isinstance(then, list) and len(then) == len(now) and {*map(type, then)} == {float}
+    if not fits or not (np.abs(np.subtract(then, now)) <= TOLERANCE * scale).all():
+        raise damaged(where, f"it scores two fixed images {now}, where {then} were written")

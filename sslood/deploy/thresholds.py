@@ -18,6 +18,7 @@ from sslood.core.errors import InputError
 from sslood.ood.measures.metrics import valid_scores
 
 Combination = Literal["fisher", "simes", "cauchy"]
+FEW = 200  # calibration images below which p-values and combinations can do little
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ def conformal_threshold(calibration: ArrayLike, alpha: float, *, confidence: flo
     for the distribution of the rate Vovk, "Conditional validity of inductive conformal predictors", 2012,
     arXiv:1209.2673). An ID image exchangeable with the calibration images is called OOD with probability at
     most alpha, and with more than alpha - 1 / (n + 1) if no scores tie. Given the calibration set, the rate
-    is Beta(l, n + 1 - l) with l = floor((n + 1) alpha). Raises InputError for NaN, a rate outside (0, 1), or
-    fewer than `images_needed(alpha)` scores.
+    is Beta(l, n + 1 - l) with l = floor((n + 1) alpha). Raises InputError for scores that are not finite, a
+    rate outside (0, 1), or fewer than `images_needed(alpha)` scores.
     """
-    scores = valid_scores(calibration, "calibration")
+    scores = finite_scores(calibration, "calibration")
     count, rate = scores.size, _exact(alpha)
     if count < images_needed(alpha):
         raise InputError(
@@ -72,6 +73,20 @@ def conformal_threshold(calibration: ArrayLike, alpha: float, *, confidence: flo
     low, high = beta.ppf([tail, 1.0 - tail], above, count + 1 - above)
     value = float(np.partition(scores, index)[index])
     return Threshold(value, float(alpha), count, float(low), float(high), confidence)
+
+
+def finite_scores(scores: ArrayLike, side: str) -> np.ndarray:
+    """Return `scores` as float64 [N]; InputError if there are none, or some are NaN or infinite.
+
+    An infinite threshold would call every image ID, or every one OOD.
+    """
+    found = valid_scores(scores, side)
+    if bad := int((~np.isfinite(found)).sum()):
+        raise InputError(
+            f"{bad} of {found.size} {side} scores are infinite, so they decide nothing; the network or the "
+            "detector gives numbers that are too large: look at its training and its settings"
+        )
+    return found
 
 
 def p_values(calibration: ArrayLike, scores: ArrayLike) -> np.ndarray:

@@ -27,8 +27,8 @@ def thumbnail(picture: Image.Image, side: int) -> Thumbnail:
     pixelated, shrunk = max(picture.size) <= PIXELATED, max(picture.size) > side
     content = io.BytesIO()
     if shrunk:
-        picture = picture.copy()
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        shape = [max(1, round(length * side / max(picture.size))) for length in picture.size]
+        picture = picture.resize((shape[0], shape[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
         picture.save(content, "jpeg", quality=85)
     else:
         picture.save(content, "png", compress_type=_HUFFMAN_ONLY)

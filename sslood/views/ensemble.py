@@ -203,5 +203,10 @@ def evaluate(
 
 
 def accuracy(votes: Votes, labels: np.ndarray) -> float:
-    """Return the share of images whose label has the largest sum of probabilities."""
+    """Return the share of images whose label has the largest sum of probabilities.
+
+    Raises InputError if one is NaN: the largest of NaNs is the first, a class like any other.
+    """
+    if np.isnan(votes.probabilities).any():
+        raise InputError("the ensemble's probabilities are NaN; look at the training of its members")
     return float((votes.probabilities.argmax(axis=1) == labels).mean())

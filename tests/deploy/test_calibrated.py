@@ -6,8 +6,9 @@ import torch
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
-from sslood.deploy.calibrated import KINDS, calibrate, make_detector, pack, unpack
+from sslood.deploy.calibrated import KINDS, calibrate, make_detector
 from sslood.deploy.inputs import Inputs
+from sslood.deploy.packed import pack, unpack
 from sslood.deploy.thresholds import combine, conformal_threshold, evidence
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network

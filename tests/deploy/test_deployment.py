@@ -36,8 +36,11 @@ GIVEN = {  # settings of detectors that no stage measured
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A classifier, its embeddings, params, and the test digits and held-out digits as PNG files."""
-    folder = tmp_path_factory.mktemp("deployment")
+    return write_deployment(tmp_path_factory.mktemp("deployment"))
+
+
+def write_deployment(folder):
+    """Write a classifier, its embeddings, params, and the test digits and held-out digits as PNG files."""
     write_sets(folder)
     with seeded(0):
         modules = {"backbone": build_backbone("resnet-8-4", channels=1), "head": build_head(16, 8)}
@@ -251,7 +254,9 @@ def test_bad_pictures_are_named(folder, tmp_path, capsys):
     assert "none of the 1 pictures can be read; look at" in capsys.readouterr().err
     for nothing in ("absent", "absent.png"):
         assert scored(folder, tmp_path, images=images / nothing)[0] == 1
-        assert f"{nothing}: no such folder or picture" in capsys.readouterr().err
+        assert (
+            f"no such folder, list or picture: '{images / nothing}' does not exist" in capsys.readouterr().err
+        )
     assert not (tmp_path / "s.csv").exists()
 
 
@@ -269,7 +274,7 @@ def test_unreadable_pictures_can_be_left_out_and_are_named(folder, tmp_path, cap
         assert row["path"] == alone["path"]
         assert float(row["score"]) == pytest.approx(float(alone["score"]), rel=1e-3, abs=1e-5)
     found = capsys.readouterr()
-    assert found.err.count("cannot be read, left out") == 3 and "007.png" in found.err
+    assert found.err.count("left out, cannot be read (") == 3 and "007.png" in found.err
     assert "of 57 images" in found.out and "of 57 pictures" in page.read_text()
 
 

@@ -51,12 +51,20 @@ def test_says_how_many_images_are_needed():
         conformal_threshold([0.0, np.nan], 0.5)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_an_infinite_score_calibrates_nothing(value):
+    """With infinite scores among the largest, the threshold was infinite: all images were ID."""
+    scores = np.append(np.arange(98.0), value)
+    with pytest.raises(InputError, match="1 of 99 calibration scores are infinite, so they decide nothing"):
+        conformal_threshold(scores, 0.05)
+
+
 def test_p_values_count_and_agree_with_the_threshold():
     random = np.random.default_rng(0)
     for calibration, scores in [
         (random.normal(size=99), random.normal(size=500)),
         (random.integers(0, 5, 99), random.integers(-1, 7, 500)),
-        (np.array([-np.inf, 0, 0, np.inf] * 10), np.array([-np.inf, 0, 1, np.inf])),
+        (np.array([-1e300, 0, 0, 1e300] * 10), np.array([-np.inf, 0, 1, np.inf])),
     ]:
         found = p_values(calibration, scores)
         counted = (1 + (calibration >= scores[:, None]).sum(1)) / (len(calibration) + 1)

@@ -1,7 +1,9 @@
 """A model from outside through the stage: the published ResNet-20 on real images, and what goes wrong."""
 
 import hashlib
+import importlib
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -211,3 +213,101 @@ def test_a_torchvision_file_with_a_class_too_many_is_refused(tmp_path, capsys):
     assert adopted(tmp_path, entry | values, "digits") == 0
     assert adopted(tmp_path, entry | values | {"min_accuracy": 0.5}, "digits") == 1
     assert "min_accuracy: the model has no head, so no accuracy; use min_knn or" in capsys.readouterr().err
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Digits, an encoder's weights in a file, and its entry without a floor."""
+    write_sets(tmp_path)
+    with seeded(0):
+        state = build_backbone("resnet-8-4", channels=1).state_dict()
+    entry = {
+        "architecture": "resnet-8-4", "layout": "plain", "saw_validation": False, "size": 8, "channels": 1,
+        "mean": [0.3], "std": [0.4], "classes": [], "weights": str(tmp_path / "w.pth"),
+    }  # fmt: skip
+    return tmp_path, state, entry
+
+
+def saved(folder, entry, state):
+    torch.save(state, folder / "w.pth")
+    return entry | {"sha256": hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()}
+
+
+@pytest.mark.parametrize("floor", ["min_knn", "min_norm", "min_accuracy"])
+@pytest.mark.parametrize(
+    ("values", "factor", "says"),
+    [
+        ({"mean": [np.nan]}, 1, ".mean must be finite, found nan"),
+        ({"mean": [-np.inf]}, 1, ".mean must be finite, found -inf"),
+        ({"std": [np.nan]}, 1, ".std must be above 0, found nan"),
+        ({"std": [np.inf]}, 1, ".std must be above 0, found inf"),
+        ({}, 1e30, "of 100 ID images are NaN or infinite; the weights load, but do not compute"),
+        ({}, np.nan, "'conv1.weight' has NaN or infinite values"),
+        ({}, 1e300, "'conv1.weight' has NaN or infinite values"),
+    ],
+)
+def test_no_number_that_is_not_finite_passes_a_floor(plain, floor, values, factor, says, capsys):
+    """The accuracy of NaN was 1, the length of infinite features is above any floor."""
+    folder, state, entry = plain
+    state = {
+        key: value.double() * factor
+        if value.ndim == 4 and (factor != 1e300 or key == "conv1.weight")
+        else value
+        for key, value in state.items()
+    }
+    entry = saved(folder, entry | values | {floor: 0.01}, state)
+    if floor == "min_accuracy":
+        state |= {"head.weight": torch.zeros(8, 16), "head.bias": torch.zeros(8)}
+        entry = saved(folder, entry | {"head": "head", "classes": [str(label) for label in range(8)]}, state)
+    assert adopted(folder, entry, "digits") == 1
+    assert says in capsys.readouterr().err and not (folder / "net-3.safetensors").exists()
+
+
+def test_a_floor_that_is_not_finite_is_refused(plain, capsys):
+    folder, state, entry = plain
+    for value in (np.nan, np.inf):
+        assert adopted(folder, saved(folder, entry | {"min_norm": value}, state), "digits") == 1
+        assert f"min_norm must be at least 0, found {value}" in capsys.readouterr().err
+
+
+OWN = """
+from torch import nn
+def logits(count=1000):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, count))
+def few():
+    return logits(12)
+def encoder():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU())
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "layers", "says"),
+    [
+        (
+            "logits",
+            (1, 3),
+            "the 1000 features of architectures.trial:logits are the output of its linear layer '3'",
+        ),
+        ("few", (1, 3), "the 12 features of architectures.trial:few are the output of its linear layer '3'"),
+        ("encoder", (1,), ""),
+        ("logits:3", (1,), ""),
+    ],
+)
+def test_class_logits_as_features_are_said(plain, monkeypatch, function, layers, says, capsys):
+    folder, _, entry = plain
+    (folder / "architectures").mkdir()
+    (folder / "architectures/trial.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    package = importlib.import_module("architectures")
+    monkeypatch.setattr(package, "__path__", [str(folder / "architectures")])
+    monkeypatch.delitem(sys.modules, "architectures.trial", raising=False)
+    sizes = {1: (20, 64), 3: (12 if function == "few" else 1000, 20)}
+    with seeded(0):
+        state = {f"{layer}.weight": torch.randn(sizes[layer]) for layer in layers}
+    state |= {f"{layer}.bias": torch.zeros(sizes[layer][0]) for layer in layers}
+    own = {"architecture": f"architectures.trial:{function}", "min_knn": 0.05}
+    assert adopted(folder, saved(folder, entry | own, state), "digits") == 0
+    found = capsys.readouterr().err
+    assert says in found and ("class logits" in found) == bool(says)
+    assert not says or "take that layer off (architectures.<file>:<function>:3)" in found

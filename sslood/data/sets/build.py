@@ -10,10 +10,11 @@ import numpy as np
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import read_section
-from sslood.data.sets.convert import convert
+from sslood.data.sets.convert import convert, notes_of, survey
 from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
 from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits
-from sslood.data.sets.images import chain_text
+from sslood.data.sets.depth import Levels, Range
+from sslood.data.sets.images import Remark, chain_text
 from sslood.data.sets.pictures import Pictures
 from sslood.data.sets.roles.roles import ROLES, Role, role_named
 from sslood.data.sets.source import (
@@ -60,12 +61,16 @@ def build_set(
         "channels": data.channels,
         "classes": list(names),
         "splits": {split: len(parts["images"]) for split, parts in arrays.items()},
-        "resize": chain_text(data.size, data.channels),
+        "resize": chain_text(data.size, data.channels, data.square),
         "source": origin,
         "licence": licence,
         "citation": citation,
-        "settings": {**asdict(data), **asdict(classes), "heldout": list(classes.heldout)},
+        "settings": {**data.changed, **asdict(classes), "heldout": list(classes.heldout)},
     }
+    if data.square != "crop":
+        metadata["square"] = data.square
+    if levels := origin.pop("levels", None):
+        metadata["levels"] = levels
     if settings.skip_unreadable:
         metadata["settings"]["skip_unreadable"] = True
     if role.is_labelled:
@@ -146,12 +151,12 @@ def _corruptions(
             f"corruptions of the ID set have a train and a validation split, which role {settings.role!r} "
             "does not use; give them role tuning"
         )
-    cut, origin = _read("the ID set", source, ROLES["id"], settings, data, classes)
+    cut, origin, levels = _read("the ID set", source, ROLES["id"], settings, data, classes)
     count = min(data.count, data.limit or data.count)
     arrays: Arrays = {}
     for split in role.kept:
         pictures, _ = cut[split]
-        images, kept = _decoded(f"ID {split}", pictures, settings, data)
+        images, kept, _ = _decoded(f"ID {split}", pictures, settings, data, levels)
         rng = numpy_stream(data.seed, "corruptions", split)
         corrupted, labels, index = corrupt(images, pictures.labels[kept], count, rng)
         arrays[split] = {"images": corrupted, "labels": labels, "index": index}
@@ -175,27 +180,46 @@ def _converted(
     name: str, source: Source, role: Role, settings: SetSettings, data: DataSettings, classes: ClassSettings
 ) -> Contents:
     """Pass every split through the chain."""
-    cut, origin = _read(name, source, role, settings, data, classes)
+    cut, origin, levels = _read(name, source, role, settings, data, classes)
     arrays: Arrays = {}
     names: tuple[str, ...] = ()
     unreadable: dict[str, list[str]] = {}
+    remarks: list[tuple[str, Remark]] = []
     for split, (pictures, index) in cut.items():
-        images, kept = _decoded(f"{name} {split}", pictures, settings, data)
+        images, kept, said = _decoded(f"{name} {split}", pictures, settings, data, levels)
         arrays[split] = {"images": images, "labels": pictures.labels[kept], "index": index[kept]}
         names = pictures.classes
         if not kept.all():
             unreadable[split] = _names(pictures.take(np.flatnonzero(~kept)), settings.place)
+        about = pictures.take(np.array([row for row, _ in said], np.int64))
+        named = _names(about, settings.place) if isinstance(about.images, list) else [split] * len(said)
+        remarks += zip(named, (remark for _, remark in said), strict=True)
+    if notes := notes_of(remarks, sum(len(index) for _, index in cut.values())):
+        origin = origin | {"notes": [*origin.get("notes", []), *notes]}
+    if levels.found:
+        origin = origin | {"levels": list(levels.found)}
     return arrays, names, origin | ({"unreadable": unreadable} if unreadable else {})
 
 
 def _read(
     name: str, source: Source, role: Role, settings: SetSettings, data: DataSettings, classes: ClassSettings
-) -> tuple[Cut, dict[str, Any]]:
-    """Return the splits of a set that its role uses, and what is recorded of their origin."""
+) -> tuple[Cut, dict[str, Any], Range]:
+    """Return the splits of a set that its role uses, what is recorded of their origin, and their levels.
+
+    The levels are those of all pictures of the source, so a set that is made from the ID set has the same.
+    """
     if not isinstance(source, PictureSource):
         raise InputError(f"source {source.name!r} has only a test split, so it cannot be the ID set")
     read, origin = source.read(name, role, settings)
-    return cut_splits(name, read, role, data, classes, heldout=settings.derive == "heldout"), origin
+
+    def look() -> Levels:
+        whole = source.read(name, ROLES["id"], settings)[0] if settings.derive else read
+        files = [part.images for part in whole.values() if not isinstance(part.images, np.ndarray)]
+        return survey([path for paths in files for path in paths], name)
+
+    levels = Range(look, None if data.bits == "auto" else (0, (1 << data.bits) - 1))
+    cut = cut_splits(name, read, role, data, classes, heldout=settings.derive == "heldout")
+    return cut, origin, levels
 
 
 def _names(pictures: Pictures, place: Path) -> list[str]:
@@ -205,13 +229,15 @@ def _names(pictures: Pictures, place: Path) -> list[str]:
 
 
 def _decoded(
-    name: str, pictures: Pictures, settings: SetSettings, data: DataSettings
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (images that can be decoded, whether each picture can)."""
+    name: str, pictures: Pictures, settings: SetSettings, data: DataSettings, levels: Range
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, Remark]]]:
+    """Return (images that can be decoded, whether each picture can, what is to be said of some by place)."""
     kept = np.ones(len(pictures.labels), bool)
     skipped: list[int] | None = [] if settings.skip_unreadable else None
-    images = convert(pictures.images, data.size, data.channels, name, skipped)
+    remarks: list[tuple[int, Remark]] = []
+    how: Any = {"square": data.square, "levels": levels, "remarks": remarks}
+    images = convert(pictures.images, data.size, data.channels, name, skipped, **how)
     kept[skipped or []] = False
     if not kept.any():
         raise InputError(f"{name}: none of the {len(kept)} pictures can be read")
-    return images, kept
+    return images, kept, remarks

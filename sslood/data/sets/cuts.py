@@ -1,16 +1,19 @@
 """Which pictures of a set go into which split of its file."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
-from sslood.core.settings import Settings, at_least, between, inside
+from sslood.core.settings import Auto, Settings, at_least, between, inside
 from sslood.core.splits import stratified_choice, stratified_cut
+from sslood.data.sets.images import Square
 from sslood.data.sets.pictures import Pictures, Splits
 from sslood.data.sets.roles.roles import SPLITS, Role
+
+NEW = ("square", "bits")  # settings that params of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,17 @@ class DataSettings(Settings):
     count: Annotated[int, at_least(8), "images per split of a set that is drawn"]
     limit: Annotated[int, at_least(0), "maximum number of images per split, 0 = all"]
     seed: Annotated[int, "seed of the cuts and of drawn images"]
+    square: Annotated[Square, "way of a picture to a square: its centre, on black bars, or squashed"] = "crop"
+    bits: Annotated[
+        int | Auto,
+        between(8, 16),
+        "significant bits of pictures of 16 bits that do not declare them; auto = those that a set needs",
+    ] = "auto"
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings by name, without those of NEW that leave a set as it was before they existed."""
+        return {k: v for k, v in asdict(self).items() if k not in NEW or v != getattr(type(self), k)}
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,7 @@ class ClassSettings(Settings):
     heldout: Annotated[tuple[str, ...], "class held out of the ID set; may be repeated"] = ()
 
 
+_YAML = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")  # words that it does not read as text
 Cut = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their positions in the source
 
 
@@ -80,9 +95,11 @@ def _of_classes(
             f"set {name!r} needs at least one class in classes.heldout; otherwise take it out of `sets`"
         )
     if out - set(known) or (out and len(known) - len(out) < 2):
+        number = next((label for label in known if not label[:1].isalpha() or label.lower() in _YAML), "")
+        hint = f"; write a class such as {number!r} in quotes" if number and out - set(known) else ""
         raise InputError(
             f"classes.heldout is {list(classes.heldout)}: name classes of the ID set so that two or more "
-            f"remain; it has {', '.join(known)}"
+            f"remain; it has {', '.join(known)}{hint}"
         )
     names = tuple(label for label in known if (label in out) == heldout)
     position = {label: index for index, label in enumerate(names)}

@@ -1,73 +1,121 @@
-"""One way for every picture: decode, make it upright and 8 bit, resize, grey or colour.
+"""One way for every picture: decode, make it upright and 8 bit, to a square, grey or colour.
 
 All sets pass the same chain, so that none can be distinguished by its resampling.
 """
 
 import os
+import re
+import stat
+from contextlib import nullcontext
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from sslood.core.errors import InputError
+from sslood.data.sets.bounds import TooMuch, check_file, check_image, pixel_limit, too_many
+from sslood.data.sets.depth import Levels, Undeclared, depth_of, eight_bits, low_bytes
+from sslood.data.sets.kinds import enable_heif, is_heif
+from sslood.data.sets.notices import libtiff_heard, listening
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+Square = Literal["crop", "pad", "squash"]  # the way of a picture to a square
+SLIVER = "a sliver of the range is used; if another range is meant, write its bits as `data.bits`"
+ODD = "damaged or odd, but taken as far as it can be read"
 _READ = 1 << 16  # bytes asked for at a time
+_MOST = 1 << 24  # pixels of a resized picture of which the centre is cut out
+_STRIP = 1 << 22  # pixels that are laid over white at a time
+_WAYS = {
+    "crop": "shorter side to {size} pixels by {filter}, centre crop {size}x{size}",
+    "pad": "longer side to {size} pixels by {filter}, centred on black {size}x{size}",
+    "squash": "both sides to {size} pixels by {filter}",
+}
+_TURNS = {  # EXIF's orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+Remark = tuple[str, str]  # what holds for several pictures of a set; more about this one
 
 
-def chain_text(size: int, channels: int) -> str:
+def chain_text(size: int, channels: int, square: Square = "crop") -> str:
     """Say in words what `to_array` does; recorded in every set's metadata."""
     colour = "grey by ITU-R 601 luma before resizing" if channels == 1 else "RGB"
-    return (
-        f"{colour}; shorter side to {size} pixels by Pillow's antialiased bilinear filter, centre crop "
-        f"{size}x{size}; untouched where already {size}x{size}"
-    )
+    way = _WAYS[square].format(size=size, filter="Pillow's antialiased bilinear filter")
+    return f"{colour}; {way}; untouched where already {size}x{size}"
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Return `image` as 8 bit L or RGB, turned as its EXIF tag says.
+def plain(image: Image.Image) -> Image.Image:
+    """Return a loaded picture of 8 bits as L or RGB: transparency laid over white, palettes and CMYK as RGB.
 
-    16 bit grey is divided by 257, transparency is laid over white, palettes and CMYK become RGB.
-    Raises ValueError for floating point pixels, whose range nobody states.
+    Raises ValueError for floating point pixels.
     """
-    if image.getexif():
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # I, I;16, I;16B: 16 bit PNG and TIFF
-        wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ValueError("pixels of more than 16 bit")
-        return Image.fromarray(np.rint(wide / 257).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("floating point pixels")
+        raise ValueError("floating point pixels, whose range nobody states; save them with 8 or 16 bits")
     if image.mode in ("1", "L") and "transparency" not in image.info:
         return image.convert("L")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    width, height = image.size
+    step = max(1, _STRIP // width)  # a large picture has no room for four copies of itself
+    if step >= height:
+        return _over_white(image)
+    out = Image.new("RGB", image.size)
+    for top in range(0, height, step):
+        out.paste(_over_white(image.crop((0, top, width, min(height, top + step)))), (0, top))
+    return out
 
 
-def resize(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size` (bilinear over the whole footprint, so antialiased), then the centre."""
+def _over_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def resize(image: Image.Image, size: int, square: Square = "crop") -> Image.Image:
+    """Return a picture of `size` x `size` pixels, bilinear over the whole footprint, so antialiased.
+
+    crop: shorter side to `size`, then the centre; pad: longer side to `size`, on black; squash: both sides.
+    """
     if image.size == (size, size):
         return image
-    shape, left, top = frame(*image.size, size)
+    if square == "squash":
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+    shape, left, top = frame(*image.size, size, square)
+    if square == "pad":
+        out = Image.new(image.mode, (size, size))
+        out.paste(image.resize(shape, Image.Resampling.BILINEAR), (left, top))
+        return out
+    if shape[0] * shape[1] > _MOST:  # a line of 100000 pixels: the same centre, without the rest
+        across, down = image.width / shape[0], image.height / shape[1]
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     image = image.resize(shape, Image.Resampling.BILINEAR)
     return image if shape == (size, size) else image.crop((left, top, left + size, top + size))
 
 
-def frame(width: int, height: int, size: int) -> tuple[tuple[int, int], int, int]:
-    """Return (width, height) once the shorter side is `size` pixels, then left and top of the centre."""
+def frame(width: int, height: int, size: int, square: Square = "crop") -> tuple[tuple[int, int], int, int]:
+    """Return (width, height) once the picture is resized, then left and top of the square in it.
+
+    To pad: left and top of the picture in the square.
+    """
+    if square == "pad":
+        scale = size / max(width, height)
+        width, height = (min(size, max(1, round(side * scale))) for side in (width, height))
+        return (width, height), (size - width) // 2, (size - height) // 2
     scale = size / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))
     return (width, height), (width - size) // 2, (height - size) // 2
 
 
-def to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
+def to_array(image: Image.Image, size: int, channels: int, square: Square = "crop") -> np.ndarray:
     """Return uint8 [channels, size, size], read-only, of an upright 8 bit image."""
     mode = "L" if channels == 1 else "RGB"
-    image = resize(image if image.mode == mode else image.convert(mode), size)
+    image = resize(image if image.mode == mode else image.convert(mode), size, square)
     pixels = np.frombuffer(image.tobytes(), np.uint8)  # half the time of np.asarray
     return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
@@ -79,27 +127,93 @@ def from_array(pixels: np.ndarray) -> Image.Image:
     return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
 
 
-def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> Image.Image:
-    """Decode one file (or its `content`) into an upright 8 bit image; InputError names it if that fails."""
+def read_image(
+    path: str | os.PathLike[str],
+    content: bytes | None = None,
+    *,
+    levels: Levels | None = None,
+    ask: bool = False,
+    remarks: list[Remark] | None = None,
+) -> Image.Image:
+    """Decode one file (or its `content`) into an upright 8 bit image, grey or RGB.
+
+    levels: what becomes black and white of a picture of more bits that does not say, see
+    `sslood.data.sets.depth`; by default the full range of its file, or with `ask` Undeclared is raised for
+    such a picture. remarks: gets what is to be said of the picture. Raises InputError that names a file that
+    cannot be decoded, or would be too much work.
+    """
     try:
         content = read_bytes(path) if content is None else content  # one read instead of Pillow's dozens
-        with Image.open(BytesIO(content)) as image:
-            image.load()
-            return upright(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(
-            f"{path}: more pixels than a picture may have (decompression bomb); remove it"
-        ) from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        with listening() as said:
+            image = _decoded(content, levels, ask, said, remarks)
+    except Undeclared:
+        raise
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        raise InputError(f"{path}: {too_many(int(pixels[0]) if pixels else 0)}") from None
+    except TooMuch as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # whatever a decoder raises for bytes that nobody expected
         reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        reason = str(reason) or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); repair or remove it") from None
+    if remarks is not None and said:
+        remarks.append((ODD, " ".join(said[0].split())))
+    return image
+
+
+def _decoded(
+    content: bytes, levels: Levels | None, ask: bool, said: list[str], remarks: list[Remark] | None
+) -> Image.Image:
+    if (limit := pixel_limit()) > (Image.MAX_IMAGE_PIXELS or limit):
+        Image.MAX_IMAGE_PIXELS = limit
+    if is_heif(content[:12]):
+        enable_heif()
+    with Image.open(BytesIO(content)) as opened:
+        depth = depth_of(opened, content)
+        check_image(opened, content, is_deep=depth is not None)
+        if opened.format == "EPS":  # Ghostscript would run it
+            raise ValueError("a PostScript program, not a picture")
+        image: Image.Image = opened
+        planes = [image]
+        with libtiff_heard() if "libtiff" in {tile[0] for tile in opened.tile} else nullcontext():
+            opened.load()
+            if depth is not None and depth.layout:
+                planes.append(low_bytes(Image.open(BytesIO(content))))
+        turn = _turn(image, said)
+        if depth is not None:
+            image, remark = eight_bits(planes, depth, levels, ask)
+            if remark and remarks is not None:
+                remarks.append((SLIVER, remark))
+        upright = plain(image)
+    del opened, image, planes  # before a large picture is turned
+    return upright if turn is None else upright.transpose(turn)
+
+
+def _turn(image: Image.Image, said: list[str]) -> Image.Transpose | None:
+    """Return what makes a picture upright by its EXIF or XMP, None if it is."""
+    try:
+        return _TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception as error:  # the pixels are sound all the same
+        said.append(f"its EXIF cannot be read ({error}), so it is taken as it lies")
+        return None
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a file by three system calls if it is small, half of what Python's files need."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    """Return the bytes of a file by a few system calls, half of what Python's files need.
+
+    Raises OSError for what cannot be opened, and for what is no regular file; TooMuch for more bytes than a
+    picture may have, before memory is full of them.
+    """
+    flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # no waiting for a pipe
+    file = os.open(path, os.O_RDONLY | flags)
     try:
         parts = [os.read(file, _READ)]
+        if len(parts[0]) in (0, _READ):  # most pictures are small, and their files regular
+            about = os.fstat(file)
+            if not stat.S_ISREG(about.st_mode):  # a device may have no end
+                raise OSError("no regular file")
+            check_file(about.st_size)
         while len(parts[-1]) == _READ:
             parts.append(os.read(file, _READ))
     finally:

@@ -6,7 +6,8 @@ place decides what such a file means.
 """
 
 import numpy as np
-from PIL import Image
+
+from sslood.data.sets.bounds import TooMuch, check_jpeg
 
 _COLOURS = {"YCbCr": "RGB", "Gray": "GRAY"}
 
@@ -19,9 +20,10 @@ def decode_plain(content: bytes) -> np.ndarray | None:
 
     try:
         height, width, colours, _ = decode_jpeg_header(content)
-        if colours not in _COLOURS or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
+        if colours not in _COLOURS:
             return None
+        check_jpeg(width, height, content)
         pixels = decode_jpeg(content, _COLOURS[colours])  # strict: what libjpeg warns of fails
-    except ValueError:
+    except (ValueError, TooMuch):
         return None
     return pixels[..., 0] if colours == "Gray" else pixels

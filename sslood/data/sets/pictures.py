@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.data.sets.bounds import TooMuch
 from sslood.data.sets.images import read_bytes
 
 Images = np.ndarray | Sequence[str | Path]  # uint8 [N, H, W(, 3)], or paths of files
@@ -43,14 +44,21 @@ def check_labels(path: Path, images: Images, labels: np.ndarray, classes: int) -
         )
 
 
-def digest(paths: Sequence[str | Path], root: Path) -> str:
+def digest(paths: Sequence[str | Path], root: Path, *, whole: bool = False) -> str:
     """Return one sha256 over the names below `root` and the contents of `paths`, in order.
 
-    A link to a file that does not exist counts as missing: whoever reads the picture decides what that means.
+    A file that cannot be read, or is too large for a picture, counts as missing: whoever reads the picture
+    decides what that means. whole: large files, which are no pictures, are read as well.
     """
     total, start = hashlib.sha256(), len(os.path.join(root, ""))
     for path in paths:
         name = os.fspath(path)
-        content = hashlib.sha256(read_bytes(name)).hexdigest() if os.path.exists(name) else "missing"
+        try:
+            content = hashlib.sha256(read_bytes(name)).hexdigest()
+        except OSError as error:
+            content = "missing"
+            if whole and isinstance(error, TooMuch):
+                with open(name, "rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{name[start:].replace(os.sep, '/')}\0{content}\n".encode(errors="surrogateescape"))
     return total.hexdigest()

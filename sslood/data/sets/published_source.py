@@ -94,6 +94,6 @@ def _provenance(located: Mapping[str, Located]) -> dict[str, dict[str, str]]:
         sha256 = where.sha256
         if not sha256:
             paths: list[Path] = sorted(path for path in where.path.rglob("*") if path.is_file())
-            sha256 = digest(paths, where.path)
+            sha256 = digest(paths, where.path, whole=True)
         files[name] = {"sha256": sha256, "checked": where.checked}
     return files

@@ -4,6 +4,7 @@ Adding a file there adds a source and changes no stage that exists. Its docstrin
 `python -m stages.download --list` says of it.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -33,7 +34,9 @@ class SetSettings(Settings):
         Literal["heldout", "corruptions"] | None,
         "made from the ID set: the classes held out of it, or distortions of its train and validation images",
     ] = None
-    folder: Annotated[str | None, "source folder: a folder of pictures, or a CSV file that lists them"] = None
+    folder: Annotated[
+        str | None, "source folder: a folder of pictures, or a list of them (CSV, or lines of text)"
+    ] = None
     skip_unreadable: Annotated[bool, "leave out, and list, pictures that cannot be decoded"] = False
     raster: Annotated[
         int, at_least(0), "source letters: pixels of the square they are drawn in, 0 = data.size"
@@ -41,8 +44,8 @@ class SetSettings(Settings):
 
     @property
     def place(self) -> Path:
-        """The folder or CSV file of your own pictures."""
-        return Path(self.folder or "").expanduser()
+        """The folder or list of your own pictures."""
+        return Path(os.path.expanduser(self.folder or ""))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,118 +1,167 @@
-"""Your own pictures: a folder (flat, or one folder per class), or a CSV file that lists paths.
+"""Your own pictures: a folder (flat, or one folder per class), or a list of paths (see `lists`).
 
-    path,label,split
-    cats/0001.jpg,cat,train
-    /elsewhere/x.tif,dog,test
-
-Only `path` is needed: absolute, or relative to the CSV file. `label` is a class name (empty: unknown).
-`split` is train, validation or test; near and far sets take their test rows, auxiliary ones train, tuning
-ones validation (and train). Without splits, ID and tuning sets are cut by seed, and others take every row. A
-folder can hold folders of these names as well.
+A folder may have folders of splits, a list a column: near and far sets take test pictures, auxiliary ones
+train, tuning ones validation (and train). Without splits, ID and tuning sets are cut by seed, and others take
+every picture. What is not taken is counted, by reason, in the notes of what is recorded.
 """
 
-import csv
 import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.data.sets.pictures import Pictures, Splits, digest
+from sslood.data.sets.images import read_bytes
+from sslood.data.sets.kinds import what_is
+from sslood.data.sets.layout import Layout, lay_out, splits_for
+from sslood.data.sets.lists import SUFFIXES, PictureList, read_list
+from sslood.data.sets.pictures import Splits, digest
 from sslood.data.sets.roles.roles import SPLITS, Role
-from sslood.data.sets.tree import list_images, tree
-
-COLUMNS = ("path", "label", "split")
+from sslood.data.sets.tree import Scan, class_of, labelled, say_left, scan, twins
 
 
 def read_user_images(name: str, place: Path, role: Role) -> tuple[Splits, dict[str, Any]]:
-    """Return the splits of set `name` in folder or CSV file `place`, and what is recorded of its origin.
+    """Return the splits of set `name` in folder or list `place`, and what is recorded of its origin.
 
     The key "" holds pictures without a split: all of them, whatever the role. Raises InputError for a place
-    that does not exist, or does not hold what the role needs.
+    that does not exist, is neither folder nor list, or does not hold what the role needs.
     """
-    if place.suffix.lower() == ".csv":
-        return _table(name, place, role)
-    if not place.is_dir():
-        raise InputError(
-            f"set {name!r}: folder {str(place)!r} does not exist; correct `sets.{name}.folder` in params.yaml"
-        )
-    source = {"folder": place.name, "sha256": digest(list_images(place), place)}
-    inner = [split for split in SPLITS if (place / split).is_dir()]
-    others = {path.name for path in place.iterdir() if path.is_dir()} - set(SPLITS)
-    is_class = bool(others) and "test" not in role.needed  # a class called train or validation
-    if set(role.needed) <= set(inner) and not is_class:
-        read = {split: tree({name: place / split}, split, {}) for split in role.kept if split in inner}
-        if len({pictures.classes for pictures in read.values()}) > 1:
-            raise InputError(
-                f"{place}: {', '.join(read)} hold different class folders; they must be the same"
-            )
-        return read, source
-    pictures = tree({name: place}, "test", {})
-    if role.is_labelled and not pictures.classes:
-        raise InputError(f"{place}: an ID set needs one folder per class; this one is flat")
-    return {"": pictures}, source
+    if place.is_dir():
+        return _folder(place, role)
+    if place.is_file() and place.suffix.lower() in SUFFIXES:
+        return _list(place, role)
+    raise InputError(f"set {name!r}: {missing(place)}; correct `sets.{name}.folder` in params.yaml")
 
 
-def _rows(name: str, place: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file as {column: text}; every complaint names the line."""
-    if not place.is_file():
-        raise InputError(
-            f"set {name!r}: list {str(place)!r} does not exist; correct `sets.{name}.folder` in params.yaml"
-        )
-    try:
-        with open(place, newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            columns = reader.fieldnames or []
-            if "path" not in columns or set(columns) - set(COLUMNS) or len(set(columns)) < len(columns):
+def missing(place: Path) -> str:
+    """Say what is wrong with a place that is neither a folder nor a list; relative ones in full."""
+    about = f"{str(place.absolute())!r} {what_is(place)}"
+    if not os.path.lexists(place):
+        above = next(parent for parent in place.absolute().parents if parent.is_dir())
+        lost = place.absolute().relative_to(above).parts[0]
+        near = get_close_matches(lost, os.listdir(above), n=1)
+        about += f" (did you mean {str(above / near[0])!r}?)" if near else ""
+        about += "" if place.is_absolute() else " (a relative path starts in the folder of the run)"
+    elif place.is_file():
+        about += f"; a folder is needed, or a list that ends in {', '.join(SUFFIXES[:-1])}"
+    return about
+
+
+def _folder(place: Path, role: Role) -> tuple[Splits, dict[str, Any]]:
+    found = scan(place)
+    found.check_any()
+    source: dict[str, Any] = {
+        "folder": place.name,
+        "sha256": digest(list(map(found.path, found.places)), place),
+    }
+    layout = lay_out(found.places, place)
+    use, notes = splits_for(role, layout.names, place) if layout.names else ({"": ""}, [])
+    left = found.left
+    same = twins(found)
+    _check_twins(found, same, layout, role)
+    kept = {split: [row for row in layout.splits[there] if row not in same] for split, there in use.items()}
+    left["the same file under another name"] = len(same)
+    for split, rows in layout.splits.items():
+        if split not in use.values():
+            left[f"in {layout.names[split]}, which this role does not use"] = len(rows)
+    splits = _classed(place, found, layout.rest, kept, role)
+    return splits, _recorded(source, layout.names, use, notes, +left, sum(map(len, kept.values())))
+
+
+def _classed(
+    place: Path, found: Scan, rest: Sequence[tuple[str, ...]], kept: Mapping[str, list[int]], role: Role
+) -> Splits:
+    """Return the pictures of each split by the positions `kept`; their first folder is their class."""
+    names = {split: [class_of(rest[row]) for row in rows] for split, rows in kept.items()}
+    classes = tuple(sorted(set().union(*names.values()) - {""}))
+    if role.is_labelled and classes:
+        for split, of in names.items():
+            if "" in of:
+                loose = found.path(found.places[kept[split][of.index("")]])
+                raise InputError(f"{loose}: lies beside class folders, and has no class; put it into one")
+            if lacking := sorted(set(classes) - set(of)):
                 raise InputError(
-                    f"{place}: the first line is {','.join(columns)!r}; it must name the "
-                    "columns: path, and optionally label and split"
+                    f"{place}: {', '.join(kept)} hold different class folders, {split} lacks "
+                    f"{', '.join(lacking)}; they must be the same"
                 )
-            rows = list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{place}: not a CSV file in UTF-8 ({error})") from None
-    if not rows:
-        raise InputError(f"{place}: lists no image")
-    seen: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values() or not row["path"]:
-            raise InputError(f"{place}, row {line}: must hold {','.join(columns)}")
-        if row.get("split", "test") not in SPLITS:
-            raise InputError(f"{place}, row {line}: split is {row['split']!r}; use {', '.join(SPLITS)}")
-        first = seen.setdefault(row["path"], line)
-        if first != line:
-            raise InputError(f"{place}, row {line}: lists {row['path']!r}, as row {first} does; keep one")
-    return rows
+    return {
+        split: labelled((found.path(found.places[row]) for row in rows), names[split], classes)
+        for split, rows in kept.items()
+    }
 
 
-def _table(name: str, place: Path, role: Role) -> tuple[Splits, dict[str, Any]]:
-    """Read a CSV file. Classes are its labels, sorted (as numbers where all are)."""
-    rows = _rows(name, place)
+def _check_twins(found: Scan, same: Mapping[int, int], layout: Layout, role: Role) -> None:
+    """Raise InputError for one picture in two splits, or in two classes of a set with classes."""
+    split = {row: name for name, rows in layout.splits.items() for row in rows} if same else {}
+    for row, first in same.items():
+        places = [found.places[first], found.places[row]]
+        classes = {class_of(layout.rest[first]), class_of(layout.rest[row])}
+        if split[row] != split[first] or (role.is_labelled and len(classes) > 1):
+            here, there = (found.path(place) for place in places)
+            kind = "splits" if split[row] != split[first] else "classes"
+            raise InputError(f"{there}: the same picture as {here}, so it is in two {kind}; keep one")
+
+
+def _list(place: Path, role: Role) -> tuple[Splits, dict[str, Any]]:
+    """Read a list. Classes are its labels, sorted (as numbers where all are)."""
+    listed = read_list(place)
+    rows = listed.rows
     texts = [row.get("label", "") for row in rows]
     names = set(texts) - {""}
-    classes = tuple(sorted(names, key=int if all(n.isdecimal() for n in names) else str))
-    if role.is_labelled and "" in texts:
-        raise InputError(f"{place}, row {texts.index('') + 2}: an ID set needs a label in every row")
-    position = {label: index for index, label in enumerate(classes)}
-    labels = np.array([position.get(text, -1) for text in texts], np.int64)
-    paths = [place.parent / row["path"] for row in rows]
-    pictures = Pictures(paths, labels, classes)
-    source = {"list": place.name, "sha256": _digest(rows, paths)}
+    classes = tuple(sorted(names, key=_by_number if all(n.isdecimal() for n in names) else str))
+    if role.is_labelled and names and "" in texts:
+        row = listed.numbers[texts.index("")]
+        raise InputError(f"{place}, row {row}: an ID set needs a label in every row, or in none")
+    pictures = labelled(listed.paths, texts, classes)
+    source = {"list": place.name, "sha256": _digest(listed)}
     if "split" not in rows[0]:
         return {"": pictures}, source
     column = np.array([row["split"] for row in rows])
-    splits = {split: pictures.take(np.flatnonzero(column == split)) for split in SPLITS if split in column}
+    there = {split: split for split in SPLITS if split in column}
     for split in role.needed:
-        if split not in splits:
+        if split not in there and {"test": "validation", "validation": "train"}.get(split) not in there:
             raise InputError(f"{place}: no row has split {split!r}; add some, or leave the column out")
-    return {split: splits[split] for split in role.kept if split in splits}, source
+    use, notes = splits_for(role, there, place)
+    splits = {split: pictures.take(np.flatnonzero(column == of)) for split, of in use.items()}
+    unused = {split: int((column == split).sum()) for split in there if split not in use.values()}
+    left = Counter({f"of split {split}, which this role does not use": n for split, n in unused.items()})
+    return splits, _recorded(source, there, use, notes, left, sum(len(s.labels) for s in splits.values()))
 
 
-def _digest(rows: list[dict[str, str]], paths: list[Path]) -> str:
-    """Return one sha256 over rows and contents (a file that does not exist counts as missing)."""
+def _by_number(text: str) -> tuple[int, str]:
+    return int(text), text
+
+
+def _digest(listed: PictureList) -> str:
+    """Return one sha256 over rows and contents (a file that cannot be read counts as missing)."""
     total = hashlib.sha256()
-    for row, path in zip(rows, paths, strict=True):
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        total.update(f"{chr(0).join(row.values())}\0{content}\n".encode())
+    for row, path in zip(listed.rows, listed.paths, strict=True):
+        try:
+            content = hashlib.sha256(read_bytes(path)).hexdigest()
+        except OSError:
+            content = "missing"
+        total.update(f"{chr(0).join(row.values())}\0{content}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
+
+
+def _recorded(
+    source: dict[str, Any],
+    names: Mapping[str, str],
+    use: Mapping[str, str],
+    notes: list[str],
+    left: Mapping[str, int],
+    taken: int,
+) -> dict[str, Any]:
+    """Return what is recorded of an origin: also its splits if they are called otherwise, and the notes."""
+    if any(split != names.get(there, split) for split, there in use.items()):
+        source["splits"] = {split: names[there] for split, there in use.items()}
+    if left:
+        source["not_taken"] = dict(sorted(left.items()))
+        total = taken + sum(left.values())
+        notes = [*notes, f"{total - taken} of {total} files are not taken: {say_left(left)}"]
+    return source | ({"notes": notes} if notes else {})

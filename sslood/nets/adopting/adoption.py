@@ -28,6 +28,7 @@ from sslood.nets.networks.user_architectures import feature_dim, is_own, own_net
 from sslood.nets.probing.probes import knn_scores, top_accuracy
 
 BATCH = 256
+IMAGENET = (1000, 10450, 11221, 11821, 21841, 21843)  # classes of ImageNet's versions
 RULES = ("state", "strip", "drop", "rename", "head")
 # of the kNN floor; independent of the settings of the stage `probe`, so that those adopt nothing again
 BANK, QUERIES, K, TEMPERATURE = 10_000, 2_000, 20, 0.07
@@ -155,7 +156,7 @@ def _check_keys(state: State, expected: State, where: str) -> None:
                 f"{where}: weight {key!r} has shape {list(value.shape)}, "
                 f"the architecture needs {list(expected[key].shape)}"
             )
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.to(expected[key].dtype)).all():  # 1e300 is infinite in float32
             raise InputError(f"{where}: weight {key!r} has NaN or infinite values")
 
 
@@ -163,21 +164,56 @@ def _few(keys: list[str], count: int = 4) -> str:
     return ", ".join(map(repr, keys[:count])) + (", …" if len(keys) > count else "")
 
 
+def final_linear(entry: AdoptSettings, backbone: nn.Module, width: int) -> str:
+    """Return in a sentence that the features of a network of your own look like class logits, or nothing."""
+    if not is_own(entry.architecture):
+        return ""
+    names = {layer: name for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)}
+    given: dict[str, torch.Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda layer, inputs, output: given.update({names[layer]: output}))
+        for layer in names
+    ]
+    with torch.no_grad():
+        # not blank: a ReLU would leave the zeros of a layer without bias as they are
+        waves = torch.arange(4.0 * entry.channels * entry.size**2).sin()
+        features = backbone.eval()(waves.reshape(4, entry.channels, entry.size, entry.size))
+    for hook in hooks:
+        hook.remove()
+    last = next((name for name, output in given.items() if torch.equal(output, features)), "")
+    if not last and width not in IMAGENET:
+        return ""
+    what = f"are the output of its linear layer {last!r}" if last else "are as many as ImageNet has classes"
+    return (
+        f"the {width} features of {entry.architecture} {what}: class logits, it "
+        "seems, of which detectors that read features make little; take that layer off "
+        f"(architectures.<file>:<function>:{last or '<layer>'})"
+    )
+
+
 def measure(
-    model: Model, entry: AdoptSettings, sets: Mapping[str, np.ndarray], classes: int
+    model: Model, entry: AdoptSettings, sets: Mapping[str, np.ndarray], classes: int, where: str
 ) -> dict[str, float]:
     """Return norm, with min_knn knn, and with a head accuracy, on ID validation.
 
     norm is the mean length of the features; knn the accuracy of 20 neighbours among at most 10,000 images
-    of ID train, for at most 2,000 of validation.
+    of ID train, for at most 2,000 of validation. Raises InputError if the model gives numbers that are not
+    finite.
     """
 
     def outputs(images: np.ndarray) -> dict[str, np.ndarray]:
-        return extract(model, batches(images, BATCH), mean=entry.mean, std=entry.std)
+        found = extract(model, batches(images, BATCH), mean=entry.mean, std=entry.std)
+        for part, values in found.items():
+            if bad := int((~np.isfinite(values)).any(1).sum()):
+                raise InputError(
+                    f"{where}: the {part} of {bad} of {len(values)} ID images are NaN or infinite; the "
+                    "weights load, but do not compute: check the file, mean, std, architecture and layout"
+                )
+        return found
 
     validation = outputs(sets["validation.images"])
     labels = sets["validation.labels"]
-    values = {"norm": float(np.linalg.norm(validation["features"], axis=1).mean())}
+    values = {"norm": float(np.linalg.norm(validation["features"].astype(np.float64), axis=1).mean())}
     if "logits" in validation:
         values["accuracy"] = top_accuracy(validation["logits"], labels)
     if entry.min_knn > 0:

@@ -4,6 +4,7 @@ Vyas et al. 2018, "Out-of-distribution detection using an ensemble of self super
 arXiv:1809.03576, section 3.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import at_least
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods.supervised import Batch, WithOutliers, accuracy
+from sslood.nets.methods.supervised import Batch, WithOutliers, accuracy, watched_accuracy
 from sslood.nets.networks.model import Model
 from sslood.nets.training.settings import TrainingSettings
 
@@ -83,7 +84,12 @@ def leaveout_objective(
 
 
 def msp_auroc(logits_in: Tensor, logits_out: Tensor) -> float:
-    """Return the AUROC of the maximum softmax probability, kept against left out; ties count one half."""
+    """Return the AUROC of the maximum softmax probability, kept against left out; ties count one half.
+
+    NaN, which ends the training, if a logit is not finite: sorting would give NaN a rank.
+    """
+    if not (logits_in.isfinite().all() and logits_out.isfinite().all()):
+        return math.nan
     inside, outside = (F.log_softmax(x.cpu().double(), 1).amax(1).numpy() for x in (logits_in, logits_out))
     inside.sort()
     above = len(inside) - np.searchsorted(inside, outside, "right")
@@ -127,5 +133,5 @@ class Leaveout(WithOutliers):
 
     def watch(self, epoch: int) -> dict[str, float]:
         inside, outside = (self.predict(part.images) for part in (self.validation, self._unknown))
-        right = accuracy(inside, self.validation.labels).item()
+        right = watched_accuracy(inside, self.validation.labels)
         return {"validation_accuracy": right, "validation_auroc": msp_auroc(inside, outside)}

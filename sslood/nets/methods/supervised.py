@@ -1,5 +1,6 @@
 """What the supervised trainings share: a classifier as a task, its accuracy, a split of a set file."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Supervised(Task[Batch]):
 
     def watch(self, epoch: int) -> dict[str, float]:
         logits = self.predict(self.validation.images)
-        return {"validation_accuracy": accuracy(logits, self.validation.labels).item()}
+        return {"validation_accuracy": watched_accuracy(logits, self.validation.labels)}
 
 
 class WithOutliers(Supervised):
@@ -129,6 +130,14 @@ class WithOutliers(Supervised):
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the share of images whose largest logit is the label's, a scalar."""
     return (logits.argmax(1) == labels).float().mean()
+
+
+def watched_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return `accuracy`, but NaN, which ends the training, if a logit is not finite.
+
+    The largest of NaNs is the first: a diverged network would be right wherever the label is 0.
+    """
+    return accuracy(logits, labels).item() if logits.isfinite().all() else math.nan
 
 
 def endless(data: ResidentSet, seed: int, epoch: int, batch_size: int) -> Iterator[Tensor]:

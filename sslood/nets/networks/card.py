@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,7 +10,9 @@ from sslood.core.errors import InputError
 
 # the stage that writes models of an objective; all others are written by `pretrain`
 _STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
+LARGEST = 2**24  # values of an image beyond which a file is damaged, not for large pictures
 _OF_SET = ("size", "channels", "mean", "std", "resize", "classes")  # preprocessing travels with the model
+_UNUSUAL = {"square": "crop", "levels": None}  # the same, where it is not what it was before it could be set
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,10 @@ class ModelCard:
     head_classes: positions in `classes` of the head's outputs, None without a head. projector: widths of the
     projector, None without one. stochastic: {"space": "h" or "z", "sigma", "components"} of a Gaussian
     embedding. settings: those that the weights depend on. epochs: of the weights, where fewer than trained.
-    saw_validation: whether it was trained on images of ID validation. code: {path: sha256} of a file in
-    architectures/. reference: what the model computes for one fixed image, see `reference_answer`.
+    saw_validation: whether it was trained on images of ID validation. square, levels: of the ID set: the way
+    of its pictures to a square, and the values that are black and white where files do not say it. code:
+    {path: sha256} of a file in architectures/. reference: what the model computes for one fixed image, see
+    `reference_answer`.
     """
 
     name: str
@@ -44,17 +49,24 @@ class ModelCard:
     settings: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     saw_validation: bool = False
+    square: str = "crop"
+    levels: list[int] | None = None
     code: dict[str, str] = field(default_factory=dict)
     reference: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
     def for_set(cls, set_metadata: Mapping[str, Any], **rest: Any) -> Self:
         """Return the card of a model for the ID set with this metadata; `rest`: the other fields."""
-        return cls(id=set_metadata["name"], **{key: set_metadata[key] for key in _OF_SET}, **rest)
+        own = {key: set_metadata[key] for key in _OF_SET}
+        own |= {key: set_metadata[key] for key in _UNUSUAL if key in set_metadata}
+        return cls(id=set_metadata["name"], **own, **rest)
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any], where: str | Path) -> Self:
-        """Return the card in the metadata of the file `where`; InputError if a key is missing."""
+        """Return the card in the metadata of the file `where`.
+
+        Raises InputError if a key is missing, or holds what no network can have, such as a std that is NaN.
+        """
         known = {one.name: one for one in fields(cls)}
         needed = [key for key, one in known.items() if one.default is MISSING and key not in metadata]
         missing = [key for key in needed if known[key].default_factory is MISSING or key == "reference"]
@@ -63,11 +75,39 @@ class ModelCard:
                 f"{where}: metadata lacks {', '.join(missing)}; write it again with the stage that makes it "
                 f"(`dvc repro`)"
             )
-        return cls(**{key: value for key, value in metadata.items() if key in known})
+        card = cls(**{key: value for key, value in metadata.items() if key in known})
+        card._check(where)
+        return card
+
+    def _check(self, where: str | Path) -> None:
+        head = () if self.head_classes is None else self.head_classes
+        sizes = (self.size, self.channels, self.feature_dim)
+        rules = {
+            "name": isinstance(self.name, str) and isinstance(self.arch, str) and isinstance(self.id, str),
+            "seed": type(self.seed) is int,
+            "size": all(type(n) is int and n > 0 for n in sizes) and self.channels * self.size**2 <= LARGEST,
+            "mean": _numbers(self.mean, self.channels),
+            "std": _numbers(self.std, self.channels) and all(n > 0 for n in self.std),
+            "square": self.square in ("crop", "pad", "squash"),
+            "levels": self.levels is None
+            or (_numbers(self.levels, 2) and -(2**31) <= self.levels[0] < self.levels[1] < 2**32),
+            "classes": isinstance(self.classes, list),  # before head_classes, which are places in it
+            "head_classes": self.head_classes != []
+            and isinstance(self.classes, list)
+            and all(type(n) is int and 0 <= n < len(self.classes) for n in head)
+            and len(set(head)) == len(head),
+            "reference": isinstance(self.reference, dict) and all(map(_numbers, self.reference.values())),
+        }
+        for key, holds in rules.items():
+            if not holds:
+                raise InputError(
+                    f"{where}: the model's {key} cannot be {getattr(self, key)!r:.80}; the file is damaged: "
+                    f"write it again with the stage `{self.stage}` (`dvc repro`)"
+                )
 
     def metadata(self) -> dict[str, Any]:
         """Return the fields as the metadata of a file."""
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if k not in _UNUSUAL or v != _UNUSUAL[k]}
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
@@ -82,6 +122,15 @@ class ModelCard:
     def preprocessing(self) -> dict[str, list[float]]:
         """Mean and std per channel, of pixels in [0, 1]."""
         return {"mean": self.mean, "std": self.std}
+
+
+def _numbers(values: Any, count: int | None = None) -> bool:
+    """Whether these are `count` finite numbers in a list."""
+    return (
+        isinstance(values, list)
+        and len(values) == (len(values) if count is None else count)
+        and all(type(n) in (int, float) and isfinite(n) for n in values)
+    )
 
 
 def check_fits(

@@ -23,7 +23,8 @@ def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCa
     """Write the state of `modules` ("backbone", and others by prefix) as a model file.
 
     Floating tensors are stored as float32. The reference of the written card is computed here, from the
-    weights as they are stored. Raises InputError if the modules are not those that the card describes.
+    weights as they are stored. Raises InputError if the modules are not those that the card describes, or a
+    weight is not finite.
     """
     arrays = {
         f"{name}.{key}": (value.float() if value.is_floating_point() else value).cpu().contiguous().numpy()
@@ -38,8 +39,8 @@ def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCa
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Model, ModelCard]:
     """Return (model in eval mode on `device`, its card).
 
-    Raises InputError, naming the key, if the weights do not fit the architecture of the card, and if the
-    model computes something else than when it was written.
+    Raises InputError, naming the key, if the weights do not fit the architecture of the card or are not
+    finite, and if the model computes something else than when it was written.
     """
     arrays, metadata = load_tensors(path, kind="model")
     return restore_model(arrays, metadata, path, device), ModelCard.read(metadata, path)
@@ -67,7 +68,10 @@ def restore_model(
 def _rebuilt(arrays: Mapping[str, np.ndarray], card: ModelCard, path: str | Path) -> Model:
     """Return the model of the card with the weights `arrays`, on the CPU."""
     with torch.random.fork_rng(devices=[]):
-        model = _empty(card, arrays)
+        try:
+            model = _empty(card, arrays)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     _fill(model, arrays, path)
     return model
 
@@ -106,4 +110,14 @@ def _fill(model: Model, arrays: Mapping[str, np.ndarray], path: str | Path) -> N
         if arrays[key].shape != tuple(value.shape):
             shape, need = list(arrays[key].shape), list(value.shape)
             raise InputError(f"{path}: weight {key!r} has shape {shape}, the architecture needs {need}")
+        floating = value.is_floating_point()
+        if arrays[key].dtype != (np.float32 if floating else value.numpy().dtype):
+            raise InputError(
+                f"{path}: weight {key!r} is {arrays[key].dtype}, which no stage writes; write the file again"
+            )
+        if floating and not np.isfinite(arrays[key]).all():
+            raise InputError(
+                f"{path}: weight {key!r} has NaN or infinite values; the training diverged (lower its "
+                "learning rate) or the file is damaged"
+            )
     model.load_state_dict({key: torch.from_numpy(np.asarray(array)) for key, array in arrays.items()})

@@ -77,6 +77,5 @@ def check_reference(model: Model, card: ModelCard, where: str | Path) -> None:
 
 
 def _agree(then: list[float], now: list[float]) -> bool:
-    """Whether two digests differ by at most TOLERANCE of the norm; those of a diverged model, NaN, agree."""
-    bound = TOLERANCE * float(np.nan_to_num(now[0]))
-    return len(then) == len(now) and np.allclose(then, now, rtol=0, atol=bound, equal_nan=True)
+    """Whether two digests differ by at most TOLERANCE of the norm; NaN agrees with nothing."""
+    return len(then) == len(now) and np.allclose(then, now, rtol=0, atol=TOLERANCE * now[0])

@@ -119,7 +119,15 @@ def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def top_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
-    """Return the share of rows whose label is among the k largest scores; ties go to the smaller index."""
+    """Return the share of rows whose label is among the k largest scores; ties go to the smaller index.
+
+    Raises InputError for scores that are not finite: no number is above NaN, so it would be right always.
+    """
+    if bad := int((~np.isfinite(scores)).any(1).sum()):
+        raise InputError(
+            f"the class scores of {bad} of {len(scores)} images are NaN or infinite, so they have no "
+            "accuracy; look at the weights of the model, and at its mean and std"
+        )
     own = np.take_along_axis(scores, labels[:, None], 1)
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels[:, None]))
     return float((before.sum(1) < k).mean())

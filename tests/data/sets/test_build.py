@@ -36,7 +36,7 @@ def download(out, name, role, **settings):
     id_item |= {"folder": folder} if (folder := settings.pop("id_folder", None)) else {}
     words = download_words(out, name, item, settings, id_name, item if id_name == name else id_item)
     result = CliRunner().invoke(plain_command(), words, catch_exceptions=False, standalone_mode=False)
-    assert result.output.count("\n") == 1 and result.output.startswith(f"Wrote {out}: {name}, ")
+    assert result.output.splitlines()[-1].startswith(f"Wrote {out}: {name}, ")
     return load_tensors(out, kind="set")
 
 
@@ -249,7 +249,7 @@ def test_flat_folder_cannot_be_the_id_set(tmp_path):
     (tmp_path / "flat").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "flat/a.png")
     wrong(
-        "one folder per class",
+        "cannot be the ID set",
         tmp_path / "x",
         "mine",
         "id",

@@ -103,6 +103,7 @@ def test_unreadable_pictures_are_named(tmp_path):
 
 def test_too_many_pixels_are_named(tmp_path, monkeypatch):
     Image.new("L", (64, 64)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr("sslood.data.sets.bounds._FEW", 100)
+    monkeypatch.setattr("sslood.data.sets.bounds.pixel_limit", lambda: 1000)
     with pytest.raises(InputError, match="bomb.png"):
         read_image(tmp_path / "bomb.png")

@@ -105,7 +105,8 @@ def test_damage_is_judged_by_pillow_alone(tmp_path, monkeypatch, kind):
         "bomb": good,
     }[kind]
     if kind == "bomb":
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        monkeypatch.setattr("sslood.data.sets.bounds._FEW", 100)
+        monkeypatch.setattr("sslood.data.sets.bounds.pixel_limit", lambda: 1000)
     assert decode_plain(content) is None
     path = tmp_path / "a.jpg"
     path.write_bytes(content)

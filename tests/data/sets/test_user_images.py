@@ -82,7 +82,9 @@ def test_splits_of_the_list_are_kept(tmp_path):
     ("header", "rows", "words"),
     [
         ("file,label", ["0.png,a"], "must name the columns"),
-        ("path,colour", ["0.png,a"], "must name the columns"),
+        ("path,lable", ["0.png,a"], "column 'lable' must be called label"),
+        ("path,subset", ["0.png,train"], "column 'subset' must be called split"),
+        ("filename,label", ["0.png,a"], "call 'filename' path"),
         ("path", [], "lists no image"),
         ("path,label", ["0.png,a", "1.png"], "row 3: must hold path,label"),
         ("path,label", ["0.png,a", ",b"], "row 3: must hold"),

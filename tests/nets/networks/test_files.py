@@ -1,6 +1,7 @@
 import copy
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -127,6 +128,43 @@ def test_what_a_model_computes_is_recorded_and_checked(written, monkeypatch):
         load_model(path)
     save_model(again, modules, model_card(head_classes=[0, 2, 5], projector=[8, 4]))
     assert again.read_bytes() != path.read_bytes()  # so what follows runs again
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(written, value):
+    path, modules = written
+    rewrite(path, lambda tensors, metadata: tensors["head.bias"].__setitem__(1, value))
+    with pytest.raises(InputError, match="weight 'head.bias' has NaN or infinite values; the training div"):
+        load_model(path)
+    torch.nn.init.constant_(modules["head"].bias, value)
+    with pytest.raises(InputError, match="weight 'head.bias' has NaN or infinite values"):
+        save_model(path, modules, model_card(head_classes=[0, 2, 5], projector=[8, 4]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
+def test_weights_of_another_type_are_refused(written, dtype):
+    path, _ = written
+    rewrite(path, lambda tensors, _: tensors.update({"head.bias": tensors["head.bias"].astype(dtype)}))
+    with pytest.raises(InputError, match=f"'head.bias' is {np.dtype(dtype)}, which no stage writes"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mean", [np.nan]), ("mean", []), ("mean", 0.3), ("mean", [0.3, 0.3]), ("mean", ["0.3"]),
+        ("std", [0.0]), ("std", [-1.0]), ("std", [np.inf]), ("std", [np.nan]), ("std", None),
+        ("size", 0), ("size", 8.0), ("size", True), ("size", 10**9), ("seed", "0"), ("seed", None),
+        ("classes", "01234567"), ("head_classes", []), ("head_classes", [0, 2, 8]), ("name", 3),
+        ("head_classes", [0, 2, 2]), ("head_classes", [-1, 2, 5]), ("head_classes", [0.0, 2.0, 5.0]),
+        ("reference", {"features": [np.nan] * 4}), ("reference", {"features": "abcd"}), ("reference", []),
+    ],
+)  # fmt: skip
+def test_a_card_that_no_network_can_have_is_refused(written, key, value):
+    path, _ = written
+    rewrite(path, lambda _, metadata: metadata.update({key: value}))
+    with pytest.raises(InputError, match=f"model.safetensors: the model's {key} cannot be "):
+        load_model(path)
 
 
 def test_the_reference_image_is_for_ever_the_same():

@@ -169,3 +169,12 @@ def test_a_probe_chooses_on_validation_and_reports_test(digits):
     again = probed(wrong)
     assert again["knn"]["k"] == 5 and again["linear"]["l2"] == 1e-3  # test labels choose nothing
     assert again["knn"]["accuracy"] < 0.1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_have_no_accuracy(value):
+    """No number is larger than NaN, so that every label of NaN scores was the first."""
+    scores = np.eye(3)
+    scores[1] = value
+    with pytest.raises(InputError, match="the class scores of 1 of 3 images are NaN or infinite"):
+        top_accuracy(scores, np.arange(3))
