@@ -9,6 +9,13 @@ class InputError(ValueError):
     """
 
 
+class LeftOut(InputError):
+    """A row of the results that its image sets do not allow; the message is the reason, as tables give it.
+
+    Stages leave the row out and go on (`sslood.core.needs`); anywhere else it is wrong input.
+    """
+
+
 def known(name: str, kind: str, names) -> str:
     """Return `name` if it is one of `names`; else raise InputError listing them."""
     names = sorted(names)
