@@ -44,7 +44,7 @@ def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_c
     training, own = settings_of(shared, sections[0], kind.Settings, constants)
     recipes = recipes_of(sections[1], recipe, sections[0].get("augment"), f"{constants}.augment", kind.views)
     tensors, meta = load_tensors(id_set, kind="set", only=READ)
-    check_needs(kind.needs, tensors["train.labels"], names=meta["classes"])
+    check_needs(kind.needs, tensors["train.labels"], where=f"{id_set}: {objective} ")
     settings = recorded(training, own, recipes)
     about = {"objective": objective, "arch": read_architecture(backbone, sizes), "seed": seed}
     code = "stages.pretrain", kind.__module__, f"{BACKBONES}.{backbone}"

@@ -33,7 +33,7 @@ def main(embeddings, models, seed, out, **values):
         try:
             meta = read_metadata(path, kind="embeddings")
         except LeftOut as reason:
-            left_out.append({"model": model, "detector": "", "set": "", "reason": str(reason)})
+            left_out.append({"model": model, "detector": "", "set": "", "reason": reason.reason})
             continue
         if meta["seed"] != seed or meta["model"] != model:
             other = f"{meta['model']!r} with seed {meta['seed']}"
@@ -45,9 +45,7 @@ def main(embeddings, models, seed, out, **values):
         ]
     keys = ("knn", "k"), ("linear", "l2")
     chosen = {m: {f"{p}.{key}": r[p][key] for p, key in keys if p in r} for m, r in results.items()}
-    save_json(
-        out, {"models": results, "chosen": chosen, **({"left_out": left_out} if left_out else {})}
-    )
+    save_json(out, {"models": results, "chosen": chosen, **({"left_out": left_out} if left_out else {})})
     found = {model: probes["knn"]["accuracy"] for model, probes in results.items() if "knn" in probes}
     best = max(found, key=found.__getitem__, default=None)
     note = "no accuracies" if best is None else f"best nearest-neighbour accuracy {found[best]:.4f} ({best})"

@@ -73,7 +73,7 @@ def audit(
     `<set>.left_out` int64 [K] positions in its test split and `<set>.why` uint8 [K], the sum of 1 (exact
     duplicate), 2 (near duplicate), 4 (class shared with the ID set); `<set>.pairs` int64 [P, 4] (position,
     number of the reference, position there, 1 exact or 2 near) and `<set>.correlation` float64 [P].
-    `progress` is called with a set's name when it is done. The metadata passes on the limits of the set files.
+    `progress` is called with a set's name when it is done. The metadata passes on the set files' limits.
     """
     doubles = references(sets)
     control = artefact_scores(sets[id_name].tensors["test.images"])

@@ -10,10 +10,15 @@ class InputError(ValueError):
 
 
 class LeftOut(InputError):
-    """A row of the results that its image sets do not allow; the message is the reason, as tables give it.
+    """A row of the results that its image sets do not allow.
 
-    Stages leave the row out and go on (`sslood.core.needs`); anywhere else it is wrong input.
+    Stages leave the row out, give the `reason` in their tables and go on (`sslood.core.needs`). Anywhere else
+    it is wrong input; `where` stands before the reason in the message.
     """
+
+    def __init__(self, reason: str, where: str = ""):
+        super().__init__(where + reason)
+        self.reason = reason
 
 
 def known(name: str, kind: str, names) -> str:

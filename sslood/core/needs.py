@@ -1,8 +1,8 @@
 """What detectors and stages need of an image set, and what becomes of a row whose set lacks it.
 
-A need is declared where what has it is defined; `download` knows them all (`sslood.data.sets.limits`, which a
-test holds against the declarations). Whatever finds a need unmet raises `LeftOut`. The row is then left out with
-that reason: by an evaluation in its results, by a stage that makes one file in a file that holds the reason alone.
+A need is declared where what has it is defined; `download` knows them all (`sslood.data.sets.limits`, which
+a test holds against the declarations). Whatever finds a need unmet raises `LeftOut`. The row is then left out
+with that reason: in the results of an evaluation, or in a file that holds nothing else.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ SHOWN = 5  # classes that a message names
 
 
 class Shortage(NamedTuple):
-    """What there is too little of: `count` of `what`, where `needed` are needed."""
+    """What there is too little of: `found` of `what`, where `needed` are needed."""
 
     what: str
-    count: int
+    found: int
     needed: int
 
     def __str__(self) -> str:
-        return f"{self.count} {self.what}, needs {self.needed}"
+        return f"needs {self.needed} {self.what}, there {'is' if self.found == 1 else 'are'} {self.found}"
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Need:
     spare: int = 0
 
     def shortage(self, labels: np.ndarray, names: Sequence[str] = ()) -> Shortage | None:
-        """Return what a split with these labels [N] (-1 unknown) lacks, None if nothing; names: of its classes."""
+        """Return what a split with labels [N] (-1 unknown) lacks, None if nothing; names: of its classes."""
         known, counts = np.unique(labels, return_counts=True)
         needed = max(self.images, self.per_class * len(known) + self.spare)
         if (classes := int((known >= 0).sum())) < self.classes:
-            return Shortage(f"classes with labels in {self.split}", classes, self.classes)
+            return Shortage(f"labelled class{'es' * (self.classes > 1)} in {self.split}", classes, self.classes)
         if len(known) and counts.min() < self.per_class:
             few = known[counts < self.per_class]
             of = " in the smallest class" if len(known) > 1 else ""
@@ -67,23 +67,28 @@ LABELS = Need(classes=1)
 CLASSIFIED = Need(classes=2)  # what every classifier of the ID classes needs
 
 
-def check_needs(needs: Needs, labels: np.ndarray | None, count: int = 0, names: Sequence[str] = ()) -> None:
-    """Raise LeftOut for the first need that labels [N] do not meet; None: `count` images without labels."""
+def check_needs(needs: Needs, labels: np.ndarray | None, count: int = 0, where: str = "") -> None:
+    """Raise LeftOut for the first need that labels [N] do not meet; None: `count` images without labels.
+
+    where: what a message starts with, e.g. "FILE: KNN ".
+    """
     labels = np.full(count, -1) if labels is None else labels
     for need in needs:
-        if shortage := need.shortage(labels, names):
-            raise LeftOut(str(shortage))
+        if shortage := need.shortage(labels):
+            raise LeftOut(str(shortage), where)
 
 
 def check_set(needs: Needs, path: str | Path) -> None:
     """Raise LeftOut if the train split of a set file does not meet these needs."""
-    tensors, metadata = load_tensors(path, kind="set", only=["train.labels"])
-    check_needs(needs, tensors["train.labels"], names=metadata["classes"])
+    tensors, _ = load_tensors(path, kind="set", only=["train.labels"])
+    check_needs(needs, tensors["train.labels"], where=f"{path}: training ")
 
 
 def may_be_left_out(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate the body of a stage that writes `out` of `kind` (and `out_curves`): where it raises LeftOut, the
-    files hold the reason alone. Whoever reads such a file raises LeftOut in turn."""
+    """Decorate the body of a stage that writes `out`, a file of `kind` (and `out_curves`).
+
+    Where it raises LeftOut, the file holds the reason alone, and whoever reads it raises LeftOut in turn.
+    """
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @wraps(body)
@@ -91,10 +96,10 @@ def may_be_left_out(kind: str) -> Callable[[Callable[..., None]], Callable[..., 
             try:
                 body(**values)
             except LeftOut as reason:
-                save_tensors(values["out"], {}, kind=kind, metadata={"left_out": str(reason)})
+                save_tensors(values["out"], {}, kind=kind, metadata={"left_out": reason.reason})
                 if "out_curves" in values:
                     save_text(values["out_curves"], "epoch\n")
-                print(f"Left out {values['out']}: {reason}.")
+                print(f"Left out {values['out']}: {reason.reason}.")
 
         return run
 

@@ -29,8 +29,8 @@ NEAR_CONTROL, NEAR_BEST = "†", "‡"  # what they mean is written in templates
 class Audit:
     """The audit of the image sets.
 
-    sets: its numbers for each set, the ID set included. limits: what sets miss, by name. excluded: positions in the test split of each set of
-    the images that the filtered metrics leave out.
+    sets: its numbers for each set, the ID set included. limits: what sets miss, by name. excluded: positions
+    in the test split of each set of the images that the filtered metrics leave out.
     """
 
     path: Path
@@ -76,9 +76,9 @@ def with_significance(rows: pd.DataFrame, scores: ScoreFiles) -> pd.DataFrame:
     """Return `rows` (of `collect`) with auroc_low and auroc_high, 95 % by DeLong, and p_best.
 
     p_best is the Holm-adjusted p-value of no difference from the detector with the highest AUROC for the same
-    seed and set; NaN for detectors in INFORMED, which are tested on fewer images. Both are NaN for a set of one
-    image. A mean over repeats has no
-    interval, since its scores are those of the first repeat alone. Raises InputError for missing scores.
+    seed and set; NaN for detectors in INFORMED, which are tested on fewer images. A mean over repeats has no
+    interval, since its scores are those of the first repeat alone; a set of one image has neither. Raises
+    InputError for missing scores.
     """
     pairs = [scores.read(row)[0] for row in rows.to_dict("records")]
     testable = np.array([min(len(pair.id), len(pair.ood)) >= FEWEST for pair in pairs])

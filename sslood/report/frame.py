@@ -136,7 +136,7 @@ class ScoreFiles:
 def by_group(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Return near and far averages: unweighted means over sets, per model, detector, seed and role.
 
-    Where a row lacks a set of the role, there is no average: it would be one over other sets than its rivals'.
+    A row that lacks a set of the role has no average: it would be over other sets than its rivals'.
     """
     keys, sets = ["model", "detector", "seed", "role"], rows.groupby("role")["set"].nunique()
     grouped = rows.groupby(keys, sort=False)

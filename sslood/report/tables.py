@@ -223,7 +223,7 @@ def sets(summary: Summary) -> Table:
 
 
 def left_out(summary: Summary) -> Table | None:
-    """Return a row per detector, OOD set and reason for which models have no result; None if there is none."""
+    """Return a row per detector, OOD set and reason, of models without that result; None if all have it."""
     grouped = summary.left_out.groupby(["detector", "set", "reason"], sort=False)["model"]
     rows = [
         [", ".join(models), detector or "all", name or "all", reason]

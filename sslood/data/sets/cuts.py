@@ -107,7 +107,7 @@ def _divided(
     data: DataSettings,
     least: int = 1,
 ) -> Cut:
-    """Cut a stratified share off, at least `least`, drawn from `stream`: the rest and the share, by `names`."""
+    """Cut a stratified share, at least `least`, off, drawn from `stream`: rest and share, under `names`."""
     pictures, index = part
     cut = stratified_cut(pictures.labels, share, numpy_stream(data.seed, stream), least)
     return {split: (pictures.take(rows), index[rows]) for split, rows in zip(names, cut, strict=True)}

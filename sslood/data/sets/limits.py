@@ -1,7 +1,7 @@
 """What a set is too small for, known as soon as it is there: needs of detectors and stages by its role.
 
-The needs are declared where they arise (the attribute `needs` of a detector or objective, NEEDS of a method); this
-table repeats them so that `download` need not import and depend on them all, and a test holds the two together.
+The needs are declared where they arise (`needs` of a detector or objective, NEEDS of a method). This table
+repeats them, so that `download` need not import and depend on them all; a test holds the two together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from sslood.core.errors import InputError
 from sslood.core.needs import CLASSIFIED, LABELS, Need, Needs, Shortage
 
 Table = Mapping[str, Needs]
+_GAUSSIANS = ("bhattacharyya_knn", "euclidean_knn", "kl_knn", "reverse_kl_knn")
 _EACH = Need(classes=1, per_class=1, spare=1)
 ID_NEEDS: Table = MappingProxyType(
     {
@@ -32,7 +33,7 @@ ID_NEEDS: Table = MappingProxyType(
         "ssd": (Need(images=2),),
         "knn": (Need(images=50),),
         "nnguide": (Need(images=10),),
-        **dict.fromkeys(("bhattacharyya_knn", "euclidean_knn", "kl_knn", "reverse_kl_knn"), (Need(images=50),)),
+        **dict.fromkeys(_GAUSSIANS, (Need(images=50),)),
     }
 )
 OOD_NEEDS: Table = MappingProxyType(
@@ -62,7 +63,7 @@ class Limit(NamedTuple):
     """A limit that a set misses, and what comes of it."""
 
     what: str
-    count: int
+    found: int
     needed: int
     consequence: str
 
@@ -86,8 +87,8 @@ def check_least(name: str, labels: Mapping[str, np.ndarray], classes: Sequence[s
     for need in LEAST:
         if short := need.shortage(labels[need.split]):
             raise InputError(
-                f"set {name!r} cannot be the ID set: it has {short}; add pictures, or change its share "
-                "(data.validation, classes.test)"
+                f"set {name!r}: an ID set {short}; add pictures, or change the shares data.validation and "
+                "classes.test"
             )
     absent = [label for place, label in enumerate(classes) if place not in labels["train"]]
     if absent:
@@ -102,6 +103,6 @@ def table_of(name: str, limits: Sequence[Limit]) -> str:
     if not limits:
         return ""
     rows = [("set", "too few", "count", "needed", "consequence")]
-    rows += [(name, limit.what, str(limit.count), str(limit.needed), limit.consequence) for limit in limits]
+    rows += [(name, limit.what, str(limit.found), str(limit.needed), limit.consequence) for limit in limits]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join((*map(str.ljust, row[:4], widths), row[4])) for row in rows)

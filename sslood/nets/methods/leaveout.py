@@ -43,11 +43,11 @@ def fold_classes(classes: int, folds: Sequence[int], fold: int, seed: int) -> tu
     """
     if list(folds) != list(range(len(folds))) or len(folds) < 2 or fold not in folds:
         raise InputError(
-            f"leaveout: folds are {list(folds)} and fold is {fold}; use 0, 1, …, at least two of them, and one "
-            "of these as fold"
+            f"leaveout: folds are {list(folds)} and fold is {fold}; use 0, 1, …, at least two, and one of "
+            "these as fold"
         )
     if classes < (least := least_classes(len(folds))):
-        raise LeftOut(f"{classes} classes with labels in train, {len(folds)} folds need {least}")
+        raise LeftOut(f"needs {least} classes for {len(folds)} folds, there are {classes}", "leaveout: ")
     blocks = np.array_split(numpy_stream(seed, "folds").permutation(classes), len(folds))
     left = sorted(blocks[fold].tolist())
     return [c for c in range(classes) if c not in left], left
@@ -60,7 +60,7 @@ def least_classes(folds: int) -> int:
 
 def split_classes(data: ResidentSet, kept: Sequence[int]) -> tuple[ResidentSet, ResidentSet]:
     """Return (images of `kept` classes, labelled by position in `kept`; all others, labelled -1)."""
-    position = torch.full((int(max(data.labels.max(), *kept)) + 1,), -1, device=data.device)
+    position = torch.full((max(int(data.labels.max()), *kept) + 1,), -1, device=data.device)
     position[torch.as_tensor(kept, device=data.device)] = torch.arange(len(kept), device=data.device)
     labels = position[data.labels]
     inside = labels >= 0

@@ -50,9 +50,7 @@ class Supervised(Task[Batch]):
         machine: Machine,
     ):
         if not len(validation):
-            raise LeftOut(
-                "the set has no validation images; raise data.validation and run `download` again"
-            )
+            raise LeftOut("the set has no validation images; raise data.validation and run `download` again")
         self.data, self.validation = data, validation
         self.label, self.settings, self.seed, self.machine = label, settings, seed, machine
         self.views = Views(

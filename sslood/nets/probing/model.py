@@ -33,9 +33,9 @@ def probe_model(
     seed: int,
     judge_head: Judge,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Return the records of the embeddings file `path`: knn, linear, linear_<share>, head, transfer_<set>; and the
-    reasons of those that its sets do not allow.
+    """Return the records of the embeddings file `path`: knn, linear, linear_<share>, head, transfer_<set>.
 
+    And {name: reason} of those that its sets do not allow.
     meta: metadata of the file. seed: of the draws of few labels. judge_head: what logits [N, K], labels [N]
     of the model's own head on ID test say about its mistakes.
     """
@@ -48,7 +48,7 @@ def probe_model(
             check_needs(needs, labels)
             records[name] = probe()
         except LeftOut as reason:
-            reasons[name] = str(reason)
+            reasons[name] = reason.reason
 
     train, test = sets["train"][1], sets["test"][1]
     add("knn", (*NEEDS, Need(images=min(knn.k))), train, lambda: probe_knn(sets, knn, classes=classes))

@@ -142,7 +142,8 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
 def probe_knn(sets: Splits, settings: KNNProbeSettings, *, classes: int) -> dict[str, Any]:
     """Return the record of nearest neighbours in train; `sets`: split -> (features, labels).
 
-    A k above the number of train images is passed over. k is chosen by accuracy on validation (the first of equals), the accuracies are those on test.
+    k is chosen by accuracy on validation (the first of equals) among those that train has images for; the
+    accuracies are those on test.
     """
     bank, labels = sets["train"]
     queries = np.concatenate((sets["validation"][0], sets["test"][0]))

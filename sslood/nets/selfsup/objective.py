@@ -132,6 +132,4 @@ def need_widths(key: str, widths: Sequence[int]) -> None:
 def need_classes(name: str, classes: int) -> None:
     """Raise LeftOut where an objective that learns from labels would see a single one."""
     if classes < 2:
-        raise LeftOut(
-            f"objective {name}: the ID set has a single class; use simclr, which needs no labels"
-        )
+        raise LeftOut(f"objective {name}: the ID set has a single class; use simclr, which needs no labels")

@@ -73,7 +73,7 @@ class Detector(ABC):
         return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
-        """Learn from ID outputs; LeftOut if they do not meet `needs`, InputError if they lack a part or weights.
+        """Learn from ID outputs. LeftOut if they miss one of `needs`, InputError if a part or the weights.
 
         Raises InputError too if a setting is still "auto": `sslood.ood.kit.search` chooses it.
         """
@@ -81,7 +81,7 @@ class Detector(ABC):
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
         self._check_source(source)
-        check_needs(self.needs, source.labels, len(source))
+        check_needs(self.needs, source.labels, len(source), f"{source.name}: {type(self).__name__} ")
         self.state = self._fit(source)
         self.widths = self._widths(source)
         return self

@@ -21,8 +21,8 @@ def evaluate(
     """Add the settings, metrics and scores of each detector on one model to `results`.
 
     kinds: name -> (class, settings); settings that are "auto" are chosen by `best_settings`, or are the
-    class's own without a tuning set. Yields (name, fitted detector), with None for a detector that is left out,
-    or if the model lacks what it reads. Raises InputError as `Detector.fit` does.
+    class's own without a tuning set. Yields (name, fitted detector), with None for one that is left out, or
+    if the model lacks what it reads. Raises InputError as `Detector.fit` does.
     """
     train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
     tests = outputs_to_test(file)
@@ -46,7 +46,7 @@ def evaluate(
 def _settings(
     kind: type[Detector], settings: Any, tuning: Tuning | None, results: Results, prefix: str, device: str
 ) -> Any:
-    """Return the settings with a value for each that is "auto", which is recorded; LeftOut if none is possible."""
+    """Return the settings with a value for each that is "auto", and record it; LeftOut if there is none."""
     names = autos(settings)
     if not names:
         return settings

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sslood.core.errors import LeftOut
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 from sslood.ood.kit.results import Results
 
-NO_TUNING = "chooses its settings on a set with role tuning, and there is none"
+NO_TUNING = LeftOut("chooses its settings on a set with role tuning, and there is none")
 
 
 def evaluate_network(

@@ -40,9 +40,9 @@ class Results:
         self.roles: dict[str, str] = {}
         self.left_out: list[dict[str, str]] = []
 
-    def leave_out(self, reason: LeftOut | str, model: str, detector: str = "", name: str = "") -> None:
+    def leave_out(self, reason: LeftOut, model: str, detector: str = "", name: str = "") -> None:
         """Record why a model, a detector of it or that on one OOD set has no row."""
-        row = {"model": model, "detector": detector, "set": name, "reason": str(reason)}
+        row = {"model": model, "detector": detector, "set": name, "reason": reason.reason}
         self.left_out.append(row)
 
     def add(self, model: str, detector: str, scores: Mapping[str, np.ndarray]) -> None:
@@ -126,7 +126,7 @@ def rounded(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:
 def results_of(
     stage: str, folder: str | Path, models: Sequence[str], seed: int
 ) -> tuple[Results, list[Embeddings]]:
-    """Return (empty results of a stage, the embeddings of its models); models that were left out are recorded.
+    """Return (results of a stage, the embeddings of its models); models that were left out are recorded.
 
     Raises InputError as `read_embeddings` does.
     """
@@ -137,8 +137,8 @@ def results_of(
         except LeftOut as reason:
             reasons[model] = reason
     results = Results(stage, seed, files[0].id if files else "")
-    for model, reason in reasons.items():
-        results.leave_out(reason, model)
+    for model, why in reasons.items():
+        results.leave_out(why, model)
     return results, files
 
 

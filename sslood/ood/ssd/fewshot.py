@@ -26,9 +26,9 @@ def evaluate_few_shot(
 ) -> None:
     """Add one model's SSD_k metrics and scores to `results`; `progress` is called for each set.
 
-    A set that does not meet the needs is left out. Metrics are means over the repeats, with the standard deviation under `<metric>_std`; scores those of the
-    first repeat. The score of an ID image depends on the OOD set: under <id>.<set>, and under the ID set's
-    own name its mean over the sets.
+    A set that does not meet the needs is left out. Metrics are means over the repeats, with the standard
+    deviation under `<metric>_std`; scores those of the first repeat. The score of an ID image depends on the
+    OOD set: under <id>.<set>, and under the ID set's own name its mean over the sets.
     """
     train, tests = file.outputs(file.id, "train").need("features"), outputs_to_test(file)
     inside = fit_in_distribution(train, settings.clusters, seed, f"{file.path}, {file.id}.train")
@@ -73,7 +73,7 @@ def evaluate_set(
     """Return (ID scores, OOD scores, indices kept) of each repeat; the picks are the same for every model."""
     shots, ood, where = file.shots(name), with_distance(inside, outputs), f"{file.path}, {name}"
     labels = np.full(len(outputs), -1) if outputs.labels is None else outputs.labels
-    check_needs(settings.needs, labels)
+    check_needs(settings.needs, labels, where=f"{where}: SSD_k ")
     repeats = []
     for repeat in range(settings.repeats):
         picked = pick_shots(shots.index, labels, settings, numpy_stream(seed, "ssdk", name, repeat), where)
