@@ -49,7 +49,9 @@ class Need:
         known, counts = np.unique(labels, return_counts=True)
         needed = max(self.images, self.per_class * len(known) + self.spare)
         if (classes := int((known >= 0).sum())) < self.classes:
-            return Shortage(f"labelled class{'es' * (self.classes > 1)} in {self.split}", classes, self.classes)
+            return Shortage(
+                f"labelled class{'es' * (self.classes > 1)} in {self.split}", classes, self.classes
+            )
         if len(known) and counts.min() < self.per_class:
             few = known[counts < self.per_class]
             of = " in the smallest class" if len(known) > 1 else ""

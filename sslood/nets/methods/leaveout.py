@@ -120,10 +120,10 @@ class Leaveout(WithOutliers):
         **how: Any,
     ):
         inside, outside = split_classes(data, kept)
-        known, self._unknown = split_classes(validation, kept)
+        self._known, self._unknown = split_classes(validation, kept)
         size = settings.batch_size
         how |= {"outlier_batch_size": size, "stream": "leftout", "settings": settings}
-        super().__init__(model, inside, known, outside, **how)
+        super().__init__(model, inside, self._known if len(self._known) else validation, outside, **how)
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         images, labels = batch
@@ -131,8 +131,10 @@ class Leaveout(WithOutliers):
         return leaveout_objective(self.logits(images), labels, beta=beta, margin=margin)
 
     def watch(self, epoch: int) -> dict[str, float]:
-        if not len(self._unknown):
-            return super().watch(epoch)
-        inside, outside = (self.predict(part.images) for part in (self.validation, self._unknown))
-        right = accuracy(inside, self.validation.labels).item()
-        return {"validation_accuracy": right, "validation_auroc": msp_auroc(inside, outside)}
+        if not len(self._known):
+            return {}
+        inside = self.predict(self._known.images)
+        found = {"validation_accuracy": accuracy(inside, self._known.labels).item()}
+        if len(self._unknown):
+            found["validation_auroc"] = msp_auroc(inside, self.predict(self._unknown.images))
+        return found
