@@ -10,6 +10,7 @@ from sslood.cli.options import section_option
 from sslood.cli.sections import item_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
+from sslood.core.needs import may_be_left_out
 from sslood.core.settings import read_section
 from sslood.nets.adopting.adoption import (
     build,
@@ -32,6 +33,7 @@ from sslood.nets.networks.files import save_model
 @click.option("--seed", required=True, type=int, help="Seed of its evaluation.")
 @item_options("id")
 @click.option("--out", required=True, help="Model file to write.")
+@may_be_left_out("model")
 def main(name, entry, id_set, seed, out):
     settings, rules = read_entry(read_section(entry), entry)
     splits = [f"{split}.{part}" for split in ("train", "validation") for part in ("images", "labels")]

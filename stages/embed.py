@@ -10,6 +10,7 @@ from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.cli.sections import item_options
 from sslood.core.files import read_metadata, save_tensors
 from sslood.core.machine import machine
+from sslood.core.needs import may_be_left_out
 from sslood.core.settings import read_section
 from sslood.data.images.augment import read_recipe
 from sslood.nets.inference.embed import EmbedSettings, embed_sets
@@ -27,6 +28,7 @@ from sslood.nets.networks.files import load_model
 @click.option("--out", required=True, help="Embeddings file to write.")
 @item_options("name")
 @setting_options(EmbedSettings)
+@may_be_left_out("embeddings")
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")
     views = read_recipe(recipe)

@@ -11,6 +11,7 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
+from sslood.core.needs import may_be_left_out
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import read_recipe
 from sslood.nets.methods.leaveout import Leaveout, LeaveoutSettings, fold_classes
@@ -29,6 +30,7 @@ from sslood.nets.training.finish import finish
 @section_option("sizes", "the backbone's section", lambda at, given: read_architecture(given["backbone"], at))
 @click.option("--fold", required=True, type=int, help="Which fold is left out.")
 @training_options(LeaveoutSettings, read_recipe)
+@may_be_left_out("model")
 def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     options = read_settings(LeaveoutSettings, section, where="leaveout")
     augmentation = read_recipe(recipe)
@@ -56,7 +58,7 @@ def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
         head_classes=kept, feature_dim=network.feature_dim, settings=settings,
     )  # fmt: skip
     finish(out, out_curves, {"backbone": network, "head": head}, card, curves, checkpoint)
-    accuracy, auroc = (curves[-1][f"validation_{key}"] for key in ("accuracy", "auroc"))
+    accuracy, auroc = (curves[-1].get(f"validation_{key}", float("nan")) for key in ("accuracy", "auroc"))
     done(
         out, f"{len(kept)} classes kept, ID validation accuracy {accuracy:.4f}, AUROC against the "
         f"{len(left)} left out {auroc:.4f}"

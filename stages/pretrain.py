@@ -13,6 +13,7 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import section_option, training_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
+from sslood.core.needs import check_needs, may_be_left_out
 from sslood.core.settings import read_section
 from sslood.data.images.streamed import open_set
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
@@ -40,10 +41,12 @@ def check_constants(where, given):
 @section_option("sizes", "the backbone's section", lambda at, given: read_architecture(given["backbone"], at))
 @section_option("constants", "the objective's section", check_constants, checks_settings=True)
 @training_options(PretrainSettings, lambda where: recipes_of(read_section(where), where))
+@may_be_left_out("model")
 def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_curves, **shared):
     start_processes("stages.pretrain")
     kind, training, own, recipes = read_plan(objective, shared, constants, recipe)
     tensors, meta = load_tensors(id_set, kind="set", only=READ)
+    check_needs(kind.needs, tensors["train.labels"], where=f"{id_set}: {objective} ")
     settings = recorded(training, own, recipes)
     about = {"objective": objective, "arch": read_architecture(backbone, sizes), "seed": seed}
     code = "stages.pretrain", kind.__module__, f"{BACKBONES}.{backbone}"

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from sslood.core.errors import InputError, shown
+from sslood.core.errors import InputError, LeftOut, shown
 
 FORMAT = 1  # raised when a reader of today could misread a file of tomorrow
 _KEY = "sslood"
@@ -177,6 +177,8 @@ def _checked(path: Path, metadata: dict[str, Any], kind: str | None) -> dict[str
         raise InputError(f"{path}: expected a file of kind {kind!r}, found {found}")
     if metadata.get("format", FORMAT) > FORMAT:
         raise InputError(f"{path}: written by a newer version (format {metadata['format']}); update this one")
+    if reason := metadata.get("left_out"):
+        raise LeftOut(reason)
     return metadata
 
 
@@ -191,7 +193,7 @@ def load_tensors(
     """Return (name -> array, metadata). Arrays are copy-on-write memory maps: opening reads nothing.
 
     `only` restricts the names. Raises InputError if the file is missing, cut short, of another
-    kind, from a newer version, or lacks one of `only`.
+    kind, from a newer version, or lacks one of `only`; LeftOut, with the reason, if it was left out.
     """
     path = Path(path)
     places, metadata = _read_header(path)

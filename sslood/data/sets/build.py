@@ -15,6 +15,7 @@ from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
 from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits
 from sslood.data.sets.depth import Levels, Range
 from sslood.data.sets.images import Remark, chain_text
+from sslood.data.sets.limits import check_least, limits_of
 from sslood.data.sets.pictures import Pictures
 from sslood.data.sets.roles.roles import ROLES, Role, role_named
 from sslood.data.sets.source import (
@@ -73,6 +74,11 @@ def build_set(
         metadata["levels"] = levels
     if settings.skip_unreadable:
         metadata["settings"]["skip_unreadable"] = True
+    labels = {split: parts["labels"] for split, parts in arrays.items()}
+    if settings.role == "id":
+        check_least(name, labels, names)
+    if limits := limits_of(settings.role, labels, names):
+        metadata["limits"] = [list(limit) for limit in limits]
     if role.is_labelled:
         metadata["mean"], metadata["std"] = _statistics(arrays["train"]["images"])
     return tensors, metadata
@@ -233,6 +239,8 @@ def _decoded(
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, Remark]]]:
     """Return (images that can be decoded, whether each picture can, what is to be said of some by place)."""
     kept = np.ones(len(pictures.labels), bool)
+    if not len(kept):
+        return np.empty((0, data.channels, data.size, data.size), np.uint8), kept, []
     skipped: list[int] | None = [] if settings.skip_unreadable else None
     remarks: list[tuple[int, Remark]] = []
     how: Any = {"square": data.square, "levels": levels, "remarks": remarks}

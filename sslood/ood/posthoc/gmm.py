@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.needs import LABELS, Need
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import Moments, each_squared_distance, ridge_gaussians, stacked
 from sslood.ood.geometry.radial import BETAS, MEANING, radial, radial_transform
@@ -39,6 +40,7 @@ class GMM(Streaming):
     piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
     gathered_by = ("beta",)
+    needs = (LABELS, Need(per_class=2))
     Settings = GMMSettings
     space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), "beta": BETAS}  # our own
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from torch import Tensor
 
+from sslood.core.needs import Need
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import ridge_gaussians, squared_distance
 from sslood.ood.geometry.radial import MEANING, radial, radial_transform
@@ -32,6 +33,7 @@ class RMDS(Streaming):
 
     reads = ("features",)
     gathered_by = ("beta",)
+    needs = (Need(classes=2, per_class=1, spare=1),)
     Settings = RMDSSettings
     space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1), "beta": (0.0, 1.0)}  # our own; the paper has no ridge
 
