@@ -62,15 +62,16 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
         rate = f"a false-discovery rate of {fdr:.3g}"
     names = [path.relative_to(folder).as_posix() for path in read]
     save_table(out, table_rows(names, decisions))
+    caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html:
         title, rows = f"{images.resolve().name} by {Path(detector).stem}", list(table_rows(names, decisions))
-        facts, doubts = describe_rule(scorer, fdr), calibrated.warnings()
-        save_text(html, gallery(rows, folder, title, facts, warnings=doubts, count=html_count))
+        facts = describe_rule(scorer, fdr)
+        page = gallery(rows, folder, title, facts, headline=caught, warnings=doubts, count=html_count)
+        save_text(html, page)
     for path in unreadable or []:
         click.echo(f"{path}: cannot be read, left out", err=True)
-    for line in calibrated.warnings():
+    for line in doubts:
         click.echo(f"Warning: {line}.", err=True)
-    caught = in_a_phrase(calibrated.catches)
     done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}; {caught}")
 
 
