@@ -16,7 +16,7 @@ from sslood.commands import deploy, export
 from sslood.core.batches import batches, normalise
 from sslood.core.files import load_tensors
 from sslood.deploy.calibrated import KINDS
-from sslood.deploy.onnx import exportable_names
+from sslood.deploy.onnx import Scorer, exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
