@@ -204,7 +204,8 @@ class Given(torch.nn.Module):
 
 def test_an_image_whose_score_is_nan_does_not_pass_as_id(folder, graph):
     scorer = Scorer(load_deployed(folder / "d.safetensors")).eval()
-    scorer.detector = Given(torch.tensor([torch.nan, torch.inf, -torch.inf, scorer.threshold]).double())
+    values = [torch.nan, torch.inf, -torch.inf, scorer.threshold]
+    scorer.detector = Given(torch.tensor(values, dtype=torch.float64))
     _, p, is_ood, _ = scorer(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
     assert is_ood.tolist() == [True, True, False, False]
     assert p[:3].tolist() == pytest.approx([1 / 101, 1 / 101, 1.0])
