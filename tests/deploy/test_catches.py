@@ -1,5 +1,7 @@
 """What a detector catches of the run's test sets: measured, kept, and said where it is too little."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.stats import beta
@@ -205,7 +207,7 @@ def test_scores_that_are_not_finite_are_refused(folder, monkeypatch, capsys, tmp
         ("html", "x" * 250, "has a name that is too long"),
         ("html", "s.csv", "--out and --html name one file"),
         ("out", "d.safetensors", "--detector and --out name one file"),
-        ("out", "/dev/null", "is there and no file"),
+        ("out", "pipe", "is there and no file"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_read(
@@ -219,6 +221,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_read(
 ):
     assert deployed(folder, "knn") == 0
     (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(score, "decide_pictures", None)
     detector = tmp_path / "d.safetensors"
     detector.write_bytes((folder / "d.safetensors").read_bytes())
@@ -227,7 +230,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_read(
     assert call(score.main, detector=detector, images=folder / "pictures", **options) == 1
     found = capsys.readouterr().err
     assert says in found and "Traceback" not in found
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "d.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "pipe", "d.safetensors"}
 
 
 def test_deploy_refuses_a_place_before_it_fits(folder, tmp_path, monkeypatch, capsys):
