@@ -520,6 +520,8 @@ def places(rng: random.Random) -> Cases:
     yield "mistyped, with a hint", partial(_hint, "pictres")
     yield "mistyped above, with a hint", partial(_hint, "picures/of/mine")
     yield "home", _home
+    for name in ("x" * 300, "x/" * 3000, "nul\0", "line\nend"):
+        yield f"impossible {name[:9]!r}", partial(_impossible, name)
     yield "relative and not there", _relative
     yield "a folder called like a list", _folder_like_a_list
     for count in (2, 6):
@@ -550,6 +552,10 @@ def _place(name: str, command: str, folder: Path) -> Verdict:
 def _hint(name: str, folder: Path) -> Verdict:
     paint(folder, "pictures/1.png")
     return refused(make_set(folder, "far", folder / name), str(folder / "pictures"))
+
+
+def _impossible(name: str, folder: Path) -> Verdict:
+    return refused(make_set(folder, "far", folder / name), str(folder))
 
 
 def _home(folder: Path) -> Verdict:
