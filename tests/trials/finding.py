@@ -11,7 +11,7 @@ import shutil
 import socket
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from urllib.parse import unquote
@@ -493,8 +493,7 @@ def _device(device: str, command: str, folder: Path) -> Verdict:
     paint(folder / "mine", "a.png")
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
-    with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(folder)  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as listener, chdir(folder):  # the path of a socket is short
         listener.bind("socket")
     path = folder / device
     if "list" in command:
