@@ -48,14 +48,14 @@ def find_pictures(where: Path) -> Found:
     Raises InputError if there is none, and for a faulty list.
     """
     where = Path(os.path.expanduser(where))
-    if where.is_dir():
+    if os.path.isdir(where):
         found = scan(where)
         found.check_any()
         paths = [Path(found.path(parts)) for parts in found.places]
         return Found(paths, ["/".join(parts) for parts in found.places], found.left)
-    if where.is_file() and not reason_not_taken(str(where), where.name):
+    if os.path.isfile(where) and not reason_not_taken(str(where), where.name):
         return Found([where], [where.name])
-    if where.is_file() and where.suffix.lower() in SUFFIXES:
+    if os.path.isfile(where) and where.suffix.lower() in SUFFIXES:
         listed = read_list(where)
         names = [_listed_name(row["path"], path) for row, path in zip(listed.rows, listed.paths, strict=True)]
         return Found([*map(Path, listed.paths)], names, own=_own_columns(listed.rows))
