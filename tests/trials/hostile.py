@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import random
 import signal
 import struct
@@ -268,12 +269,17 @@ def checkpoint(content: object, zip_form: bool = True) -> bytes:
     return out.getvalue()
 
 
-def repacked(content: bytes) -> bytes:
-    """Return a checkpoint whose records are packed, which torch never does."""
+LISTS = b"\x80\x02" + b"]" * 8_000_000 + b"."  # a pickle
+
+
+def repacked(content: bytes, pickled: bytes = b"") -> bytes:
+    """Return a checkpoint with another pickle, or one whose records are packed, which torch never does."""
     out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+    kind = zipfile.ZIP_STORED if pickled else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w", kind) as new:
         for info in old.infolist():
-            new.writestr(info.filename, old.read(info))
+            other = pickled if info.filename.endswith("data.pkl") else b""
+            new.writestr(info.filename, other or old.read(info))
     return out.getvalue()
 
 
@@ -464,6 +470,9 @@ def _checkpoints(trial: Callable[..., Trial]) -> Iterator[Trial]:
         yield trial(f"checkpoint with {name}", "weights:model", ".pth", content)
     bomb = lambda: repacked(checkpoint({"a": torch.zeros(50_000_000)}))  # noqa: E731
     yield trial("checkpoint, a bomb of 200 MB", "weights", ".pth", bomb)
+    yield trial("checkpoint of 8 million lists", "weights", ".pth", lambda: repacked(checkpoint({}), LISTS))
+    old = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    yield trial("legacy checkpoint of 8 million lists", "weights", ".pth", lambda: old + LISTS)
     forms = {"zip": checkpoint({"a": ONES}), "legacy": checkpoint({"a": ONES}, False)}
     forms["safetensors"] = library_save({"a": ONES})
     for form, good in forms.items():

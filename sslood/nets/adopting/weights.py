@@ -1,11 +1,13 @@
 """Weights from outside: located or fetched, compared with their checksum, read without running their code."""
 
+import io
 import os
 import pickle
 import re
 import warnings
 import zipfile
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from sslood.data.sets.fetching.fetch import cache_folder, writable
 from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.fetching.transfer import compare, download, reason, sums
 
-MAX_RATIO, MAX_PICKLE = 10, 16 << 20  # of the records to the file; bytes of the names and what lies beside
+MAX_RATIO, MAX_PICKLE = 10, 4 << 20  # of the records to the file; bytes of the names and what lies beside
 
 
 def _is_address(place: str) -> bool:
@@ -111,11 +113,14 @@ def read_checkpoint(path: Path) -> Any:
         if path.suffix == ".safetensors":
             header_length(path)
             return load_file(path)
-        _check_records(path)
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_records(path)
         # a Namespace holds a publisher's options (DINO, SupContrast); creating one only sets attributes
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace, *_BESIDE]):
             warnings.simplefilter("ignore")  # about old formats
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with nullcontext(path) if zipped else _OldForm(io.FileIO(path)) as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         words = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
         found = re.search(r"GLOBAL (\S+)", str(error))
@@ -131,10 +136,22 @@ def read_checkpoint(path: Path) -> Any:
         ) from None
 
 
+class _OldForm(io.BufferedReader):
+    """A checkpoint that is no zip file; its pickles are bounded (torch reads the values by other means)."""
+
+    left = MAX_PICKLE
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        wanted = self.left + 1 if size is None or size < 0 else min(size, self.left + 1)
+        content = super().read(wanted)
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError(f"its pickle takes more than {MAX_PICKLE} bytes")
+        return content
+
+
 def _check_records(path: Path) -> None:
     """Raise ValueError for a zip file whose records are bombs; torch stores them as they are."""
-    if not zipfile.is_zipfile(path):
-        return
     with zipfile.ZipFile(path) as file:
         sizes = {info.filename: info.file_size for info in file.infolist()}
     if sum(sizes.values()) > MAX_RATIO * path.stat().st_size:
