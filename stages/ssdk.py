@@ -15,7 +15,7 @@ from sslood.cli.options import read_settings, setting_options
 from sslood.core.threads import blas_threads
 from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.kit.results import Results
-from sslood.ood.ssd.fewshot import evaluate_few_shot
+from sslood.ood.ssd.fewshot import evaluate_few_shot, fallbacks
 from sslood.ood.ssd.ssdk import SSDkSettings
 
 
@@ -39,7 +39,7 @@ def main(embeddings, models, seed, out_results, out_scores, **values):
             evaluate_few_shot(file, settings, seed, results, bar.update)
     note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"
     results.save(out_results, out_scores, note=note)
-    done(out_results, f"{results.summary()}, {settings.repeats} repeats each")
+    done(out_results, f"{results.summary()}, {settings.repeats} repeats each{fallbacks(results)}")
 
 
 if __name__ == "__main__":
