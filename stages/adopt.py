@@ -8,6 +8,7 @@ import click
 from sslood.cli.command import StageCommand, done
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
+from sslood.core.needs import may_be_left_out
 from sslood.core.settings import read_section
 from sslood.nets.adopting.adoption import build, card_of, check_entry, check_floors, measure, read_entry
 from sslood.nets.adopting.layouts import weights_of
@@ -21,6 +22,7 @@ from sslood.nets.networks.files import save_model
 @click.option("--id_set", required=True, help="ID set file.")
 @click.option("--seed", required=True, type=int, help="Seed of its evaluation.")
 @click.option("--out", required=True, help="Model file to write.")
+@may_be_left_out("model")
 def main(name, entry, id_set, seed, out):
     settings, rules = read_entry(read_section(entry), entry)
     splits = [f"{split}.{part}" for split in ("train", "validation") for part in ("images", "labels")]

@@ -51,7 +51,11 @@ def main(id_name: str, sets: str, folder: Path, out: Path, out_disjoint: Path, *
     save_json(out_disjoint, disjoint)
     left_out = {name: numbers["left_out"] for name, numbers in metadata["sets"].items()}
     listed = ", ".join(f"{count} of {name}" for name, count in left_out.items() if count)
-    done(out, f"{len(left_out)} sets; images to leave out: {listed or 'none'}")
+    shared = {name: ", ".join(numbers["shared_classes"]) for name, numbers in metadata["sets"].items()}
+    classes = "".join(
+        f"; {name} shares classes with the ID set: {own}" for name, own in shared.items() if own
+    )
+    done(out, f"{len(left_out)} sets; images to leave out: {listed or 'none'}{classes}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from sslood.core.files import save_tensors
 from sslood.core.settings import read_section
 from sslood.data.sets.build import build_set
 from sslood.data.sets.cuts import ClassSettings, DataSettings
+from sslood.data.sets.limits import Limit, table_of
 from sslood.data.sets.listing import listing
 from sslood.data.sets.source import all_sources, read_set_settings
 
@@ -57,6 +58,8 @@ def main(name: str, item: str, id_name: str, id_item: str, out: Path, **values) 
     skipped = sum(map(len, metadata["source"].get("unreadable", {}).values()))
     note = f"; {skipped} unreadable ones are left out and listed in its metadata" if skipped else ""
     done(out, f"{name}, {splits} images of {shape}{note}")
+    if limits := [Limit(*row) for row in metadata.get("limits", [])]:
+        click.echo(table_of(name, limits))
 
 
 if __name__ == "__main__":

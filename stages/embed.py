@@ -9,6 +9,7 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
 from sslood.core.files import read_metadata, save_tensors
 from sslood.core.machine import machine
+from sslood.core.needs import may_be_left_out
 from sslood.core.settings import checked, read_section
 from sslood.data.images.augment import AugmentSettings
 from sslood.nets.inference.embed import EmbedSettings, embed_sets
@@ -25,6 +26,7 @@ from sslood.nets.networks.files import load_model
 @click.option("--seed", required=True, type=int, help="Seed of the choice and the copies of the shots.")
 @click.option("--out", required=True, help="Embeddings file to write.")
 @setting_options(EmbedSettings)
+@may_be_left_out("embeddings")
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")
     views = checked(AugmentSettings, read_section(recipe), recipe)

@@ -12,9 +12,10 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
+from sslood.core.needs import check_set, may_be_left_out
 from sslood.core.settings import checked, read_section
 from sslood.data.images.augment import AugmentSettings
-from sslood.nets.methods.energy import Energy, EnergySettings, start_model
+from sslood.nets.methods.energy import AUXILIARY, NEEDS, Energy, EnergySettings, start_model
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.card import check_fits
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
@@ -29,10 +30,13 @@ from sslood.nets.training.finish import finish
 @click.option("--name", required=True, help="Name of the model, without the seed.")
 @click.option("--mode", required=True, type=click.Choice(["full", "head"]), help="What is trained.")
 @training_options(EnergySettings)
+@may_be_left_out("model")
 def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curves, **section):
     options = read_settings(EnergySettings, section, where="energy")
     augmentation = checked(AugmentSettings, read_section(recipe), recipe)
     here = machine(options.precision)
+    check_set(NEEDS, id_set)
+    check_set(AUXILIARY, auxiliary)
     model, card, fresh = start_model(init_model, id_set, seed)
     check_fits(card, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
     settings = options.recorded(init=card.name, mode=mode, recipe=vars(augmentation))

@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
+from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import read_split, roles_of
+from sslood.ood.kit.network_evaluation import NO_TUNING
 from sslood.ood.kit.results import Results
 from sslood.views.ensemble import EnsembleSettings, accuracy, evaluate
 from sslood.views.members import load_members
@@ -35,20 +37,30 @@ from sslood.views.members import load_members
 def main(backbone, members, id_name, sets, folder, out_results, out_scores, **values):
     settings = read_settings(EnsembleSettings, values, where="ensemble")
     roles, tuning = roles_of(read_section(sets), id_name, sets)
-    plan = [(id_name, "validation"), (tuning, "validation"), *((name, "test") for name in (id_name, *roles))]
+    chosen_on = [(id_name, "validation"), *([(tuning, "validation")] if tuning else [])]
+    plan = [*chosen_on, *((name, "test") for name in (id_name, *roles))]
     read = [read_split(folder, *item) for item in plan]
     images, metas = [part for part, _ in read], [meta for _, meta in read]
-    device = machine(settings.precision).device
-    ensemble, seed = load_members(members, metas, device, settings.precision)
-    tests = {name: part for (name, _), part in zip(plan[2:], images[2:], strict=True)}
+    device, model = machine(settings.precision).device, f"leaveout_{backbone}"
+    try:
+        ensemble, seed = load_members(members, metas, device, settings.precision)
+    except LeftOut as reason:
+        results = Results("ensemble", 0, id_name)
+        results.leave_out(reason, model)
+        results.extra["accuracy"] = {}
+        results.save(out_results, out_scores, backbone=backbone)
+        return done(out_results, results.summary())
+    start = len(chosen_on)
+    tests = {name: part for (name, _), part in zip(plan[start:], images[start:], strict=True)}
     total = sum(map(len, images)) * len(ensemble)
     with tqdm(total=total, desc=f"ensemble {backbone}", unit="image", disable=None) as bar:
         evaluation = evaluate(
-            ensemble, (images[0], images[1]), tests,
+            ensemble, (images[0], images[1]) if tuning else None, tests,
             settings=settings, classes=len(metas[0]["classes"]), device=device, progress=bar.update,
         )  # fmt: skip
-    model = f"leaveout_{backbone}"
     results = Results("ensemble", seed, id_name)
+    for detector in () if "eloc" in evaluation.rows[id_name] else ("eloc", "eloc_max", "eloc_entropy"):
+        results.leave_out(NO_TUNING, model, detector)
     for detector in evaluation.rows[id_name]:
         results.add(model, detector, {name: rows[detector] for name, rows in evaluation.rows.items()})
     source = f"highest AUROC on {id_name}.validation against {tuning}.validation"
@@ -59,7 +71,7 @@ def main(backbone, members, id_name, sets, folder, out_results, out_scores, **va
     labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=["test.labels"])
     share = accuracy(evaluation.plain[id_name], labels["test.labels"])
     results.extra["accuracy"] = {model: share}
-    results.roles = {id_name: "id", **roles, tuning: "tuning"}
+    results.roles = {id_name: "id", **roles, **({tuning: "tuning"} if tuning else {})}
     results.save(out_results, out_scores, backbone=backbone)
     done(out_results, f"{results.summary()}; epsilon {evaluation.epsilon}, accuracy {share:.3f}")
 

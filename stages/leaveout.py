@@ -11,6 +11,7 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
+from sslood.core.needs import may_be_left_out
 from sslood.core.seeding import stream_seed
 from sslood.core.settings import checked, read_section
 from sslood.data.images.augment import AugmentSettings
@@ -30,6 +31,7 @@ from sslood.nets.training.finish import finish
 @click.option("--sizes", required=True, help="FILE:KEY of the backbone's section.")
 @click.option("--fold", required=True, type=int, help="Which fold is left out.")
 @training_options(LeaveoutSettings)
+@may_be_left_out("model")
 def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
     options = read_settings(LeaveoutSettings, section, where="leaveout")
     augmentation = checked(AugmentSettings, read_section(recipe), recipe)
@@ -57,7 +59,7 @@ def main(id_set, backbone, sizes, fold, recipe, out, out_curves, **section):
         head_classes=kept, feature_dim=network.feature_dim, settings=settings,
     )  # fmt: skip
     finish(out, out_curves, {"backbone": network, "head": head}, card, curves, checkpoint)
-    accuracy, auroc = (curves[-1][f"validation_{key}"] for key in ("accuracy", "auroc"))
+    accuracy, auroc = (curves[-1].get(f"validation_{key}", float("nan")) for key in ("accuracy", "auroc"))
     done(
         out, f"{len(kept)} classes kept, ID validation accuracy {accuracy:.4f}, AUROC against the "
         f"{len(left)} left out {auroc:.4f}"

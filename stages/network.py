@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_detectors, read_settings, registry_options, setting_options
 from sslood.core.discovery import classes_in
+from sslood.core.errors import LeftOut
 from sslood.core.machine import machine
 from sslood.core.precision import dtype_of
 from sslood.core.settings import read_section
@@ -41,18 +42,25 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     kinds = read_detectors(NETWORK, detectors, values)
     settings = read_settings(NetworkSettings, values, where="network")
     roles, tuning = roles_of(read_section(sets), id_name, sets)
-    loaded, card = load_model(model, machine(settings.precision).device)
+    try:
+        loaded, card = load_model(model, machine(settings.precision).device)
+    except LeftOut as reason:
+        results = Results("network", 0, id_name)
+        results.leave_out(reason, Path(model).stem.rpartition("-")[0])
+        results.save(out_results, out_scores)
+        return done(out_results, results.summary())
     loaded.to(dtype_of(settings.precision))
-    splits = {part: (id_name, part) for part in ("train", "validation")} | {"tuning": (tuning, "validation")}
+    splits = {part: (id_name, part) for part in ("train", "validation")}
+    splits |= {"tuning": (tuning, "validation")} if tuning else {}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}
     tests = {name: read_split(folder, name, "test") for name in (id_name, *roles)}
     view = checked_network(loaded, card, model, [*parts.values(), *tests.values()])
     unfitted = {name: kind(settings) for name, (kind, settings) in kinds.items()}
     suited = {name: detector for name, detector in unfitted.items() if detector.suits(view)}
     results = Results("network", card.seed, id_name)
-    results.roles = {id_name: "id", **roles, tuning: "tuning"}
+    results.roles = {id_name: "id", **roles, **({tuning: "tuning"} if tuning else {})}
     images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
-    sizes = [len(images[part]) for detector in suited.values() for part in detector.fitted_on]
+    sizes = [len(images.get(part, ())) for detector in suited.values() for part in detector.fitted_on]
     total = sum(sizes) + len(suited) * sum(map(len, tested.values()))
     with tqdm(total=total, desc=f"network {card.name}", unit="image", disable=None) as bar:
         evaluate_network(card.name, view, suited, images, tested, results, bar.update)

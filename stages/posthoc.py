@@ -18,8 +18,7 @@ from sslood.core.threads import blas_threads
 from sslood.ood import posthoc
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.evaluation import evaluate
-from sslood.ood.kit.outputs import read_embeddings
-from sslood.ood.kit.results import Results
+from sslood.ood.kit.results import results_of
 
 DETECTORS = classes_in(posthoc, Detector)
 
@@ -36,15 +35,15 @@ DETECTORS = classes_in(posthoc, Detector)
 @registry_options(DETECTORS)
 def main(embeddings, models, detectors, seed, out_results, out_scores, **values):
     kinds = read_detectors(DETECTORS, detectors, values)
-    files = [read_embeddings(embeddings, model, seed) for model in models]
-    results = Results("posthoc", seed, files[0].id)
+    results, files = results_of("posthoc", embeddings, models, seed)
     bar = tqdm(total=len(files) * len(kinds), desc="posthoc", unit="detector", disable=None)
-    with bar, blas_threads(files[0].size):
+    with bar, blas_threads(sum(file.size for file in files[:1])):
         for file in files:
             for _ in evaluate(file, kinds, results, device=str(machine().device)):
                 bar.update()
     results.save(out_results, out_scores)
-    skipped = len(files) * len(kinds) - sum(map(len, results.models.values()))
+    found = sum(map(len, results.models.values())) + sum(bool(row["detector"]) for row in results.left_out)
+    skipped = len(files) * len(kinds) - found
     note = f" ({skipped} skipped: the model lacks what they read)" if skipped else ""
     done(out_results, f"{results.summary()}{note}")
 

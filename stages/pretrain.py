@@ -13,6 +13,7 @@ from sslood.cli.options import training_options
 from sslood.core.discovery import class_named
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
+from sslood.core.needs import check_needs, may_be_left_out
 from sslood.core.settings import read_section
 from sslood.data.images.streamed import open_set
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
@@ -35,6 +36,7 @@ READ = ("train.images", "train.labels", "validation.images", "validation.labels"
 @click.option("--sizes", required=True, help="FILE:KEY of the backbone's section.")
 @click.option("--constants", required=True, help="FILE:KEY of the objective's section.")
 @training_options(PretrainSettings)
+@may_be_left_out("model")
 def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_curves, **shared):
     start_processes("stages.pretrain")
     kind = class_named("sslood.nets.objectives", objective, Objective, "objective")
@@ -42,6 +44,7 @@ def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_c
     training, own = settings_of(shared, sections[0], kind.Settings, constants)
     recipes = recipes_of(sections[1], recipe, sections[0].get("augment"), f"{constants}.augment", kind.views)
     tensors, meta = load_tensors(id_set, kind="set", only=READ)
+    check_needs(kind.needs, tensors["train.labels"], where=f"{id_set}: {objective} ")
     settings = recorded(training, own, recipes)
     about = {"objective": objective, "arch": read_architecture(backbone, sizes), "seed": seed}
     code = "stages.pretrain", kind.__module__, f"{BACKBONES}.{backbone}"

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.files import read_metadata, save_json
 from sslood.nets.probing.model import probe_model
 from sslood.nets.probing.probes import KNNProbeSettings, LinearProbeSettings
@@ -27,18 +27,29 @@ from sslood.ood.measures.risk import own_mistakes
 def main(embeddings, models, seed, out, **values):
     knn = read_settings(KNNProbeSettings, values, "knn", "probe.knn")
     linear = read_settings(LinearProbeSettings, values, "linear", "probe.linear")
-    results = {}
+    results, left_out = {}, []
     for model in tqdm(models, desc="probe", unit="model", disable=None):
         path = f"{embeddings}/{model}.safetensors"
-        meta = read_metadata(path, kind="embeddings")
+        try:
+            meta = read_metadata(path, kind="embeddings")
+        except LeftOut as reason:
+            left_out.append({"model": model, "detector": "", "set": "", "reason": reason.reason})
+            continue
         if meta["seed"] != seed or meta["model"] != model:
             other = f"{meta['model']!r} with seed {meta['seed']}"
             raise InputError(f"{path}: holds {other}, not {model!r} with seed {seed}; run `embed` again")
-        results[model] = probe_model(path, meta, knn, linear, seed=seed, judge_head=own_mistakes)
-    chosen = {m: {"knn.k": r["knn"]["k"], "linear.l2": r["linear"]["l2"]} for m, r in results.items()}
-    save_json(out, {"models": results, "chosen": chosen})
-    best = max(results, key=lambda model: results[model]["knn"]["accuracy"])
-    done(out, f"best nearest-neighbour accuracy {results[best]['knn']['accuracy']:.4f} ({best})")
+        results[model], reasons = probe_model(path, meta, knn, linear, seed=seed, judge_head=own_mistakes)
+        left_out += [
+            {"model": model, "detector": f"accuracy {probe}", "set": "", "reason": reason}
+            for probe, reason in reasons.items()
+        ]
+    keys = ("knn", "k"), ("linear", "l2")
+    chosen = {m: {f"{p}.{key}": r[p][key] for p, key in keys if p in r} for m, r in results.items()}
+    save_json(out, {"models": results, "chosen": chosen, **({"left_out": left_out} if left_out else {})})
+    found = {model: probes["knn"]["accuracy"] for model, probes in results.items() if "knn" in probes}
+    best = max(found, key=found.__getitem__, default=None)
+    note = "no accuracies" if best is None else f"best nearest-neighbour accuracy {found[best]:.4f} ({best})"
+    done(out, f"{note}; {len(left_out)} left out" if left_out else note)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
+from sslood.core.errors import LeftOut
 from sslood.core.settings import autos
 from sslood.core.threads import blas_threads
-from sslood.ood.kit.outputs import read_embeddings
-from sslood.ood.kit.results import Results, outputs_to_test, score_sets
+from sslood.ood.kit.results import outputs_to_test, results_of, score_sets
 from sslood.ood.ssd.selection import SOURCE, select_settings
 from sslood.ood.ssd.ssd import SSD, SSDSettings
 
@@ -31,12 +31,11 @@ from sslood.ood.ssd.ssd import SSD, SSDSettings
 @setting_options(SSDSettings)
 def main(embeddings, models, seed, out_results, out_scores, **values):
     settings = read_settings(SSDSettings, values)
-    files = [read_embeddings(embeddings, model, seed) for model in models]
-    results = Results("ssd", seed, files[0].id)
+    results, files = results_of("ssd", embeddings, models, seed)
     if not autos(settings):
         results.record_settings(settings, "ssd")
     skipped = []
-    with blas_threads(files[0].size):
+    with blas_threads(sum(file.size for file in files[:1])):
         for file in tqdm(files, desc="ssd", unit="model", disable=None):
             train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
             results.roles |= file.roles
@@ -44,11 +43,14 @@ def main(embeddings, models, seed, out_results, out_scores, **values):
                 skipped.append(file.model)
                 continue
             chosen = settings
-            if autos(settings):
-                chosen, tried = select_settings(settings, train, validation, seed)
-                results.record_choice(chosen, f"{file.model}.ssd", SOURCE, tried)
-            detector = SSD(chosen, seed=seed).fit(train)
-            results.add(file.model, "ssd", score_sets(detector, outputs_to_test(file)))
+            try:
+                if autos(settings):
+                    chosen, tried = select_settings(settings, train, validation, seed)
+                    results.record_choice(chosen, f"{file.model}.ssd", SOURCE, tried)
+                detector = SSD(chosen, seed=seed).fit(train)
+                results.add(file.model, "ssd", score_sets(detector, outputs_to_test(file)))
+            except LeftOut as reason:
+                results.leave_out(reason, file.model, "ssd")
     results.save(out_results, out_scores)
     note = f" (skipped, without {settings.layer}: {', '.join(skipped)})" if skipped else ""
     done(out_results, f"{results.summary()}{note}")

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, setting_options
+from sslood.core.errors import LeftOut
 from sslood.core.threads import blas_threads
-from sslood.ood.kit.outputs import read_embeddings
-from sslood.ood.kit.results import Results
+from sslood.ood.kit.results import results_of
 from sslood.ood.ssd.fewshot import evaluate_few_shot, fallbacks
 from sslood.ood.ssd.ssdk import SSDkSettings
 
@@ -30,13 +30,15 @@ from sslood.ood.ssd.ssdk import SSDkSettings
 @setting_options(SSDkSettings)
 def main(embeddings, models, seed, out_results, out_scores, **values):
     settings = read_settings(SSDkSettings, values)
-    files = [read_embeddings(embeddings, model, seed) for model in models]
-    results = Results("ssdk", seed, files[0].id)
+    results, files = results_of("ssdk", embeddings, models, seed)
     results.record_settings(settings, "ssdk")
     bar = tqdm(total=sum(len(file.ood_sets) for file in files), desc="ssdk", unit="set", disable=None)
-    with bar, blas_threads(files[0].size):
+    with bar, blas_threads(sum(file.size for file in files[:1])):
         for file in files:
-            evaluate_few_shot(file, settings, seed, results, bar.update)
+            try:
+                evaluate_few_shot(file, settings, seed, results, bar.update)
+            except LeftOut as reason:
+                results.leave_out(reason, file.model, "ssdk")
     note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"
     results.save(out_results, out_scores, note=note)
     done(out_results, f"{results.summary()}, {settings.repeats} repeats each{fallbacks(results)}")

@@ -18,8 +18,7 @@ from sslood.core.threads import blas_threads
 from sslood.ood import stochastic
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.evaluation import evaluate, sign_check
-from sslood.ood.kit.outputs import read_embeddings
-from sslood.ood.kit.results import Results
+from sslood.ood.kit.results import results_of
 
 STOCHASTIC = classes_in(stochastic, Detector)
 
@@ -36,10 +35,9 @@ STOCHASTIC = classes_in(stochastic, Detector)
 @registry_options(STOCHASTIC)
 def main(embeddings, models, detectors, seed, out_results, out_scores, **values):
     kinds = read_detectors(STOCHASTIC, detectors, values)
-    files = [read_embeddings(embeddings, model, seed) for model in models]
-    results = Results("stochastic", seed, files[0].id)
+    results, files = results_of("stochastic", embeddings, models, seed)
     bar = tqdm(total=len(files) * len(kinds), desc="stochastic", unit="detector", disable=None)
-    with bar, blas_threads(files[0].size):
+    with bar, blas_threads(sum(file.size for file in files[:1])):
         for file in files:
             for name, detector in evaluate(file, kinds, results, device=str(machine().device)):
                 if detector is not None:

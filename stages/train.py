@@ -12,9 +12,10 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, training_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
+from sslood.core.needs import check_set, may_be_left_out
 from sslood.core.settings import checked, read_section
 from sslood.data.images.augment import AugmentSettings
-from sslood.nets.methods.classify import Classify, ClassifySettings, labelled
+from sslood.nets.methods.classify import NEEDS, Classify, ClassifySettings, labelled
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
 from sslood.nets.networks.card import check_fits
@@ -31,6 +32,7 @@ from sslood.nets.training.finish import finish
 @click.option("--init_model", required=True, help="Model file whose backbone is the start.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
 @training_options(ClassifySettings)
+@may_be_left_out("model")
 def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     options = read_settings(ClassifySettings, section, where="train")
     augmentation = checked(AugmentSettings, read_section(recipe), recipe)
@@ -38,6 +40,7 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     meta = read_metadata(id_set, kind="set")
     start, card = load_model(init_model)
     check_fits(card, meta, init_model)
+    check_set(NEEDS, id_set)
     with seeded(seed, "head"):
         head = build_head(card.feature_dim, len(meta["classes"]))
     settings = options.recorded(init=card.name, recipe=vars(augmentation))

@@ -53,7 +53,7 @@ def references(sets: Mapping[str, AuditedSet]) -> list[Indexed]:
         f"{name}.{split}"
         for name, content in sets.items()
         for split in ROLES[content.role].fitted
-        if f"{split}.images" in content.tensors
+        if len(content.tensors.get(f"{split}.images", ()))
     ]
     names += [f"{name}.test" for name, content in sets.items() if content.role == "id"]
     return [_indexed(sets, name) for name in names]
@@ -73,7 +73,7 @@ def audit(
     `<set>.left_out` int64 [K] positions in its test split and `<set>.why` uint8 [K], the sum of 1 (exact
     duplicate), 2 (near duplicate), 4 (class shared with the ID set); `<set>.pairs` int64 [P, 4] (position,
     number of the reference, position there, 1 exact or 2 near) and `<set>.correlation` float64 [P].
-    `progress` is called with a set's name when it is done.
+    `progress` is called with a set's name when it is done. The metadata passes on the set files' limits.
     """
     doubles = references(sets)
     control = artefact_scores(sets[id_name].tensors["test.images"])
@@ -93,7 +93,9 @@ def audit(
         if name != id_name:
             numbers[name]["control_auroc"] = ood_metrics(control, scores)["auroc"]
         progress(name)
-    return tensors, {"id": id_name, "references": [other.name for other in doubles], "sets": numbers}
+    metadata = {"id": id_name, "references": [other.name for other in doubles], "sets": numbers}
+    limits = {name: one.metadata["limits"] for name, one in sets.items() if "limits" in one.metadata}
+    return tensors, metadata | ({"limits": limits} if limits else {})
 
 
 def _reasons(matches: list[Matches], in_shared_class: np.ndarray) -> np.ndarray:

@@ -19,14 +19,15 @@ def excluded_classes(
     """Return {class of the OOD set: ID class that it is like}, from the metadata of two set files.
 
     An entry whose ID class is held out is skipped: that class is not in-distribution then. A set without
-    class names has none to exclude. Raises InputError for an entry that lacks a key or names a class that
-    the OOD or the ID set does not have.
+    class names has none to exclude. Where one of the two holds your own pictures, no list can know them:
+    a class of the same name is the same. Raises InputError for an entry that lacks a key or names a class
+    that the OOD or the ID set does not have.
     """
     lists = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     entries = (lists.get(id_set["name"]) or {}).get(ood_set["name"]) or []
     where = f"{path.name}, {id_set['name']}: {ood_set['name']}"
     known, heldout = set(id_set["classes"]), set(id_set.get("settings", {}).get("heldout", []))
-    shared: dict[str, str] = {}
+    shared = _same_names(id_set, ood_set) if _is_own(id_set) or _is_own(ood_set) else {}
     for entry in entries if ood_set["classes"] else []:
         if not isinstance(entry, Mapping) or set(entry) != _KEYS:
             raise InputError(f"{where}: {entry!r} must have the keys {', '.join(sorted(_KEYS))}")
@@ -37,6 +38,21 @@ def excluded_classes(
         if entry["like"] in known:
             shared[entry["class"]] = entry["like"]
     return shared
+
+
+def _is_own(image_set: Mapping[str, Any]) -> bool:
+    """Whether a set comes from a folder or list of the user's."""
+    return bool({"folder", "list"} & set(image_set.get("source", {})))
+
+
+def _same_names(id_set: Mapping[str, Any], ood_set: Mapping[str, Any]) -> dict[str, str]:
+    """Return {class of the OOD set: ID class of that name}, whatever their case, spaces and dashes."""
+    names = {_plain(name): name for name in id_set["classes"]}
+    return {name: names[_plain(name)] for name in ood_set["classes"] if _plain(name) in names}
+
+
+def _plain(name: str) -> str:
+    return " ".join(str(name).casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _unknown(where: str, name: str, image_set: Mapping[str, Any]) -> str:

@@ -9,6 +9,18 @@ class InputError(ValueError):
     """
 
 
+class LeftOut(InputError):
+    """A row of the results that its image sets do not allow.
+
+    Stages leave the row out, give the `reason` in their tables and go on (`sslood.core.needs`). Anywhere else
+    it is wrong input; `where` stands before the reason in the message.
+    """
+
+    def __init__(self, reason: str, where: str = ""):
+        super().__init__(where + reason)
+        self.reason = reason
+
+
 def known(name: str, kind: str, names) -> str:
     """Return `name` if it is one of `names`; else raise InputError listing them."""
     names = sorted(names)

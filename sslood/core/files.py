@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 
 FORMAT = 1  # raised when a reader of today could misread a file of tomorrow
 _KEY = "sslood"
@@ -147,6 +147,8 @@ def _metadata(path: Path, header: Mapping[str, Any], kind: str | None) -> dict[s
         raise InputError(f"{path}: expected a file of kind {kind!r}, found {found!r}")
     if metadata.get("format", FORMAT) > FORMAT:
         raise InputError(f"{path}: written by a newer version (format {metadata['format']}); update this one")
+    if reason := metadata.get("left_out"):
+        raise LeftOut(reason)
     return metadata
 
 
@@ -162,7 +164,7 @@ def load_tensors(
     """Return (name -> array, metadata). Arrays are copy-on-write memory maps: opening reads nothing.
 
     `only` restricts the names. Raises InputError if the file is missing, cut short, of another
-    kind, from a newer version, or lacks one of `only`.
+    kind, from a newer version, or lacks one of `only`; LeftOut, with the reason, if it was left out.
     """
     path = Path(path)
     header, start = _read_header(path)

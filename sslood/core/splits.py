@@ -24,9 +24,14 @@ def stratified_choice(labels: np.ndarray, total: int, rng: np.random.Generator) 
 
 
 def stratified_cut(
-    labels: np.ndarray, share: float, rng: np.random.Generator
+    labels: np.ndarray, share: float, rng: np.random.Generator, least: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut positions of `labels` [N] into (rest, part) with round(share * N) in part, class by class."""
-    part = stratified_choice(labels, round(share * len(labels)), rng)
+    """Cut positions of `labels` [N] into (rest, part) with round(share * N) in part, class by class.
+
+    At least `least`, and never the last one of a class.
+    """
+    part = stratified_choice(labels, max(least, round(share * len(labels))), rng)
+    for label in set(labels[part].tolist()) - set(np.delete(labels, part).tolist()):
+        part = part[part != rng.choice(part[labels[part] == label])]
     rest = np.setdiff1d(np.arange(len(labels)), part)
     return rest, part

@@ -167,6 +167,8 @@ def _tuning_images(sets: str, folder: Path, metadata: Mapping[str, Any]) -> tupl
     """Return (name, images) of the tuning set; InputError if there is none, or it shares a test image."""
     section = read_section(sets)
     _, tuning = roles_of(section, metadata["id"], sets)
+    if tuning is None:
+        raise InputError(f"{sets}: holds no set with role tuning to choose settings on; list one")
     check_disjoint(folder, section)
     return tuning, read_split(folder, tuning, "validation")[0]
 

@@ -4,7 +4,7 @@ Intervals and tests are about the images of one run; the spread over seeds is sh
 """
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import pandas as pd
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.ood.measures.comparison import Scores, delong_test, holm
-from sslood.ood.measures.intervals import delong_interval
+from sslood.ood.measures.intervals import NEEDS, delong_interval
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.report.cells import percent
 from sslood.report.columns import FILTERED, MAIN, WITH_FILTERED
 from sslood.report.frame import INFORMED, Key, ScoreFiles
 
 LEVEL = 0.05  # of the test
+FEWEST = max(need.images for need in NEEDS)  # images of a set that has an interval and a test
 NEAR_CONTROL, NEAR_BEST = "†", "‡"  # what they mean is written in templates/notes.j2
 
 
@@ -28,14 +29,15 @@ NEAR_CONTROL, NEAR_BEST = "†", "‡"  # what they mean is written in templates
 class Audit:
     """The audit of the image sets.
 
-    sets: its numbers for each set, the ID set included. excluded: positions in the test split of each set of
-    the images that the filtered metrics leave out.
+    sets: its numbers for each set, the ID set included. limits: what sets miss, by name. excluded: positions
+    in the test split of each set of the images that the filtered metrics leave out.
     """
 
     path: Path
     id: str
     sets: Mapping[str, Mapping[str, Any]]
     excluded: Mapping[str, np.ndarray]
+    limits: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
 
     @property
     def n_excluded(self) -> int:
@@ -58,7 +60,8 @@ def read_audit(path: Path, sets: Collection[str]) -> Audit:
         if name not in metadata["sets"]:
             raise InputError(f"{path}: does not hold set {name!r}; run `dvc repro audit`")
     excluded = {name: tensors[f"{name}.left_out"] for name in sets}
-    return Audit(path, metadata["id"], {name: metadata["sets"][name] for name in sets}, excluded)
+    own = {name: metadata["sets"][name] for name in sets}
+    return Audit(path, metadata["id"], own, excluded, metadata.get("limits", {}))
 
 
 def of_roles(by_set: Mapping[str, float], roles: Mapping[str, str]) -> dict[str, float]:
@@ -74,13 +77,20 @@ def with_significance(rows: pd.DataFrame, scores: ScoreFiles) -> pd.DataFrame:
 
     p_best is the Holm-adjusted p-value of no difference from the detector with the highest AUROC for the same
     seed and set; NaN for detectors in INFORMED, which are tested on fewer images. A mean over repeats has no
-    interval, since its scores are those of the first repeat alone. Raises InputError for missing scores.
+    interval, since its scores are those of the first repeat alone; a set of one image has neither. Raises
+    InputError for missing scores.
     """
     pairs = [scores.read(row)[0] for row in rows.to_dict("records")]
-    intervals = np.array([delong_interval(pair.id, pair.ood) for pair in pairs])
+    testable = np.array([min(len(pair.id), len(pair.ood)) >= FEWEST for pair in pairs])
+    intervals = np.array(
+        [
+            delong_interval(pair.id, pair.ood) if able else (np.nan, np.nan)
+            for pair, able in zip(pairs, testable, strict=True)
+        ]
+    )
     low, high = np.where(_repeated(rows), np.nan, intervals.T)
     p_best = pd.Series(np.nan, index=rows.index)
-    rivals = rows[~rows["detector"].isin(INFORMED)]
+    rivals = rows[~rows["detector"].isin(INFORMED) & testable]
     for _, part in rivals.groupby(["seed", "set"], sort=False):
         compared = {label: pairs[rows.index.get_loc(label)] for label in part.index}
         p_best[part.index] = against_best(compared, part[MAIN].idxmax())
@@ -167,12 +177,14 @@ def near_best(rows: pd.DataFrame) -> set[Key]:
 def in_whole_groups(keys: Collection[Key], roles: Mapping[str, str]) -> set[Key]:
     """Return the (model, detector, role) that are among `keys`, by set, on every set of the role."""
     pairs = {key[:2] for key in keys}
+    tested = {key[2] for key in keys}  # a set of one image has no test
     groups: dict[str, Sequence[str]] = {
-        role: [name for name, own in roles.items() if own == role] for role in dict.fromkeys(roles.values())
+        role: [name for name, own in roles.items() if own == role and name in tested]
+        for role in dict.fromkeys(roles.values())
     }
     return {
         (*pair, role)
         for role, sets in groups.items()
         for pair in pairs
-        if all((*pair, name) in keys for name in sets)
+        if sets and all((*pair, name) in keys for name in sets)
     }

@@ -77,8 +77,19 @@ def collect(files: Iterable[ResultsFile], roles: Mapping[str, str]) -> pd.DataFr
                     if name in sets
                 ]
     if not rows:
-        raise InputError("no results to summarise: `evaluate.models` in params.yaml is empty")
+        reasons = {row["reason"] for file in files for row in load_json(file.path).get("left_out", [])}
+        why = f"all is left out: {'; '.join(sorted(reasons))}" if reasons else "`evaluate.models` is empty"
+        raise InputError(f"no results to summarise: {why}; change evaluate.models or sets in params.yaml")
     return pd.DataFrame(rows)
+
+
+def left_out(files: Iterable[Path]) -> pd.DataFrame:
+    """Return one row per model, detector and set that the sets do not allow, with its reason.
+
+    "" stands for all detectors, or all sets; `files` are results of evaluations and probes.
+    """
+    rows = [row for path in files for row in load_json(path).get("left_out", [])]
+    return pd.DataFrame(rows, columns=["model", "detector", "set", "reason"]).drop_duplicates()
 
 
 def rounded(rows: pd.DataFrame) -> pd.DataFrame:
@@ -123,9 +134,14 @@ class ScoreFiles:
 
 
 def by_group(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return near and far averages: unweighted means over sets, per model, detector, seed and role."""
-    keys = ["model", "detector", "seed", "role"]
-    return rows.groupby(keys, sort=False)[list(metrics)].mean().reset_index()
+    """Return near and far averages: unweighted means over sets, per model, detector, seed and role.
+
+    A row that lacks a set of the role has no average: it would be over other sets than its rivals'.
+    """
+    keys, sets = ["model", "detector", "seed", "role"], rows.groupby("role")["set"].nunique()
+    grouped = rows.groupby(keys, sort=False)
+    means, counts = grouped[list(metrics)].mean().reset_index(), grouped["set"].nunique().to_numpy()
+    return means[counts == means["role"].map(sets)].reset_index(drop=True)
 
 
 def over_seeds(groups: pd.DataFrame, metrics: Sequence[str], by: str = "role") -> pd.DataFrame:
@@ -150,7 +166,7 @@ def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = (
     for path in ensembles:
         for model, value in load_json(path)["accuracy"].items():
             rows.append({"model": model, "seed": None, "ensemble": value})
-    return rounded(pd.DataFrame(rows))
+    return rounded(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["model", "seed"])
 
 
 def mistakes(probes: Iterable[tuple[int, Path]]) -> pd.DataFrame:

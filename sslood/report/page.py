@@ -62,6 +62,8 @@ def _shared(summary: Summary) -> dict[str, Any]:
         "few_shot": few_shot(summary.rows),
         "filtered": tables.per_set_filtered(summary),
         "sets": tables.sets(summary),
+        "limits": tables.limits(summary),
+        "left_out": tables.left_out(summary),
         "accuracies": tables.accuracies(summary.accuracy),
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
         "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
@@ -151,4 +153,5 @@ def _images(folder: Path, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndar
 def read_curves(folder: Path, models: Sequence[str], seed: int) -> dict[str, Any]:
     """Return {model: {column: values}} of the training curves that exist for `seed`."""
     files = {model: folder / f"{model}-{seed}.csv" for model in models}
-    return {model: pd.read_csv(path).to_dict("list") for model, path in files.items() if path.is_file()}
+    found = {model: pd.read_csv(path) for model, path in files.items() if path.is_file()}
+    return {model: rows.to_dict("list") for model, rows in found.items() if len(rows)}

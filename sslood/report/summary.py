@@ -31,6 +31,7 @@ from sslood.report.frame import (
     accuracies,
     by_group,
     collect,
+    left_out,
     mistakes,
     over_seeds,
     result_files,
@@ -44,6 +45,7 @@ class Summary:
 
     rows: one per stage, model, detector, seed and set. accuracy, mistakes: of classifiers, see frame.py.
     margin: AUROC above the artefact control up to which a result is marked. roles: {OOD set: near or far}.
+    left_out: rows that the sets do not allow, with their reasons.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Summary:
     audit: Audit
     margin: float
     roles: Mapping[str, str]
+    left_out: pd.DataFrame
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -145,6 +148,7 @@ def summarise(
         audited,
         margin,
         roles,
+        left_out([*(file.path for file in files), *(path for _, path in probes)]),
     )
 
 

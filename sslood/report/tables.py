@@ -127,6 +127,7 @@ def _glance_row(
     means = frame[(MAIN, "mean")].sort_values(ascending=not rising(MAIN), kind="stable")
     equals = [key for key in means.index if key in summary.near_best and key[2] == name and key != best]
     shown = ", ".join(f"{model} · {detector}" for model, detector, _ in equals[:EQUALS_SHOWN])
+    shown = shown if best in summary.near_best else "too few images for a test"
     more = f" and {len(equals) - EQUALS_SHOWN} more" if len(equals) > EQUALS_SHOWN else ""
     first = texts[0] + marks.get(best, "")
     control = percent(summary.control[name])
@@ -221,10 +222,32 @@ def sets(summary: Summary) -> Table:
     return Table(header, rows, left=("role", "than ID"))
 
 
-def accuracies(rows: pd.DataFrame) -> Table:
-    """Return models x probes: test accuracy, mean ± std over seeds; `rows` as of frame.py."""
+def left_out(summary: Summary) -> Table | None:
+    """Return a row per detector, OOD set and reason, of models without that result; None if all have it."""
+    grouped = summary.left_out.groupby(["detector", "set", "reason"], sort=False)["model"]
+    rows = [
+        [", ".join(models), detector or "all", name or "all", reason]
+        for (detector, name, reason), models in grouped
+    ]
+    header = ["model", "detector", "OOD set", "reason"]
+    return Table(header, rows, left=header[1:]) if rows else None
+
+
+def limits(summary: Summary) -> Table | None:
+    """Return a row per limit that an image set misses, as `download` says it; None if there is none."""
+    rows = [
+        [Code(name), what, str(count), str(needed), consequence]
+        for name, missed in summary.audit.limits.items()
+        for what, count, needed, consequence in missed
+    ]
+    header = ["set", "too few", "count", "needed", "consequence"]
+    return Table(header, rows, left=("too few", "consequence")) if rows else None
+
+
+def accuracies(rows: pd.DataFrame) -> Table | None:
+    """Return models x probes: test accuracy, mean ± std over seeds, or None; `rows` as of frame.py."""
     probes = [name for name in rows.columns if name not in ("model", "seed")]
-    return _means(rows, {probe: probe_title(probe) for probe in probes})
+    return None if not probes else _means(rows, {probe: probe_title(probe) for probe in probes})
 
 
 def probe_title(probe: str) -> str:

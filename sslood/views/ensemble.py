@@ -161,10 +161,10 @@ def score_rows(tempered: Votes, plain: Votes) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """epsilon: the chosen one. aurocs: of each candidate. rows: set -> detector -> scores [N]. plain: set ->
-    votes without ODIN."""
+    """epsilon: the chosen one or None. aurocs: of each candidate. rows: set -> detector -> scores [N]. plain:
+    set -> votes without ODIN."""
 
-    epsilon: float
+    epsilon: float | None
     aurocs: dict[str, float]
     rows: dict[str, dict[str, np.ndarray]]
     plain: dict[str, Votes]
@@ -172,7 +172,7 @@ class Evaluation:
 
 def evaluate(
     members: Sequence[Member],
-    validation: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray] | None,
     tests: Mapping[str, np.ndarray],
     *,
     settings: EnsembleSettings,
@@ -182,6 +182,7 @@ def evaluate(
 ) -> Evaluation:
     """Choose epsilon on `validation` (ID images, tuning OOD images), then score the images of `tests`.
 
+    Without images to choose on, only the row without ODIN is there, unless there is but one candidate.
     Images uint8 [N, C, H, W]; see `ensemble_votes`.
     """
     temperature = settings.temperature
@@ -193,10 +194,17 @@ def evaluate(
         )  # fmt: skip
 
     candidates = [(temperature, epsilon) for epsilon in settings.epsilons]
-    inside, outside = ([one.score for one in votes(images, candidates)] for images in validation)
-    epsilon, aurocs = choose_epsilon(settings.epsilons, inside, outside)
+    epsilon: float | None = settings.epsilons[0] if len(candidates) == 1 else None
+    aurocs: dict[str, float] = {}
+    if validation is not None:
+        inside, outside = ([one.score for one in votes(images, candidates)] for images in validation)
+        epsilon, aurocs = choose_epsilon(settings.epsilons, inside, outside)
     rows, plain = {}, {}
     for name, images in tests.items():
+        if epsilon is None:
+            (plain[name],) = votes(images, [(1.0, 0.0)])
+            rows[name] = {"eloc_noodin": plain[name].score}
+            continue
         tempered, plain[name] = votes(images, [(temperature, epsilon), (1.0, 0.0)])
         rows[name] = score_rows(tempered, plain[name])
     return Evaluation(epsilon, aurocs, rows, plain)

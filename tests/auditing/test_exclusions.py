@@ -80,3 +80,18 @@ def test_the_shipped_lists_fit_the_real_class_names(mirror):
             assert {entry["like"] for entry in entries} <= set(classes[id_name])
             for entry in entries if name == "tiny_imagenet" else []:
                 assert names[re.search(r"n\d{8}", entry["why"])[0]] == entry["class"]
+
+
+def own(name, classes):
+    return {"name": name, "classes": classes, "source": {"folder": name}}
+
+
+def test_an_own_folder_that_shares_a_class_name_is_reported():
+    """No list of ours can know own pictures: a class of the same name counts as the same class."""
+    mine, cifar10 = own("mine", ["cat", "sea_lion", "eel"]), {"name": "cifar10", "classes": ["cat", "dog"]}
+    others = own("others", ["Cat", "Sea Lion", "eels"])
+    assert excluded_classes(mine, others) == {"Cat": "cat", "Sea Lion": "sea_lion"}
+    assert excluded_classes(mine, cifar10) == {"cat": "cat"} == excluded_classes(cifar10, own("x", ["cat"]))
+    assert (
+        excluded_classes(cifar10, {"name": "digits", "classes": ["cat"]}) == {}
+    )  # published: the lists decide

@@ -13,6 +13,7 @@ from sslood.data.sets.convert import convert
 from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
 from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits
 from sslood.data.sets.images import chain_text
+from sslood.data.sets.limits import check_least, limits_of
 from sslood.data.sets.pictures import Pictures
 from sslood.data.sets.roles.roles import ROLES, Role, role_named
 from sslood.data.sets.source import DrawnSource, PictureSource, SetSettings, Source, check_takes, source_named
@@ -63,6 +64,11 @@ def build_set(
     }
     if settings.skip_unreadable:
         metadata["settings"]["skip_unreadable"] = True
+    labels = {split: parts["labels"] for split, parts in arrays.items()}
+    if settings.role == "id":
+        check_least(name, labels, names)
+    if limits := limits_of(settings.role, labels, names):
+        metadata["limits"] = [list(limit) for limit in limits]
     if role.is_labelled:
         metadata["mean"], metadata["std"] = _statistics(arrays["train"]["images"])
     return tensors, metadata
@@ -177,6 +183,8 @@ def _decoded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (images that can be decoded, whether each picture can)."""
     kept = np.ones(len(pictures.labels), bool)
+    if not len(kept):
+        return np.empty((0, data.channels, data.size, data.size), np.uint8), kept
     skipped: list[int] | None = [] if settings.skip_unreadable else None
     images = convert(pictures.images, data.size, data.channels, name, skipped)
     kept[skipped or []] = False

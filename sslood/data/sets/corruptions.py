@@ -90,6 +90,8 @@ KINDS = {
     "inversion": inversion,
 }
 
+_OF_TWO = (arithmetic_mean, geometric_mean)
+
 
 def partners_of(index: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return for every image of `index` a random image of another class: the mean of two pictures of one
@@ -106,12 +108,15 @@ def corrupt(
     """Return (uint8 [count, C, H, W], labels [count] into KINDS, index [count] of the image used).
 
     Equal shares of the eight kinds, in turn. Every image of uint8 `images` [N, C, H, W] is used once
-    before one is used twice; the two images of a pair are of different `classes` [N].
+    before one is used twice; the two images of a pair are of different `classes` [N]. Where there is but one,
+    the kinds that mix two images are left out.
     """
     number = len(images)
     index = np.concatenate([rng.permutation(number) for _ in range(-(-count // number))])[:count]
-    partner = partners_of(index, classes, rng)
-    labels = np.arange(count) % len(KINDS)
+    mixes = len(np.unique(classes)) > 1
+    partner = partners_of(index, classes, rng) if mixes else index
+    possible = [at for at, kind in enumerate(KINDS.values()) if mixes or kind not in _OF_TWO]
+    labels = np.resize(possible, count)
     out = np.empty((count, *images.shape[1:]), np.uint8)
     for label, kind in enumerate(KINDS.values()):
         rows = np.flatnonzero(labels == label)

@@ -42,8 +42,8 @@ def cut_splits(
     """Return the splits that a set's file holds, from those that its source has ("" = none).
 
     A labelled set loses the classes of `classes.heldout`; one with `heldout` has them alone. Cuts are
-    stratified and drawn from streams of `data.seed`. Raises InputError for a split without images, classes
-    that the set does not have, or a labelled set that lacks classes.
+    stratified and drawn from streams of `data.seed`. Raises InputError for a split without images, or classes
+    that the set does not have.
     """
     if role.is_labelled or heldout:
         splits = {split: _of_classes(name, pictures, classes, heldout) for split, pictures in read.items()}
@@ -52,22 +52,10 @@ def cut_splits(
     if not role.is_labelled:
         return _limited(name, _for_role(splits, role, data), data)
     if "" in splits:
-        splits = _divided(splits[""], classes.test, ("train", "test"), "test", data)
+        splits = _divided(splits[""], classes.test, ("train", "test"), "test", data, least=2)
     if "validation" not in splits:
         splits |= _divided(splits["train"], data.validation, ("train", "validation"), "validation", data)
-    names = splits["train"][0].classes
-    if len(names) < 2:
-        raise InputError(
-            f"set {name!r} cannot be the ID set: it holds one class, and two classes are the minimum"
-        )
-    splits = _limited(name, {split: splits[split] for split in SPLITS}, data)
-    for split, least in (("train", len(names)), ("validation", 2)):
-        if len(np.unique(splits[split][0].labels)) < least:
-            raise InputError(
-                f"set {name!r}: ID {split} holds images of fewer than {least} classes; "
-                "raise data.limit or data.validation, or add pictures"
-            )
-    return splits
+    return _limited(name, {split: splits[split] for split in SPLITS}, data)
 
 
 def _of_classes(
@@ -79,11 +67,13 @@ def _of_classes(
         raise InputError(
             f"set {name!r} needs at least one class in classes.heldout; otherwise take it out of `sets`"
         )
-    if out - set(known) or (out and len(known) - len(out) < 2):
+    if out - set(known) or (out and len(known) == len(out)):
         raise InputError(
-            f"classes.heldout is {list(classes.heldout)}: name classes of the ID set so that two or more "
-            f"remain; it has {', '.join(known)}"
+            f"classes.heldout is {list(classes.heldout)}: name classes of the ID set so that one or more "
+            f"remain, or none ([]); it has {', '.join(known) or 'no classes'}"
         )
+    if not known:
+        return pictures, np.arange(len(pictures.labels))
     names = tuple(label for label in known if (label in out) == heldout)
     position = {label: index for index, label in enumerate(names)}
     table = np.array([position.get(label, -1) for label in known], np.int64)
@@ -103,15 +93,23 @@ def _for_role(splits: Cut, role: Role, data: DataSettings) -> Cut:
         return {role.kept[0]: first}
     if "validation" in splits:
         return splits
-    return _divided(first, data.validation, ("train", "validation"), "tuning", data)
+    cut = _divided(first, data.validation, ("train", "validation"), "tuning", data)
+    if not len(cut["validation"][1]):  # a single picture: settings are chosen on it, nothing is trained
+        return {"train": cut["validation"], "validation": cut["train"]}
+    return cut
 
 
 def _divided(
-    part: tuple[Pictures, np.ndarray], share: float, names: tuple[str, str], stream: str, data: DataSettings
+    part: tuple[Pictures, np.ndarray],
+    share: float,
+    names: tuple[str, str],
+    stream: str,
+    data: DataSettings,
+    least: int = 1,
 ) -> Cut:
-    """Cut a stratified share off, drawn from `stream`: the rest and the share, under `names`."""
+    """Cut a stratified share, at least `least`, off, drawn from `stream`: rest and share, under `names`."""
     pictures, index = part
-    cut = stratified_cut(pictures.labels, share, numpy_stream(data.seed, stream))
+    cut = stratified_cut(pictures.labels, share, numpy_stream(data.seed, stream), least)
     return {split: (pictures.take(rows), index[rows]) for split, rows in zip(names, cut, strict=True)}
 
 
@@ -123,9 +121,10 @@ def _limited(name: str, splits: Cut, data: DataSettings) -> Cut:
             rng = numpy_stream(data.seed, "limit", split)
             rows = stratified_choice(pictures.labels, data.limit, rng)
             pictures, index = pictures.take(rows), index[rows]
-        if not len(index):
+        if not len(index) and (split, len(splits)) != ("train", 2):  # of a tuning set
             raise InputError(
-                f"set {name!r}: split {split} is empty; raise its share (data.validation or classes.test)"
+                f"set {name!r}: split {split} is empty; add pictures, at least two of a class, or raise its "
+                "share (data.validation or classes.test)"
             )
         out[split] = (pictures, index)
     return out

@@ -49,8 +49,6 @@ def read_user_images(name: str, place: Path, role: Role) -> tuple[Splits, dict[s
             )
         return read, source
     pictures = tree({name: place}, "test", {})
-    if role.is_labelled and not pictures.classes:
-        raise InputError(f"{place}: an ID set needs one folder per class; this one is flat")
     return {"": pictures}, source
 
 
@@ -92,8 +90,10 @@ def _table(name: str, place: Path, role: Role) -> tuple[Splits, dict[str, Any]]:
     texts = [row.get("label", "") for row in rows]
     names = set(texts) - {""}
     classes = tuple(sorted(names, key=int if all(n.isdecimal() for n in names) else str))
-    if role.is_labelled and "" in texts:
-        raise InputError(f"{place}, row {texts.index('') + 2}: an ID set needs a label in every row")
+    if role.is_labelled and names and "" in texts:
+        raise InputError(
+            f"{place}, row {texts.index('') + 2}: an ID set needs a label in every row, or in none"
+        )
     position = {label: index for index, label in enumerate(classes)}
     labels = np.array([position.get(text, -1) for text in texts], np.int64)
     paths = [place.parent / row["path"] for row in rows]

@@ -8,13 +8,16 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
+from sslood.core.needs import CLASSIFIED
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Limits
 from sslood.core.splits import stratified_choice
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.supervised import Batch, Supervised, accuracy
 from sslood.nets.training.settings import TrainingSettings
+
+NEEDS = (CLASSIFIED,)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def labelled(
 
     The choice follows from the seed alone, so all models of a seed learn from the same images; it is the
     first draw of the linear probe with as many labels. A batch then holds at most all of these images.
-    InputError where a class is left without an image.
+    LeftOut where a class is left without an image.
     """
     percent = settings.labels
     if percent == 100:
@@ -46,7 +49,7 @@ def labelled(
     rows = stratified_choice(labels, round(share * len(labels)), numpy_stream(seed, "labels", str(share), 0))
     counts = np.unique(labels, return_counts=True)[1]
     if (missing := len(counts) - len(np.unique(labels[rows]))) > 0:
-        raise InputError(
+        raise LeftOut(
             f"train: labels is {percent:g} % of {len(labels)} training images, which leaves {missing} of "
             f"{len(counts)} classes without one; use at least {math.ceil(100 / counts.min())}"
         )

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.files import read_metadata
+from sslood.core.needs import CLASSIFIED, Need
 from sslood.core.rounding import decimal
 from sslood.core.settings import Limits, at_least
 from sslood.data.images.resident import ResidentSet
@@ -25,6 +26,7 @@ from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.settings import TrainingSettings
 
+NEEDS, AUXILIARY = (CLASSIFIED,), (Need(images=1),)  # of ID train and of the outliers
 CONFIDENT = 0.99  # the softmax probability that defines m_in of an untrained head
 
 
@@ -119,8 +121,8 @@ class Energy(WithOutliers):
     fixed statistics make the function that is trained the one that is tested. `mode` "head" freezes the
     backbone as a whole.
 
-    `margins` holds m_in and m_out, rounded, with their origin, for the metadata. InputError for a batch that
-    is larger than its set, or unless m_in < m_out.
+    `margins` holds m_in and m_out, rounded, with their origin, for the metadata. InputError unless m_in <
+    m_out, LeftOut if both come from the energies.
     """
 
     settings: EnergySettings
@@ -156,7 +158,8 @@ class Energy(WithOutliers):
         else:
             m_in, m_out = map(decimal, auto_margins(*measured))
         if not m_in < m_out:
-            raise InputError(f"energy: m_in is {m_in:.4g} and m_out {m_out:.4g}; use m_in below m_out")
+            message = f"energy: m_in is {m_in:.4g} and m_out {m_out:.4g}; use m_in below m_out"
+            raise InputError(message) if self.settings.margins == "fixed" else LeftOut(message)
         means = [decimal(values.mean().item()) for values in measured]
         start = dict(zip(("id", "auxiliary"), means, strict=True))
         return {"m_in": m_in, "m_out": m_out, "margins": self.settings.margins, "start_mean_energy": start}

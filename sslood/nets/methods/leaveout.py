@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
+from sslood.core.needs import Need
 from sslood.core.seeding import numpy_stream
 from sslood.core.settings import at_least
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.supervised import Batch, WithOutliers, accuracy
 from sslood.nets.networks.model import Model
 from sslood.nets.training.settings import TrainingSettings
+
+NEEDS = (Need(classes=3),)  # of ID train; `least_classes` of three folds
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,28 @@ def fold_classes(classes: int, folds: Sequence[int], fold: int, seed: int) -> tu
     """Return (kept, left out) class indices of `fold`, each sorted.
 
     A permutation of the classes, drawn from the stream "folds", is cut into len(folds) near-equal
-    blocks; fold i leaves block i out, so every class is left out exactly once.
+    blocks; fold i leaves block i out, so every class is left out exactly once. LeftOut for too few classes.
     """
-    if list(folds) != list(range(len(folds))) or not 2 <= len(folds) <= classes or fold not in folds:
+    if list(folds) != list(range(len(folds))) or len(folds) < 2 or fold not in folds:
         raise InputError(
-            f"leaveout: folds are {list(folds)} and fold is {fold}; use 0, 1, … up to at most {classes - 1}, "
-            f"at least two of them, and one of these as fold"
+            f"leaveout: folds are {list(folds)} and fold is {fold}; use 0, 1, …, at least two, and one of "
+            "these as fold"
         )
+    if classes < (least := least_classes(len(folds))):
+        raise LeftOut(f"needs {least} classes for {len(folds)} folds, there are {classes}", "leaveout: ")
     blocks = np.array_split(numpy_stream(seed, "folds").permutation(classes), len(folds))
     left = sorted(blocks[fold].tolist())
-    kept = [c for c in range(classes) if c not in left]
-    if len(kept) < 2:
-        raise InputError(f"leaveout: fold {fold} keeps {len(kept)} class; use more folds or more classes")
-    return kept, left
+    return [c for c in range(classes) if c not in left], left
+
+
+def least_classes(folds: int) -> int:
+    """Return how many classes the folds need, so that each leaves one out and keeps two."""
+    return 4 if folds == 2 else folds
 
 
 def split_classes(data: ResidentSet, kept: Sequence[int]) -> tuple[ResidentSet, ResidentSet]:
     """Return (images of `kept` classes, labelled by position in `kept`; all others, labelled -1)."""
-    position = torch.full((int(data.labels.max()) + 1,), -1, device=data.device)
+    position = torch.full((max(int(data.labels.max()), *kept) + 1,), -1, device=data.device)
     position[torch.as_tensor(kept, device=data.device)] = torch.arange(len(kept), device=data.device)
     labels = position[data.labels]
     inside = labels >= 0
@@ -96,8 +103,8 @@ class Leaveout(WithOutliers):
 
     Equal batches of kept and left-out images form one forward pass, so batch norm sees in training the
     mixture whose statistics it keeps for testing. The curves hold, on ID validation, the accuracy on kept
-    classes and the AUROC of the maximum softmax probability, kept against left out. InputError for a batch
-    larger than its set.
+    classes and the AUROC of the maximum softmax probability, kept against left out. A measure that
+    validation has no images for is left out.
     """
 
     settings: LeaveoutSettings
@@ -113,12 +120,10 @@ class Leaveout(WithOutliers):
         **how: Any,
     ):
         inside, outside = split_classes(data, kept)
-        known, self._unknown = split_classes(validation, kept)
+        self._known, self._unknown = split_classes(validation, kept)
         size = settings.batch_size
-        if size > len(outside):
-            raise InputError(f"batch_size is {size}, but only {len(outside)} images are left out; lower it")
         how |= {"outlier_batch_size": size, "stream": "leftout", "settings": settings}
-        super().__init__(model, inside, known, outside, **how)
+        super().__init__(model, inside, self._known if len(self._known) else validation, outside, **how)
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         images, labels = batch
@@ -126,6 +131,10 @@ class Leaveout(WithOutliers):
         return leaveout_objective(self.logits(images), labels, beta=beta, margin=margin)
 
     def watch(self, epoch: int) -> dict[str, float]:
-        inside, outside = (self.predict(part.images) for part in (self.validation, self._unknown))
-        right = accuracy(inside, self.validation.labels).item()
-        return {"validation_accuracy": right, "validation_auroc": msp_auroc(inside, outside)}
+        if not len(self._known):
+            return {}
+        inside = self.predict(self._known.images)
+        found = {"validation_accuracy": accuracy(inside, self._known.labels).item()}
+        if len(self._unknown):
+            found["validation_auroc"] = msp_auroc(inside, self.predict(self._unknown.images))
+        return found

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
 from sslood.core.machine import Machine
 from sslood.core.precision import at_least_float32, autocast
@@ -33,7 +33,7 @@ class Supervised(Task[Batch]):
     """A model with a head, trained on labelled images; the accuracy on validation is measured per epoch.
 
     A subclass defines `step`, and `set_modes` where something is frozen. `preprocessing` holds the mean and
-    std that travel with the model. InputError if there is no validation image.
+    std that travel with the model. LeftOut if there is no validation image.
     """
 
     def __init__(
@@ -50,9 +50,7 @@ class Supervised(Task[Batch]):
         machine: Machine,
     ):
         if not len(validation):
-            raise InputError(
-                "the set has no validation images; raise data.validation and run `download` again"
-            )
+            raise LeftOut("the set has no validation images; raise data.validation and run `download` again")
         self.data, self.validation = data, validation
         self.label, self.settings, self.seed, self.machine = label, settings, seed, machine
         self.views = Views(
@@ -97,7 +95,7 @@ class Supervised(Task[Batch]):
 class WithOutliers(Supervised):
     """Each batch joins labelled images and outliers, which start again in a new order once all were used.
 
-    `stream` names the random stream of the outliers' views. InputError for a batch larger than the outliers.
+    `stream` names the random stream of the outliers' views. A batch holds at most all of the outliers.
     """
 
     def __init__(
@@ -112,8 +110,9 @@ class WithOutliers(Supervised):
         **how: Any,
     ):
         super().__init__(model, data, validation, **how)
-        self.outliers, self.outlier_batch_size, self.stream = outliers, outlier_batch_size, stream
-        outliers.steps(outlier_batch_size)  # refuses a batch larger than the set
+        self.outliers, self.stream = outliers, stream
+        self.outlier_batch_size = min(outlier_batch_size, len(outliers))
+        outliers.steps(self.outlier_batch_size)  # refuses a set without images
 
     def begin_epoch(self, epoch: int) -> None:
         super().begin_epoch(epoch)

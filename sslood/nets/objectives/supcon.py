@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sslood.core.needs import CLASSIFIED
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.contrastive import Contrastive
 from sslood.nets.selfsup.losses.contrastive import repulsion
@@ -37,7 +38,9 @@ def supcon(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float) -> tuple[
 
 
 class SupCon(Contrastive):
-    """As SimCLR, with all views of an image's class as its positives. InputError for a single class."""
+    """As SimCLR, with all views of an image's class as its positives. LeftOut for a single class."""
+
+    needs = (CLASSIFIED,)
 
     def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         need_classes("supcon", classes)

@@ -1,11 +1,14 @@
 """All probes of one model, from its embeddings."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
+from sslood.core.needs import CLASSIFIED, Need, Needs, check_needs
 from sslood.nets.probing.probes import (
     KNNProbeSettings,
     LinearProbeSettings,
@@ -17,6 +20,7 @@ from sslood.nets.probing.probes import (
     rounded,
 )
 
+NEEDS: Needs = (CLASSIFIED,)
 Judge = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
@@ -28,27 +32,38 @@ def probe_model(
     *,
     seed: int,
     judge_head: Judge,
-) -> dict[str, dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the records of the embeddings file `path`: knn, linear, linear_<share>, head, transfer_<set>.
 
+    And {name: reason} of those that its sets do not allow.
     meta: metadata of the file. seed: of the draws of few labels. judge_head: what logits [N, K], labels [N]
     of the model's own head on ID test say about its mistakes.
     """
-    sets = read_splits(path, meta["id"])
-    classes = len(meta["classes"])
-    records = {
-        "knn": probe_knn(sets, knn, classes=classes),
-        "linear": probe_linear(sets, linear.l2, classes=classes),
-    }
+    sets, classes = read_splits(path, meta["id"]), len(meta["classes"])
+    records: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, str] = {}
+
+    def add(name: str, needs: Needs, labels: np.ndarray, probe: Callable[[], dict[str, Any]]) -> None:
+        try:
+            check_needs(needs, labels)
+            records[name] = probe()
+        except LeftOut as reason:
+            reasons[name] = reason.reason
+
+    train, test = sets["train"][1], sets["test"][1]
+    add("knn", (*NEEDS, Need(images=min(knn.k))), train, lambda: probe_knn(sets, knn, classes=classes))
+    add("linear", NEEDS, train, lambda: probe_linear(sets, linear.l2, classes=classes))
     for share in linear.shares:
-        records[f"linear_{share:g}"] = probe_few_labels(sets, share, linear.l2, classes=classes, seed=seed)
+        few = partial(probe_few_labels, sets, share, linear.l2, classes=classes, seed=seed)
+        add(f"linear_{share:g}", NEEDS, train, few)
     if meta["model_metadata"]["head_classes"] is not None:
         logits = load_tensors(path, only=[f"{meta['id']}.test.logits"])[0].popitem()[1]
-        labels = sets["test"][1]
-        records["head"] = classified(logits, labels) | rounded(judge_head(logits, labels))
+        head = lambda: classified(logits, test) | rounded(judge_head(logits, test))  # noqa: E731
+        add("head", (Need("test", classes=1),), test, head)
     for name, entry in meta["sets"].items():
         if entry["role"] == "transfer":
             other = read_splits(path, name)
             count = int(other["train"][1].max()) + 1
-            records[f"transfer_{name}"] = probe_linear(other, linear.l2, classes=count)
-    return records
+            transfer = partial(probe_linear, other, linear.l2, classes=count)
+            add(f"transfer_{name}", NEEDS, other["train"][1], transfer)
+    return records, reasons

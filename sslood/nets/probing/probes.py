@@ -142,15 +142,15 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
 def probe_knn(sets: Splits, settings: KNNProbeSettings, *, classes: int) -> dict[str, Any]:
     """Return the record of nearest neighbours in train; `sets`: split -> (features, labels).
 
-    k is chosen by accuracy on validation (the first of equals), the accuracies are those on test.
+    k is chosen by accuracy on validation (the first of equals) among those that train has images for; the
+    accuracies are those on test.
     """
     bank, labels = sets["train"]
     queries = np.concatenate((sets["validation"][0], sets["test"][0]))
-    scores = knn_scores(
-        bank, labels, queries, classes=classes, ks=settings.k, temperature=settings.temperature
-    )
+    ks = [k for k in settings.k if k <= len(bank)]
+    scores = knn_scores(bank, labels, queries, classes=classes, ks=ks, temperature=settings.temperature)
     cut, truth = len(sets["validation"][0]), sets["validation"][1]
-    k = max(settings.k, key=lambda k: top_accuracy(scores[k][:cut], truth))
+    k = max(ks, key=lambda k: top_accuracy(scores[k][:cut], truth))
     record = {
         "k": k,
         "temperature": settings.temperature,

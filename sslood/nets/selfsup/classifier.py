@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from sslood.core.needs import CLASSIFIED, Needs
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.selfsup.objective import Objective, need_classes
@@ -13,10 +14,11 @@ from sslood.nets.selfsup.objective import Objective, need_classes
 class Classifier(Objective):
     """A linear classifier on the backbone, trained with it on one view of each image.
 
-    InputError where the ID set has a single class.
+    LeftOut where the ID set has a single class.
     """
 
     views: ClassVar[int] = 1
+    needs: ClassVar[Needs] = (CLASSIFIED,)
 
     def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         need_classes(type(self).__name__.lower(), classes)

@@ -13,7 +13,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
+from sslood.core.needs import Needs
 from sslood.core.precision import at_least_float32
 from sslood.core.settings import Settings as BaseSettings
 from sslood.core.settings import at_least
@@ -52,6 +53,7 @@ class Objective(nn.Module, ABC):
     Settings: ClassVar[type[BaseSettings]] = NoSettings
     views: ClassVar[int] = 2  # augmented views of each image that `forward` takes
     trains: ClassVar[bool] = True  # False: the untrained encoder is the result
+    needs: ClassVar[Needs] = ()  # of ID train
 
     def __init__(self, backbone: Backbone, settings: Any, *, classes: int):
         super().__init__()
@@ -128,8 +130,6 @@ def need_widths(key: str, widths: Sequence[int]) -> None:
 
 
 def need_classes(name: str, classes: int) -> None:
-    """Raise InputError where an objective that learns from labels would see a single one."""
+    """Raise LeftOut where an objective that learns from labels would see a single one."""
     if classes < 2:
-        raise InputError(
-            f"objective {name}: the ID set has a single class; use simclr, which needs no labels"
-        )
+        raise LeftOut(f"objective {name}: the ID set has a single class; use simclr, which needs no labels")

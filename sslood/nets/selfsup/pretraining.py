@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sslood.core.errors import InputError
 from sslood.core.machine import Machine
+from sslood.core.needs import CLASSIFIED
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import AugmentSettings
@@ -112,7 +113,12 @@ class Pretraining(Task[Batch]):
         return torch.cat(parts)
 
     def _accuracies(self) -> dict[str, float]:
-        """Return the accuracies on ID validation of a kNN vote and of a linear classifier, from ID train."""
+        """Return the accuracies on ID validation of a kNN vote and of a linear classifier, from ID train.
+
+        Nothing, unless there are classes to tell apart.
+        """
+        if CLASSIFIED.shortage(self.data.labels.cpu().numpy()):
+            return {}
         bank, queries = self.features(self.data), self.features(self.validation)
         pairs = (bank, self.data.labels, queries, self.validation.labels)
         return {"knn": knn_accuracy(*pairs), "linear": linear_accuracy(*pairs)}

@@ -7,6 +7,7 @@ every step for values that are not finite or show a collapse. A run: epochs with
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -84,7 +85,7 @@ class Engine(Generic[Batch]):
 
     def __init__(self, task: Task[Batch]):
         self.task, self.label, self.seed = task, task.label, task.seed
-        self.settings = settings = task.settings
+        self.settings = settings = self._fitting()
         self.device, self.precision = task.machine.device, settings.precision
         self.images = settings.batch_size * settings.accumulate  # per step, over all processes
         self._check()
@@ -98,6 +99,15 @@ class Engine(Generic[Batch]):
             momentum=settings.momentum,
             nesterov=settings.nesterov,
         )
+
+    def _fitting(self) -> TrainingSettings:
+        """Return the settings with a batch that the set can fill: at most all of its images."""
+        settings, images = self.task.settings, len(self.task.data) // ranks() * ranks()
+        if settings.accumulate > 1 or not 0 < images < settings.batch_size:
+            return settings
+        if rank() == 0:
+            tqdm.write(f"{self.label}: batch_size is {settings.batch_size}, but the set fills only {images}")
+        return replace(settings, batch_size=images)
 
     def _check(self) -> None:
         batch, parts, images = self.settings.batch_size, self.settings.accumulate, len(self.task.data)

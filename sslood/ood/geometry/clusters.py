@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.core.seeding import stream_seed
 
 STARTS = 10  # k-means++ starts; the best is kept
@@ -14,10 +14,10 @@ def cluster(rows: np.ndarray, clusters: int, seed: int, where: str) -> np.ndarra
     """Return the cluster of each row [N, D]: int64 [N] with every number below `clusters` in use.
 
     Computes in float64, where the rounding of a processor's products does not decide which centre is nearest.
-    Raises InputError for fewer than one cluster or fewer rows than clusters.
+    Raises LeftOut for fewer than one cluster or fewer rows than clusters.
     """
     if not 1 <= clusters <= len(rows):
-        raise InputError(
+        raise LeftOut(
             f"{where}: cannot make {clusters} clusters of {len(rows)} images; choose 1 to {len(rows)}"
         )
     if clusters == 1:

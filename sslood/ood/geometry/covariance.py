@@ -12,7 +12,7 @@ import torch
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.ood.geometry.products import product
 from sslood.ood.kit.outputs import chunks
 
@@ -118,7 +118,7 @@ def fit_gaussians(
 
     covariance "ridge" adds ridge * trace / D to the diagonal, so that the scale of the features does
     not matter; "ledoit_wolf" shrinks towards trace / D (Ledoit and Wolf 2004,
-    doi:10.1016/S0047-259X(03)00096-4) and ignores `ridge`. Raises InputError if all rows are equal, or the
+    doi:10.1016/S0047-259X(03)00096-4) and ignores `ridge`. Raises LeftOut if all rows are equal, or the
     covariance is still singular.
     """
     groups = np.zeros(len(rows), np.int64) if groups is None else groups
@@ -143,12 +143,12 @@ def _gaussians(moments: Moments, share: float, weight: float, where: str) -> Gau
     sigma = moments.covariance
     level = float(np.trace(sigma)) / width
     if not level > 0.0:
-        raise InputError(f"{where}: all {count} rows are equal, so there is no covariance to fit")
+        raise LeftOut(f"{where}: all {count} rows are equal, so there is no covariance to fit")
     sigma = share * sigma + weight * level * np.eye(width)
     try:
         root = cholesky(sigma, lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError:
-        raise InputError(
+        raise LeftOut(
             f"{where}: the covariance of {count} rows in {width} dimensions is singular; "
             "raise the ridge or choose ledoit_wolf"
         ) from None

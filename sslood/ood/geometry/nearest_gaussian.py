@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.core.needs import Need, Needs
 from sslood.core.settings import Settings, at_least
 from sslood.ood.geometry.gaussians import DiagonalGaussians
 from sslood.ood.kit.detector import Arrays, Detector, Tensors
@@ -65,6 +66,10 @@ class NearestGaussian(Detector):
     searches_bank = True
     unexportable = "its bank of Gaussians is searched in blocks, which a graph cannot hold"
     Settings = NearestSettings
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        return (Need(images=self.settings.k),)
 
     @staticmethod
     @abstractmethod

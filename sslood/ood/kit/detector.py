@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslood.core.errors import InputError
+from sslood.core.needs import Needs, check_needs
 from sslood.core.settings import Settings, autos
 from sslood.ood.kit.outputs import CHUNK, Outputs
 from sslood.ood.kit.pieces import in_pieces, pieces
@@ -30,6 +31,7 @@ class Detector(ABC):
     A subclass defines
 
     - `reads`: the parts of `Outputs` that it needs; `needs_head` if `_fit` reads the classifier's weights;
+    - `needs`: of the split that it is fitted to (labels, so many images), what `download` tells in advance;
     - `Settings`: its hyperparameters. Those that `space` covers may be "auto", to be chosen from that grid;
     - `_fit`: state (name -> array) from ID train or, with `on_validation`, from ID validation, which the
       model has not seen. Nothing, if it learns nothing;
@@ -42,6 +44,7 @@ class Detector(ABC):
     """
 
     reads: tuple[str, ...] = ()
+    needs: Needs = ()
     needs_head: ClassVar[bool] = False
     on_validation: ClassVar[bool] = False
     searches_bank: ClassVar[bool] = False  # `_score` shares its work out among the cores itself
@@ -70,7 +73,7 @@ class Detector(ABC):
         return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
-        """Learn from ID outputs; InputError if they lack a part or the head's weights, or are too few.
+        """Learn from ID outputs. LeftOut if they miss one of `needs`, InputError if a part or the weights.
 
         Raises InputError too if a setting is still "auto": `sslood.ood.kit.search` chooses it.
         """
@@ -78,6 +81,7 @@ class Detector(ABC):
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
         self._check_source(source)
+        check_needs(self.needs, source.labels, len(source), f"{source.name}: {type(self).__name__} ")
         self.state = self._fit(source)
         self.widths = self._widths(source)
         return self

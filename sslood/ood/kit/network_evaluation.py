@@ -7,8 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sslood.core.errors import LeftOut
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 from sslood.ood.kit.results import Results
+
+NO_TUNING = LeftOut("chooses its settings on a set with role tuning, and there is none")
 
 
 def evaluate_network(
@@ -23,9 +26,13 @@ def evaluate_network(
     """Fit detectors that suit a network, and add their settings, metrics and scores to `results`.
 
     images: uint8 [N, C, H, W] of each split to fit and choose on ("train", "validation", "tuning"); tests:
-    of each test set, the ID set first. `progress` is called with the size of each batch.
+    of each test set, the ID set first. Without "tuning" images, detectors that choose on them are left out.
+    `progress` is called with the size of each batch.
     """
     for name, detector in detectors.items():
+        if "tuning" in set(detector.fitted_on) - set(images):
+            results.leave_out(NO_TUNING, model, name)
+            continue
         detector.fit(network, images, progress)
         scores = {key: detector.score(network, part, progress) for key, part in tests.items()}
         results.add(model, name, scores)

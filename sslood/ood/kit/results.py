@@ -4,19 +4,19 @@ Both are the same on every machine. Processors add in different orders, so float
 the 13th digit of their terms on: they are rounded, once, in `add`, before anything is computed from them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.files import save_json, save_tensors
 from sslood.core.rounding import to_multiples
 from sslood.core.settings import Settings
 from sslood.ood.kit.detector import Detector
-from sslood.ood.kit.outputs import Embeddings, Outputs
+from sslood.ood.kit.outputs import Embeddings, Outputs, read_embeddings
 from sslood.ood.measures.metrics import ood_metrics
 
 Models = dict[str, dict[str, dict[str, Any]]]
@@ -28,6 +28,7 @@ class Results:
 
     chosen: what was set or selected, as {"value": ..., "source": ...} under a name.
     extra: more top-level keys of the JSON, e.g. "accuracy".
+    left_out: rows that the sets do not allow, {"model", "detector", "set", "reason"} each; "" stands for all.
     """
 
     def __init__(self, stage: str, seed: int, id_name: str):
@@ -37,6 +38,12 @@ class Results:
         self.extra: dict[str, Any] = {}
         self.scores: dict[str, np.ndarray] = {}
         self.roles: dict[str, str] = {}
+        self.left_out: list[dict[str, str]] = []
+
+    def leave_out(self, reason: LeftOut, model: str, detector: str = "", name: str = "") -> None:
+        """Record why a model, a detector of it or that on one OOD set has no row."""
+        row = {"model": model, "detector": detector, "set": name, "reason": reason.reason}
+        self.left_out.append(row)
 
     def add(self, model: str, detector: str, scores: Mapping[str, np.ndarray]) -> None:
         """Compare the ID scores with those of each OOD set; `scores`: set -> float64 [N], ID set included."""
@@ -63,14 +70,15 @@ class Results:
             self.chosen[f"{prefix}.{name}"] = entry | ({"candidates": candidates} if searched else {})
 
     def save(self, results: str | Path, scores: str | Path, **metadata: Any) -> None:
-        """Write both files. InputError if nothing was scored."""
-        if not self.models:
+        """Write both files. InputError if nothing was scored, unless it was left out."""
+        if not self.models and not self.left_out:
             raise InputError(
                 f"{self.stage}: no model has what the chosen detectors read; choose other models or detectors"
             )
         header = {"stage": self.stage, "seed": self.seed, "id": self.id, "sets": self.roles, **metadata}
         save_tensors(scores, self.scores, kind="scores", metadata=header)
-        save_json(results, {"models": self.models, "chosen": self.chosen, **self.extra})
+        left_out = {"left_out": self.left_out} if self.left_out else {}
+        save_json(results, {"models": self.models, "chosen": self.chosen, **self.extra, **left_out})
 
     def summary(self) -> str:
         """Return one sentence with the count and the range of AUROC."""
@@ -81,9 +89,15 @@ class Results:
             for metrics in sets.values()
         ]
         count = sum(len(detectors) for detectors in self.models.values())
+        lines = [
+            f"{' · '.join(filter(None, list(row.values())[:3]))} ({row['reason']})" for row in self.left_out
+        ]
+        note = f"; left out: {', '.join(lines)}" if lines else ""
+        if not values:
+            return f"no results{note}"
         return (
             f"{count} detectors of {len(self.models)} models, {len(values)} comparisons, "
-            f"AUROC {min(values):.3f} to {max(values):.3f}"
+            f"AUROC {min(values):.3f} to {max(values):.3f}{note}"
         )
 
 
@@ -107,6 +121,25 @@ def rounded(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:
         centre + to_multiples(distance, np.maximum(np.abs(distance), spread), BITS),
         scores,
     )
+
+
+def results_of(
+    stage: str, folder: str | Path, models: Sequence[str], seed: int
+) -> tuple[Results, list[Embeddings]]:
+    """Return (results of a stage, the embeddings of its models); models that were left out are recorded.
+
+    Raises InputError as `read_embeddings` does.
+    """
+    files, reasons = [], {}
+    for model in models:
+        try:
+            files.append(read_embeddings(folder, model, seed))
+        except LeftOut as reason:
+            reasons[model] = reason
+    results = Results(stage, seed, files[0].id if files else "")
+    for model, why in reasons.items():
+        results.leave_out(why, model)
+    return results, files
 
 
 def outputs_to_test(embeddings: Embeddings) -> dict[str, Outputs]:

@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sslood.core.errors import InputError
+from sslood.core.needs import Need
 from sslood.ood.measures.metrics import valid_scores
+
+NEEDS = (Need("test", images=2),)  # of an interval, and of a test between two detectors
 
 
 def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ Liu and Qin: Fast Decision Boundary based Out-of-Distribution Detector, ICML 202
 import numpy as np
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.ood.geometry.logits import head_logits, head_state
 from sslood.ood.geometry.products import length
 from sslood.ood.kit.detector import Arrays, Tensors
@@ -31,7 +31,7 @@ class FDBD(Streaming):
         state = head_state(source.need_head())
         weight = state["weight"]
         if len(weight) < 2:
-            raise InputError(f"{source.name}: fdbd needs a classifier of at least two classes")
+            raise LeftOut(f"{source.name}: fdbd needs a classifier of at least two classes")
         gaps = np.stack([np.linalg.norm(weight - row, axis=1) for row in weight])
         inverse = np.divide(1.0, gaps, out=np.zeros_like(gaps), where=gaps > 0) / (len(weight) - 1)
         return {**state, "mean": sums["sum"] / sums["count"], "inverse_gaps": inverse}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.needs import LABELS, Need
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import Moments, each_squared_distance, ridge_gaussians, stacked
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts, known_labels
@@ -33,6 +34,7 @@ class GMM(Streaming):
 
     piece = 2**15  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
+    needs = (LABELS, Need(per_class=2))
     Settings = GMMSettings
     space = {"ridge": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}  # our own
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from torch import Tensor
 
+from sslood.core.needs import Need, Needs
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.nearest.bank import directions, kth_distance
@@ -36,6 +37,10 @@ class KNN(Streaming):
     searches_bank = True
     Settings = KNNSettings
     space = {"k": (1, 5, 10, 20, 50, 100, 200)}  # the paper's sweep for CIFAR, its larger values left out
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        return (Need(images=self.settings.k),)
 
     def _gather(self, source: Outputs) -> Sums:
         return {"bank": Collected((directions(source.need("features")),))}

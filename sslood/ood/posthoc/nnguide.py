@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.needs import Need, Needs
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.logits import free_energy, head_state
@@ -38,6 +39,10 @@ class NNGuide(Streaming):
     searches_bank = True
     Settings = NNGuideSettings
     space = {"k": (1, 5, 10, 20, 50, 100)}  # the paper's default 10 and what surrounds it
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        return (Need(images=self.settings.k),)
 
     def _gather(self, source: Outputs) -> Sums:
         features = source.need("features")

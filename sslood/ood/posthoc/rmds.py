@@ -9,6 +9,7 @@ from typing import Annotated
 
 from torch import Tensor
 
+from sslood.core.needs import Need
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.covariance import ridge_gaussians, squared_distance
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts
@@ -29,6 +30,7 @@ class RMDS(Streaming):
     """Squared distance to the nearest class less that to one Gaussian of all classes; may be negative."""
 
     reads = ("features",)
+    needs = (Need(classes=2, per_class=1, spare=1),)
     Settings = RMDSSettings
     space = {"ridge": (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)}  # our own; the paper has no ridge
 

@@ -7,6 +7,7 @@ Hopfield Energy, ICLR 2023, https://openreview.net/forum?id=KkazG4lgKL.
 import numpy as np
 from torch import Tensor
 
+from sslood.core.needs import LABELS
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts, known_labels
 from sslood.ood.kit.fitting import Streaming, Sums, class_sums
 from sslood.ood.kit.outputs import Outputs
@@ -20,6 +21,7 @@ class SHE(Streaming):
     """
 
     reads = ("features", "logits")
+    needs = (LABELS,)
 
     def _gather(self, source: Outputs) -> Sums:
         rows, logits, labels = source.need("features"), source.need("logits"), known_labels(source)

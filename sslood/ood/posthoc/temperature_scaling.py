@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.needs import Need
 from sslood.ood.geometry.logits import log_of_rest
 from sslood.ood.kit.detector import Arrays, Tensors, known_labels
 from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
@@ -42,6 +43,7 @@ class TemperatureScaling(Streaming):
 
     piece = WHOLE
     reads = ("logits",)
+    needs = (Need("validation", classes=1),)
     on_validation = True
 
     def _gather(self, source: Outputs) -> Sums:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.logits import free_energy, head_logits, head_state
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
@@ -64,7 +64,7 @@ class ViM(Streaming):
 
 
 def _alpha(features: np.ndarray, state: Arrays, name: str) -> float:
-    """Return the sum of the largest logits over that of the residuals; InputError if there is no residual."""
+    """Return the sum of the largest logits over that of the residuals; LeftOut if there is no residual."""
     tensors = {key: torch.from_numpy(array) for key, array in state.items()}
     logits = residual = 0.0
     for piece in chunks(features):
@@ -72,5 +72,5 @@ def _alpha(features: np.ndarray, state: Arrays, name: str) -> float:
         logits += float(head_logits(tensors, rows).amax(1).sum())
         residual += float(lengths_along(rows, tensors["origin"], tensors["basis"]).sum())
     if not residual > 0:
-        raise InputError(f"{name}: the features have no residual; lower vim.share")
+        raise LeftOut(f"{name}: the features have no residual; lower vim.share")
     return logits / residual

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sslood.core.errors import LeftOut
+from sslood.core.needs import check_needs
 from sslood.core.seeding import numpy_stream
 from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.kit.results import Results, outputs_to_test, rounded
@@ -29,11 +31,11 @@ class Repeat:
 def evaluate_few_shot(
     file: Embeddings, settings: SSDkSettings, seed: int, results: Results, progress: Callable[[], object]
 ) -> None:
-    """Add one model's SSD_k metrics and scores to `results`; `progress` is called after each set.
+    """Add one model's SSD_k metrics and scores to `results`; `progress` is called for each set.
 
-    Metrics are means over the repeats, with the standard deviation under `<metric>_std`; scores those of the
-    first repeat. The score of an ID image depends on the OOD set: under <id>.<set>, and under the ID set's
-    own name its mean over the sets.
+    A set that does not meet the needs is left out. Metrics are means over the repeats, with the standard
+    deviation under `<metric>_std`; scores those of the first repeat. The score of an ID image depends on the
+    OOD set: under <id>.<set>, and under the ID set's own name its mean over the sets.
     """
     train, tests = file.outputs(file.id, "train").need("features"), outputs_to_test(file)
     inside = fit_in_distribution(train, settings.clusters, seed, f"{file.path}, {file.id}.train")
@@ -43,7 +45,12 @@ def evaluate_few_shot(
     id_rows = form.rows(tests[file.id].need("features"))
     metrics, first_id, prefix = {}, [], f"{file.model}.ssdk"
     for name in file.ood_sets:
-        repeats = evaluate_set(file, name, id_rows, tests[name], form, settings, seed)
+        progress()
+        try:
+            repeats = evaluate_set(file, name, id_rows, tests[name], form, settings, seed)
+        except LeftOut as reason:
+            results.leave_out(reason, file.model, "ssdk", name)
+            continue
         metrics[name] = over_repeats(repeats)
         first = repeats[0]
         results.scores |= {f"{prefix}.{name}": first.outside, f"{prefix}.{name}.index": first.kept}
@@ -52,11 +59,12 @@ def evaluate_few_shot(
         if first.chosen:
             source = "likelihood of known images that were left out, one entry per repeat"
             results.chosen[f"{prefix}.{name}"] = {"value": [one.chosen for one in repeats], "source": source}
-        progress()
+    results.roles |= file.roles
+    if not metrics:
+        return
     mean = np.mean(first_id, axis=0)
     results.scores[f"{prefix}.{file.id}"] = rounded(mean, mean)
     results.models[file.model] = {"ssdk": metrics}
-    results.roles |= file.roles
 
 
 def evaluate_set(
@@ -72,6 +80,7 @@ def evaluate_set(
     shots, where = file.shots(name), f"{file.path}, {name}"
     ood_rows: Any = form.rows(outputs.need("features"))
     labels = np.full(len(outputs), -1) if outputs.labels is None else outputs.labels
+    check_needs(settings.needs, labels, where=f"{where}: SSD_k ")
     repeats = []
     for repeat in range(settings.repeats):
         picked = pick_shots(shots.index, labels, settings, numpy_stream(seed, "ssdk", name, repeat), where)

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
+from sslood.core.needs import Need, Needs
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.clusters import cluster
@@ -57,6 +58,13 @@ class SSD(Streaming):
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
         return (self.settings.layer,)
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        settings = self.settings
+        if settings.class_conditional:
+            return (Need(classes=1, per_class=1 if settings.tied else 2, spare=1),)
+        return (Need(images=max(2, chosen_clusters(settings))),)
 
     def _fit(self, source: Outputs) -> Arrays:
         standard = fit_standard(source.need(self.settings.layer))
@@ -121,7 +129,7 @@ def chosen_clusters(settings: SSDSettings) -> int:
 
 
 def fit_state(settings: SSDSettings, train: Outputs, standard: Standard, groups: np.ndarray) -> Arrays:
-    """Return the state of an `SSD` whose images are in these clusters; InputError if a covariance fails."""
+    """Return the state of an `SSD` whose images are in these clusters; LeftOut if a covariance fails."""
     fit = fit_tied if settings.tied else fit_each
     options = {"covariance": settings.covariance, "ridge": settings.ridge, "transform": standard}
     return {**vars(standard), **stacked(fit(train.need(settings.layer), groups, train.name, options))}
@@ -139,12 +147,12 @@ def fit_tied(rows: np.ndarray, groups: np.ndarray, where: str, options: dict[str
 
 
 def fit_each(rows: np.ndarray, groups: np.ndarray, where: str, options: dict[str, Any]) -> list[Gaussians]:
-    """Return one `Gaussians` per group, each with its own covariance; InputError if a group has one row."""
+    """Return one `Gaussians` per group, each with its own covariance; LeftOut if a group has one row."""
     fitted = []
     for group in range(int(groups.max()) + 1):
         members = np.flatnonzero(groups == group)
         if len(members) < 2:
-            raise InputError(
+            raise LeftOut(
                 f"{where}: cluster {group} has {len(members)} image, too few for its own covariance; "
                 "choose fewer clusters, or one tied covariance"
             )

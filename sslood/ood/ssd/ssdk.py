@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sslood.core.errors import InputError
+from sslood.core.needs import Need, Needs
 from sslood.core.settings import Settings, at_least
 from sslood.ood.geometry.clusters import cluster
 from sslood.ood.geometry.covariance import Gaussians, fit_gaussians, squared_distance
@@ -30,6 +31,13 @@ class SSDkSettings(Settings):
     ] = "likelihood_ratio"
     clusters: Annotated[int, at_least(1), "number of ID clusters; 1 as in the paper"] = 1
     repeats: Annotated[int, at_least(1), "number of evaluations, each with other known images"] = 5
+
+    @property
+    def needs(self) -> Needs:
+        """What an OOD set must have: the known images, and one to test on."""
+        if self.per_class:
+            return (Need("test", per_class=self.k, spare=1),)
+        return (Need("test", images=self.k + 1),)
 
 
 @dataclass(frozen=True)

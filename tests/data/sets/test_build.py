@@ -36,8 +36,11 @@ def download(out, name, role, **settings):
     id_item |= {"folder": folder} if (folder := settings.pop("id_folder", None)) else {}
     words = download_words(out, name, item, settings, id_name, item if id_name == name else id_item)
     result = CliRunner().invoke(plain_command(), words, catch_exceptions=False, standalone_mode=False)
-    assert result.output.count("\n") == 1 and result.output.startswith(f"Wrote {out}: {name}, ")
-    return load_tensors(out, kind="set")
+    tensors, metadata = load_tensors(out, kind="set")
+    lines = result.output.splitlines()  # one, and the table of limits
+    assert len(lines) == 1 + bool(limits := metadata.get("limits", [])) + len(limits)
+    assert lines[0].startswith(f"Wrote {out}: {name}, ")
+    return tensors, metadata
 
 
 HELDOUT = {"source": "digits", "derive": "heldout"}
@@ -138,7 +141,7 @@ def test_real_far_sets_from_the_mirror(mirror, tmp_path, monkeypatch):
 
 def pictures(folder, names, count=6):
     for position, name in enumerate(names):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             shape = (20 + number, 30, 3)
             array = np.random.default_rng(10 * position + number).integers(0, 256, shape, np.uint8)
@@ -188,14 +191,14 @@ def test_wrong_input_is_one_sentence(tmp_path):
     wrong("exactly the set named in `id`", out, "digits", "far")
     wrong("classes.heldout", out, "digits", "id", heldout=["eight"])
     wrong("classes.heldout", out, "digits_heldout", "near", heldout=[], **HELDOUT)
-    wrong("two or more remain", out, "digits", "id", heldout=list("012345678"))
+    wrong("one or more remain", out, "digits", "id", heldout=list("0123456789"))
     folder = {"source": "folder", "folder": str(tmp_path / "nowhere")}
     wrong("does not exist; correct `sets.mine.folder`", out, "mine", "far", **folder)
     (tmp_path / "empty").mkdir()
     wrong("no image", out, "mine", "far", **folder | {"folder": str(tmp_path / "empty")})
-    pictures(tmp_path / "one", ["cats"])
-    folder |= {"folder": str(tmp_path / "one")}
-    wrong("two classes", out, "mine", "id", **folder, id="mine", heldout=[])
+    pictures(tmp_path / "one", ["cats"], 3)
+    folder |= {"folder": str(tmp_path / "one"), "heldout": [], "id": "mine"}
+    wrong("'mine': split validation is empty; add pictures", out, "mine", "id", **folder)
 
 
 @pytest.mark.parametrize(
@@ -245,19 +248,17 @@ def test_letters_are_drawn_at_the_raster_of_the_id_set(tmp_path):
     assert not np.array_equal(tensors["test.images"], other["test.images"])
 
 
-def test_flat_folder_cannot_be_the_id_set(tmp_path):
-    (tmp_path / "flat").mkdir()
-    Image.new("RGB", (20, 20)).save(tmp_path / "flat/a.png")
-    wrong(
-        "one folder per class",
-        tmp_path / "x",
-        "mine",
-        "id",
-        source="folder",
-        folder=str(tmp_path / "flat"),
-        id="mine",
-        heldout=[],
-    )
+@pytest.mark.parametrize("names", [[""], ["cats"]])
+def test_an_id_set_may_be_flat_or_of_one_class(tmp_path, names):
+    pictures(tmp_path / "mine", names, 12)
+    settings = {**COLOUR, "source": "folder", "folder": str(tmp_path / "mine"), "id": "mine"}
+    tensors, metadata = download(tmp_path / "x", "mine", "id", **settings)
+    assert metadata["splits"] == {"train": 7, "validation": 1, "test": 4}
+    assert metadata["classes"] == [name for name in names if name]
+    assert set(tensors["train.labels"].tolist()) == {0 if names[0] else -1}
+    rows = [row for row in metadata["limits"] if row[1] == len(metadata["classes"])]
+    lacking = {who for row in rows for who in row[3].removeprefix("left out: ").split(", ")}
+    assert {"energy", "supcon", "probe", "rmds"} <= lacking and ("gmm" in lacking) == (not names[0])
 
 
 def test_mirror_copy_gives_the_same_file_whatever_its_place(mirror, tmp_path, monkeypatch):

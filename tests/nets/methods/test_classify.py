@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.core.seeding import numpy_stream
 from sslood.core.splits import stratified_choice
@@ -137,13 +138,11 @@ def test_a_classifier_of_few_labels_never_reads_the_others(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 601}, "batch_size is 601, but the set has 600 images"),
         ({"warmup_epochs": 5}, "warmup_epochs is 5, but the run has 4 epochs; lower it"),
         ({"recipe": "params.yaml:nothing"}, "params.yaml"),
         ({"epochs": 0}, "train.epochs must be at least 1, found 0"),
         ({"label_smoothing": 2.0}, "train.label_smoothing must be at least 0 and below 1, found 2.0"),
         ({"labels": 0}, "train.labels must be above 0 and at most 100, found 0"),
-        ({"labels": 0.5}, "0.5 % of 600 training images, which leaves 5 of 8 classes without one; use at"),
         (
             {"lr": 1e20},
             "train classifier_scratch-0: loss became nan at step 2, in epoch 1; lower the",
@@ -155,6 +154,28 @@ def test_wrong_options_end_with_one_sentence(run, change, message, capsys):
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not run["out"].exists()
+
+
+def test_a_batch_holds_at_most_the_set(run, capsys):
+    files = []
+    for size in (600, 601):
+        assert call(main, **{**run, "epochs": 1, "warmup_epochs": 0, "batch_size": size}) == 0
+        files.append(load_tensors(run["out"])[0])
+    assert all((files[0][name] == files[1][name]).all() for name in files[0])
+    assert "batch_size is 601, but the set fills only 600" in capsys.readouterr().out
+
+
+def test_few_labels_that_leave_a_class_out_leave_the_model_out(run):
+    """The file holds the reason alone, and whoever reads it gets it."""
+    assert call(main, **{**run, "labels": 0.5}) == 0
+    with pytest.raises(
+        LeftOut, match="0.5 % of 600 training images, which leaves 5 of 8 classes without one"
+    ):
+        load_tensors(run["out"], kind="model")
+    assert run["out_curves"].read_text() == "epoch\n"
+    assert call(main, **{**run, "init_model": run["out"], "out": run["out"].with_name("next")}) == 0
+    with pytest.raises(LeftOut, match="which leaves 5 of 8 classes"):
+        read_metadata(run["out"].with_name("next"))
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,6 @@ def test_a_classifiers_head_is_the_start_and_margins_are_measured(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"auxiliary_batch_size": 151}, "batch_size is 151, but the set has 150"),
         ({"margins": "fixed", "m_in": -3.0}, "use m_in below m_out"),
         ({"auxiliary": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
         ({"weight": -1.0}, "energy.weight must be at least 0, found -1.0"),
@@ -162,4 +161,4 @@ def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):
 def test_a_set_without_auxiliaries_is_refused(run, capsys):
     run["auxiliary"] = run["id_set"].parent / "heldout.safetensors"
     assert call(main, **run) == 1
-    assert "no tensor 'train.images'" in capsys.readouterr().err
+    assert "no tensor 'train.labels'" in capsys.readouterr().err

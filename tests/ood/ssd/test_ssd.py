@@ -121,9 +121,9 @@ def test_refuses():
     with pytest.raises(InputError, match="at least two views"):
         form = PaperForm(fit_in_distribution(TRAIN, 1, 0, "train"))
         form.fit(form.rows(TEST[:1]), np.ones((1, 1, 10)), "ood")
-    with pytest.raises(InputError, match="clusters"):
+    with pytest.raises(InputError, match="SSD needs 901 train images"):
         SSD(SSDSettings(clusters=901)).fit(ID)
-    with pytest.raises(InputError, match="too few for its own covariance"):
+    with pytest.raises(InputError, match="needs 2 train images in the smallest class, there is 1"):
         SSD(SSDSettings(class_conditional=True)).fit(Outputs("t", features=TRAIN[:3], labels=np.arange(3)))
 
 

@@ -195,7 +195,7 @@ def test_larger_and_more_uneven_sigma_is_more_ood():
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="only 300 ID train images"):
+    with pytest.raises(InputError, match="needs 301 train images, there are 300"):
         fitted("kl_knn", k=301).score(TEST)
     without = Outputs("old", mu=TRAIN.mu, log_variance=TRAIN.log_variance)
     for name in ("log_prior", "kl_prior"):

@@ -99,19 +99,17 @@ def record_role(name: str) -> dict[str, Any]:
     return {"role": name, "is_ood": ROLES[name].is_ood, "is_tuning": ROLES[name].is_tuning}
 
 
-def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], str]:
-    """Return ({OOD test set: "near" | "far"}, name of the tuning set) from the section `sets`.
+def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], str | None]:
+    """Return ({OOD test set: "near" | "far"}, name of the tuning set or None) from the section `sets`.
 
-    Raises InputError for an unknown role, and unless the ID set, an OOD test set and a tuning set are there.
+    Raises InputError for an unknown role, and unless the ID set and an OOD test set are there.
     """
     roles = names_of_roles(sets, where)
     tests = {name: role for name, role in roles.items() if ROLES[role].is_ood}
     tuning = [name for name, role in roles.items() if ROLES[role].is_tuning]
-    if roles.get(id_name) != "id" or not tests or not tuning:
-        raise InputError(
-            f"{where}: needs {id_name!r} with role id, a set with role near or far, and one with role tuning"
-        )
-    return tests, tuning[0]
+    if roles.get(id_name) != "id" or not tests:
+        raise InputError(f"{where}: needs {id_name!r} with role id, and a set with role near or far")
+    return tests, tuning[0] if tuning else None
 
 
 def read_split(folder: Path, name: str, split: str) -> tuple[np.ndarray, dict[str, Any]]:
