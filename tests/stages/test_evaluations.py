@@ -182,13 +182,14 @@ def test_a_search_looks_at_no_test_image(folder):
     assert after["chosen"] == before["chosen"] and after["models"] != before["models"]
 
 
-def test_a_search_needs_a_tuning_set_and_a_possible_candidate(folder):
+def test_a_search_takes_what_is_possible_and_the_detectors_own_without_a_tuning_set(folder):
     arrays, metadata = load_tensors(folder / "e" / "scratch.safetensors")
     sets = {name: entry for name, entry in metadata["sets"].items() if name != "corruptions"}
     about = metadata | {"sets": sets, "model": "untuned"}
     save_tensors(folder / "e" / "untuned.safetensors", arrays, kind="embeddings", metadata=about)
     result = stage(posthoc, folder, searched("knn"), models=["untuned"])
-    assert result.exit_code == 1 and "no set with role tuning to choose settings on" in result.output
+    chosen = json.loads((folder / "out.json").read_text())["chosen"]["untuned.knn.k"]
+    assert chosen == {"value": 50, "source": "the detector's own, since no set has role tuning"}
     few = {key: array[:3] if "digits.train" in key else array for key, array in arrays.items()}
     save_tensors(
         folder / "e" / "few.safetensors", few, kind="embeddings", metadata=metadata | {"model": "few"}

@@ -200,8 +200,8 @@ def test_stochastic_passes_over_models_without_a_gaussian(folder, capsys):
     assert (folder / "out.safetensors").read_bytes() == (folder / "again.safetensors").read_bytes()
     assert run_stochastic(folder, ["plain"], "none") == 1
     assert "no model has what the chosen detectors read" in capsys.readouterr().err
-    assert run_stochastic(folder, ["gaussian"], kl_knn__k=700) == 1
-    assert "only 600 ID train images" in capsys.readouterr().err
+    assert run_stochastic(folder, ["gaussian"], kl_knn__k=700) == 0
+    assert "gaussian · kl_knn (needs 700 train images, there are 600)" in capsys.readouterr().out
     assert run_stochastic(folder, ["gaussian"], detectors=["sigma"]) == 1
     assert "unknown detector 'sigma'" in capsys.readouterr().err
 

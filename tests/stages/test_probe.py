@@ -75,12 +75,23 @@ def test_probe_runs_as_a_script_without_torch(run):
     assert run["out"].read_bytes() == first
 
 
+def test_neighbours_that_there_are_not_are_passed_over_or_left_out(run):
+    assert call(main, **{**run, "knn.k": [501, 5]}) == 0
+    assert load_json(run["out"])["chosen"]["encoder"]["knn.k"] == 5
+    assert call(main, **{**run, "knn.k": [501]}) == 0
+    content = load_json(run["out"])
+    assert "knn" not in content["models"]["encoder"] and "linear" in content["models"]["encoder"]
+    assert content["left_out"][0] == {
+        "model": "encoder", "detector": "accuracy knn", "set": "",
+        "reason": "needs 501 train images, there are 500",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"models": ["nobody"]}, "nobody.safetensors: no such file"),
         ({"seed": 1}, "holds 'encoder' with seed 0, not 'encoder' with seed 1"),
-        ({"knn.k": [501]}, "there are 500 training images"),
         ({"linear.l2": [-1.0]}, "probe.linear.l2 must be at least 0, found -1.0"),
         ({"linear.shares": [0.0]}, "probe.linear.shares must be above 0 and at most 1, found 0.0"),
     ],
