@@ -15,7 +15,7 @@ from sslood.cli.options import read_settings, setting_options
 from sslood.core.errors import LeftOut
 from sslood.core.threads import blas_threads
 from sslood.ood.kit.results import results_of
-from sslood.ood.ssd.fewshot import evaluate_few_shot
+from sslood.ood.ssd.fewshot import evaluate_few_shot, fallbacks
 from sslood.ood.ssd.ssdk import SSDkSettings
 
 
@@ -41,7 +41,7 @@ def main(embeddings, models, seed, out_results, out_scores, **values):
                 results.leave_out(reason, file.model, "ssdk")
     note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"
     results.save(out_results, out_scores, note=note)
-    done(out_results, f"{results.summary()}, {settings.repeats} repeats each")
+    done(out_results, f"{results.summary()}, {settings.repeats} repeats each{fallbacks(results)}")
 
 
 if __name__ == "__main__":

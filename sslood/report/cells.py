@@ -8,12 +8,12 @@ import pandas as pd
 MISSING = "–"
 
 
-def percent(mean: float, std: float | None = None) -> str:
+def percent(mean: float, std: float | None = None, decimals: int = 1) -> str:
     """Return "93.4 ± 1.2" from fractions, without the spread if there is none; "–" for NaN."""
     if pd.isna(mean):
         return MISSING
-    text = f"{100 * mean:.1f}"
-    return text if std is None or pd.isna(std) else f"{text} ± {100 * std:.1f}"
+    text = f"{100 * mean:.{decimals}f}"
+    return text if std is None or pd.isna(std) else f"{text} ± {100 * std:.{decimals}f}"
 
 
 class Code(str):

@@ -62,6 +62,10 @@ _COLUMNS = {
     "n_id": "number of ID test images",
     "n_ood": "number of OOD test images",
     "repeats": "number of repeats of a randomised detector (SSD_k), over which its metrics are averaged",
+    "held_out": "AUROC of known images, left out of SSD_k in turn, against ID validation; mean over repeats",
+    "held_out_ssd": "the same by SSD",
+    "fallbacks": "number of repeats in which SSD_k is SSD itself, which is clearly better on known images "
+    "that are left out",
     f"{MAIN}_low": f"lower end of the 95 % "
     f"interval of {MAIN} over images (DeLong); none for means over repeats",
     f"{MAIN}_high": "upper end of that interval",

@@ -21,6 +21,7 @@ from sslood.report.render import render
 from sslood.report.summary import Summary
 
 CURVES = {"loss": "loss", "knn": "kNN accuracy (validation)", "validation_accuracy": "accuracy (validation)"}
+NAMED = 5  # models and sets in a sentence; the others are counted
 TITLES = [METRICS[name].title for name in HEADLINE]
 
 
@@ -58,6 +59,7 @@ def _shared(summary: Summary) -> dict[str, Any]:
         "seeds": summary.rows["seed"].nunique(),
         "titles": TITLES,
         "per_set": tables.per_set(summary),
+        "few_shot": few_shot(summary.rows),
         "filtered": tables.per_set_filtered(summary),
         "sets": tables.sets(summary),
         "limits": tables.limits(summary),
@@ -66,6 +68,32 @@ def _shared(summary: Summary) -> dict[str, Any]:
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
         "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
     }
+
+
+def few_shot(rows: pd.DataFrame) -> str:
+    """Return what left out known images say against SSD_k, as a sentence; "" if nothing."""
+    if "fallbacks" not in rows:
+        return ""
+    rows = rows[rows["fallbacks"].notna()]
+    places = [f"{model} on {name}" for model, name in zip(rows["model"], rows["set"], strict=True)]
+    fallen = [(place, int(count)) for place, count in zip(places, rows["fallbacks"], strict=True) if count]
+    lower = (rows["fallbacks"] == 0) & (rows["held_out"] < rows["held_out_ssd"])
+    parts = []
+    if fallen:
+        total, repeats = sum(count for _, count in fallen), int(rows["repeats"].sum())
+        named = _listed([f"{place}, {count}" for place, count in fallen], "; ")
+        parts.append(f"is ssd itself in {total} of {repeats} repeats, where ssd is clearly better ({named})")
+    if lower.any():
+        named = _listed([place for place, low in zip(places, lower, strict=True) if low], "; ")
+        parts.append(f"is below ssd, though not clearly, for {named}")
+    return f" On known images that are left out, ssdk {', and '.join(parts)}." if parts else ""
+
+
+def _listed(names: Sequence[str], between: str) -> str:
+    """Return the first names, and how many more there are."""
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return between.join(names[:NAMED]) + more
 
 
 def write_page(

@@ -260,18 +260,20 @@ def probe_title(probe: str) -> str:
 def mistakes(rows: pd.DataFrame) -> Table:
     """Return classifiers x measures of how well they know their own mistakes, mean ± std over seeds.
 
-    AURC and E-AURC are in thousandths: they are areas under a curve of small errors.
+    AURC and E-AURC are in thousandths, with two decimals: they are areas under a curve of small errors.
     """
-    thousandths = [name for name in MISTAKES if name.endswith("aurc")]
-    return _means(rows, MISTAKES, dict.fromkeys(thousandths, 10.0))
+    return _means(rows, MISTAKES, thousandths=[name for name in MISTAKES if name.endswith("aurc")])
 
 
-def _means(rows: pd.DataFrame, titles: Mapping[str, str], scale: Mapping[str, float] | None = None) -> Table:
-    """Return models x columns of `titles`, mean ± std over seeds in % times `scale`."""
+def _means(rows: pd.DataFrame, titles: Mapping[str, str], thousandths: Sequence[str] = ()) -> Table:
+    """Return models x columns of `titles`, mean ± std over seeds in %, or in thousandths."""
     grouped = rows.groupby("model", sort=False)[list(titles)].agg(["mean", "std"])
     lines: list[list[str]] = []
     for model, row in grouped.iterrows():
-        factors = {name: (scale or {}).get(name, 1.0) for name in titles}
-        cells = (percent(f * row[(name, "mean")], f * row[(name, "std")]) for name, f in factors.items())
+        forms = {name: (10.0, 2) if name in thousandths else (1.0, 1) for name in titles}
+        cells = (
+            percent(f * row[(name, "mean")], f * row[(name, "std")], digits)
+            for name, (f, digits) in forms.items()
+        )
         lines.append([Code(model), *cells])
     return Table(["model", *titles.values()], lines)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslood.core.files import load_tensors, save_tensors
+from sslood.core.files import load_json, load_tensors, save_json, save_tensors
 from tests.kit.summarised import OOD, written
 
 
@@ -54,6 +54,32 @@ def test_the_page_says_what_is_best_and_which_images_mislead_it(run, tmp_path):
     assert re.findall(r"<figcaption>([\d.]+)", rows[1]) == shares
     assert rows[1].count('"wrong"') == sum(float(share) > 5 for share in shares)
     assert rows[0].count('"wrong"') == 2  # 5 % of 50 images are 2 whole ones
+
+
+def test_both_metrics_of_a_cell_show_their_spread_over_seeds(run, tmp_path):
+    run()
+    page = (tmp_path / "metrics_report/index.html").read_text()
+    cells = page.split("Near-OOD: detectors × models</h2>")[1].split("</table>")[0]
+    cells = [re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", cell)).strip() for cell in cells.split("<td")]
+    assert any(re.search(r"91\.0 ± 1\.4\S* 9\.0 ± 1\.4$", cell) for cell in cells), cells
+
+
+def test_the_page_and_the_tables_say_where_ssdk_is_ssd(run, tmp_path):
+    run()
+    assert "known images" not in (tmp_path / "metrics_report/index.html").read_text()
+    path = tmp_path / "results/ssdk/0.json"
+    found = load_json(path)
+    for name, held, count in (("held", 0.7, 2), ("noise", 0.79, 0), ("blobs", 0.9, 0)):
+        values = {"held_out": held, "held_out_ssd": 0.8, "fallbacks": count, "repeats": 5}
+        found["models"]["simclr"]["ssdk"][name] |= values
+    save_json(path, found)
+    run()
+    for file in ("metrics_report/index.html", "metrics/per_set.md"):
+        text = (tmp_path / file).read_text()
+        assert (
+            "ssdk is ssd itself in 2 of 15 repeats, where ssd is clearly better (simclr on held, 2)" in text
+        )
+        assert "is below ssd, though not clearly, for simclr on noise." in text
 
 
 def test_images_that_are_missing_or_others_are_named(run, tmp_path):

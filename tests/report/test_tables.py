@@ -39,7 +39,16 @@ def test_mistakes(tmp_path):
     rows = mistakes((seed, tmp_path / f"{seed}.json") for seed in (0, 1))
     assert len(rows) == 2 and set(rows["model"]) == {"net"}
     last = markdown(mistakes_table(rows)).splitlines()[-1]
-    assert last == "| `net` | 10.0 ± 0.0 | 12.0 ± 0.0 | 7.0 ± 0.0 | 91.0 | 43.0 | 2.0 ± 0.0 |"
+    assert last == "| `net` | 10.0 ± 0.0 | 12.00 ± 0.00 | 7.00 ± 0.00 | 91.0 | 43.0 | 2.0 ± 0.0 |"
+
+
+def test_areas_of_good_classifiers_keep_their_digits(tmp_path):
+    """Half a percent of mistakes, well ordered, is an AURC of hundredths of a thousandth."""
+    for seed, aurc in enumerate((0.00003, 0.00005)):
+        head = {"accuracy": 0.995, "ece": 0.02, "aurc": aurc, "eaurc": aurc / 2, "augrc": aurc}
+        save_json(tmp_path / f"{seed}.json", {"models": {"net": {"head": head}}})
+    rows = mistakes((seed, tmp_path / f"{seed}.json") for seed in (0, 1))
+    assert "| 0.04 ± 0.01 | 0.02 ± 0.01 |" in markdown(mistakes_table(rows))
 
 
 def test_directions_and_meanings_of_metrics():

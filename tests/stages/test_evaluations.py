@@ -269,10 +269,43 @@ def test_ssdk_leaves_the_picked_images_out(folder):
     found = json.loads((folder / "out.json").read_text())["models"]["scratch"]["ssdk"]
     assert found["close"]["n_ood"] == 50 - 2 * 3 and found["noise"]["n_ood"] == 40 - 2
     assert found["close"]["repeats"] == 3 and found["close"]["auroc_std"] >= 0
-    assert found["close"]["auroc"] > 0.99, "knowing some of the set helps: SSD has 0.7 with one cluster"
+    assert found["close"]["auroc"] > 0.95, "knowing some of the set helps: SSD has 0.7 with one cluster"
     scores, _ = load_tensors(folder / "out.safetensors", kind="scores")
     assert len(scores["scratch.ssdk.close"]) == len(scores["scratch.ssdk.close.index"]) == 44
     assert len(scores["scratch.ssdk.digits"]) == 60
+
+
+def test_ssdk_says_where_left_out_images_speak_for_ssd(folder):
+    assert "ssd itself" not in stage(ssdk, folder, SSDK_FLAGS).output
+    found = json.loads((folder / "out.json").read_text())
+    close = found["models"]["scratch"]["ssdk"]["close"]
+    assert close["fallbacks"] == 0 and close["held_out"] > 0.95 > close["held_out_ssd"]
+    chosen = found["chosen"]["scratch.ssdk.close"]["value"]
+    assert [one["used"] for one in chosen] == ["likelihood ratio"] * 3
+    assert found["models"]["scratch"]["ssdk"]["noise"]["repeats"] == 3
+
+    path = folder / "e" / "scratch.safetensors"
+    arrays, metadata = load_tensors(path)
+    index, width = arrays["noise.shots.index"], arrays["noise.test.features"].shape[1]
+    sides = np.where(np.arange(len(index)) % 2, 2.0, -2.0)[:, None] * np.eye(width)[5]
+    centre = arrays["digits.train.features"].mean(axis=0)
+    arrays["noise.test.features"][index] = centre + sides
+    arrays["noise.shots.features"][:] = (centre + sides)[:, None]
+    save_tensors(path, arrays, kind="embeddings", metadata=metadata)
+    result = stage(ssdk, folder, SSDK_FLAGS)
+    assert result.exit_code == 0, result.output
+    said = "ssd itself in 2 repeats, where it tells left out known images better: scratch on noise 2."
+    assert said in result.output
+    found = json.loads((folder / "out.json").read_text())
+    assert found["models"]["scratch"]["ssdk"]["noise"]["fallbacks"] == 2
+
+
+def test_ssdk_in_the_papers_form(folder):
+    flags = ["paper" if part == "likelihood_ratio" else part for part in SSDK_FLAGS]
+    assert stage(ssdk, folder, flags).exit_code == 0
+    found = json.loads((folder / "out.json").read_text())
+    assert "fallbacks" not in found["models"]["scratch"]["ssdk"]["close"]
+    assert found["chosen"]["ssdk.form"] == {"value": "paper", "source": "params"}
 
 
 def test_wrong_names_list_the_known_ones(folder):

@@ -1,6 +1,8 @@
 """Evaluation of SSD_k: repeats with different known OOD images, which leave the test set."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +12,20 @@ from sslood.core.seeding import numpy_stream
 from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.kit.results import Results, outputs_to_test, rounded
 from sslood.ood.measures.metrics import METRICS, ood_metrics
-from sslood.ood.ssd.ssdk import (
-    InDistribution,
-    ScoredRows,
-    SSDkSettings,
-    fit_in_distribution,
-    fit_shots,
-    pick_shots,
-    score_repeat,
-)
+from sslood.ood.ssd.ratio import LikelihoodRatio
+from sslood.ood.ssd.ssdk import PaperForm, SSDkSettings, fit_in_distribution, pick_shots
+
+SHOWN = 5  # sets that are named in the last line
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Scores of the ID images and of the OOD images that are left, their indices, and what was chosen."""
+
+    inside: np.ndarray
+    outside: np.ndarray
+    kept: np.ndarray
+    chosen: dict[str, Any]
 
 
 def evaluate_few_shot(
@@ -32,22 +39,26 @@ def evaluate_few_shot(
     """
     train, tests = file.outputs(file.id, "train").need("features"), outputs_to_test(file)
     inside = fit_in_distribution(train, settings.clusters, seed, f"{file.path}, {file.id}.train")
-    id_test = with_distance(inside, tests[file.id])
+    form: PaperForm | LikelihoodRatio = PaperForm(inside)
+    if settings.form != "paper":
+        form = LikelihoodRatio(inside, file.outputs(file.id, "validation").need("features"))
+    id_rows = form.rows(tests[file.id].need("features"))
     metrics, first_id, prefix = {}, [], f"{file.model}.ssdk"
     for name in file.ood_sets:
         progress()
         try:
-            repeats = evaluate_set(file, name, id_test, tests[name], inside, settings, seed)
+            repeats = evaluate_set(file, name, id_rows, tests[name], form, settings, seed)
         except LeftOut as reason:
             results.leave_out(reason, file.model, "ssdk", name)
             continue
-        metrics[name] = over_repeats(
-            [ood_metrics(id_scores, ood_scores) for id_scores, ood_scores, _ in repeats]
-        )
-        id_scores, ood_scores, kept = repeats[0]
-        results.scores |= {f"{prefix}.{name}": ood_scores, f"{prefix}.{name}.index": kept}
-        results.scores[f"{prefix}.{file.id}.{name}"] = id_scores
-        first_id.append(id_scores)
+        metrics[name] = over_repeats(repeats)
+        first = repeats[0]
+        results.scores |= {f"{prefix}.{name}": first.outside, f"{prefix}.{name}.index": first.kept}
+        results.scores[f"{prefix}.{file.id}.{name}"] = first.inside
+        first_id.append(first.inside)
+        if first.chosen:
+            source = "likelihood of known images that were left out, one entry per repeat"
+            results.chosen[f"{prefix}.{name}"] = {"value": [one.chosen for one in repeats], "source": source}
     results.roles |= file.roles
     if not metrics:
         return
@@ -56,36 +67,60 @@ def evaluate_few_shot(
     results.models[file.model] = {"ssdk": metrics}
 
 
-def with_distance(inside: InDistribution, outputs: Outputs) -> ScoredRows:
-    """Return the features of a test split and their distances to ID train."""
-    return ScoredRows(outputs.need("features"), inside.distance(outputs.need("features")))
-
-
 def evaluate_set(
     file: Embeddings,
     name: str,
-    id_test: ScoredRows,
+    id_rows: Any,
     outputs: Outputs,
-    inside: InDistribution,
+    form: PaperForm | LikelihoodRatio,
     settings: SSDkSettings,
     seed: int,
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return (ID scores, OOD scores, indices kept) of each repeat; the picks are the same for every model."""
-    shots, ood, where = file.shots(name), with_distance(inside, outputs), f"{file.path}, {name}"
+) -> list[Repeat]:
+    """Return each repeat, with other known images; these are the same for every model."""
+    shots, where = file.shots(name), f"{file.path}, {name}"
+    ood_rows: Any = form.rows(outputs.need("features"))
     labels = np.full(len(outputs), -1) if outputs.labels is None else outputs.labels
     check_needs(settings.needs, labels, where=f"{where}: SSD_k ")
     repeats = []
     for repeat in range(settings.repeats):
         picked = pick_shots(shots.index, labels, settings, numpy_stream(seed, "ssdk", name, repeat), where)
-        outside = fit_shots(inside, shots.features[picked], where)
-        id_scores, ood_scores, kept = score_repeat(inside, outside, id_test, ood, shots.index[picked])
-        repeats.append((rounded(id_scores, id_scores), rounded(ood_scores, id_scores), kept))
+        known = shots.index[picked]
+        fitted = form.fit(ood_rows[known], shots.features[picked], where)
+        kept = np.setdiff1d(np.arange(len(outputs)), known)
+        inside, outside = fitted.score(id_rows), fitted.score(ood_rows)[kept]
+        repeats.append(Repeat(rounded(inside, inside), rounded(outside, inside), kept, fitted.record()))
     return repeats
 
 
-def over_repeats(metrics: list[dict[str, float | int]]) -> dict[str, float | int]:
-    """Return the mean of each metric, its standard deviation as `<metric>_std`, the sizes, and `repeats`."""
+def over_repeats(repeats: list[Repeat]) -> dict[str, float | int]:
+    """Return the mean of each metric, its standard deviation as `<metric>_std`, the sizes, and `repeats`.
+
+    And, where the known images were compared with SSD, `held_out` and `held_out_ssd` (AUROC, means) and
+    `fallbacks`, the number of repeats that use SSD.
+    """
+    metrics = [ood_metrics(one.inside, one.outside) for one in repeats]
     mean = {key: float(np.mean([one[key] for one in metrics])) for key in METRICS}
     degrees = min(1, len(metrics) - 1)  # n - 1, and 0 for a single repeat
     spread = {f"{key}_std": float(np.std([one[key] for one in metrics], ddof=degrees)) for key in METRICS}
-    return {**metrics[0], **mean, **spread, "repeats": len(metrics)}
+    found = {**metrics[0], **mean, **spread, "repeats": len(metrics)}
+    chosen = [one.chosen for one in repeats]
+    if all(one.get("held_out") is not None for one in chosen):
+        held = {key: float(np.mean([one[key] for one in chosen])) for key in ("held_out", "held_out_ssd")}
+        found |= held | {"fallbacks": sum(one["used"] == "ssd" for one in chosen)}
+    return found
+
+
+def fallbacks(results: Results) -> str:
+    """Return where SSD_k uses SSD instead, in words; "" if nowhere."""
+    rows = [
+        (f"{model} on {name}", values)
+        for model, detectors in results.models.items()
+        for name, values in detectors["ssdk"].items()
+        if values.get("fallbacks")
+    ]
+    if not rows:
+        return ""
+    count = sum(values["fallbacks"] for _, values in rows)
+    named = ", ".join(f"{where} {values['fallbacks']}" for where, values in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"; ssd itself in {count} repeats, where it tells left out known images better: {named}{more}"

@@ -1,11 +1,11 @@
-"""SSD_k: SSD less the distance to a few known OOD images.
+"""SSD_k: SSD less the distance to a few known OOD images. This file holds the paper's form.
 
 Sehwag, Chiang and Mittal: SSD: A Unified Framework for Self-Supervised Outlier Detection, ICLR 2021,
 arXiv:2103.12051.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ class SSDkSettings(Settings):
 
     k: Annotated[int, at_least(1), "number of known OOD images, per class or in all"] = 5
     per_class: Annotated[bool, "k images of each class instead of k in all"] = True
+    form: Annotated[
+        Literal["likelihood_ratio", "paper"],
+        "the known images' Gaussian is at least as wide as ID, or as in the paper",
+    ] = "likelihood_ratio"
     clusters: Annotated[int, at_least(1), "number of ID clusters; 1 as in the paper"] = 1
     repeats: Annotated[int, at_least(1), "number of evaluations, each with other known images"] = 5
 
@@ -38,14 +42,27 @@ class SSDkSettings(Settings):
 
 @dataclass(frozen=True)
 class InDistribution:
-    """The half of SSD_k that does not depend on the OOD set: coordinates and ID clusters."""
+    """The half of SSD_k that does not depend on the OOD set: coordinates, ID clusters, and ID as a whole."""
 
     standard: Standard
     gaussians: tuple[Gaussians, ...]
+    whole: Gaussians
+
+    def distances(self, rows: np.ndarray) -> np.ndarray:
+        """Return the squared distances of rows [N, D] to the ID clusters: float64 [N, clusters]."""
+        return np.stack([_distance(self.standard, one, rows) for one in self.gaussians], axis=1)
 
     def distance(self, rows: np.ndarray) -> np.ndarray:
         """Return the squared distance of rows [N, D] to the nearest ID cluster: float64 [N]."""
-        return np.minimum.reduce([_distance(self.standard, one, rows) for one in self.gaussians])
+        return self.distances(rows).min(axis=1)
+
+    def white(self, rows: np.ndarray) -> np.ndarray:
+        """Return features [..., D] in coordinates in which ID train has mean 0 and covariance 1: float64."""
+        flat = rows.reshape(-1, rows.shape[-1])
+        white = [
+            (self.standard(piece) - self.whole.centre) @ self.whole.whitening.T for piece in chunks(flat)
+        ]
+        return np.concatenate(white).reshape(rows.shape)
 
 
 def _distance(standard: Standard, gaussians: Gaussians, rows: np.ndarray) -> np.ndarray:
@@ -62,30 +79,63 @@ def fit_in_distribution(train: np.ndarray, clusters: int, seed: int, where: str)
         groups = np.zeros(len(train), np.int64)
     else:
         groups = cluster(standard(train), clusters, seed, where)
-    fitted = []
-    for group in range(int(groups.max()) + 1):
-        rows = train[groups == group]
-        fitted.append(
-            fit_gaussians(
-                rows, covariance="ledoit_wolf", transform=standard, where=f"{where}, cluster {group}"
+    fitted = [
+        _ledoit_wolf(train[groups == group], standard, f"{where}, cluster {group}")
+        for group in range(int(groups.max()) + 1)
+    ]
+    whole = fitted[0] if len(fitted) == 1 else _ledoit_wolf(train, standard, where)
+    return InDistribution(standard, tuple(fitted), whole)
+
+
+def _ledoit_wolf(rows: np.ndarray, standard: Standard, where: str) -> Gaussians:
+    return fit_gaussians(rows, covariance="ledoit_wolf", transform=standard, where=where)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Features [N, D] and their squared distances to ID train [N], the same in every repeat."""
+
+    features: np.ndarray
+    distance: np.ndarray
+
+    def __getitem__(self, index: np.ndarray) -> "Distances":
+        return Distances(self.features[index], self.distance[index])
+
+
+@dataclass(frozen=True)
+class PaperForm:
+    """The source's SSD_k: the difference of the distances to two Ledoit-Wolf Gaussians."""
+
+    inside: InDistribution
+
+    def rows(self, features: np.ndarray) -> Distances:
+        """Return features [N, D] with what does not depend on the known images."""
+        return Distances(features, self.inside.distance(features))
+
+    def fit(self, images: Distances, copies: np.ndarray, where: str) -> "PaperFewShot":
+        """Fit to the copies [k, copies, D] of the known images; the images themselves are not used."""
+        rows = copies.reshape(-1, copies.shape[-1])
+        if len(rows) < 2:
+            raise InputError(
+                f"{where}: SSD_k needs at least two views of OOD images; raise k or the copies of embed"
             )
-        )
-    return InDistribution(standard, tuple(fitted))
+        return PaperFewShot(self.inside.standard, _ledoit_wolf(rows, self.inside.standard, where))
 
 
-def fit_shots(inside: InDistribution, shots: np.ndarray, where: str) -> Gaussians:
-    """Fit one Ledoit-Wolf Gaussian to the features of the known OOD images, [k, copies, D]."""
-    rows = shots.reshape(-1, shots.shape[-1])
-    if len(rows) < 2:
-        raise InputError(
-            f"{where}: SSD_k needs at least two views of OOD images; raise k or the copies of embed"
-        )
-    return fit_gaussians(rows, covariance="ledoit_wolf", transform=inside.standard, where=where)
+@dataclass(frozen=True)
+class PaperFewShot:
+    """A fitted `PaperForm`."""
 
+    standard: Standard
+    outside: Gaussians
 
-def shot_distance(inside: InDistribution, outside: Gaussians, rows: np.ndarray) -> np.ndarray:
-    """Return the squared distance to the known OOD images; SSD_k = inside.distance(rows) less this."""
-    return _distance(inside.standard, outside, rows)
+    def score(self, rows: Distances) -> np.ndarray:
+        """Return the distance to ID less that to the known images, float64 [N]."""
+        return np.asarray(rows.distance - _distance(self.standard, self.outside, rows.features))
+
+    def record(self) -> dict[str, Any]:
+        """Return what was chosen on the known images: nothing."""
+        return {}
 
 
 def pick_shots(
@@ -113,28 +163,3 @@ def pick_shots(
     if len(picked) >= len(labels):
         raise InputError(f"{where}: all {len(labels)} test images were picked as shots; lower ssdk.k")
     return picked
-
-
-@dataclass(frozen=True)
-class ScoredRows:
-    """Test features [N, D] and their squared distances to ID train [N], the same in every repeat."""
-
-    features: np.ndarray
-    distance: np.ndarray
-
-
-def score_repeat(
-    inside: InDistribution,
-    outside: Gaussians,
-    id_test: ScoredRows,
-    ood_test: ScoredRows,
-    left_out: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return SSD_k scores of the ID images and of the OOD images kept, and the indices of the latter.
-
-    left_out: indices in the OOD test split of the images that `outside` was fitted on.
-    """
-    kept = np.setdiff1d(np.arange(len(ood_test.distance)), left_out)
-    id_scores = id_test.distance - shot_distance(inside, outside, id_test.features)
-    ood_scores = ood_test.distance - shot_distance(inside, outside, ood_test.features)
-    return id_scores, ood_scores[kept], kept

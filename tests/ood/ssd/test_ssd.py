@@ -14,12 +14,10 @@ from sslood.ood.kit.outputs import Outputs
 from sslood.ood.ssd.selection import log_likelihood, select_settings
 from sslood.ood.ssd.ssd import SSD, SSDSettings
 from sslood.ood.ssd.ssdk import (
-    ScoredRows,
+    PaperForm,
     SSDkSettings,
     fit_in_distribution,
-    fit_shots,
     pick_shots,
-    score_repeat,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -91,18 +89,16 @@ def test_k_means_repeats_in_bytes():
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
-def test_ssdk_equals_its_definition():
+def test_ssdk_in_the_papers_form_equals_its_definition():
     shots = RANDOM.normal(-1, 1, size=(6, 4, 10)).astype(np.float32)
-    left_out = np.array([3, 50])
-    inside = fit_in_distribution(TRAIN, 1, 0, "train")
-    tests = [ScoredRows(rows, inside.distance(rows)) for rows in (TRAIN[:50], TEST)]
-    id_scores, ood_scores, kept = score_repeat(inside, fit_shots(inside, shots, "ood"), *tests, left_out)
+    form = PaperForm(fit_in_distribution(TRAIN, 1, 0, "train"))
+    rows = form.rows(TEST)
+    fitted = form.fit(rows[:6], shots, "ood")
     t, u = coordinates(TRAIN, TRAIN), coordinates(shots.reshape(-1, 10), TRAIN)
-    for found, rows in ((id_scores, TRAIN[:50]), (ood_scores, np.delete(TEST, left_out, 0))):
-        z = coordinates(rows, TRAIN)
-        expected = squared(z, t.mean(0), ledoit_wolf(t)[0]) - squared(z, u.mean(0), ledoit_wolf(u)[0])
-        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
-    assert kept.tolist() == np.delete(np.arange(200), left_out).tolist()
+    z = coordinates(TEST, TRAIN)
+    expected = squared(z, t.mean(0), ledoit_wolf(t)[0]) - squared(z, u.mean(0), ledoit_wolf(u)[0])
+    np.testing.assert_allclose(fitted.score(rows), expected, rtol=1e-7, atol=1e-9)
+    assert fitted.record() == {}
 
 
 def test_shots_per_class_and_in_all():
@@ -123,7 +119,8 @@ def test_refuses():
     with pytest.raises(InputError, match="all 5 test images"):
         pick_shots(np.arange(5), np.zeros(5, int), SSDkSettings(k=5), numpy_stream(0), "set")
     with pytest.raises(InputError, match="at least two views"):
-        fit_shots(fit_in_distribution(TRAIN, 1, 0, "train"), np.ones((1, 1, 10)), "ood")
+        form = PaperForm(fit_in_distribution(TRAIN, 1, 0, "train"))
+        form.fit(form.rows(TEST[:1]), np.ones((1, 1, 10)), "ood")
     with pytest.raises(InputError, match="SSD needs 901 train images"):
         SSD(SSDSettings(clusters=901)).fit(ID)
     with pytest.raises(InputError, match="needs 2 train images in the smallest class, there is 1"):
