@@ -29,6 +29,8 @@ ID_NEEDS: Table = MappingProxyType(
         "mahalanobis": (_EACH,),
         "rmds": (Need(classes=2, per_class=1, spare=1),),
         "she": (LABELS,),
+        "openmax": (LABELS,),
+        "membership": (LABELS,),
         "temperature_scaling": (Need("validation", classes=1),),
         "ssd": (Need(images=2),),
         "knn": (Need(images=50),),

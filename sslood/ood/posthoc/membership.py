@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
+from sslood.core.needs import LABELS
 from sslood.core.rows import unit_rows
 from sslood.ood.geometry.logits import free_energy, head_logits, head_state
 from sslood.ood.geometry.products import product
@@ -25,6 +26,7 @@ class Membership(Streaming):
     """
 
     piece = WHOLE
+    needs = (LABELS,)
     reads = ("features",)
     needs_head = True
 

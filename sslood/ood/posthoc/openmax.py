@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.needs import LABELS
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.products import length
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts, known_labels
@@ -36,6 +37,7 @@ class OpenMax(Streaming):
     """
 
     piece = WHOLE
+    needs = (LABELS,)
     reads = ("logits",)
     Settings = OpenMaxSettings
     space = {"tail": (10, 20, 50), "top": (1, 3, 10)}  # OpenOOD's 20 and 3, and about them

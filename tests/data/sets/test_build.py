@@ -37,7 +37,8 @@ def download(out, name, role, **settings):
     words = download_words(out, name, item, settings, id_name, item if id_name == name else id_item)
     result = CliRunner().invoke(plain_command(), words, catch_exceptions=False, standalone_mode=False)
     tensors, metadata = load_tensors(out, kind="set")
-    lines = result.output.splitlines()  # one, and the table of limits
+    notes = metadata["source"].get("notes", [])
+    lines = result.output.splitlines()[len(notes) :]  # one, and the table of limits
     assert len(lines) == 1 + bool(limits := metadata.get("limits", [])) + len(limits)
     assert lines[0].startswith(f"Wrote {out}: {name}, ")
     return tensors, metadata

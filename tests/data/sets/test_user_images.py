@@ -225,7 +225,7 @@ def test_an_entry_of_the_params_is_all_that_a_user_writes(tmp_path, root):
     outside_git(tmp_path)
     with Repo(str(tmp_path)) as repo:
         (stage,) = (stage for stage in repo.index.stages if stage.name == "download@mine")
-    context = main.make_context("download", shlex.split(stage.cmd)[3:])
+    context = main.make_context("download", shlex.split(stage.cmd.replace("$DVC_STAGE", stage.name))[3:])
     assert context.params["item"] == "params.yaml:sets.mine"
     assert "sslood/data/sources/folder.py" in {dep.def_path for dep in stage.deps}
 
