@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
-from sslood.core.names import cell, original, path_cell
+from sslood.core.names import cell, original, path_cell, shown
 from sslood.data.sets.bounds import pixel_limit
 from sslood.data.sets.convert import UNREADABLE, Chain, converted
 from sslood.data.sets.images import Remark
@@ -41,6 +42,11 @@ class Found:
     left: Mapping[str, int] = field(default_factory=dict)
     own: Sequence[dict[str, Any]] = ()
 
+    @cached_property
+    def places(self) -> dict[Path, int]:
+        """The position of each path."""
+        return {path: place for place, path in enumerate(self.paths)}
+
 
 def find_pictures(where: Path) -> Found:
     """Return the pictures of a folder (searched recursively, sorted), of a list, or the one in a file.
@@ -48,14 +54,14 @@ def find_pictures(where: Path) -> Found:
     Raises InputError if there is none, and for a faulty list.
     """
     where = Path(os.path.expanduser(where))
-    if where.is_dir():
+    if os.path.isdir(where):
         found = scan(where)
         found.check_any()
         paths = [Path(found.path(parts)) for parts in found.places]
         return Found(paths, ["/".join(parts) for parts in found.places], found.left)
-    if where.is_file() and not reason_not_taken(str(where), where.name):
+    if os.path.isfile(where) and not reason_not_taken(str(where), where.name):
         return Found([where], [where.name])
-    if where.is_file() and where.suffix.lower() in SUFFIXES:
+    if os.path.isfile(where) and where.suffix.lower() in SUFFIXES:
         listed = read_list(where)
         names = [_listed_name(row["path"], path) for row, path in zip(listed.rows, listed.paths, strict=True)]
         return Found([*map(Path, listed.paths)], names, own=_own_columns(listed.rows))
@@ -161,7 +167,7 @@ def _join(batches: Sequence[Decisions]) -> Decisions:
 
 def table_rows(paths: Sequence[Path], decisions: Decisions, found: Found) -> Iterator[dict[str, Any]]:
     """Yield one mapping per picture of `paths`: COLUMNS, the `file` that it is in, and what its list says."""
-    place = {path: place for place, path in enumerate(found.paths)}
+    place = found.places
     columns = (decisions.scores.tolist(), decisions.p_values.tolist(), decisions.is_ood.tolist())
     for path, *values in zip(paths, *columns, decisions.predicted, strict=True):
         row = dict(zip(COLUMNS, (found.names[place[path]], *values), strict=True)) | {"file": path}
@@ -194,7 +200,7 @@ def save_table(path: str | Path, rows: Iterable[dict[str, Any]], found: Found) -
 def rows_so_far(out: str | Path, found: Found) -> Iterator[Callable[[list[Path], Decisions], None]]:
     """Yield what keeps the rows of each batch, judged one by one, in the file `out`.partial.
 
-    It goes away if all goes well; otherwise, and if nothing but a kill ended the run, it is said to be there.
+    It goes away if all goes well. Otherwise it stays, and whatever ends the run says so, but for a kill.
     """
     partial, count = Path(f"{out}.partial"), 0
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -216,6 +222,6 @@ def rows_so_far(out: str | Path, found: Found) -> Iterator[Callable[[list[Path],
             elif isinstance(error, InputError):
                 raise InputError(f"{error}; the {count} rows scored before it are in {partial}") from None
             else:
-                print(f"The {count} rows scored so far are in {partial}.", file=sys.stderr)
+                print(shown(f"The {count} rows scored so far are in {partial}."), file=sys.stderr)
             raise
     partial.unlink()

@@ -11,7 +11,7 @@ import shutil
 import socket
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from urllib.parse import unquote
@@ -493,8 +493,7 @@ def _device(device: str, command: str, folder: Path) -> Verdict:
     paint(folder / "mine", "a.png")
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
-    with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(folder)  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as listener, chdir(folder):  # the path of a socket is short
         listener.bind("socket")
     path = folder / device
     if "list" in command:
@@ -520,6 +519,8 @@ def places(rng: random.Random) -> Cases:
     yield "mistyped, with a hint", partial(_hint, "pictres")
     yield "mistyped above, with a hint", partial(_hint, "picures/of/mine")
     yield "home", _home
+    for name in ("x" * 300, "x/" * 3000, "nul\0", "line\nend"):
+        yield f"impossible {name[:9]!r}", partial(_impossible, name)
     yield "relative and not there", _relative
     yield "a folder called like a list", _folder_like_a_list
     for count in (2, 6):
@@ -550,6 +551,10 @@ def _place(name: str, command: str, folder: Path) -> Verdict:
 def _hint(name: str, folder: Path) -> Verdict:
     paint(folder, "pictures/1.png")
     return refused(make_set(folder, "far", folder / name), str(folder / "pictures"))
+
+
+def _impossible(name: str, folder: Path) -> Verdict:
+    return refused(make_set(folder, "far", folder / name), str(folder))
 
 
 def _home(folder: Path) -> Verdict:

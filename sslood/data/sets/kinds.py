@@ -90,10 +90,10 @@ def what_is(place: Path) -> str:
     """Say what lies at a path, e.g. "is a zip archive", for a message about one that does not fit."""
     if not os.path.lexists(place):
         return "does not exist"
-    if not place.exists():
+    if not os.path.exists(place):
         return "is a link to nothing"
-    if not place.is_file():
-        return "is a folder" if place.is_dir() else "is a device or a pipe, and no regular file"
+    if not os.path.isfile(place):
+        return "is a folder" if os.path.isdir(place) else "is a device or a pipe, and no regular file"
     with open(place, "rb") as file:
         head = file.read(262)
     archives = {b"PK": "zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z"}

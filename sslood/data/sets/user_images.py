@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def read_user_images(name: str, place: Path, role: Role) -> tuple[Splits, dict[s
     The key "" holds pictures without a split: all of them, whatever the role. Raises InputError for a place
     that does not exist, is neither folder nor list, or does not hold what the role needs.
     """
-    if place.is_dir():
+    if os.path.isdir(place):  # (Path's own methods fail for a name that is too long)
         return _folder(place, role)
-    if place.is_file() and place.suffix.lower() in SUFFIXES:
+    if os.path.isfile(place) and place.suffix.lower() in SUFFIXES:
         return _list(place, role)
     raise InputError(f"set {name!r}: {missing(place)}; correct `sets.{name}.folder` in params.yaml")
 
@@ -42,12 +43,16 @@ def missing(place: Path) -> str:
     """Say what is wrong with a place that is neither a folder nor a list; relative ones in full."""
     about = f"{str(place.absolute())!r} {what_is(place)}"
     if not os.path.lexists(place):
-        above = next(parent for parent in place.absolute().parents if parent.is_dir())
+        above = next(parent for parent in place.absolute().parents if os.path.isdir(parent))
         lost = place.absolute().relative_to(above).parts[0]
-        near = get_close_matches(lost, os.listdir(above), n=1)
+        try:
+            with os.scandir(above) as entries:
+                near = get_close_matches(lost, [entry.name for entry in islice(entries, 2000)], n=1)
+        except OSError:
+            near = []
         about += f" (did you mean {str(above / near[0])!r}?)" if near else ""
         about += "" if place.is_absolute() else " (a relative path starts in the folder of the run)"
-    elif place.is_file():
+    elif os.path.isfile(place):
         about += f"; a folder is needed, or a list that ends in {', '.join(SUFFIXES[:-1])}"
     return about
 
@@ -83,7 +88,9 @@ def _classed(
         for split, of in names.items():
             if "" in of:
                 loose = found.path(found.places[kept[split][of.index("")]])
-                raise InputError(f"{loose}: lies beside class folders, and has no class; put it into one")
+                raise InputError(
+                    f"{loose}: is in no class folder, though others are; put it into one, or take it out"
+                )
             if lacking := sorted(set(classes) - set(of)):
                 raise InputError(
                     f"{place}: {', '.join(kept)} hold different class folders, {split} lacks "

@@ -181,7 +181,7 @@ def test_loose_pictures_beside_folders(tmp_path):
     paint(tmp_path / "mine", "loose.png", "cat/1.png", "dog/1.png")
     pictures = read_user_images("mine", tmp_path / "mine", ROLES["far"])[0][""]
     assert pictures.classes == ("cat", "dog") and pictures.labels.tolist() == [0, 1, -1]
-    with pytest.raises(InputError, match=r"loose\.png: lies beside class folders"):
+    with pytest.raises(InputError, match=r"loose\.png: is in no class folder"):
         read_user_images("mine", tmp_path / "mine", ROLES["id"])
 
 
@@ -199,6 +199,9 @@ def test_loose_pictures_beside_folders(tmp_path):
         ("~/pictres", "does not exist (did you mean"),
         ("~nobody-of-this-name/pictures", "does not exist"),
         ("pictures/deeper/still", "does not exist"),
+        ("x" * 300, "does not exist"),
+        ("x/" * 3000, "does not exist"),
+        ("pictures\0", "does not exist"),
     ],
 )
 def test_what_is_given_as_folder_and_is_none(tmp_path, monkeypatch, name, words):
