@@ -99,6 +99,8 @@ def main(
         click.echo(line)
     if calibrated.catches:
         click.echo(f"Called OOD: {', '.join(map(str, calibrated.catches))}.")
+    if not audit.is_file():
+        click.echo(f"Note: {audit} is not there, so there is no artefact control to compare with.", err=True)
     for line in calibrated.warnings():
         click.echo(f"Warning: {line}.", err=True)
     threshold = calibrated.threshold

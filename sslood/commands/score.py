@@ -80,20 +80,20 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
         rate = f"a false-discovery rate of {fdr:.3g}"
     rows = list(table_rows(read, decisions, found))
     save_table(out, rows, found)
+    caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html:
-        title = shown(f"{images.resolve().name} by {Path(detector).stem}")
-        how: dict[str, Any] = {"count": html_count, "levels": chain_of(scorer.metadata).levels}
-        facts, doubts = describe_rule(scorer, fdr), calibrated.warnings()
-        save_text(html, gallery(rows, Path(), title, facts, warnings=doubts, **how))
+        title, facts = shown(f"{images.resolve().name} by {Path(detector).stem}"), describe_rule(scorer, fdr)
+        how: dict[str, Any] = {"headline": caught, "warnings": doubts, "count": html_count}
+        levels = chain_of(scorer.metadata).levels
+        save_text(html, gallery(rows, Path(), title, facts, **how, levels=levels))
     for path, (kind, detail) in remarks:
         if kind == UNREADABLE:
             click.echo(shown(f"{path}: left out, {detail}"), err=True)
     others = [(str(path), remark) for path, remark in remarks if remark[0] != UNREADABLE]
     for note in notes_of(others, len(read)):
         click.echo(shown(note), err=True)
-    for line in calibrated.warnings():
+    for line in doubts:
         click.echo(f"Warning: {line}.", err=True)
-    caught = in_a_phrase(calibrated.catches)
     done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}; {caught}")
 
 

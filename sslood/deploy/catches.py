@@ -13,6 +13,7 @@ import numpy as np
 
 from sslood.core.files import load_tensors
 from sslood.core.settings import at_least, between
+from sslood.data.sets.roles.roles import OOD_ROLES
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.thresholds import FEW, Threshold, conformal_threshold, images_needed
 
@@ -80,8 +81,8 @@ def read_control(path: Path, id_name: str, alpha: float) -> dict[str, dict[int, 
 
 
 def hardest(catches: Sequence[Catch]) -> list[Catch]:
-    """Return of each role but the ID set's the set of which least is caught."""
-    roles = dict.fromkeys(catch.role for catch in catches if catch.role != ID)
+    """Return of each role but the ID set's, near first, the set of which least is caught."""
+    roles = [role for role in OOD_ROLES if any(catch.role == role for catch in catches)]
     return [min((one for one in catches if one.role == role), key=lambda one: one.share) for role in roles]
 
 
@@ -114,11 +115,10 @@ def warnings(catches: Sequence[Catch], threshold: Threshold) -> list[str]:
                 f"it catches {one}, below the floor of {FLOOR:.0%}: most such pictures pass as ID"
                 + (", about as many as of ID itself" if one.share <= 2 * threshold.alpha else "")
             )
-        if one.control is not None and one.control >= one.share:
-            found.append(
-                f"the artefact control, which knows only how rough a picture is, catches {one.control:.0%} "
-                f"of {one.name}, no less than this detector ({one.share:.0%})"
-            )
+    beaten = [one for one in catches if one.control is not None and one.control >= one.share]
+    if beaten:
+        shares = ", ".join(f"{one.control:.0%} of {one.name} (it: {one.share:.0%})" for one in beaten)
+        found.append(f"the artefact control, which knows only how rough a picture is, catches {shares}")
     return found
 
 

@@ -134,10 +134,18 @@ def unpack(arrays: Arrays, content: Mapping[str, Any], where: str, device: str =
         said.combination,
         {name: np.asarray(arrays[key]) for name, key in references.items()},
         {name: Origin(entry.sources, entry.fitted_on) for name, entry in entries.items()},
-        said.calibrated_on,
-        [strict(Catch, one, f"{where}: catches") for one in said.catches],
-        said.unmeasured,
+        _harmless(said.calibrated_on),
+        [
+            strict(Catch, {key: _harmless(value) for key, value in one.items()}, f"{where}: catches")
+            for one in said.catches
+        ],
+        _harmless(said.unmeasured),
     )
+
+
+def _harmless(text: Any) -> Any:
+    """Return a text as it is, or as Python writes it if it would move the cursor of a terminal."""
+    return ascii(text) if isinstance(text, str) and not text.isprintable() else text
 
 
 def _check_arrays(arrays: Arrays, said: Mapping[str, Any], where: str) -> None:

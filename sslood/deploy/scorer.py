@@ -102,6 +102,7 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
         rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
     settings = {name: asdict(detector.settings) for name, detector in calibrated.detectors.items()}
     values = [f"{name}.{key} = {value}" for name, one in settings.items() for key, value in one.items()]
+    tested = ", ".join(map(str, calibrated.catches))
     rows = {
         "Detector": calibrated.name,
         "Settings": ", ".join(values),
@@ -109,7 +110,7 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
         "ID": f"{metadata['id']}: {', '.join(map(str, metadata['classes']))}",
         "Called OOD": rule,
         "Calibrated on": f"{threshold.images} ID pictures",
-        "Catches": ", ".join(map(str, calibrated.catches)),
+        "Measured": tested and f"called OOD of the test sets: {tested}",
     }
     return {heading: text for heading, text in rows.items() if text}
 

@@ -23,6 +23,7 @@ def gallery(
     title: str,
     facts: Mapping[str, str],
     *,
+    headline: str = "",
     warnings: Sequence[str] = (),
     count: int,
     levels: Levels | None = None,
@@ -30,9 +31,10 @@ def gallery(
     """Return the HTML page of scored pictures; `images` is the folder that their paths start from.
 
     rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture,
-    and `file` if it is elsewhere. facts: what else to say above the pictures, name -> text; warnings:
-    sentences that stand before them. levels: of the ID set, for pictures of more than 8 bits. It shows at
-    most `count` pictures, by `shown_groups`. Raises InputError naming a picture that can no longer be read.
+    and `file` if it is elsewhere. facts: what else to say above the pictures, name -> text; headline: what
+    stands before them, and warnings: sentences that make it an alarm. levels: of the ID set, for pictures of
+    more than 8 bits. It shows at most `count` pictures, by `shown_groups`. Raises InputError naming a picture
+    that can no longer be read.
     """
     ranked = sorted(rows, key=lambda row: (-row["score"], row["path"]))
     groups = shown_groups([row["is_ood"] for row in ranked], count)
@@ -42,6 +44,7 @@ def gallery(
         "gallery.html.j2",
         title=title,
         facts=facts,
+        headline=headline[:1].upper() + headline[1:],
         warnings=warnings,
         n_ood=len(p_values[True]),
         total=len(rows),

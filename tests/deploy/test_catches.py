@@ -1,5 +1,7 @@
 """What a detector catches of the run's test sets: measured, kept, and said where it is too little."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.stats import beta
@@ -90,7 +92,7 @@ def test_the_control_comes_from_the_audit_of_this_id_set(tmp_path):
             ["49% of photos (near, 40 images), below the floor of 50%"],
         ),
         (Catch("photos", "far", 40, 0.025), ["below the floor of 50%", "about as many as of ID itself"]),
-        (Catch("photos", "far", 40, 0.9, 0.9), ["artefact control", "catches 90% of photos, no less than"]),
+        (Catch("photos", "far", 40, 0.9, 0.9), ["artefact control", "catches 90% of photos (it: 90%)"]),
         (Catch("photos", "far", 40, 0.9, 0.89), []),
         (Catch("photos", "near", 40, 0.3, 0.4), ["below the floor", "artefact control"]),
         (Catch("own", "id", 1000, 0.06), []),
@@ -105,7 +107,7 @@ def test_what_deserves_no_trust_is_said(catch, says):
 def test_a_phrase_names_the_hardest_set_of_each_role():
     near = [Catch("a", "near", 40, 0.7), Catch("b", "near", 40, 0.6)]
     far = [Catch("c", "far", 40, 1.0)]
-    assert in_a_phrase(near + far) == "of pictures like b it catches about 60%, like c about 100%"
+    assert in_a_phrase(far + near) == "of pictures like b it catches about 60%, like c about 100%"
     assert in_a_phrase([Catch("b", "near", 9, 0.1)]).endswith(
         "like b it catches about 10%: DO NOT RELY ON IT for pictures like b"
     )
@@ -142,8 +144,14 @@ def test_deploy_measures_says_and_keeps_what_it_catches(folder, tmp_path, capsys
     said = capsys.readouterr()
     assert said.out.endswith(f"{phrase}\n") and warning in said.err
     page = (tmp_path / "page.html").read_text()
-    assert page.index('role="alert"') < page.index(f"<li>it catches {near}, below") < page.index("<dl>")
-    assert f"<dt>Catches</dt><dd>{scorer.calibrated.catches[0]}, {near}, {far}</dd>" in page
+    assert (
+        page.index('role="alert"')
+        < page.index("<strong>Of pictures like heldout")
+        < page.index(f"<li>it catches {near}, below")
+        < page.index("<dl>")
+    )
+    own = scorer.calibrated.catches[0]
+    assert f"<dd>called OOD of the test sets: {own}, {near}, {far}</dd>" in page
 
 
 def test_the_control_is_compared(folder, tmp_path, capsys):
@@ -151,7 +159,7 @@ def test_the_control_is_compared(folder, tmp_path, capsys):
     about = {"id": "digits", "sets": {"digits": {}, "heldout": {}}}
     save_tensors(tmp_path / "audit.safetensors", arrays, kind="audit", metadata=about)
     assert deployed(folder, "knn", audit=tmp_path / "audit.safetensors") == 0
-    assert "knows only how rough a picture is, catches 100% of heldout, no less" in capsys.readouterr().err
+    assert "knows only how rough a picture is, catches 100% of heldout (it: " in capsys.readouterr().err
     assert load_deployed(folder / "d.safetensors").calibrated.catches[1].control == 1.0
 
 
@@ -199,7 +207,7 @@ def test_scores_that_are_not_finite_are_refused(folder, monkeypatch, capsys, tmp
         ("html", "x" * 250, "has a name that is too long"),
         ("html", "s.csv", "--out and --html name one file"),
         ("out", "d.safetensors", "--detector and --out name one file"),
-        ("out", "/dev/null", "is there and no file"),
+        ("out", "pipe", "is there and no file"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_read(
@@ -213,6 +221,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_read(
 ):
     assert deployed(folder, "knn") == 0
     (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(score, "decide_pictures", None)
     detector = tmp_path / "d.safetensors"
     detector.write_bytes((folder / "d.safetensors").read_bytes())
@@ -221,7 +230,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_read(
     assert call(score.main, detector=detector, images=folder / "pictures", **options) == 1
     found = capsys.readouterr().err
     assert says in found and "Traceback" not in found
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "d.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "pipe", "d.safetensors"}
 
 
 def test_deploy_refuses_a_place_before_it_fits(folder, tmp_path, monkeypatch, capsys):

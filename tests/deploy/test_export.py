@@ -16,7 +16,7 @@ from sslood.commands import deploy, export
 from sslood.core.batches import batches, normalise
 from sslood.core.files import load_tensors
 from sslood.deploy.calibrated import KINDS
-from sslood.deploy.onnx import exportable_names
+from sslood.deploy.onnx import Scorer, exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
@@ -191,6 +191,26 @@ def test_a_whole_scorer_in_onnxruntime(folder, graph):
     assert 0 < is_ood.sum() < len(images)
 
 
+class Given(torch.nn.Module):
+    """A score that is given, whatever the image."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, parts):
+        return self.scores
+
+
+def test_an_image_whose_score_is_nan_does_not_pass_as_id(folder, graph):
+    scorer = Scorer(load_deployed(folder / "d.safetensors")).eval()
+    values = [torch.nan, torch.inf, -torch.inf, scorer.threshold]
+    scorer.detector = Given(torch.tensor(values, dtype=torch.float64))
+    _, p, is_ood, _ = scorer(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    assert is_ood.tolist() == [True, True, False, False]
+    assert p[:3].tolist() == pytest.approx([1 / 101, 1 / 101, 1.0])
+
+
 def test_the_graph_says_how_to_use_it(folder, graph):
     proto = onnx.load(graph)
     onnx.checker.check_model(proto, full_check=True)
@@ -199,6 +219,9 @@ def test_the_graph_says_how_to_use_it(folder, graph):
     assert about["score"] == "larger = more out-of-distribution"
     assert json.loads(about["classes"]) == [str(label) for label in range(8)]
     threshold = load_deployed(folder / "d.safetensors").calibrated.threshold
+    caught = json.loads(about["catches"])
+    assert [one["name"] for one in caught] == ["digits", "heldout", "noise"] and 0 <= caught[1]["share"] <= 1
+    assert "only 100 calibration images" in json.loads(about["warnings"])[-1]
     assert json.loads(about["threshold"]) == threshold.value and json.loads(about["alpha"]) == 0.05
 
 

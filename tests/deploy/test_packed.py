@@ -98,3 +98,12 @@ def test_reading_does_not_change_a_file(folder):
     load_deployed(folder / "gmm.safetensors")
     assert (folder / "gmm.safetensors").read_bytes() == before
     assert load_tensors(folder / "gmm.safetensors")[1]["version"] == VERSION
+
+
+def test_words_of_a_file_do_not_reach_the_terminal_raw():
+    arrays, content = pack(calibrated("msp"))
+    content["catches"] = [{"name": "a\x1b[2Jb", "role": "near", "images": 9, "share": 0.1, "control": None}]
+    content["unmeasured"] = "x\x1b[2J"
+    found = unpack(arrays, content, "d.safetensors")
+    said = " ".join([*found.warnings(), found.unmeasured, *map(str, found.catches)])
+    assert "\x1b" not in said and "a\\x1b[2Jb" in said

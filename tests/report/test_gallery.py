@@ -61,9 +61,23 @@ def test_all_that_is_called_ood_is_shown_first_then_what_is_nearest_then_a_sampl
 
 
 def test_warnings_stand_at_the_head_before_all_facts(rows, tmp_path):
-    page = gallery(rows, tmp_path, "t", {"ID": "digits"}, warnings=["it catches <nothing>"], count=5)
+    page = gallery(
+        rows,
+        tmp_path,
+        "t",
+        {"ID": "digits"},
+        headline="it is <weak>",
+        warnings=["it catches <nothing>"],
+        count=5,
+    )
     alert = page.index('<div class="warning" role="alert">')
-    assert page.index("<h1>") < alert < page.index("it catches &lt;nothing&gt;") < page.index("<dl>")
+    assert (
+        page.index("<h1>")
+        < alert
+        < page.index("It is &lt;weak&gt;.")
+        < page.index("it catches &lt;nothing&gt;")
+        < page.index("<dl>")
+    )
     assert 'role="alert"' not in gallery(rows, tmp_path, "t", {"ID": "digits"}, count=5)
 
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib
+import os
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -55,7 +56,12 @@ def trials(folder: Path) -> Iterator[Trial]:
     for html in (False, True):
         yield Trial(f"a useless detector, {'gallery' if html else 'score'}", partial(_useless, folder, html))
     yield Trial("a useless detector, deploy", partial(_useless_deployed, folder))
-    for place in ("file/x", "", "/proc/none/x", "/dev/null", "y" * 250):
+    for count in (1, 10, 30, 60):
+        yield Trial(f"a gallery of {count}", partial(_gallery, folder, count))
+    for rate in ("nan", "inf", "-inf", "0", "1", "2", "-0.1"):
+        yield Trial(f"--alpha {rate}", partial(_rate, folder, "alpha", rate))
+        yield Trial(f"--fdr {rate}", partial(_rate, folder, "fdr", rate))
+    for place in ("file/x", "", "/proc/none/x", "pipe", "y" * 250):
         for option in ("out", "html"):
             yield Trial(f"--{option} at {place[:20]!r}", partial(_misplaced, folder, option, place))
 
@@ -77,6 +83,7 @@ def write_files(folder: Path) -> None:
     for name, values in KINDS.items():
         _made(_deployed(folder, folder / f"{name}.safetensors", **values))
     (folder / "file").write_text("")
+    os.mkfifo(folder / "pipe")
     for name in ("digits", "noise"):
         (folder / name).mkdir()
         for place, image in enumerate(load_tensors(folder / f"{name}.safetensors")[0]["test.images"][:40]):
@@ -95,7 +102,7 @@ def _deployed(folder: Path, out: Path, **values: Any) -> Outcome:
 
 
 def _scored(folder: Path, detector: Path, pictures: str = "digits/00.png", **values: Any) -> Outcome:
-    places = {"detector": detector, "images": folder / pictures, "out": folder / "s.csv"}
+    places: dict[str, Any] = {"detector": detector, "images": folder / pictures, "out": folder / "s.csv"}
     return call(score.main, *options(**places | values))
 
 
@@ -296,6 +303,27 @@ def _useless(folder: Path, html: bool) -> Verdict:
     return taken(
         outcome, lambda: _without((folder / "page.html").read_text(), "alert", "it catches", "heldout")
     )
+
+
+def _gallery(folder: Path, count: int) -> Verdict:
+    """All pictures that are called OOD come first, as many as there is room for."""
+    page = folder / "page.html"
+    outcome = _scored(folder, folder / "gmm.safetensors", "", images=folder, html=page, html_count=count)
+
+    def check() -> str | None:
+        flagged = (folder / "s.csv").read_text().count(",true,")
+        shown = page.read_text().count('<figure class="ood"')
+        return None if shown == min(flagged, count) else f"{shown} of {flagged} flagged ones among {count}"
+
+    return taken(outcome, check)
+
+
+def _rate(folder: Path, option: str, value: str) -> Verdict:
+    if option == "fdr":
+        return refused(_scored(folder, folder / "knn.safetensors", fdr=value), "--fdr")
+    places = {"model": folder / "net-0.safetensors", "embeddings": folder / "e" / "net.safetensors"}
+    plan = {**places, "detector": "msp", "alpha": value, "out": folder / "again.safetensors"}
+    return refused(call(deploy.main, *options(**plan)), "alpha")
 
 
 def _without(text: str, *words: str) -> str | None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sslood.core.errors import InputError
 from sslood.ood.kit.results import BITS, Results, rounded
 from sslood.ood.measures.metrics import ood_metrics
 
@@ -33,6 +34,16 @@ def test_infinite_and_constant_scores_stay():
     np.testing.assert_array_equal(rounded(scores, scores), scores)
     np.testing.assert_array_equal(rounded(np.full(4, 0.25), np.full(4, 0.25)), np.full(4, 0.25))
     np.testing.assert_array_equal(rounded(scores, np.full(2, np.inf)), scores)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["id", "far"])
+def test_scores_that_are_not_finite_count_nowhere(value, name):
+    scores = {"id": np.arange(5.0), "far": np.arange(3.0)}
+    scores[name][1] = value
+    size = len(scores[name])
+    with pytest.raises(InputError, match=f"m, knn: 1 of {size} scores of '{name}' are NaN or infinite"):
+        Results("posthoc", 0, "id").add("m", "knn", scores)
 
 
 def test_metrics_are_those_of_the_rounded_scores():
