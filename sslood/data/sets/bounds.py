@@ -59,7 +59,7 @@ def check_image(image: ImageFile.ImageFile, content: bytes, *, is_deep: bool) ->
     is_deep: of more than 8 bits, so that two images are needed, or one of 32 bits.
     """
     weight = _WEIGHTS.get(image.format or "", 1)
-    if any(tile[0] in Image.DECODERS for tile in image.tile):
+    if image.tile and image.tile[0][0] in Image.DECODERS:
         weight = _PYTHON
     elif is_deep:
         weight = max(weight, 2)

@@ -45,8 +45,10 @@ def depth_of(image: ImageFile.ImageFile, content: bytes) -> Depth | None:
     """Return what an opened picture declares, before it is loaded; None for one of 8 bits."""
     tiles = image.tile
     raw = _rawmode(tiles[0]) if tiles else ""
-    layout = raw[:-4] if raw[:-1] in ("RGB;16", "RGBA;16", "LA;16") and raw[-1] in _SWAPPED else ""
-    if not (layout or image.mode.startswith("I")):
+    if raw[-4:-1] != ";16" and image.mode[0] != "I":
+        return None
+    layout = raw[:-4] if raw[:-4] in ("RGB", "RGBA", "LA") and raw[-1] in _SWAPPED else ""
+    if not (layout or image.mode[0] == "I"):
         return None
     full, bits, inverted = (0, 65535), 0, False
     stated: Levels | None = None

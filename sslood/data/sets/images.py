@@ -22,6 +22,7 @@ from sslood.data.sets.notices import libtiff_heard, listening
 Square = Literal["crop", "pad", "squash"]  # the way of a picture to a square
 SLIVER = "a sliver of the range is used; if another range is meant, write its bits as `data.bits`"
 ODD = "damaged or odd, but taken as far as it can be read"
+_NOTHING = nullcontext()
 _READ = 1 << 16  # bytes asked for at a time
 _MOST = 1 << 24  # pixels of a resized picture of which the centre is cut out
 _STRIP = 1 << 22  # pixels that are laid over white at a time
@@ -176,7 +177,7 @@ def _decoded(
             raise ValueError("a PostScript program, not a picture")
         image: Image.Image = opened
         planes = [image]
-        with libtiff_heard() if "libtiff" in {tile[0] for tile in opened.tile} else nullcontext():
+        with libtiff_heard() if opened.tile and opened.tile[0][0] == "libtiff" else _NOTHING:
             opened.load()
             if depth is not None and depth.layout:
                 planes.append(low_bytes(Image.open(BytesIO(content))))
