@@ -8,7 +8,7 @@ import click
 from sslood.cli.command import StageCommand, done
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
-from sslood.core.needs import may_be_left_out
+from sslood.core.needs import CLASSIFIED, check_needs, may_be_left_out
 from sslood.core.settings import read_section
 from sslood.nets.adopting.adoption import build, card_of, check_entry, check_floors, measure, read_entry
 from sslood.nets.adopting.layouts import weights_of
@@ -27,6 +27,8 @@ def main(name, entry, id_set, seed, out):
     settings, rules = read_entry(read_section(entry), entry)
     splits = [f"{split}.{part}" for split in ("train", "validation") for part in ("images", "labels")]
     sets, meta = load_tensors(id_set, kind="set", only=splits)
+    if rules.head or settings.min_knn > 0:
+        check_needs((CLASSIFIED,), sets["train.labels"], where=f"{entry}: an accuracy ")
     check_entry(settings, rules, meta, entry)
     path = locate_weights(settings.weights, settings.sha256)
     state = weights_of(read_checkpoint(path), rules, f"{entry}, {path.name}")
