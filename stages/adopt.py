@@ -10,7 +10,7 @@ from sslood.cli.options import section_option
 from sslood.cli.sections import item_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
-from sslood.core.needs import may_be_left_out
+from sslood.core.needs import CLASSIFIED, check_needs, may_be_left_out
 from sslood.core.settings import read_section
 from sslood.nets.adopting.adoption import (
     build,
@@ -38,6 +38,8 @@ def main(name, entry, id_set, seed, out):
     settings, rules = read_entry(read_section(entry), entry)
     splits = [f"{split}.{part}" for split in ("train", "validation") for part in ("images", "labels")]
     sets, meta = load_tensors(id_set, kind="set", only=splits)
+    if rules.head or settings.min_knn > 0:
+        check_needs((CLASSIFIED,), sets["train.labels"], where=f"{entry}: an accuracy ")
     check_entry(settings, rules, meta, entry)
     path = locate_weights(settings.weights, settings.sha256)
     state = weights_of(read_checkpoint(path), rules, f"{entry}, {path.name}")

@@ -130,14 +130,15 @@ def test_the_audit_reports_a_class_name_of_the_id_set(odd):
 def test_what_needs_labels_is_left_out(flat):
     folder, found = flat
     reason = "needs 2 labelled classes in train, there are 0"
-    assert "Left out data/models/classifier_scratch-0.safetensors: " + reason in found["train@scratch-0"][1]
+    of_set = f"set mine {reason}"
+    assert "Left out data/models/classifier_scratch-0.safetensors: " + of_set in found["train@scratch-0"][1]
     assert left_out(folder, "ssd") == dict.fromkeys(
-        ("classifier_scratch", "energy_head_classifier_scratch"), reason
+        ("classifier_scratch", "energy_head_classifier_scratch"), of_set
     )
     assert left_out(folder, "probe")["simclr accuracy knn"] == reason
     assert left_out(folder, "ensemble") == {"leaveout_wideresnet": "needs 3 classes for 3 folds, there are 0"}
     assert (
-        f"| classifier_scratch, energy_head_classifier_scratch | all | all | {reason} |"
+        f"| classifier_scratch, energy_head_classifier_scratch | all | all | {of_set} |"
         in (folder / "metrics/table.md").read_text()
     )
     scored = {path.name for path in (folder / "metrics/ood").iterdir()}

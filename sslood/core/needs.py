@@ -60,7 +60,7 @@ class Need:
                 of = f" of {'class' if len(few) == 1 else 'classes'} {listed}{', …' * (len(few) > SHOWN)}"
             return Shortage(f"{self.split} images{of}", int(counts.min()), self.per_class)
         if len(labels) < needed:
-            return Shortage(f"{self.split} images", len(labels), needed)
+            return Shortage(f"{self.split} image{'s' * (needed > 1)}", len(labels), needed)
         return None
 
 
@@ -81,9 +81,12 @@ def check_needs(needs: Needs, labels: np.ndarray | None, count: int = 0, where: 
 
 
 def check_set(needs: Needs, path: str | Path) -> None:
-    """Raise LeftOut if the train split of a set file does not meet these needs."""
+    """Raise LeftOut, naming the set, if the train split of its file does not meet these needs."""
     tensors, _ = load_tensors(path, kind="set", only=["train.labels"])
-    check_needs(needs, tensors["train.labels"], where=f"{path}: training ")
+    try:
+        check_needs(needs, tensors["train.labels"])
+    except LeftOut as error:
+        raise LeftOut(f"set {Path(path).stem} {error.reason}") from None
 
 
 def may_be_left_out(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

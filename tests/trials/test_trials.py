@@ -13,7 +13,7 @@ from sslood.core.errors import InputError
 from tests.trials import kit
 from tests.trials.rooms import room, room_names
 
-EVERY = {"finding": 57}  # room -> one of how many trials runs here; else 25
+EVERY = {"finding": 57, "limits": 40}  # room -> one of how many trials runs here; else 25
 MOST = 12  # trials of a room that run here
 
 
