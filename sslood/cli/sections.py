@@ -109,7 +109,9 @@ def fitting(options: Mapping[str, click.Option], place: str, name: str, value: A
     if name not in options:
         if now := renamed(place.partition(":")[2]):
             raise InputError(f"{place} is gone: {now}")
-        raise InputError(f"{place}: unknown key{near(name, (key for key in options if key != FROM[2:]))}")
+        raise InputError(
+            f"{place}: unknown key{near(name, (key for key in options if key not in ('from', 'check')))}"
+        )
     option = options[name]
     if kind_of(option) == tuple[str, ...] and isinstance(value, list):  # [8, 9] are names of classes
         value = [str(item) if type(item) is int else item for item in value]
@@ -135,7 +137,9 @@ def kind_of(option: click.Option) -> Any:
         return option.kind
     if isinstance(option, ItemOption):
         return int | str
-    kind: Any = {"integer": int, "float": float, "float range": float}.get(option.type.name, str)
+    kind: Any = {"integer": int, "boolean": bool, "float": float, "float range": float}.get(
+        option.type.name, str
+    )
     return tuple[kind, ...] if option.multiple else kind
 
 
