@@ -1,7 +1,7 @@
 """A real run with own pictures of awkward kinds, from folders to tables: `python -m tests.awkward FOLDER`.
 
-It writes the pictures, runs every stage on them with small networks, and prints for each stage how it ended, then
-the tables. Three ID sets: classes with odd names in split folders, one class, and no classes.
+It writes the pictures, runs every stage on them with small networks, and prints how each ended, then the tables.
+Three ID sets: classes with odd names in split folders, one class, and no classes.
 """
 
 import os
@@ -50,7 +50,10 @@ def save(path: bytes, grey: np.ndarray, number: int) -> None:
 def folder_of(place: Path, kind: int, count: int, *, seed: int, size: tuple[int, int] = (24, 20)) -> Path:
     """Write `count` pictures whose names are awkward: spaces, orders to a terminal or spreadsheet, bytes."""
     place.mkdir(parents=True)
-    random, odd = np.random.default_rng(seed), (b"a b", b"=1+1", b"-rf", b"\xff\xfe", b"new\rline", "ü".encode())
+    random, odd = (
+        np.random.default_rng(seed),
+        (b"a b", b"=1+1", b"-rf", b"\xff\xfe", b"new\rline", "ü".encode()),
+    )
     for number in range(count):
         name = odd[number] if number < len(odd) else b"%d" % number
         save(os.path.join(os.fsencode(place), name), picture(random, kind, size), number)
@@ -68,7 +71,9 @@ def awkward(folder: Path) -> dict[str, dict[str, Any]]:
     six = folder_of(folder / "six outliers", 5, 6, seed=32)
     tall = folder_of(folder / "tall", 6, 12, seed=33, size=(10, 80))
     listed = folder / "list.csv"
-    rows = [f"{os.path.relpath(path, folder)},x" for path in sorted(tall.iterdir()) if path.name.isprintable()]
+    rows = [
+        f"{os.path.relpath(path, folder)},x" for path in sorted(tall.iterdir()) if path.name.isprintable()
+    ]
     listed.write_text("path,label\n" + "\n".join(rows) + "\n")
     os.link(next(tall.glob("6*")), tall / "the same")
     others = {
@@ -94,7 +99,8 @@ def main(folder: Path) -> int:
             print(f"{name:6} {stage:28} {'ok' if not status else status}  {lines[-1][:400]!a}", flush=True)
             failed += status != 0
         table = run / "metrics" / "table.md"
-        print(f"{name}: {time.monotonic() - start:.0f} s\n{table.read_text() if table.is_file() else 'no tables'}")
+        print(f"{name}: {time.monotonic() - start:.0f} s")
+        print(table.read_text() if table.is_file() else "no tables")
     return failed
 
 
