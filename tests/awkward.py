@@ -1,6 +1,6 @@
 """A real run with own pictures of awkward kinds, from folders to tables: `python -m tests.awkward FOLDER`.
 
-It writes the pictures, runs every stage on them with small networks, and prints how each ended, then the tables.
+It writes pictures, runs every stage on them with small networks, and prints how each ended, then the tables.
 Three ID sets: classes with odd names in split folders, one class, and no classes.
 """
 
