@@ -1,7 +1,7 @@
 """A real run with own pictures of awkward kinds, from folders to tables: `python -m tests.awkward FOLDER`.
 
-It writes the pictures, runs every stage on them with small networks, and prints for each stage how it ended, then
-the tables. Three ID sets: classes with odd names in split folders, one class, and no classes.
+It writes pictures, runs every stage on them with small networks, and prints how each ended, then the tables.
+Three ID sets: classes with odd names in split folders, one class, and no classes.
 """
 
 import os
@@ -99,9 +99,8 @@ def main(folder: Path) -> int:
             print(f"{name:6} {stage:28} {'ok' if not status else status}  {lines[-1][:400]!a}", flush=True)
             failed += status != 0
         table = run / "metrics" / "table.md"
-        print(
-            f"{name}: {time.monotonic() - start:.0f} s\n{table.read_text() if table.is_file() else 'no tables'}"
-        )
+        print(f"{name}: {time.monotonic() - start:.0f} s")
+        print(table.read_text() if table.is_file() else "no tables")
     return failed
 
 

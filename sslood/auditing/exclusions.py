@@ -27,7 +27,8 @@ def excluded_classes(
     entries = (lists.get(id_set["name"]) or {}).get(ood_set["name"]) or []
     where = f"{path.name}, {id_set['name']}: {ood_set['name']}"
     known, heldout = set(id_set["classes"]), set(id_set.get("settings", {}).get("heldout", []))
-    shared = _same_names(id_set, ood_set) if _is_own(id_set) or _is_own(ood_set) else {}
+    own = id_set["name"] != ood_set["name"] and (_is_own(id_set) or _is_own(ood_set))  # no set beside itself
+    shared = _same_names(id_set, ood_set) if own else {}
     for entry in entries if ood_set["classes"] else []:
         if not isinstance(entry, Mapping) or set(entry) != _KEYS:
             raise InputError(f"{where}: {entry!r} must have the keys {', '.join(sorted(_KEYS))}")

@@ -91,6 +91,7 @@ def test_an_own_folder_that_shares_a_class_name_is_reported():
     mine, cifar10 = own("mine", ["cat", "sea_lion", "eel"]), {"name": "cifar10", "classes": ["cat", "dog"]}
     others = own("others", ["Cat", "Sea Lion", "eels"])
     assert excluded_classes(mine, others) == {"Cat": "cat", "Sea Lion": "sea_lion"}
+    assert excluded_classes(mine, mine) == {}, "the ID set's own test images are not excluded"
     assert excluded_classes(mine, cifar10) == {"cat": "cat"} == excluded_classes(cifar10, own("x", ["cat"]))
     assert (
         excluded_classes(cifar10, {"name": "digits", "classes": ["cat"]}) == {}

@@ -1,4 +1,4 @@
-"""SSD_k on few images of many dimensions: the known OOD images may be spread wider than ID, never narrower.
+"""SSD_k as the likelihood ratio of two Gaussians that holds for few images of many dimensions.
 
 The covariance of five images in 1,280 dimensions, as the source estimates it, is a small sphere around them,
 from which every other image is equally far. Here, in coordinates in which ID has covariance 1,
@@ -10,6 +10,9 @@ squared length of ID validation over D (above 1 where the ID covariance is itsel
 those that make left out known images most likely. The score, twice the log-likelihood ratio of the two
 Gaussians, grows towards every side, as that of SSD does: with g = 0 it is the distance of SSD from a centre
 that is moved away from the known images by m / (a - 1), and for large a it is SSD.
+
+Images that are more alike than ID (SSD is then below chance) need a < 1. That is taken if they are likelier
+so, and left out ones are told clearly better.
 """
 
 from dataclasses import dataclass
@@ -24,9 +27,10 @@ Candidate = tuple[float, float]  # a, g
 CANDIDATES = tuple(
     (a, g) for a in (30.0, 10.0, 5.0, 3.0, 2.0, 1.5, 1.25, 1.1) for g in (0.0, 0.1, 0.3, 1.0, 3.0)
 )
+NARROW = tuple((a, g) for a in (0.9, 0.6, 0.4, 0.2, 0.1) for g in (0.0, 0.1, 0.3, 1.0, 3.0))
 LONE = (5.0, 1.0)  # for a single known image, as none can be left out
 FOLDS = 5
-ERRORS = 2.0  # SSD takes over where it is better on left out images by so many standard errors
+ERRORS = 2.0  # standard errors by which left out images must speak for SSD, or for a below 1
 DIGITS = 4  # of a log-likelihood in nats; further ones are rounding, which differs between processors
 RANK = 1e-9  # share of the largest variance below which a direction is rounding
 
@@ -150,8 +154,7 @@ class LikelihoodRatio:
     def fit_white(self, images: Rows, copies: np.ndarray) -> FewShot:
         """Fit to known images and their copies in white coordinates.
 
-        a and g are chosen, and SSD compared, on known images that are left out in turn, in at most `FOLDS`
-        parts.
+        Known images are left out in turn, in at most `FOLDS` parts, to choose a and g and compare with SSD.
         """
         known, count = fit_known(images.white, copies), len(copies)
         if count == 1:
@@ -166,14 +169,27 @@ class LikelihoodRatio:
             each = [one.surprise(split, level, share) for one, split in zip(fits, splits, strict=True)]
             return round(-0.5 * float(np.concatenate(each).mean()), DIGITS)
 
+        def told(candidate: Candidate) -> np.ndarray:
+            found = np.empty(count)
+            for one, out in zip(fits, held, strict=True):
+                scores = (_score(one, rows, self.level, candidate) for rows in (self.validation, images[out]))
+                found[out] = beaten(*scores)
+            return found
+
         best = max((one for one in CANDIDATES if one[0] > 1.0 + 1.0 / count), key=likelihood)
-        ratio, plain = np.empty(count), beaten(self.validation.distance, images.distance)
-        for one, out in zip(fits, held, strict=True):
-            scores = (_score(one, rows, self.level, best) for rows in (self.validation, images[out]))
-            ratio[out] = beaten(*scores)
-        gain = ratio - plain
-        worse = gain.mean() < -ERRORS * gain.std(ddof=1) / np.sqrt(count)
-        return FewShot(known, self.level, best, float(ratio.mean()), float(plain.mean()), bool(worse))
+        ratio = told(best)
+        narrow = max(NARROW, key=likelihood)
+        if likelihood(narrow) > likelihood(best) and _clearly(found := told(narrow), ratio):
+            best, ratio = narrow, found
+        plain = beaten(self.validation.distance, images.distance)
+        held_out = float(ratio.mean()), float(plain.mean())
+        return FewShot(known, self.level, best, *held_out, fallen_back=_clearly(plain, ratio))
+
+
+def _clearly(better: np.ndarray, worse: np.ndarray) -> bool:
+    """Whether the mean of the one exceeds that of the other by `ERRORS` standard errors of the difference."""
+    gain = better - worse
+    return bool(gain.mean() > ERRORS * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def beaten(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:

@@ -111,6 +111,16 @@ def test_ssd_takes_over_where_it_tells_left_out_images_better():
     assert fitted.record()["used"] == "ssd"
 
 
+def test_images_that_are_more_alike_than_id_are_told_though_ssd_is_below_chance():
+    form, random = form_of(), np.random.default_rng(8)
+    near = random.normal(size=(106, WIDTH)) / 5
+    rows = type(form.validation)(near, (near**2).sum(1), (near**2).sum(1) / form.level)
+    fitted = form.fit_white(rows[np.arange(6)], near[:6, None])
+    assert fitted.candidate[0] < 1 and not fitted.fallen_back
+    assert beaten(form.validation.distance, rows.distance).mean() < 0.1
+    assert beaten(fitted.score(form.validation), fitted.score(rows)[6:]).mean() > 0.9
+
+
 def test_a_single_image_is_not_left_out():
     form = form_of()
     fitted = form.fit(form.rows(TEST[:1]), TEST[:1, None], "ood")
