@@ -139,14 +139,14 @@ def read_checkpoint(path: Path) -> Any:
 class _OldForm(io.BufferedReader):
     """A checkpoint that is no zip file; its pickles are bounded (torch reads the values by other means)."""
 
-    left = MAX_PICKLE // 2  # each of its bytes is a call, and so takes longer
+    left = MAX_PICKLE // 4  # each of its bytes is a call, and so takes longer
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = self.left + 1 if size is None or size < 0 else min(size, self.left + 1)
         content = super().read(wanted)
         self.left -= len(content)
         if self.left < 0:
-            raise ValueError(f"its pickle takes more than {MAX_PICKLE // 2} bytes; save only its state dict")
+            raise ValueError(f"its pickle takes more than {MAX_PICKLE // 4} bytes; save only its state dict")
         return content
 
 
