@@ -22,7 +22,7 @@ from sslood.data.sets.fetching.fetch import cache_folder, writable
 from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.fetching.transfer import compare, download, reason, sums
 
-MAX_RATIO, MAX_PICKLE = 10, 4 << 20  # of the records to the file; bytes of the names and what lies beside
+MAX_RATIO, MAX_PICKLE = 10, 2 << 20  # of the records to the file; bytes of the names and what lies beside
 
 
 def _is_address(place: str) -> bool:
@@ -139,14 +139,14 @@ def read_checkpoint(path: Path) -> Any:
 class _OldForm(io.BufferedReader):
     """A checkpoint that is no zip file; its pickles are bounded (torch reads the values by other means)."""
 
-    left = MAX_PICKLE
+    left = MAX_PICKLE // 4  # each of its bytes is a call, and so takes longer
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = self.left + 1 if size is None or size < 0 else min(size, self.left + 1)
         content = super().read(wanted)
         self.left -= len(content)
         if self.left < 0:
-            raise ValueError(f"its pickle takes more than {MAX_PICKLE} bytes")
+            raise ValueError(f"its pickle takes more than {MAX_PICKLE // 4} bytes; save only its state dict")
         return content
 
 
@@ -157,4 +157,4 @@ def _check_records(path: Path) -> None:
     if sum(sizes.values()) > MAX_RATIO * path.stat().st_size:
         raise ValueError(f"its records would take more than {MAX_RATIO} times its size")
     if max((size for name, size in sizes.items() if name.endswith(".pkl")), default=0) > MAX_PICKLE:
-        raise ValueError(f"its pickle takes more than {MAX_PICKLE} bytes")
+        raise ValueError(f"its pickle takes more than {MAX_PICKLE} bytes; save only its state dict")

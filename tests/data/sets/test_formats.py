@@ -21,6 +21,7 @@ from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.source import all_sources, package_folder
 from sslood.data.sets.tree import list_images, tree
 from sslood.data.sources.digits import read_digits
+from sslood.data.sources.random_images_300k import npy
 from sslood.data.sources.svhn import svhn
 
 SOURCES = all_sources()
@@ -213,6 +214,28 @@ def test_an_idx_file_unpacks_to_no_more_than_it_says(tmp_path, shape):
     files["images.gz"].write_bytes(gzip.compress(idx_file(*shape, content=bytes(50_000_000)), 1))
     with pytest.raises(InputError, match=r"images\.gz: not a complete idx file"):
         idx(files, "test", options)
+
+
+def test_what_is_no_numpy_file_is_named(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 4, 4, 3), np.uint8))
+    good, shape = path.read_bytes(), b"(2, 4, 4, 3)"
+    assert npy({"x": path}, "train", {}).images.shape == (2, 4, 4, 3)
+    bad = [
+        good.replace(shape, other.ljust(len(shape))) for other in (b"(-2, 4, 4,3)", b"(9**9,", b"(2, '4')")
+    ]
+    np.savez(tmp_path / "z.npz", a=np.zeros(1))
+    for content in (
+        *bad,
+        good[:100],
+        b"",
+        b"\x80\x04.",
+        (tmp_path / "z.npz").read_bytes(),
+        good[:9] + good[5:],
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.npy: "):
+            npy({"x": path}, "train", {})
 
 
 def test_text_that_is_none_is_named(tmp_path):

@@ -153,7 +153,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         torch.save(content, tmp_path / "good.pth", _use_new_zipfile_serialization=zipped)
         assert torch.equal(read_checkpoint(tmp_path / "good.pth")["b"], content["b"])
         torch.save({"more": "x" * 4_200_000}, tmp_path / "bad.pth", _use_new_zipfile_serialization=zipped)
-        with pytest.raises(InputError, match=r"bad\.pth: .* .its pickle takes more than 4194304 bytes"):
+        with pytest.raises(InputError, match=r"bad\.pth: .* .its pickle takes more than \d+ bytes; save"):
             read_checkpoint(tmp_path / "bad.pth")
     (tmp_path / "long.safetensors").write_bytes((2**24 + 1).to_bytes(8, "little"))
     with pytest.raises(InputError, match="not a complete safetensors file .a header of 16777217 bytes"):
