@@ -29,7 +29,7 @@ def known(name: str, kind: str, names) -> str:
     return name
 
 
-def shown(text: object, limit: int = 200) -> str:
+def as_line(text: object, limit: int = 200) -> str:
     """Return words of a library or a file as one line that a terminal can show, cut at `limit` characters."""
     line = " ".join(str(text).split()) or type(text).__name__
     cut = line if len(line) <= limit else f"{line[: limit - 1]}…"

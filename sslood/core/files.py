@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from sslood.core.errors import InputError, LeftOut, shown
+from sslood.core.errors import InputError, LeftOut, as_line
 
 FORMAT = 1  # raised when a reader of today could misread a file of tomorrow
 _KEY = "sslood"
@@ -157,7 +157,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
             raise ValueError("its metadata is of another form")
     except (SafetensorError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(
-            f"{path}: not a complete safetensors file ({shown(error)}); delete it and run `dvc repro` again"
+            f"{path}: not a complete safetensors file ({as_line(error)}); delete it and run `dvc repro` again"
         ) from None
     places, start = {}, 8 + length
     for name, (dtype, shape) in kinds.items():
@@ -173,7 +173,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
 def _checked(path: Path, metadata: dict[str, Any], kind: str | None) -> dict[str, Any]:
     """Return the metadata if it is of `kind` and not from a newer version."""
     if kind is not None and metadata.get("kind") != kind:
-        found = shown(repr(metadata.get("kind", "file of another program")), 60)
+        found = as_line(repr(metadata.get("kind", "file of another program")), 60)
         raise InputError(f"{path}: expected a file of kind {kind!r}, found {found}")
     if metadata.get("format", FORMAT) > FORMAT:
         raise InputError(f"{path}: written by a newer version (format {metadata['format']}); update this one")
@@ -201,7 +201,7 @@ def load_tensors(
     names = list(places) if only is None else list(only)
     for name in names:
         if name not in places:
-            raise InputError(f"{path}: no tensor {name!r}; it holds {shown(', '.join(places) or 'none')}")
+            raise InputError(f"{path}: no tensor {name!r}; it holds {as_line(', '.join(places) or 'none')}")
     with open(path, "rb") as file:
         return {name: _map(path, file, places[name]) for name in names}, metadata
 
@@ -213,7 +213,7 @@ def _map(path: Path, file: BinaryIO, place: _Place) -> np.ndarray:
         # mode "c": a writable private copy on demand, since torch refuses to share read-only memory
         mapped = np.memmap(file, place.dtype, "c", place.start, place.shape or (1,))
     except (ValueError, OverflowError):
-        shape = shown(list(place.shape), 60)
+        shape = as_line(list(place.shape), 60)
         raise InputError(f"{path}: holds an array of shape {shape}, which NumPy cannot hold") from None
     return np.asarray(mapped).reshape(place.shape)
 
@@ -241,5 +241,5 @@ def load_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`") from None
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: not valid JSON ({shown(error)}); delete it and run `dvc repro` again"
+            f"{path}: not valid JSON ({as_line(error)}); delete it and run `dvc repro` again"
         ) from None

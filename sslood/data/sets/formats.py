@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sslood.core.errors import InputError, shown
+from sslood.core.errors import InputError, as_line
 from sslood.data.sets.fetching.fetch import MAX_CONTENT
 from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.pictures import Pictures, check_labels
@@ -86,7 +86,7 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
             expected = min(math.prod(shape), MAX_CONTENT)
             content = file.read(expected + 1)  # no more than that: a small file can unpack to very much
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be unpacked ({shown(error)}); fetch it again") from None
+        raise InputError(f"{path}: cannot be unpacked ({as_line(error)}); fetch it again") from None
     if head[:4] != bytes((0, 0, 8, dimensions)) or len(content) != math.prod(shape):
         raise InputError(f"{path}: not a complete idx file of {dimensions} dimensions; fetch it again")
     return np.frombuffer(content, np.uint8).reshape(shape)
@@ -99,7 +99,7 @@ def read_words(path: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"{path}: missing; the set is incomplete, fetch or unpack it again") from None
     except UnicodeError as error:
-        raise InputError(f"{path}: not text ({shown(error)}); fetch or unpack it again") from None
+        raise InputError(f"{path}: not text ({as_line(error)}); fetch or unpack it again") from None
 
 
 def tiny_imagenet(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pictures:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sslood.core.errors import InputError, shown
+from sslood.core.errors import InputError, as_line
 
 TOP = Path(__file__).resolve().parents[3]
 MEMORY, MEMORY_PER_BYTE = 700 << 20, 10  # bytes of address space, and on top for each byte of the file
@@ -29,7 +29,7 @@ def read_matlab(path: Path, *names: str) -> dict[str, np.ndarray]:
         reason = said.read(4096).decode(errors="replace").strip().rpartition("\n")[2]
         if status:
             reason = reason if status > 0 else f"reading it ends with signal {-status}"
-            raise InputError(f"{path}: not the set's Matlab file ({shown(reason)}); fetch it again")
+            raise InputError(f"{path}: not the set's Matlab file ({as_line(reason)}); fetch it again")
         out.seek(0)
         return {name: np.load(out, allow_pickle=False) for name in names}
 
@@ -58,7 +58,7 @@ def main() -> None:
             np.save(sys.stdout.buffer, content[name], allow_pickle=False)
             sys.stdout.flush()
     except Exception as error:  # a damaged file makes the library raise whatever comes
-        sys.exit(f"{type(error).__name__}: {shown(error)}")
+        sys.exit(f"{type(error).__name__}: {as_line(error)}")
 
 
 if __name__ == "__main__":

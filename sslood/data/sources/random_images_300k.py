@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sslood.core.errors import InputError, shown
+from sslood.core.errors import InputError, as_line
 from sslood.data.sets.fetching.published import Published
 from sslood.data.sets.pictures import Pictures
 from sslood.data.sets.published_source import PublishedSource
@@ -21,7 +21,7 @@ def npy(files: Mapping[str, Path], split: str, options: Mapping[str, Any]) -> Pi
             raise ValueError("an archive of arrays")
     except Exception as error:  # a damaged header makes NumPy raise whatever comes
         raise InputError(
-            f"{path}: not a complete NumPy file of numbers ({shown(error)}); fetch it again"
+            f"{path}: not a complete NumPy file of numbers ({as_line(error)}); fetch it again"
         ) from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise InputError(f"{path}: holds {images.dtype} {list(images.shape)}, not images of bytes")

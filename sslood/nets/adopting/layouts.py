@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from sslood.core.errors import InputError, known, shown
+from sslood.core.errors import InputError, as_line, known
 from sslood.core.settings import strict
 
 _FILE = Path(__file__).with_name("layouts.yaml")
@@ -58,7 +58,7 @@ def weights_of(checkpoint: Any, layout: Layout, where: str) -> State:
     for key, value in _state(checkpoint, layout.state, where).items():
         if not isinstance(key, str):
             raise InputError(
-                f"{where}: {shown(repr(key), 60)} is no name of a weight; `state` must name the weights"
+                f"{where}: {as_line(repr(key), 60)} is no name of a weight; `state` must name the weights"
             )
         name = _renamed(_stripped(key, layout.strip), layout, where)
         if name is None:
@@ -97,7 +97,7 @@ def _state(checkpoint: Any, path: str, where: str) -> Mapping[str, Any]:
     for part in filter(None, path.split(".")):
         if not isinstance(checkpoint, Mapping) or part not in checkpoint:
             names = list(checkpoint)[:8] if isinstance(checkpoint, Mapping) else []
-            keys = shown(", ".join(map(str, names)) or "no keys")
+            keys = as_line(", ".join(map(str, names)) or "no keys")
             raise InputError(f"{where}: state {path!r} is not in the file, which holds {keys}")
         checkpoint = checkpoint[part]
     if not isinstance(checkpoint, Mapping):

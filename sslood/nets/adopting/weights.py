@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from sslood.core.errors import InputError, shown
+from sslood.core.errors import InputError, as_line
 from sslood.core.files import header_length
 from sslood.data.sets.fetching.fetch import cache_folder, writable
 from sslood.data.sets.fetching.published import Published
@@ -124,7 +124,7 @@ def read_checkpoint(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         words = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
         found = re.search(r"GLOBAL (\S+)", str(error))
-        name = shown(found[1] if found else words)
+        name = as_line(found[1] if found else words)
         raise InputError(
             f"{path}: holds Python objects ({name}) besides tensors, and opening "
             "it could run code; if you trust it, save only its state dict, as safetensors"
@@ -132,7 +132,7 @@ def read_checkpoint(path: Path) -> Any:
     except Exception as error:  # a damaged file makes the libraries raise whatever comes
         kind = "complete safetensors file" if path.suffix == ".safetensors" else "checkpoint of torch"
         raise InputError(
-            f"{path}: not a {kind} ({shown(str(error).partition(chr(10))[0] or error)})"
+            f"{path}: not a {kind} ({as_line(str(error).partition(chr(10))[0] or error)})"
         ) from None
 
 

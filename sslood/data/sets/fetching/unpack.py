@@ -14,7 +14,7 @@ from glob import escape
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from sslood.core.errors import InputError, shown
+from sslood.core.errors import InputError, as_line
 
 MAX_BYTES = 64 * 2**30
 MAX_RATIO = 200  # unpacked to packed; image sets stay below 10, a bomb has thousands
@@ -94,7 +94,7 @@ class Members:
         return True
 
     def _refused(self, member: Member, why: str) -> InputError:
-        return InputError(f"{self.archive}: refused, member {shown(repr(member.name), 80)} {why}")
+        return InputError(f"{self.archive}: refused, member {as_line(repr(member.name), 80)} {why}")
 
 
 def _wrong_name(name: str, path: PurePosixPath) -> str:
@@ -211,6 +211,6 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES) -> None:
     except Exception as error:  # a damaged file makes the libraries raise whatever comes
         if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
             raise
-        raise InputError(f"{archive}: broken or not an archive ({shown(error)}); fetch it again") from None
+        raise InputError(f"{archive}: broken or not an archive ({as_line(error)}); fetch it again") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
