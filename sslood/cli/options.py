@@ -52,7 +52,7 @@ def setting_options(settings: type, prefix: str = "", optional: Sequence[str] = 
                 kind=kind,
                 # of an empty list a command shows nothing
                 required=field.default != () and field.name not in optional,
-                default=field.default if field.name in optional else None,
+                **({"default": field.default} if field.name in optional else {}),
                 type=_click_type(kind),
                 multiple=get_origin(kind) is tuple,
                 help=_help(settings, field.name),

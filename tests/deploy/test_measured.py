@@ -33,7 +33,10 @@ def settings_of_all(kinds, **numbers):
 
 
 SECTIONS = {
-    "posthoc": settings_of_all(DETECTORS),
+    "posthoc": settings_of_all(
+        DETECTORS, pnml__ridge=1e-10, relation__bank=100, weiper__repeats=3, weiper__bins=20,
+        weiper__smooth=4, weiper__smooth_logits=4,
+    ),
     "ssd": {
         "clusters": "auto", "covariance": "auto", "ridge": "auto",
         "tied": False, "class_conditional": False, "layer": "features",

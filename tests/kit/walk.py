@@ -81,7 +81,7 @@ def commands(folder: Path, *changes: Mapping[str, Any]) -> list[tuple[str, str]]
     order = [*yaml.load(ROOT / "dvc.yaml")["stages"]]
     with Repo(str(folder)) as repo:
         stages = sorted(repo.index.stages, key=lambda stage: order.index(stage.name.split("@")[0]))
-        return [(stage.name, stage.cmd) for stage in stages]
+        return [(stage.name, stage.cmd.replace("$DVC_STAGE", stage.name)) for stage in stages]
 
 
 @contextmanager

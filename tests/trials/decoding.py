@@ -343,7 +343,8 @@ def _scans(count: int, side: int, folder: Path) -> Verdict:
 
 def _named(done: Outcome, *names: str) -> str | None:
     """Return the first line of the output that is about a picture and does not name it."""
-    for line in done.output.splitlines():
+    about_pictures = done.output.partition("\nset   too few")[0]  # then: what the set is too small for
+    for line in about_pictures.splitlines():
         if line and not line.startswith(("Wrote", "Error:")) and not any(name in line for name in names):
             return f"unnamed: {line}"
     return None

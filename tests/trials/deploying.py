@@ -27,7 +27,7 @@ from tests.trials.kit import Outcome, Trial, Verdict, call, refused, taken
 TITLE = "lying detector and model files, useless detectors (deploy, score, adopt)"
 KINDS = {  # name of the file -> options of deploy
     "knn": {"detector": "knn", "set": "knn.k=5"},
-    "gmm": {"detector": "gmm", "set": "gmm.ridge=0.001"},
+    "gmm": {"detector": "gmm", "set": ["gmm.ridge=0.001", "gmm.beta=1"]},
     "msp": {"detector": "msp"},
     "gram": {"detector": "gram", "set": "gram.powers=1"},
     "two": {"detector": ["knn", "energy"], "set": ["knn.k=5", "energy.temperature=1.0"], "combine": "simes"},
