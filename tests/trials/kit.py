@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-SECONDS, MEGABYTES = 10.0, 1000.0  # what a case may take
+SECONDS, MEGABYTES = 10.0, 1000.0  # of a processor and of memory: what a case may take
 ROOM = 4 << 30  # bytes of address space beyond today's, so that a faulty case cannot take the machine
 Kind = Literal["right", "silent", "stopped", "unnamed", "traceback", "limits"]
 MEANING: dict[Kind, str] = {
@@ -31,7 +31,9 @@ MEANING: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended: exit status (negative: the signal), output of both kinds, seconds, peak megabytes."""
+    """How a call ended: exit status (negative: the signal), output of both kinds, seconds of a
+    processor, peak megabytes.
+    """
 
     status: int
     output: str
@@ -58,7 +60,7 @@ class Trial:
 def call(main: Callable[..., Any], *args: object, cwd: Path | None = None, **environ: str) -> Outcome:
     """Run a click command with arguments, or any function with them, in a forked child.
 
-    It is killed after three times SECONDS. cwd: the child's folder; environ: added to its environment.
+    It is killed after six times SECONDS. cwd: the child's folder; environ: added to its environment.
     A function that returns a text prints it.
     """
     sys.stdout.flush()
@@ -70,13 +72,14 @@ def call(main: Callable[..., Any], *args: object, cwd: Path | None = None, **env
         if pid == 0:
             _child(main, args, cwd, environ, captured.fileno())
         while not (ended := os.wait4(pid, os.WNOHANG))[0]:
-            if time.monotonic() - start > 3 * SECONDS:
+            if time.monotonic() - start > 6 * SECONDS:
                 os.killpg(pid, signal.SIGKILL)
             time.sleep(0.002)
-        seconds = time.monotonic() - start
         captured.seek(0)
         output = captured.read().decode(errors="backslashreplace")
-    return Outcome(os.waitstatus_to_exitcode(ended[1]), output, seconds, ended[2].ru_maxrss / 1024)
+    used = ended[2]  # of the child and of those that it has waited for
+    seconds = used.ru_utime + used.ru_stime
+    return Outcome(os.waitstatus_to_exitcode(ended[1]), output, seconds, used.ru_maxrss / 1024)
 
 
 def _child(main: Any, args: tuple[object, ...], cwd: Path | None, environ: dict[str, str], to: int) -> None:
