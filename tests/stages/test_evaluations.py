@@ -116,8 +116,8 @@ def searched(*names, **fixed):
     """Return the options of detectors with every setting of a grid on auto, but for those that are fixed."""
     found = [part for name in names for part in ("--detectors", name)]
     for name, kind in DETECTORS.items():
-        for key in kind.space:
-            found += [f"--{name}.{key}", str(fixed.get(f"{name}_{key}", "auto"))]
+        for key, value in (vars(kind.Settings()) | dict.fromkeys(kind.space, "auto")).items():
+            found += [f"--{name}.{key}", str(fixed.get(f"{name}_{key}", value))]
     return found
 
 

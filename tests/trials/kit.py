@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 SECONDS, MEGABYTES = 10.0, 1000.0  # of a processor and of memory: what a case may take
+FRESH = 400.0  # megabytes of a process that has imported what the commands need
 ROOM = 4 << 30  # bytes of address space beyond today's, so that a faulty case cannot take the machine
 Kind = Literal["right", "silent", "stopped", "unnamed", "traceback", "limits"]
 MEANING: dict[Kind, str] = {
@@ -68,7 +69,7 @@ def call(main: Callable[..., Any], *args: object, cwd: Path | None = None, **env
     with tempfile.TemporaryFile() as captured:
         with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
             warnings.simplefilter("ignore")
-            start, pid = time.monotonic(), os.fork()
+            start, before, pid = time.monotonic(), _resident(), os.fork()
         if pid == 0:
             _child(main, args, cwd, environ, captured.fileno())
         while not (ended := os.wait4(pid, os.WNOHANG))[0]:
@@ -79,7 +80,13 @@ def call(main: Callable[..., Any], *args: object, cwd: Path | None = None, **env
         output = captured.read().decode(errors="backslashreplace")
     used = ended[2]  # of the child and of those that it has waited for
     seconds = used.ru_utime + used.ru_stime
-    return Outcome(os.waitstatus_to_exitcode(ended[1]), output, seconds, used.ru_maxrss / 1024)
+    grown = used.ru_maxrss / 1024 - max(0.0, before - FRESH)  # a large parent's memory is not the command's
+    return Outcome(os.waitstatus_to_exitcode(ended[1]), output, seconds, grown)
+
+
+def _resident() -> float:
+    """Return the megabytes that this process holds, which a fork begins with."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def _child(main: Any, args: tuple[object, ...], cwd: Path | None, environ: dict[str, str], to: int) -> None:

@@ -165,7 +165,8 @@ def _evaluate(
                 None if rows == set(tests) - few else f"rows of {sorted(rows)}, too small are {sorted(few)}"
             )
         able = rows - out
-        needless = {"msp", "energy", "residual", "ssd"} & wanted - able
+        one = {"msp"} if len(train) == 1 else set()  # of a single class the probability is always 1
+        needless = {"msp", "energy", "residual", "ssd"} & wanted - able - one
         return f"left out without need: {', '.join(sorted(needless))}" if needless else None
 
     return taken(outcome, check)

@@ -48,14 +48,14 @@ class Results:
     def add(self, model: str, detector: str, scores: Mapping[str, np.ndarray]) -> None:
         """Compare the ID scores with those of each OOD set; `scores`: set -> float64 [N], ID set included.
 
-        Raises InputError naming model, detector and set if a score is NaN or infinite.
+        Raises LeftOut, naming model, detector and set, if a score is NaN or infinite.
         """
         for name, values in scores.items():
             if bad := int((~np.isfinite(values)).sum()):
-                raise InputError(
-                    f"{model}, {detector}: {bad} of {len(values)} scores of {name!r} are NaN or infinite, "
-                    "which no metric may count; change its settings or leave the detector out"
+                reason = (
+                    f"{bad} of {len(values)} scores of {name!r} are NaN or infinite, which no metric counts"
                 )
+                raise LeftOut(reason, f"{model}, {detector}: ")
         inside = scores[self.id]
         scores = {name: rounded(values, inside) for name, values in scores.items()}
         self.models.setdefault(model, {})[detector] = {

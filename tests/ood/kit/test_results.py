@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.ood.kit.results import BITS, Results, rounded
 from sslood.ood.measures.metrics import ood_metrics
 
@@ -42,7 +42,7 @@ def test_scores_that_are_not_finite_count_nowhere(value, name):
     scores = {"id": np.arange(5.0), "far": np.arange(3.0)}
     scores[name][1] = value
     size = len(scores[name])
-    with pytest.raises(InputError, match=f"m, knn: 1 of {size} scores of '{name}' are NaN or infinite"):
+    with pytest.raises(LeftOut, match=f"m, knn: 1 of {size} scores of '{name}' are NaN or infinite"):
         Results("posthoc", 0, "id").add("m", "knn", scores)
 
 
