@@ -70,6 +70,10 @@ class Stage:
         used = {key for key in REFERENCE.findall(str(self.body)) if key.split(".")[0] not in ("item", "key")}
         return tracked | used | set(self.items.values())
 
+    def mappings(self) -> set[str]:
+        """Return the keys of the params below which the stage reads what an instance names."""
+        return {key.partition(".${")[0] for key in self.body.get("params", []) if ".${" in key}
+
     def value(self, key: str) -> Any:
         """Return the value of a key of the params; InputError if it is missing."""
         value: Any = self.params
@@ -158,8 +162,15 @@ def _keys(stages: list[Stage], params: Mapping[str, Any], file: str) -> Iterator
         yield from _known(params.get(section), file, section, names)
     for key in sorted(known):
         yield partial(stages[0].value, key)
+    for key in sorted({key for stage in stages for key in stage.mappings()}):
+        yield partial(_is_mapping, stages[0], key)
     for stage in stages:
         yield stage.instances
+
+
+def _is_mapping(stage: Stage, key: str) -> None:
+    if not isinstance(value := stage.value(key), Mapping):
+        raise InputError(f"{stage.file}:{key}: must hold keys and values, found {value!r}")
 
 
 def _known(content: Any, file: str, section: str, names: list[str]) -> Iterator[Check]:

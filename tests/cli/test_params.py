@@ -91,6 +91,7 @@ SETS = "sets:\n"
         (SETS, "sets:\n  x: {role: fra, source: blobs}\n", "sets.x: unknown role 'fra'"),
         (SETS, "sets:\n  x: 3\n", "params.yaml:sets.x: must hold keys and values"),
         ("tied: false", "tied: 0", "params.yaml:ssd.tied: must be of type bool, found 0"),
+        ("models: {}", "models: 3", "params.yaml:models: must hold keys and values, found 3"),
         (
             "evaluate:\n  models:\n  - scratch\n",
             "evaluate:\n  models: abc\nx:\n",
