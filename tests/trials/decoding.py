@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -493,6 +495,8 @@ def _scored(name: str, content: bytes, words: tuple[str, ...], skip: bool, folde
 def given() -> Cases:
     """Each file of the folder that SSLOOD_TEST_PICTURES names: taken, or listed by reason."""
     root = os.environ.get("SSLOOD_TEST_PICTURES")
+    if find_spec("pillow_heif") is not None:  # the judge below opens what the commands open
+        import_module("pillow_heif").register_heif_opener()
     for path in sorted(Path(root).rglob("*")) if root else ():
         if path.is_file():
             yield path.relative_to(root or "").as_posix(), partial(_given, path)

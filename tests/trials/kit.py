@@ -112,6 +112,8 @@ def _child(main: Any, args: tuple[object, ...], cwd: Path | None, environ: dict[
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException:
         import traceback
 
