@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from tests.kit.walk import RUNS
 from tools.closure import ROOT
 
 CUT = {
@@ -27,14 +28,7 @@ CUT = {
         "corruptions": {"role": "tuning", "source": "digits", "derive": "corruptions"},
     },
     "data": {"limit": 160, "count": 60},
-    "runs": {
-        "seeds": [0],
-        "objectives": ["scratch", "simclr"],
-        "inits": ["scratch"],
-        "energy_modes": ["head"],
-        "leaveout_backbones": ["wideresnet"],
-        "network_models": ["classifier_scratch"],
-    },
+    "runs": RUNS,
     "evaluate": {"models": ["simclr", "classifier_scratch"]},
     "pretrain": {"epochs": 2, "warmup_epochs": 1, "batch_size": 32},
     "train": {"epochs": 2, "batch_size": 32},

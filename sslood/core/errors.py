@@ -1,5 +1,7 @@
 """The one exception for what a user can fix: a wrong key, value, file or machine setting."""
 
+from sslood.core.names import shown
+
 
 class InputError(ValueError):
     """Wrong input. The message is one sentence: what is wrong, where, and what to do.
@@ -32,8 +34,7 @@ def known(name: str, kind: str, names) -> str:
 def as_line(text: object, limit: int = 200) -> str:
     """Return words of a library or a file as one line that a terminal can show, cut at `limit` characters."""
     line = " ".join(str(text).split()) or type(text).__name__
-    cut = line if len(line) <= limit else f"{line[: limit - 1]}…"
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+    return shown(line if len(line) <= limit else f"{line[: limit - 1]}…")
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -16,18 +16,19 @@ from ruamel.yaml import YAML
 
 from tools.closure import ROOT
 
+RUNS: dict[str, Any] = {  # one of each kind of stage
+    "seeds": [0],
+    "objectives": ["scratch", "simclr"],
+    "inits": ["scratch"],
+    "energy_modes": ["head"],
+    "leaveout_backbones": ["wideresnet"],
+    "network_models": ["classifier_scratch"],
+}
 TINY: dict[str, Any] = {
     "id": "mine",
     "data": {"size": 8, "count": 12, "validation": 0.2},
     "classes": {"heldout": []},
-    "runs": {
-        "seeds": [0],
-        "objectives": ["scratch", "simclr"],
-        "inits": ["scratch"],
-        "energy_modes": ["head"],
-        "leaveout_backbones": ["wideresnet"],
-        "network_models": ["classifier_scratch"],
-    },
+    "runs": RUNS,
     "evaluate": {"models": ["simclr", "classifier_scratch", "energy_head_classifier_scratch"]},
     "backbones": {"resnet": {"depth": 8, "width": 4}},
     "pretrain": {"epochs": 1, "precision": "float32"},

@@ -5,9 +5,9 @@ Adding a file there adds a source and changes no stage that exists. Its docstrin
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from sslood.core.discovery import names_in
 from sslood.core.errors import InputError
-from sslood.core.settings import Settings, at_least, strict
+from sslood.core.settings import Settings, at_least, near, strict
 from sslood.data.sets.pictures import Splits
 from sslood.data.sets.roles.roles import Role
 
@@ -64,15 +64,15 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSource(Source):
+class PictureSource(Source, ABC):
     """A source of pictures that pass through the one chain of decoding and resizing."""
 
+    @abstractmethod
     def read(self, name: str, role: Role, settings: SetSettings) -> tuple[Splits, dict[str, Any]]:
         """Return the splits that a role uses of set `name`, and what is recorded of their origin.
 
         The key "" holds a set that comes without splits. Raises InputError for what cannot be obtained.
         """
-        raise NotImplementedError
 
 
 Drawing = tuple[np.ndarray, np.ndarray, dict[str, Any]]  # images, labels, what is recorded
@@ -113,11 +113,9 @@ def source_named(name: str, where: str) -> Source:
     """Import one source, and only it. Raises InputError, beginning with `where`, for an unknown name."""
     names = source_names()
     if name not in names:
-        near = get_close_matches(name, names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise InputError(
-            f"{where}: unknown source {name!r}{hint}; known: {', '.join(names)}; for pictures of your own "
-            "write source: folder and folder: path/to/pictures"
+            f"{where}: unknown source {name!r}{near(name, names)}; for pictures of your own write source: "
+            "folder and folder: path/to/pictures"
         )
     module = import_module(f"{PACKAGE}.{name}")
     source = module.SOURCE

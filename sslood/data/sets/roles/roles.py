@@ -6,7 +6,6 @@ chosen on or tested on. Adding a role is adding an entry. No training depends on
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
+from sslood.core.settings import near
 
 SPLITS = ("train", "validation", "test")
 
@@ -74,9 +74,7 @@ OOD_ROLES = tuple(name for name, role in ROLES.items() if role.is_ood)  # result
 def role_named(name: object, where: str) -> Role:
     """Return the role called `name`; InputError lists the known ones, after `where`."""
     if not isinstance(name, str) or name not in ROLES:
-        near = get_close_matches(str(name), ROLES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise InputError(f"{where}: unknown role {name!r}{hint}; known: {', '.join(ROLES)}")
+        raise InputError(f"{where}: unknown role {name!r}{near(name, ROLES)}")
     return ROLES[name]
 
 
