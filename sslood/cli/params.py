@@ -41,7 +41,7 @@ def check_params(path: Path) -> None:
     with outlines():
         for checks in (_keys(stages, params, str(path)), _instances(stages), _names(stages)):
             if found := dict.fromkeys(sentence for check in checks for sentence in _failed(check)):
-                raise InputError("\n".join(found))
+                raise InputError("\n  ".join(found))  # lines that a command prints as lines
 
 
 def _failed(check: Check) -> Iterator[str]:

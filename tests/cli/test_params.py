@@ -12,6 +12,7 @@ from sslood.cli.params import check_params
 from sslood.cli.sections import SettingOption, groups_of, options_of
 from sslood.core.closure import TOP
 from sslood.core.errors import InputError
+from tools import ready
 
 STAGES = sorted(file.stem for file in (TOP / "stages").glob("[!_]*.py"))
 
@@ -237,3 +238,13 @@ def test_it_needs_no_torch_and_well_below_a_second():
     done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.5  # 0.5 s on an idle machine
+
+
+def test_several_faults_stand_on_a_line_each(params, capfd, monkeypatch):
+    monkeypatch.chdir(params.parent)
+    params.write_text(params.read_text().replace("id: digits", "id: digitz", 1))
+    with pytest.raises(SystemExit):
+        ready.main(["--params"])
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("Error: ") and lines[1].startswith("  ")
+    assert all("digitz" in line for line in lines)
