@@ -133,6 +133,24 @@ class Streaming(Detector):
         """Return the state from the sums over all images, and the name, classes and head of `source`."""
 
 
+def collected(source: Outputs, *parts: str) -> Sums:
+    """Return the rows of parts of all images; "labels" as class indices, InputError if one is unknown."""
+    return {
+        part: Collected((known_labels(source) if part == "labels" else source.need(part),)) for part in parts
+    }
+
+
+def feature_sum(source: Outputs) -> Sums:
+    """Return the sum of the features and the number of images, of which `mean_of` is the mean."""
+    features = source.need("features")
+    return {"sum": features.sum(axis=0, dtype=np.float64), "count": np.array(len(features))}
+
+
+def mean_of(sums: Sums) -> np.ndarray:
+    """Return the mean features [D] from `feature_sum`."""
+    return np.asarray(sums["sum"] / sums["count"])
+
+
 def all_moments(source: Outputs, transform: Transform = unchanged) -> Moments:
     """Return the moments of the transformed features of all images."""
     features = transform(source.need("features"))

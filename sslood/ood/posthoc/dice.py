@@ -12,7 +12,7 @@ from torch import Tensor
 from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.logits import free_energy, head_state
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import Streaming, Sums
+from sslood.ood.kit.fitting import Streaming, Sums, feature_sum, mean_of
 from sslood.ood.kit.outputs import Outputs
 
 
@@ -32,12 +32,11 @@ class DICE(Streaming):
     space = {"dropped": (0.1, 0.3, 0.5, 0.7, 0.9)}  # the paper's sweep of the sparsity
 
     def _gather(self, source: Outputs) -> Sums:
-        features = source.need("features")
-        return {"sum": features.sum(axis=0, dtype=np.float64), "count": np.array(len(features))}
+        return feature_sum(source)
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         state = head_state(source.need_head())
-        contribution = state["weight"] * (sums["sum"] / sums["count"])
+        contribution = state["weight"] * (mean_of(sums))
         kept = contribution > np.quantile(contribution, self.settings.dropped)
         return {**state, "weight": state["weight"] * kept}
 

@@ -10,7 +10,7 @@ from sslood.core.errors import LeftOut
 from sslood.ood.geometry.logits import head_logits, head_state
 from sslood.ood.geometry.products import length
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import Streaming, Sums
+from sslood.ood.kit.fitting import Streaming, Sums, feature_sum, mean_of
 from sslood.ood.kit.outputs import Outputs
 
 
@@ -24,8 +24,7 @@ class FDBD(Streaming):
     needs_head = True
 
     def _gather(self, source: Outputs) -> Sums:
-        features = source.need("features")
-        return {"sum": features.sum(axis=0, dtype=np.float64), "count": np.array(len(features))}
+        return feature_sum(source)
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         state = head_state(source.need_head())
@@ -34,7 +33,7 @@ class FDBD(Streaming):
             raise LeftOut(f"{source.name}: fdbd needs a classifier of at least two classes")
         gaps = np.stack([np.linalg.norm(weight - row, axis=1) for row in weight])
         inverse = np.divide(1.0, gaps, out=np.zeros_like(gaps), where=gaps > 0) / (len(weight) - 1)
-        return {**state, "mean": sums["sum"] / sums["count"], "inverse_gaps": inverse}
+        return {**state, "mean": mean_of(sums), "inverse_gaps": inverse}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         logits = head_logits(state, parts["features"])

@@ -13,8 +13,8 @@ from sslood.core.needs import LABELS
 from sslood.core.rows import unit_rows
 from sslood.ood.geometry.logits import free_energy, head_logits, head_state
 from sslood.ood.geometry.products import product
-from sslood.ood.kit.detector import Arrays, Tensors, check_counts, known_labels
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums, class_sums
+from sslood.ood.kit.detector import Arrays, Tensors, check_counts
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, class_sums, collected
 from sslood.ood.kit.outputs import Outputs, chunks
 
 
@@ -31,10 +31,7 @@ class Membership(Streaming):
     needs_head = True
 
     def _gather(self, source: Outputs) -> Sums:
-        return {
-            "features": Collected((source.need("features"),)),
-            "labels": Collected((known_labels(source),)),
-        }
+        return collected(source, "features", "labels")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         state, features, labels = head_state(source.need_head()), sums["features"].all, sums["labels"].all

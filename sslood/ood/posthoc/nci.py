@@ -6,14 +6,13 @@ Liu and Qin: Detecting Out-of-Distribution Through the Lens of Neural Collapse, 
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.logits import head_logits, head_state
 from sslood.ood.geometry.products import length, number
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import Streaming, Sums
+from sslood.ood.kit.fitting import Streaming, Sums, feature_sum, mean_of
 from sslood.ood.kit.outputs import Outputs
 
 
@@ -33,11 +32,10 @@ class NCI(Streaming):
     space = {"alpha": (0.0, 1e-4, 1e-3, 1e-2, 1e-1)}  # OpenOOD's sweep, and none
 
     def _gather(self, source: Outputs) -> Sums:
-        features = source.need("features")
-        return {"sum": features.sum(axis=0, dtype=np.float64), "count": np.array(len(features))}
+        return feature_sum(source)
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
-        return {**head_state(source.need_head()), "mean": sums["sum"] / sums["count"]}
+        return {**head_state(source.need_head()), "mean": mean_of(sums)}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         rows = parts["features"]

@@ -13,8 +13,8 @@ from torch import Tensor
 from sslood.core.needs import LABELS
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.products import length
-from sslood.ood.kit.detector import Arrays, Tensors, check_counts, known_labels
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.detector import Arrays, Tensors, check_counts
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs
 
 
@@ -43,7 +43,7 @@ class OpenMax(Streaming):
     space = {"tail": (10, 20, 50), "top": (1, 3, 10)}  # OpenOOD's 20 and 3, and about them
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"logits": Collected((source.need("logits"),)), "labels": Collected((known_labels(source),))}
+        return collected(source, "logits", "labels")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         logits, labels = sums["logits"].all.astype(np.float64), sums["labels"].all

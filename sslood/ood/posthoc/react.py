@@ -14,7 +14,7 @@ from torch import Tensor
 from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.logits import free_energy, head_state
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs
 
 
@@ -42,7 +42,7 @@ class ReAct(Streaming):
     space = {"quantile": (0.8, 0.85, 0.9, 0.95, 0.99)}  # OpenOOD's sweep, and 0.8
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"features": Collected((source.need("features"),))}
+        return collected(source, "features")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         limit = quantile(sums["features"].all.ravel(), self.settings.quantile)

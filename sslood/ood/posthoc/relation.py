@@ -16,7 +16,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.geometry.products import number, product
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs
 
 
@@ -42,8 +42,7 @@ class Relation(Streaming):
     space = {"power": (1.0, 2.0, 4.0, 8.0)}  # the paper's range
 
     def _gather(self, source: Outputs) -> Sums:
-        parts = (source.need("features"), source.need("logits"))
-        return {"features": Collected(parts[:1]), "logits": Collected(parts[1:])}
+        return collected(source, "features", "logits")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         features, logits = sums["features"].all, sums["logits"].all

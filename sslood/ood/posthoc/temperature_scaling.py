@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sslood.core.needs import Need
 from sslood.ood.geometry.logits import log_of_rest
-from sslood.ood.kit.detector import Arrays, Tensors, known_labels
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.detector import Arrays, Tensors
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs
 
 RANGE = (0.01, 100.0)  # a classifier that is always right has no best temperature: its loss falls to T = 0
@@ -47,7 +47,7 @@ class TemperatureScaling(Streaming):
     on_validation = True
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"logits": Collected((source.need("logits"),)), "labels": Collected((known_labels(source),))}
+        return collected(source, "logits", "labels")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         logits, labels = sums["logits"].all, sums["labels"].all

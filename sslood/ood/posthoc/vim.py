@@ -15,7 +15,7 @@ from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.logits import free_energy, head_logits, head_state
 from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs, chunks
 
 
@@ -44,7 +44,7 @@ class ViM(Streaming):
     space = {"share": (0.1, 0.25, 0.5, 0.75, 0.9)}  # our own, about the paper's half
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"features": Collected((source.need("features"),))}
+        return collected(source, "features")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         head, features = head_state(source.need_head()), sums["features"].all

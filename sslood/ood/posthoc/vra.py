@@ -15,7 +15,7 @@ from sslood.core.errors import InputError
 from sslood.core.settings import Auto, Settings, at_least, inside
 from sslood.ood.geometry.logits import free_energy, head_state
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs
 from sslood.ood.posthoc.react import quantile
 
@@ -47,7 +47,7 @@ class VRA(Streaming):
     space = {"low": (0.01, 0.05, 0.1, 0.3), "high": (0.85, 0.9, 0.95, 0.99)}  # about OpenOOD's sweep
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"features": Collected((source.need("features"),))}
+        return collected(source, "features")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         values = sums["features"].all.ravel()

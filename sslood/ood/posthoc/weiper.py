@@ -15,7 +15,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.geometry.products import number, product
 from sslood.ood.kit.detector import Arrays, Tensors
-from sslood.ood.kit.fitting import WHOLE, Collected, Streaming, Sums
+from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs, chunks
 
 FLOOR = 1e-2  # of a density, in units of the even one: an empty bin says little in a few hundred values
@@ -53,7 +53,7 @@ class WeiPer(Streaming):
     space = {"delta": (1.0, 2.0), "logits_weight": (0.1, 1.0), "msp_weight": (0.1, 1.0, 5.0)}  # of its ranges
 
     def _gather(self, source: Outputs) -> Sums:
-        return {"features": Collected((source.need("features"),))}
+        return collected(source, "features")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         head, settings = source.need_head(), self.settings
