@@ -78,13 +78,12 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     if fdr is not None:
         decisions = decisions.judge_together(fdr, threshold.images)
         rate = f"a false-discovery rate of {fdr:.3g}"
-    rows = list(table_rows(read, decisions, found))
-    save_table(out, rows, found)
+    save_table(out, table_rows(read, decisions, found), found)
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")
         said: dict[str, Any] = {"headline": caught, "warnings": doubts, "count": html_count}
-        levels = chain_of(scorer.metadata).levels
+        rows, levels = list(table_rows(read, decisions, found)), chain_of(scorer.metadata).levels
         save_text(html, gallery(rows, Path(), title, describe_rule(scorer, fdr), **said, levels=levels))
     for path, (kind, detail) in remarks:
         if kind == UNREADABLE:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError, known
+from sslood.core.names import shown
 from sslood.core.settings import strict
 from sslood.deploy.calibrated import KINDS, Calibrated, Origin, make_detector
 from sslood.deploy.catches import Catch
@@ -134,18 +135,14 @@ def unpack(arrays: Arrays, content: Mapping[str, Any], where: str, device: str =
         said.combination,
         {name: np.asarray(arrays[key]) for name, key in references.items()},
         {name: Origin(entry.sources, entry.fitted_on) for name, entry in entries.items()},
-        _harmless(said.calibrated_on),
-        [
-            strict(Catch, {key: _harmless(value) for key, value in one.items()}, f"{where}: catches")
-            for one in said.catches
-        ],
-        _harmless(said.unmeasured),
+        shown(said.calibrated_on),
+        [strict(Catch, _shown(one), f"{where}: catches") for one in said.catches],
+        shown(said.unmeasured),
     )
 
 
-def _harmless(text: Any) -> Any:
-    """Return a text as it is, or as Python writes it if it would move the cursor of a terminal."""
-    return ascii(text) if isinstance(text, str) and not text.isprintable() else text
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: shown(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def _check_arrays(arrays: Arrays, said: Mapping[str, Any], where: str) -> None:

@@ -97,9 +97,9 @@ def convert(
             unreadable += [rows[row] for row in block.unreadable]
     if undeclared:  # now that what they need is known
         found = common_levels(both for _, both in undeclared.values()) if levels is None else levels()
-        again = replace(chain, levels=found)
-        for rows, block in _blocks([images[row] for row in undeclared], again, False, name):
-            places = [list(undeclared)[row] for row in rows]
+        again, waiting = replace(chain, levels=found), list(undeclared)
+        for rows, block in _blocks([images[place] for place in waiting], again, False, name):
+            places = waiting[rows.start : rows.stop]
             out[[undeclared[place][0] for place in places]] = block.images
             said += block.said(places)
     if remarks is not None:
