@@ -29,15 +29,15 @@ def pixmix(x: Tensor, draws: Tensor, pictures: Tensor, *, severity: float, beta:
     """
     mixings = (draws.shape[1] - _ONCE - _OPERATION) // (_OPERATION + _ROUND)
     once, chosen, rounds = draws.split((_ONCE, _OPERATION * (mixings + 1), _ROUND * mixings), 1)
-    start, count, *which = once.unbind(1)
+    start, count, which, top, left = once.unbind(1)
     changed = operate(x, *operations(chosen.unflatten(1, (-1, _OPERATION)), severity, *x.shape[-2:]))
-    picture = _cropped(pictures, *which, dtype=x.dtype)
+    picture = _cropped(pictures, which, top, left, x.dtype)
     mixed = torch.where(_each(start < 0.5), changed[:, 0], x)
     count = (count * (mixings + 1)).floor()
     for turn, draw in enumerate(rounds.split(_ROUND, 1)):
-        source, product, *weights = draw.unbind(1)
+        source, product, branch, first, second = draw.unbind(1)
         other = torch.where(_each(source < 0.5), changed[:, turn + 1], picture)
-        a, b = map(_each, mixing_weights(*weights, beta))
+        a, b = map(_each, mixing_weights(branch, first, second, beta))
         result = torch.where(_each(product < 0.5), multiply(mixed, other, a, b), add(mixed, other, a, b))
         mixed = torch.where(_each(turn < count), result.clamp(0, 1), mixed)
     return mixed

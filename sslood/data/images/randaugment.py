@@ -33,7 +33,7 @@ def amounts(kind: Tensor, sign: Tensor, magnitude: int, height: int, width: int)
     share = magnitude / LARGEST
     signed = torch.where(sign < 0.5, -share, share)
     factor = 1 + 0.9 * signed
-    values = {
+    values: dict[str, Tensor | float] = {
         "posterize": 8.0 - round(4 * share),
         "solarize": 255 - 255 * share,
         "rotate": 30 * signed,

@@ -47,7 +47,7 @@ def test_pixmix_is_the_papers_algorithm(photos):
     x = photos.double() / 255
     kind, amount = pixmix.operations(own[:, 5 : 5 + 3 * (K + 1)].unflatten(1, (-1, 3)), SEVERITY, 32, 32)
     changed = operate(x, kind, amount).numpy()
-    cropped = pixmix._cropped(pictures, *own[:, 2:5].unbind(1), dtype=torch.float64).numpy()
+    cropped = pixmix._cropped(pictures, *own[:, 2:5].unbind(1), torch.float64).numpy()
     for i in range(len(photos)):
         expected = transcribed(x[i].numpy(), changed[i], cropped[i], own[i].numpy())
         np.testing.assert_allclose(ours[i], expected, atol=1e-9)
@@ -82,7 +82,7 @@ def test_a_picture_is_enlarged_to_36_pixels_and_cropped(photos):
 
     uniform = torch.tensor([0.0, 0.5, 0.99])
     which = torch.zeros(3)
-    ours = pixmix._cropped(photos[:1], which, uniform, uniform.flip(0), dtype=torch.float32) * 255
+    ours = pixmix._cropped(photos[:1], which, uniform, uniform.flip(0), torch.float32) * 255
     image = Image.fromarray(photos[0].permute(1, 2, 0).numpy()).resize((36, 36), Image.Resampling.BILINEAR)
     large = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     for got, top, left in zip(ours, (0, 2, 4), (4, 2, 0), strict=True):
