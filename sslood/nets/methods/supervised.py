@@ -34,7 +34,7 @@ class Supervised(Task[Batch]):
     """A model with a head, trained on labelled images; the accuracy on validation is measured per epoch.
 
     A subclass defines `step`, and `set_modes` where something is frozen. `preprocessing` holds the mean and
-    std that travel with the model. LeftOut if there is no validation image.
+    std that travel with the model, `pictures` what PixMix mixes in. LeftOut if there is no validation image.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Supervised(Task[Batch]):
         settings: TrainingSettings,
         seed: int,
         machine: Machine,
+        pictures: Tensor | None = None,
     ):
         if not len(validation):
             raise LeftOut("the set has no validation images; raise data.validation and run `download` again")
@@ -56,7 +57,8 @@ class Supervised(Task[Batch]):
         self.label, self.settings, self.seed, self.machine = label, settings, seed, machine
         self.views = Views(
             [recipe], mean=preprocessing["mean"], std=preprocessing["std"], seed=seed, device=machine.device,
-            precision=settings.precision,
+            precision=settings.precision, pictures=pictures,
+            compiled=f"{label}, augmentation" if machine.compile else None,
         )  # fmt: skip
         self.modules = self.model = place(model, machine.device, settings.precision)
         self._network = compiled(self.model, label, machine)
