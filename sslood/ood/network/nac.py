@@ -1,0 +1,125 @@
+"""NAC: whether the neurons of several layers are in states that ID train images brought them into.
+
+Liu, Tian, Li, Ma and Wang: Neuron Activation Coverage: Rethinking Out-of-distribution Detection and
+Generalization, ICLR 2024, arXiv:2306.02879 (NAC-UE). Bins and pooling as in the authors' code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslood.core.errors import InputError
+from sslood.core.settings import Auto, Settings, above, at_least, autos
+from sslood.ood.kit.network_choice import choose
+from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
+from sslood.ood.kit.network_layers import Arrays, merged
+
+BASE = 1000.0  # of the logarithm that spaces the bins, as in the authors' code
+
+
+@dataclass(frozen=True)
+class NACSettings(Settings):
+    """Hyperparameters of NAC, the same of all layers."""
+
+    images: Annotated[int, at_least(1), "ID train images, evenly spaced, whose states are counted"] = 1000
+    alpha: Annotated[float | Auto, above(0), "steepness of the sigmoid, over a layer's mean |state|"] = "auto"
+    bins: Annotated[int | Auto, at_least(4), "M of the paper, even: a neuron has M - 2 bins"] = "auto"
+    fill: Annotated[int | Auto, at_least(1), "images in a bin from which on it counts as covered"] = "auto"
+
+    def _check(self) -> None:
+        if self.bins != "auto" and self.bins % 2:
+            raise InputError(f"bins must be even, found {self.bins}")
+
+
+class NAC(NetworkDetector):
+    """-mean over layers and their neurons of min(count / fill, 1), count that of the bin of the state.
+
+    The state of a neuron is sigmoid(alpha z g / m), z its value and g the gradient of KL(uniform || p) in it,
+    each summed over the map; m is the mean |z g| of the layer on the counted images. The layers are the last
+    maps of the resolutions, at most four, with the features in place of the last. The paper gives each layer
+    an alpha (from 0.001 to 5000) and bins and fill of its own, found on OOD images; m, ours, makes one do.
+    """
+
+    reads = ("stages", "head")
+    Settings = NACSettings
+    space = {"alpha": (0.1, 1.0, 10.0, 100.0), "bins": (50, 500), "fill": (5, 50)}
+
+    def __init__(self, settings: NACSettings | None = None):
+        super().__init__(settings)
+        self.fitted_on = ("train", *(["validation", "tuning"] if autos(self.settings) else []))
+
+    def _fit(self, network: Network, images: Mapping[str, np.ndarray], progress: Progress) -> Arrays:
+        count = len(images["train"])
+        few = np.linspace(0, count - 1, min(self.settings.images, count)).round().astype(int)
+        found = {split: images[split][few] if split == "train" else images[split] for split in self.fitted_on}
+        products = {split: self._all(network, part) for split, part in found.items()}
+        progress(sum(len(images[split]) for split in self.fitted_on))
+        scales = np.array([float(layer.abs().mean()) or 1.0 for layer in products["train"]])
+
+        def histograms(settings: Any) -> Arrays:
+            """Return {layer: share of `fill` that each bin of each neuron holds, float64 [C, bins - 2]}."""
+            arrays = {}
+            for place, (rows, scale) in enumerate(zip(products["train"], scales, strict=True)):
+                counts = torch.zeros(rows.shape[1], settings.bins - 2, dtype=torch.float64)
+                bins = binned(rows, settings.alpha / scale, settings.bins).T
+                counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64))
+                arrays[f"covered.{place}"] = (counts / settings.fill).clamp_max(1.0).numpy()
+            return {**arrays, "scales": scales}
+
+        def scores(settings: Any, split: str) -> np.ndarray:
+            return uncovered(products[split], histograms(settings), settings).numpy()
+
+        if autos(self.settings):
+            self.settings, self.chosen = choose(self.settings, self.space, scores)
+        return histograms(self.settings)
+
+    def _score(self, network: Network, batch: Tensor, state: Arrays) -> Tensor:
+        return uncovered(states_of(network, batch), state, self.settings)
+
+    def _all(self, network: Network, images: np.ndarray) -> list[Tensor]:
+        parts = [states_of(network, batch) for batch in network.batches(images)]
+        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+
+
+def states_of(network: Network, batch: Tensor) -> list[Tensor]:
+    """Return z g of each layer, float64 [N, C] on the CPU: value times gradient, each summed over the map."""
+    with torch.enable_grad():
+        x = batch.detach().requires_grad_(True)
+        maps, features = network.need_stages()(x, {})
+        logs = network.need_head()(features).log_softmax(1)
+        layers = merged(maps, features)
+        gradients = torch.autograd.grad(-logs.mean(1).sum(), layers)
+    summed = (
+        [widened(part.detach() if part.ndim == 2 else part.detach().sum((2, 3))) for part in pair]
+        for pair in zip(layers, gradients, strict=True)
+    )
+    return [(value * gradient).cpu() for value, gradient in summed]
+
+
+def edges(bins: int) -> np.ndarray:
+    """Return the inner edges [bins - 3] of the histogram: logarithmic, nearest each other at 1/2.
+
+    Of the authors' `bins` edges three are none: 0, and two above 1. The middle is exactly 1/2, the state of a
+    neuron that is 0.
+    """
+    half = np.log(np.linspace(1, np.sqrt(BASE), bins // 2)[1:-1]) / np.log(BASE)
+    return np.concatenate([half, [0.5], (1 - half)[::-1]])
+
+
+def binned(rows: Tensor, steepness: float, bins: int) -> Tensor:
+    """Return the bin of sigmoid(steepness * rows), of rows [N, C]: int64 [N, C]; edges are of the bin above."""
+    return torch.bucketize(torch.sigmoid(rows * steepness), torch.from_numpy(edges(bins)), right=True)
+
+
+def uncovered(products: list[Tensor], state: Arrays, settings: Any) -> Tensor:
+    """Return the scores float64 [N] of z g of each layer [N, C]."""
+    covered = []
+    for place, (rows, scale) in enumerate(zip(products, state["scales"], strict=True)):
+        bins = binned(rows, settings.alpha / scale, settings.bins)
+        shares = torch.from_numpy(np.array(state[f"covered.{place}"]))
+        covered.append(shares.gather(1, bins.T).mean(0))
+    return -torch.stack(covered).mean(0)
