@@ -14,8 +14,8 @@ from sslood.ood.kit.network_detector import Changes
 def stage_modules(backbone: nn.Module, x: Tensor) -> list[nn.Module]:
     """Return the modules whose outputs for images x are the last map of each resolution, in order.
 
-    Only modules that are or hold a convolution count, and none of them within a module whose own map has
-    another resolution, as the halves of a strided block. The backbone itself is none.
+    Only modules that are or hold a convolution count, and none within a block whose own map has another
+    resolution: the first half of a strided block ends no stage. The backbone itself is none.
     """
     sizes: dict[str, torch.Size] = {}
     modules = {
@@ -39,10 +39,16 @@ def stage_modules(backbone: nn.Module, x: Tensor) -> list[nn.Module]:
     finally:
         for hook in hooks:
             hook.remove()
+
+    def is_block(name: str) -> bool:
+        """Whether a module halves the map at most once; a sequence is its parts, whatever they do."""
+        inner = {size for key, size in sizes.items() if key == name or key.startswith(f"{name}.")}
+        return name in sizes and len(inner) <= 2 and not isinstance(modules[name], nn.Sequential)
+
+    blocks = [name for name in sizes if is_block(name)]
     last: dict[torch.Size, str] = {}
     for name, size in sizes.items():
-        parents = [name[:place] for place, letter in enumerate(name) if letter == "."]
-        if all(sizes.get(parent, size) == size for parent in parents):
+        if all(sizes[block] == size for block in blocks if name.startswith(f"{block}.")):
             last.pop(size, None)
             last[size] = name
     return [modules[name] for name in last.values()]

@@ -17,11 +17,12 @@ from sslood.ood.kit.outputs import part_of, read_embeddings
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.views.network_view import open_model
 from stages import embed, network, posthoc, ssd, stochastic
-from tests.kit.registries import DETECTORS
+from tests.kit.registries import DETECTORS, defaults
 from tests.kit.small import call, model_card, write_params, write_sets
 
 OOD = ("heldout", "noise")
-FITTED_ON_VALIDATION = ("kl_matching", "temperature_scaling", "gram")
+FITTED_ON_VALIDATION = ("kl_matching", "temperature_scaling", "gram", "adascale_a", "adascale_l")
+FITTED_ON_VALIDATION += ("knn_layers", "mahalanobis_layers")
 
 
 def settings_of_all(kinds, **numbers):
@@ -44,7 +45,8 @@ SECTIONS = {
     "stochastic": settings_of_all(
         STOCHASTIC, kl_prior__samples=20, **{f"{name}__k": 5 for name in STOCHASTIC if name.endswith("_knn")}
     ),
-    "network": settings_of_all(NETWORK, odin__temperature=1000, gram__powers=3) | {"precision": "float32"},
+    "network": settings_of_all(NETWORK, **defaults(NETWORK) | {"gram__powers": 3, "knn_layers__k": 5})
+    | {"precision": "float32"},
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class Network:
     dropped: Callable[[Tensor, int], Tensor] | None = None
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
-    _known: dict[str, tuple[object, Any]] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[str, tuple[object, Any]] = field(default_factory=dict, init=False, compare=False)
 
     def need_gradients(self) -> Forward:
         """Return the function `gradients`; InputError if the network does not have it."""
@@ -83,7 +83,7 @@ class Network:
         known = self._known.get(what)
         if known is None or known[0] is not images:
             known = self._known[what] = (images, compute(images))
-        return known[1]  # type: ignore[no-any-return]
+        return known[1]
 
     def forget(self) -> None:
         """Free what `once` keeps."""

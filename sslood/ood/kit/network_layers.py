@@ -145,7 +145,12 @@ def _standard(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summed(scores: np.ndarray, centre: np.ndarray, spread: np.ndarray, decay: float) -> np.ndarray:
-    """Return the sum [N] of standardised scores [layers, N], the last with weight 1."""
+    """Return the `decayed` sum [N] of scores [layers, N] that are standardised first."""
+    return decayed((scores - centre[:, None]) / spread[:, None], decay)
+
+
+def decayed(scores: np.ndarray, decay: float) -> np.ndarray:
+    """Return sum_l decay^(layers after l) scores_l: [N] from [layers, N]."""
     weights = np.float64(decay) ** np.arange(len(scores))[::-1]
-    found: np.ndarray = (weights[:, None] * (scores - centre[:, None]) / spread[:, None]).sum(axis=0)
+    found: np.ndarray = (weights[:, None] * scores).sum(axis=0)
     return found

@@ -5,7 +5,7 @@ Generalization, ICLR 2024, arXiv:2306.02879 (NAC-UE). Bins and pooling as in the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sslood.core.errors import InputError
-from sslood.core.settings import Auto, Settings, above, at_least, autos
+from sslood.core.settings import Auto, Settings, above, at_least, autos, between
 from sslood.ood.kit.network_choice import choose
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
-from sslood.ood.kit.network_layers import Arrays, merged
+from sslood.ood.kit.network_layers import DECAY, DECAYS, Arrays, decayed, merged
 
 BASE = 1000.0  # of the logarithm that spaces the bins, as in the authors' code
 
@@ -26,27 +26,31 @@ class NACSettings(Settings):
     """Hyperparameters of NAC, the same of all layers."""
 
     images: Annotated[int, at_least(1), "ID train images, evenly spaced, whose states are counted"] = 1000
-    alpha: Annotated[float | Auto, above(0), "steepness of the sigmoid, over a layer's mean |state|"] = "auto"
-    bins: Annotated[int | Auto, at_least(4), "M of the paper, even: a neuron has M - 2 bins"] = "auto"
+    alpha: Annotated[float | Auto, above(0), "steepness of the sigmoid, over a layer's mean |z g|"] = "auto"
+    bins: Annotated[int, at_least(4), "M of the paper, even: a neuron has M - 2 bins"] = 50
     fill: Annotated[int | Auto, at_least(1), "images in a bin from which on it counts as covered"] = "auto"
+    decay: Annotated[float | Auto, between(0, 1), DECAY] = "auto"
 
     def _check(self) -> None:
-        if self.bins != "auto" and self.bins % 2:
+        if self.bins % 2:
             raise InputError(f"bins must be even, found {self.bins}")
 
 
 class NAC(NetworkDetector):
-    """-mean over layers and their neurons of min(count / fill, 1), count that of the bin of the state.
+    """-sum over layers of decay^(layers that follow) mean over neurons of min(count / fill, 1).
+
+    count is that of ID train images whose state of the neuron falls into the same bin.
 
     The state of a neuron is sigmoid(alpha z g / m), z its value and g the gradient of KL(uniform || p) in it,
     each summed over the map; m is the mean |z g| of the layer on the counted images. The layers are the last
-    maps of the resolutions, at most four, with the features in place of the last. The paper gives each layer
-    an alpha (from 0.001 to 5000) and bins and fill of its own, found on OOD images; m, ours, makes one do.
+    maps of the resolutions, at most four, with the features in place of the last. The paper has decay 1, and
+    gives each layer an alpha (0.001 to 5000), bins and fill of its own, which are found on OOD images and
+    weigh the layers too; m and decay, ours, make one of each do.
     """
 
     reads = ("stages", "head")
     Settings = NACSettings
-    space = {"alpha": (0.1, 1.0, 10.0, 100.0), "bins": (50, 500), "fill": (5, 50)}
+    space = {"alpha": (0.3, 1.0, 3.0, 10.0), "fill": (5, 20, 50), "decay": DECAYS}  # fill: the paper's
 
     def __init__(self, settings: NACSettings | None = None):
         super().__init__(settings)
@@ -70,15 +74,23 @@ class NAC(NetworkDetector):
                 arrays[f"covered.{place}"] = (counts / settings.fill).clamp_max(1.0).numpy()
             return {**arrays, "scales": scales}
 
+        known: dict[Any, Arrays] = {}
+
         def scores(settings: Any, split: str) -> np.ndarray:
-            return uncovered(products[split], histograms(settings), settings).numpy()
+            key = replace(settings, decay=0.0)
+            if key not in known:
+                state = histograms(settings)
+                tuned = self.fitted_on[1:]
+                known[key] = {part: coverage(products[part], state, settings) for part in tuned}
+            return -decayed(known[key][split], settings.decay)
 
         if autos(self.settings):
             self.settings, self.chosen = choose(self.settings, self.space, scores)
         return histograms(self.settings)
 
     def _score(self, network: Network, batch: Tensor, state: Arrays) -> Tensor:
-        return uncovered(states_of(network, batch), state, self.settings)
+        covered = coverage(states_of(network, batch), state, self.settings)
+        return torch.from_numpy(-decayed(covered, self.settings.decay))
 
     def _all(self, network: Network, images: np.ndarray) -> list[Tensor]:
         parts = [states_of(network, batch) for batch in network.batches(images)]
@@ -111,15 +123,15 @@ def edges(bins: int) -> np.ndarray:
 
 
 def binned(rows: Tensor, steepness: float, bins: int) -> Tensor:
-    """Return the bin of sigmoid(steepness * rows), of rows [N, C]: int64 [N, C]; edges are of the bin above."""
+    """Return the bin of sigmoid(steepness * rows), of rows [N, C]: int64; an edge is of the bin above."""
     return torch.bucketize(torch.sigmoid(rows * steepness), torch.from_numpy(edges(bins)), right=True)
 
 
-def uncovered(products: list[Tensor], state: Arrays, settings: Any) -> Tensor:
-    """Return the scores float64 [N] of z g of each layer [N, C]."""
+def coverage(products: list[Tensor], state: Arrays, settings: Any) -> np.ndarray:
+    """Return the mean coverage of each layer's neurons, float64 [layers, N], from its z g [N, C]."""
     covered = []
     for place, (rows, scale) in enumerate(zip(products, state["scales"], strict=True)):
         bins = binned(rows, settings.alpha / scale, settings.bins)
         shares = torch.from_numpy(np.array(state[f"covered.{place}"]))
         covered.append(shares.gather(1, bins.T).mean(0))
-    return -torch.stack(covered).mean(0)
+    return torch.stack(covered).numpy()
