@@ -65,13 +65,13 @@ class NAC(NetworkDetector):
         scales = np.array([float(layer.abs().mean()) or 1.0 for layer in products["train"]])
 
         def histograms(settings: Any) -> Arrays:
-            """Return {layer: share of `fill` that each bin of each neuron holds, float64 [C, bins - 2]}."""
+            """Return {layer: images in each bin of each neuron, at most `fill`, float64 [C, bins - 2]}."""
             arrays = {}
             for place, (rows, scale) in enumerate(zip(products["train"], scales, strict=True)):
                 counts = torch.zeros(rows.shape[1], settings.bins - 2, dtype=torch.float64)
                 bins = binned(rows, settings.alpha / scale, settings.bins).T
                 counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64))
-                arrays[f"covered.{place}"] = (counts / settings.fill).clamp_max(1.0).numpy()
+                arrays[f"covered.{place}"] = counts.clamp_max(settings.fill).numpy()
             return {**arrays, "scales": scales}
 
         known: dict[Any, Arrays] = {}
@@ -132,6 +132,7 @@ def coverage(products: list[Tensor], state: Arrays, settings: Any) -> np.ndarray
     covered = []
     for place, (rows, scale) in enumerate(zip(products, state["scales"], strict=True)):
         bins = binned(rows, settings.alpha / scale, settings.bins)
-        shares = torch.from_numpy(np.array(state[f"covered.{place}"]))
-        covered.append(shares.gather(1, bins.T).mean(0))
+        counts = torch.from_numpy(np.array(state[f"covered.{place}"]))
+        # whole numbers are summed: equal coverages are equal to the last bit
+        covered.append(counts.gather(1, bins.T).sum(0) / (settings.fill * len(counts)))
     return torch.stack(covered).numpy()
