@@ -284,7 +284,9 @@ def test_a_new_role_trains_nothing(index):
 
 @pytest.mark.parametrize("room", ["sslood/ood/measures", "sslood/report", "sslood/auditing", "sslood/views"])
 def test_evaluating_trains_nothing(index, room):
-    assert not runs_again(index, f"{room}/new.py") & TRAININGS
+    again = runs_again(index, f"{room}/new.py")
+    # `energy` waits for the audit's list of false outliers, whose bytes stay as long as the images do
+    assert again & TRAININGS <= ({"energy"} if "audit" in again else set())
 
 
 @pytest.mark.parametrize("detector", ["msp", "energy", "knn", "mahalanobis"])

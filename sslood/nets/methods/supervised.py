@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -139,6 +140,26 @@ def watched_accuracy(logits: Tensor, labels: Tensor) -> float:
     The largest of NaNs is the first: a diverged network would be right wherever the label is 0.
     """
     return accuracy(logits, labels).item() if logits.isfinite().all() else math.nan
+
+
+def separation(scores_in: Tensor, scores_out: Tensor, correct: Tensor) -> dict[str, float]:
+    """Return how well scores [N], [M], larger = more OOD, part ID images and outliers; fractions.
+
+    validation_auroc: the share of pairs in which the outlier's is larger, ties one half. validation_oscr: the
+    same over ID images that are classified `correct` [N], divided by all: the area under the rate of correct
+    classification against false alarms (Dhamija et al. 2018, "Reducing network agnostophobia", section 4).
+    NaN, which ends a training, unless all scores are finite: sorting would give NaN a rank.
+    """
+    inside, outside = (scores.detach().cpu().double().numpy() for scores in (scores_in, scores_out))
+    if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
+        return dict.fromkeys(("validation_auroc", "validation_oscr"), math.nan)
+    outside.sort()
+    below, up_to = (np.searchsorted(outside, inside, side) for side in ("left", "right"))
+    won = 1 - (below + up_to) / (2 * len(outside))
+    return {
+        "validation_auroc": float(won.mean()),
+        "validation_oscr": float((won * correct.cpu().numpy()).mean()),
+    }
 
 
 def endless(data: ResidentSet, seed: int, epoch: int, batch_size: int) -> Iterator[Tensor]:
