@@ -10,7 +10,7 @@ from sslood.core.machine import Machine
 from sslood.core.settings import strict
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods import classify, energy, leaveout
+from sslood.nets.methods import classify, leaveout, outliers
 from sslood.nets.methods.variants import MethodSettings, Variant
 from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.heads import build_head
@@ -35,9 +35,10 @@ def of_classify(model, data, how):
 
 
 def of_energy(model, data, how):
-    section = {**test_energy.SECTION, **BF16, "auxiliary_batch_size": 2 * BATCH}
-    settings = strict(energy.EnergySettings, section, "energy")
-    return energy.Energy(model, data, data, data, settings=settings, mode="full", fresh_head=True, **how)
+    section = {**test_energy.SECTION, **BF16, "loss": "energy", "auxiliary_batch_size": 2 * BATCH}
+    settings = strict(outliers.OutlierSettings, section, "energy")
+    how |= {"settings": settings, "mode": "full", "fresh_head": True}
+    return outliers.Outliers(model, data, data, data, data.images, **how)
 
 
 def of_leaveout(model, data, how):
@@ -49,7 +50,8 @@ def of_leaveout(model, data, how):
 def test_an_epoch_reads_its_values_once_and_copies_orders_alone(of, monkeypatch):
     # the classes are parted by their labels, and the margins measured, once before the first step
     monkeypatch.setattr(leaveout, "split_classes", lambda data, kept: (data, data))
-    monkeypatch.setattr(energy.Energy, "_choose_margins", lambda self, fresh: {"m_in": -5.0, "m_out": -1.0})
+    margins = {"m_in": -5.0, "m_out": -1.0}
+    monkeypatch.setattr(outliers.Outliers, "_choose_margins", lambda self, *_: margins)
     logits = []
     with pretended_cuda() as copies:
         model = Model(build_backbone("resnet-8-4", channels=3), build_head(16, 8))
