@@ -24,6 +24,7 @@ ID_NEEDS: Table = MappingProxyType(
         "leaveout": (Need(classes=3),),
         "supcon": (CLASSIFIED,),
         "supce": (CLASSIFIED,),
+        "cider": (CLASSIFIED,),
         "rotpred": (CLASSIFIED,),
         "probe": (CLASSIFIED,),
         "gmm": (LABELS, Need(per_class=2)),

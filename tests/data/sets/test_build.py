@@ -64,6 +64,14 @@ def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
     assert np.isclose(metadata["mean"], train.mean()) and np.isclose(metadata["std"], train.std())
 
 
+def test_a_drawn_set_to_train_with_shares_no_image_with_one_to_test_on(tmp_path):
+    for role in ("auxiliary", "mixing"):
+        tensors, metadata = download(tmp_path / role, "fractals", role)
+        assert metadata["splits"] == {"train": 80} and "test.images" not in tensors
+    tests = download(tmp_path / "far", "fractals", "far")[0]["test.images"]
+    assert not {image.tobytes() for image in tests} & {image.tobytes() for image in tensors["train.images"]}
+
+
 def test_a_set_to_transfer_to_has_all_its_classes_and_splits(tmp_path):
     tensors, metadata = download(tmp_path / "x", "digits", "transfer", id="cifar10")
     assert metadata["classes"] == list("0123456789")  # what is held out concerns the ID set
