@@ -26,7 +26,8 @@ from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.fit import fit_deployed
 from sslood.deploy.measured import configured, measured, parse_given
 from sslood.deploy.scorer import save_deployed
-from sslood.deploy.thresholds import Combination, images_needed
+from sslood.deploy.thresholds import images_needed
+from sslood.ood.kit.combining import Combination
 from sslood.ood.kit.outputs import read_embeddings
 
 FOLDER = click.Path(path_type=Path)
