@@ -34,7 +34,7 @@ class Scorer(nn.Module):
         self.network = deployed.model.to("cpu").to(memory_format=torch.contiguous_format)
         metadata, calibrated = deployed.metadata, deployed.calibrated
         self.mean, self.std = torch.tensor(metadata["mean"]), torch.tensor(metadata["std"])
-        self.detector = _Together(calibrated)
+        self.detector = Together(calibrated)
         self.calibration = torch.from_numpy(np.array(calibrated.calibration))  # a copy: files are memory maps
         self.threshold = calibrated.threshold.value
 
@@ -47,7 +47,7 @@ class Scorer(nn.Module):
         return (*decided, parts["logits"].argmax(1)) if "logits" in parts else decided
 
 
-class _Together(nn.Module):
+class Together(nn.Module):
     """Parts (name -> float64 [N, width]) -> the score [N] of a detector, or of those that are combined."""
 
     def __init__(self, calibrated: Calibrated):
