@@ -135,13 +135,12 @@ def calibrate(
 
     train, validation: ID images that detectors are fitted on, as in their stages. Without `validation`, a
     detector that is fitted on it gets every second image of `heldout`, and the others calibrate: an image
-    that the score was fitted on is not exchangeable with a new one. The references of a combination are these
-    images, or those of `validation`.
+    that the score was fitted on is not exchangeable with a new one. So do the references of a combination.
     sources: of the settings, detector -> setting -> words. Raises InputError for too few images.
     """
-    learns = combination is not None or any(map(reads_validation, detectors.values()))
+    halved = validation is None and any(map(reads_validation, detectors.values()))
     first = second = heldout
-    if validation is None and learns:
+    if halved or combination is not None:
         first, second = heldout.halves()
     _check_count(alpha, len(second), len(heldout))
     learnt = first if validation is None else validation
@@ -155,7 +154,7 @@ def calibrate(
         (score,) = scores.values()
     else:
         references = {
-            name: np.sort(finite_scores(learnt.score(one, progress), name)) for name, one in detectors.items()
+            name: np.sort(finite_scores(first.score(one, progress), name)) for name, one in detectors.items()
         }
         score = Combiner(references, combination).score(scores)
     calibration = np.sort(score)

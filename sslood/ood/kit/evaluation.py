@@ -44,7 +44,8 @@ def evaluate(
                 detector, held = _fitted(kind, settings, images, results, f"{file.model}.{name}", device)
                 results.add(file.model, name, score_sets(detector, tests))
                 if combinations:
-                    scored.add(name, held or images.held(detector))
+                    held = held or images.held(detector)
+                    scored.add(name, held, on_validation=kind.on_validation)
             except LeftOut as reason:
                 results.leave_out(reason, file.model, name)
                 scored.missing[name] = f"that is left out: {reason.reason}"

@@ -70,17 +70,25 @@ def _check_members(
 class Scored:
     """What combinations know of one model: the held-out scores of its detectors, and why others have none.
 
-    model: its name; source: the criterion of a choice, in words.
+    model: its name; source: the criterion of a choice, in words. known: detectors that were fitted on ID
+    validation, whose scores there flatter them: never chosen.
     """
 
     model: str
     source: str
     held: dict[str, Held] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
 
-    def add(self, name: str, held: Held) -> None:
+    def add(self, name: str, held: Held, *, on_validation: bool) -> None:
         """Keep the scores of a detector, rounded as those of the tables are."""
         self.held[name] = _rounded(held)
+        self.known |= {name} if on_validation else set()
+
+    @property
+    def candidates(self) -> dict[str, Held]:
+        """The detectors that may be chosen."""
+        return {name: one for name, one in self.held.items() if name not in self.known}
 
 
 def add_combinations(combinations: Combinations, scored: Scored, results: Results) -> None:
@@ -92,13 +100,15 @@ def add_combinations(combinations: Combinations, scored: Scored, results: Result
     for name, settings in combinations.items():
         try:
             members = _members(name, settings, scored, results)
+            if len(members) == 1:
+                results.repeat(scored.model, members[0], name)
+                continue
             references = {member: scored.held[member].inside for member in members}
-            sets = (results.id, *results.models[scored.model][members[0]])
-            scores = {
-                one: {member: results.scores[f"{scored.model}.{member}.{one}"] for member in members}
-                for one in sets
+            scores = {member: results.scores_of(scored.model, member) for member in members}
+            found = {
+                one: combined(references, {member: own[one] for member, own in scores.items()}, settings.by)
+                for one in scores[members[0]]
             }
-            found = {one: combined(references, own, settings.by) for one, own in scores.items()}
             results.add(scored.model, name, found)
         except LeftOut as reason:
             results.leave_out(reason, scored.model, name)
@@ -107,7 +117,7 @@ def add_combinations(combinations: Combinations, scored: Scored, results: Result
 def _members(name: str, settings: CombinationSettings, scored: Scored, results: Results) -> Sequence[str]:
     """Return the members of a combination, and record them; LeftOut if the model cannot have them."""
     if settings.members == "auto":
-        members, steps = choose_members(scored.held, settings.by)
+        members, steps = choose_members(scored.candidates, settings.by)
         source = f"{scored.source}, at most {MOST}, each raising it by {GAIN} or more"
         chosen = CombinationSettings(members, settings.by)
         results.record_choice(chosen, f"{scored.model}.{name}", source, steps)
