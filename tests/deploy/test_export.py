@@ -14,10 +14,11 @@ import torch
 
 from sslood.commands import deploy, export
 from sslood.core.batches import batches, normalise
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.deploy.calibrated import KINDS, calibrate
 from sslood.deploy.inputs import Inputs
-from sslood.deploy.onnx import Scorer, Together, exportable_names
+from sslood.deploy.onnx import Scorer, Together, check_exportable, exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
@@ -73,7 +74,7 @@ def test_every_graph_gives_the_scores_of_its_detector_or_of_several_combined(tmp
     scorers = [detector.scorer() for detector in detectors]
     expected = [(*variant, one.score(test)) for variant, one in zip(VARIANTS, detectors, strict=True)]
     for by in ("sum", "fisher", "simes"):
-        both = {name: example(name) for name in ("mahalanobis", "energy")}
+        both = {name: example(name) for name in ("energy", "msp")}
         rule = calibrate(both, Inputs(train), Inputs(validation), alpha=0.1, combination=by)
         scorers.append(Together(rule))
         expected.append((rule.name, {}, rule.score(Inputs(test))))
@@ -252,3 +253,7 @@ def test_refuses(folder, capsys, monkeypatch):
         assert exported(folder, "none.onnx") == 1
     assert "pip install -r requirements-onnx.txt" in capsys.readouterr().err
     assert not (folder / "none.onnx").exists()
+    scorer = load_deployed(folder / "d.safetensors")
+    by_cauchy = dataclasses.replace(scorer.calibrated, combination="cauchy")
+    with pytest.raises(InputError, match="since ONNX runtimes lack the arctangent .*by sum, fisher or simes"):
+        check_exportable(dataclasses.replace(scorer, calibrated=by_cauchy), "d.safetensors")
