@@ -263,7 +263,7 @@ def test_a_combination_that_cannot_be_deployed_says_why(folder, capsys):
 
     lacking = refused("stochastic", detector="pair")
     assert "pair is left out for model 'stochastic': it combines energy, but the model lacks what" in lacking
-    assert "unknown detector 'paar' (did you mean 'pair'?); known: ash, auto" in refused(detector="paar")
+    assert "unknown detector 'paar' (did you mean 'pair'?); known: adascale_a" in refused(detector="paar")
     two = refused(detector=["pair", "knn"], combine="sum")
     assert "--detector pair: no detector; a combination cannot be combined" in two
     assert "--combine needs two or more detectors" in refused(combine="sum")
