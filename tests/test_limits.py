@@ -73,7 +73,12 @@ def test_later_stages_leave_just_that_out(odd):
     folder, _ = odd
     found = left_out(folder, "posthoc")
     assert found["simclr gmm"] == "needs 2 train images in the smallest class, there is 1"
-    assert {name.split()[1] for name in found} == {"gmm", "knn"}  # 50 neighbours, among 24
+    lacking = "it combines energy, but the model lacks what it reads (logits)"
+    assert found["simclr mahalanobis_energy"] == lacking
+    assert found["simclr auto"] == "no set has role tuning, on which its members would be chosen"
+    assert {name.split()[1] for name in found if "auto" not in name and "_energy" not in name} == {
+        "gmm", "knn",  # 50 neighbours, among 24
+    }  # fmt: skip
     assert left_out(folder, "ssdk") == {
         **{
             f"{model} ssdk one": "needs 5 test images, there is 1"
@@ -140,7 +145,8 @@ def test_what_needs_labels_is_left_out(flat):
     models = "classifier_scratch, energy_head_classifier_scratch, deep_classifier_scratch"
     assert f"| {models} | all | all | {of_set} |" in (folder / "metrics/table.md").read_text()
     scored = {path.name for path in (folder / "metrics/ood").iterdir()}
-    assert scored == {f"simclr.{name}.json" for name in ("knn", "residual", "ssd", "ssdk")}
+    combined = ("auto", "auto_fisher", "auto_simes", "auto_cauchy")
+    assert scored == {f"simclr.{name}.json" for name in (*combined, "knn", "residual", "ssd", "ssdk")}
 
 
 def test_a_training_takes_the_batches_that_a_set_fills(flat):

@@ -72,6 +72,7 @@ _COLUMNS = {
     "p_best": "adjusted p-value of no difference from the best detector for that seed and set "
     "(DeLong, Holm); none for detectors that have seen the OOD set",
     "control_auroc": "AUROC of the artefact control on the set",
+    "price": "AUROC of the best row of that stage, model, seed and set in hindsight, minus that of `auto`",
 }
 _STD = "standard deviation over repeats"
 _WITHOUT = "without the images that the audit excludes"

@@ -18,6 +18,7 @@ from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
 from sslood.report.outliers import Trained, before_and_after, changes, panels
 from sslood.report.pictures import misleading
+from sslood.report.price import prices
 from sslood.report.render import render
 from sslood.report.summary import Summary
 
@@ -48,6 +49,7 @@ def write_tables(
         "table": {
             "overview": tables.overview(summary),
             "control": of_roles(summary.audit.control(), summary.roles),
+            "prices": prices(summary.rows, summary.groups, summary.choices),
         },
         "per_set": {"columns": describe_all(summary.rows.columns)},
     }

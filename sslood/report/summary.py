@@ -1,7 +1,7 @@
 """All results with what they are worth, as one object, and the files of numbers that are made from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from sslood.report.frame import (
     result_files,
     rounded,
 )
+from sslood.report.price import choices, with_price
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Summary:
 
     rows: one per stage, model, detector, seed and set. accuracy, mistakes: of classifiers, see frame.py.
     margin: AUROC above the artefact control up to which a result is marked. roles: {OOD set: near or far}.
-    left_out: rows that the sets do not allow, with their reasons.
+    left_out: rows that the sets do not allow, with their reasons. choices: {model: what `auto` chose}.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Summary:
     margin: float
     roles: Mapping[str, str]
     left_out: pd.DataFrame
+    choices: Mapping[str, list[str]] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -137,7 +139,7 @@ def summarise(
     audited = read_audit(audit, [scores.id, *roles])
     files = result_files(results, runs)
     with blas_threads(0):  # many small computations, and sums in the same order on every machine
-        rows = with_audit(with_significance(collect(files, roles), scores), scores, audited)
+        rows = with_price(with_audit(with_significance(collect(files, roles), scores), scores, audited))
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in runs.seeds]
     ensembles = [file.path for file in files if "accuracy" in load_json(file.path)]
     return Summary(
@@ -149,6 +151,7 @@ def summarise(
         margin,
         roles,
         left_out([*(file.path for file in files), *(path for _, path in probes)]),
+        choices(files),
     )
 
 
