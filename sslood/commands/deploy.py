@@ -26,8 +26,9 @@ from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.fit import fit_deployed
 from sslood.deploy.measured import configured, measured, parse_given
 from sslood.deploy.scorer import save_deployed
-from sslood.deploy.thresholds import Combination, images_needed
+from sslood.deploy.thresholds import Combination
 from sslood.ood.kit.outputs import read_embeddings
+from sslood.ood.measures.conformal import images_needed
 
 FOLDER = click.Path(path_type=Path)
 FORMERLY = {"chosen": "what the stage measured is the default now; --results names another folder of results"}

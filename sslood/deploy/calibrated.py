@@ -12,16 +12,13 @@ from sslood.deploy.catches import Catch, few_images, hardest, warnings
 from sslood.deploy.inputs import AnyDetector, Inputs
 from sslood.deploy.thresholds import (
     Combination,
-    Threshold,
-    conformal_threshold,
     evidence,
-    finite_scores,
-    images_needed,
     p_values,
 )
 from sslood.ood import network, posthoc, stochastic
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector, Progress
+from sslood.ood.measures.conformal import Threshold, conformal_threshold, finite_scores, images_needed
 from sslood.ood.ssd.ssd import SSD
 
 Kind = type[Detector] | type[NetworkDetector]

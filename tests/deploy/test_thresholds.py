@@ -9,12 +9,11 @@ from sslood.core.errors import InputError
 from sslood.deploy.thresholds import (
     adjusted_p_values,
     combine,
-    conformal_threshold,
     discoveries,
-    images_needed,
     p_values,
     tail_p_values,
 )
+from sslood.ood.measures.conformal import conformal_threshold, images_needed
 
 
 @pytest.mark.parametrize("count, alpha", [(19, 0.05), (100, 0.05), (73, 0.29), (500, 0.1)])
