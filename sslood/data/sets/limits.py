@@ -49,6 +49,7 @@ BY_ROLE: Mapping[str, Table] = MappingProxyType(
         **dict.fromkeys(("near", "far"), OOD_NEEDS),
         **dict.fromkeys(("tuning", "auxiliary"), AUXILIARY_NEEDS),
         "transfer": TRANSFER_NEEDS,
+        "shifted": {},
     }
 )
 # without these no number of any detector means anything
