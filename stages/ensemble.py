@@ -16,7 +16,7 @@ from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
-from sslood.data.sets.roles.roles import read_split, roles_of
+from sslood.data.sets.roles.roles import names_of_roles, read_split, roles_of, shifted_sets
 from sslood.ood.kit.network_evaluation import NO_TUNING
 from sslood.ood.kit.results import Results
 from sslood.views.ensemble import EnsembleSettings, accuracy, evaluate
@@ -36,9 +36,10 @@ from sslood.views.members import load_members
 @setting_options(EnsembleSettings)
 def main(backbone, members, id_name, sets, folder, out_results, out_scores, **values):
     settings = read_settings(EnsembleSettings, values, where="ensemble")
-    roles, tuning = roles_of(read_section(sets), id_name, sets)
+    section = read_section(sets)
+    roles, tuning = roles_of(section, id_name, sets)
     chosen_on = [(id_name, "validation"), *([(tuning, "validation")] if tuning else [])]
-    plan = [*chosen_on, *((name, "test") for name in (id_name, *roles))]
+    plan = [*chosen_on, *((name, "test") for name in (id_name, *roles, *shifted_sets(section, sets)))]
     read = [read_split(folder, *item) for item in plan]
     images, metas = [part for part, _ in read], [meta for _, meta in read]
     device, model = machine(settings.precision).device, f"leaveout_{backbone}"
@@ -50,8 +51,7 @@ def main(backbone, members, id_name, sets, folder, out_results, out_scores, **va
         results.extra["accuracy"] = {}
         results.save(out_results, out_scores, backbone=backbone)
         return done(out_results, results.summary())
-    start = len(chosen_on)
-    tests = {name: part for (name, _), part in zip(plan[start:], images[start:], strict=True)}
+    tests = {name: part for (name, split), part in zip(plan, images, strict=True) if split == "test"}
     total = sum(map(len, images)) * len(ensemble)
     with tqdm(total=total, desc=f"ensemble {backbone}", unit="image", disable=None) as bar:
         evaluation = evaluate(
@@ -59,6 +59,7 @@ def main(backbone, members, id_name, sets, folder, out_results, out_scores, **va
             settings=settings, classes=len(metas[0]["classes"]), device=device, progress=bar.update,
         )  # fmt: skip
     results = Results("ensemble", seed, id_name)
+    results.roles = names_of_roles(section, sets)
     for detector in () if "eloc" in evaluation.rows[id_name] else ("eloc", "eloc_max", "eloc_entropy"):
         results.leave_out(NO_TUNING, model, detector)
     for detector in evaluation.rows[id_name]:
@@ -71,7 +72,6 @@ def main(backbone, members, id_name, sets, folder, out_results, out_scores, **va
     labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=["test.labels"])
     share = accuracy(evaluation.plain[id_name], labels["test.labels"])
     results.extra["accuracy"] = {model: share}
-    results.roles = {id_name: "id", **roles, **({tuning: "tuning"} if tuning else {})}
     results.save(out_results, out_scores, backbone=backbone)
     done(out_results, f"{results.summary()}; epsilon {evaluation.epsilon}, accuracy {share:.3f}")
 

@@ -21,7 +21,7 @@ from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
 from tests.kit.small import setting_flags
 
-ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning"}
+ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning", "dusk": "shifted"}
 FIXED = {"knn": {"k": 5}, "nnguide": {"k": 5}, "dice": {"dropped": 0.5}}  # what suits so few images
 POSTHOC = [
     flag
@@ -37,6 +37,7 @@ def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=
     for name, split, n, shift in [
         ("digits", "train", 240, 0), ("digits", "validation", 30, 0), ("digits", "test", 60, 0),
         ("close", "test", 50, 1), ("noise", "test", 40, 4), ("corruptions", "validation", 30, 2),
+        ("dusk", "test", 60, 0.2),
     ]:  # fmt: skip
         labels = np.arange(n) % classes
         rows = random.normal(size=(n, width)) + 5 * np.eye(width)[labels] + shift * np.arange(width)[::-1]
@@ -44,7 +45,7 @@ def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=
         tensors[f"{name}.{split}.labels"] = labels if name != "noise" else np.full(n, -1)
         if head:
             tensors[f"{name}.{split}.logits"] = rows[:, :classes].astype(np.float32)
-        if split == "test" and name != "digits":
+        if split == "test" and name not in ("digits", "dusk"):
             views = rows[:20, None] + 0.1 * random.normal(size=(20, 4, width))
             tensors[f"{name}.shots.features"] = views.astype(np.float32)
             tensors[f"{name}.shots.index"] = np.arange(20)
@@ -109,7 +110,30 @@ def test_posthoc_writes_metrics_that_its_scores_give(folder):
                 pair = (scores[f"{model}.{detector}.{part}"] for part in ("digits", name))
                 assert metrics == ood_metrics(*pair)
     assert written["models"]["scratch"]["mahalanobis"]["noise"]["auroc"] == 1.0
+    classes = scores.pop("classifier.predicted.digits")
+    arrays, _ = load_tensors(folder / "e" / "classifier.safetensors")
+    np.testing.assert_array_equal(classes, arrays["digits.test.logits"].argmax(1))
     assert all(array.dtype == np.float64 for array in scores.values())
+
+
+def test_what_counts_as_id_is_scored_without_metrics_of_its_own(folder):
+    """Scores of sets under shift, and of ID validation, unless the model was trained on it."""
+    arrays, metadata = load_tensors(folder / "e" / "classifier.safetensors")
+    about = metadata | {"model": "seen", "model_metadata": {"saw_validation": True}}
+    save_tensors(folder / "e" / "seen.safetensors", arrays, kind="embeddings", metadata=about)
+    for script, options, detector in (
+        (posthoc, listed("mahalanobis"), "mahalanobis"),
+        (ssd, SSD_FLAGS, "ssd"),
+    ):
+        assert stage(script, folder, options, models=("classifier", "seen")).exit_code == 0
+        found = json.loads((folder / "out.json").read_text())["models"]
+        scores, _ = load_tensors(folder / "out.safetensors", kind="scores")
+        for model, validation in (("classifier", True), ("seen", False)):
+            assert list(found[model][detector]) == ["close", "noise"]
+            assert len(scores[f"{model}.{detector}.dusk"]) == 60
+            assert (f"{model}.{detector}.digits.validation" in scores) == validation
+        own, dusk = (scores[f"classifier.{detector}.{name}"] for name in ("digits.validation", "dusk"))
+        assert len(own) == 30 and np.median(own) < np.median(dusk), "its images are shifted"
 
 
 def searched(*names, **fixed):
@@ -382,6 +406,7 @@ def test_ensemble(tmp_path):
     rows = written["models"]["leaveout_resnet"]
     assert list(rows) == ["eloc", "eloc_max", "eloc_entropy", "eloc_noodin"]
     assert list(rows["eloc"]) == ["close", "noise"]
+    assert len(load_tensors(tmp_path / "out.safetensors")[0]["leaveout_resnet.eloc.dusk"]) == 40
     chosen = written["chosen"]["epsilon"]
     assert chosen["candidates"][str(chosen["value"])] == max(chosen["candidates"].values())
     assert "digits.validation against corruptions.validation" in chosen["source"]

@@ -27,6 +27,7 @@ def evaluate(
     train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
     tests = outputs_to_test(file)
     results.roles |= file.roles
+    results.add_predictions(file.model, tests)
     searches = any(autos(settings) for _, settings in kinds.values())
     tuning = tuning_of(file) if searches and file.tuning_sets else None
     for name, (kind, settings) in kinds.items():

