@@ -117,9 +117,7 @@ class ScoreFiles:
         Raises InputError if the file is missing or does not hold them.
         """
         path = self.path(row)
-        if path not in self._files:
-            self._files[path] = load_tensors(path, kind="scores")[0]
-        arrays = self._files[path]
+        arrays = self._arrays(path)
         prefix = f"{row['model']}.{row['detector']}"
         # SSD_k scores the ID images anew for every OOD set
         inside = arrays.get(f"{prefix}.{self.id}.{row['set']}", arrays.get(f"{prefix}.{self.id}"))
@@ -131,6 +129,30 @@ class ScoreFiles:
         # the images that SSD_k knows are not among its test images
         positions = arrays.get(f"{prefix}.{row['set']}.index", np.arange(len(outside)))
         return Scores(inside, outside), positions
+
+    def beside(self, row: Mapping[str, Any], shifted: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the scores of a row for ID validation and for `shifted` sets, as far as they were kept."""
+        arrays, prefix = self._arrays(self.path(row)), f"{row['model']}.{row['detector']}"
+        names = (self.validation_of(self.id), *shifted)
+        return {name: arrays[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in arrays}
+
+    def predicted(self, row: Mapping[str, Any]) -> np.ndarray | None:
+        """Return the classes that a row's model predicts for ID test images [N], None if nobody kept them."""
+        for path in (self.path(row), self.folder / "posthoc" / f"{row['seed']}.safetensors"):
+            key = f"{row['model']}.predicted.{self.id}"
+            if path.is_file() and key in self._arrays(path):
+                return self._arrays(path)[key]
+        return None
+
+    @staticmethod
+    def validation_of(id_name: str) -> str:
+        """Return the name under which evaluations keep the scores of ID validation."""
+        return f"{id_name}.validation"
+
+    def _arrays(self, path: Path) -> dict[str, np.ndarray]:
+        if path not in self._files:
+            self._files[path] = load_tensors(path, kind="scores")[0]
+        return self._files[path]
 
 
 def by_group(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

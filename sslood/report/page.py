@@ -12,8 +12,8 @@ from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.settings import Settings
 from sslood.data.sets.roles.roles import read_split
-from sslood.report import figures, tables
-from sslood.report.columns import HEADLINE, METRICS, SECOND, describe_all
+from sslood.report import decision_tables, figures, tables
+from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND, describe_all
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
 from sslood.report.pictures import misleading
@@ -34,7 +34,7 @@ class HeadlineSettings(Settings):
 
 
 def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> None:
-    """Write headline.md (for the README), table.md (the overview) and per_set.md (every result)."""
+    """Write headline.md (for the README), table.md (the overview), per_set.md and decisions.md."""
     shared = _shared(summary)
     small = tables.headline(summary, headline.models, headline.detectors)
     texts: dict[str, dict[str, Any]] = {
@@ -47,6 +47,12 @@ def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> 
             "control": of_roles(summary.audit.control(), summary.roles),
         },
         "per_set": {"columns": describe_all(summary.rows.columns)},
+        "decisions": {
+            "flagged": decision_tables.near_far_of(summary, "flagged"),
+            "full": decision_tables.near_far_of(summary, f"{FULL}{MAIN}"),
+            "mixed": decision_tables.near_far_of(summary, "aurc_ood"),
+            "columns": ALARMS,
+        },
     }
     for name, own in texts.items():
         save_text(folder / f"{name}.md", render(f"{name}.md.j2", **shared, **own))
@@ -63,6 +69,9 @@ def _shared(summary: Summary) -> dict[str, Any]:
         "filtered": tables.per_set_filtered(summary),
         "sets": tables.sets(summary),
         "limits": tables.limits(summary),
+        "threshold": decision_tables.at_the_threshold(summary),
+        "by_class": decision_tables.by_class(summary),
+        "under_shift": decision_tables.under_shift(summary),
         "left_out": tables.left_out(summary),
         "accuracies": tables.accuracies(summary.accuracy),
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
@@ -121,6 +130,8 @@ def write_page(
         roc=figures.roc_panels(panels, summary.id),
         misled=title,
         misleading=misleading(first, _images(sets, first), summary.id),
+        full=decision_tables.near_far_of(summary, f"{FULL}{MAIN}", bold=False),
+        mixed=decision_tables.near_far_of(summary, "aurc_ood", bold=False),
         training=figures.curves(curves, CURVES) if curves else None,
         **_shared(summary),
     )

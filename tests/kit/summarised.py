@@ -7,6 +7,9 @@ from sslood.core.files import save_json, save_tensors, save_text
 from stages.summarize import main
 
 SETS = {"digits": "id", "held": "near", "noise": "far", "blobs": "far", "corruptions": "tuning"}
+SETS |= {"dusk": "shifted"}
+CLASSES = [*"01234"]
+LABELS = np.arange(50) % 5
 OOD = [name for name, role in SETS.items() if role in ("near", "far")]
 
 
@@ -30,6 +33,13 @@ def write_scores(path, names):
     scores = {
         f"{name}.{s}": generator.normal(size=50) + (s != "digits") for name in names for s in ["digits", *OOD]
     }
+    kept = np.random.default_rng(1)
+    for name in names if "ssdk" not in str(path) else []:
+        scores[f"{name}.dusk"] = kept.normal(size=50) + 0.5
+        if "ensemble" not in str(path):
+            scores[f"{name}.digits.validation"] = kept.normal(size=40)
+    if "posthoc" in str(path):  # one image in ten is misclassified
+        scores["simclr.predicted.digits"] = np.where(np.arange(50) % 10 == 3, 0, LABELS)
     for name in names if "ssdk" in str(path) else []:  # 5 known images have left each test set
         for s in OOD:
             scores[f"{name}.{s}"] = generator.normal(size=45) + 1
@@ -87,9 +97,10 @@ def written(tmp_path):
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
     write_audit(tmp_path / "audit.safetensors")
-    for name in ("digits", *OOD):  # image number n is of grey n
+    for name in ("digits", *OOD, "dusk"):  # image number n is of grey n
         images = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 1, 4, 4))
-        save_tensors(tmp_path / f"sets/{name}.safetensors", {"test.images": images}, kind="set", metadata={})
+        tensors, about = {"test.images": images, "test.labels": LABELS}, {"classes": CLASSES}
+        save_tensors(tmp_path / f"sets/{name}.safetensors", tensors, kind="set", metadata=about)
 
     def summarise(
         *,
@@ -97,6 +108,7 @@ def written(tmp_path):
         id_name="digits",
         models=("simclr", "scratch"),
         margin="0.02",
+        alpha="0.1",
         headline=("simclr", "scratch", "absent"),
         detectors=("ssd", "knn", "msp"),
     ):
@@ -111,6 +123,7 @@ def written(tmp_path):
             "curves": f"{tmp_path}/curves",
             "audit": f"{tmp_path}/audit.safetensors",
             "margin": margin,
+            "alpha": alpha,
             "headline.models": headline,
             "headline.detectors": detectors,
             "out_metrics": f"{tmp_path}/{out}",
