@@ -66,6 +66,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
             is_tuning=True,
         ),
         "auxiliary": Role(kept=("train",), fitted=("train",), needed=("train",), published=("train", "test")),
+        "mixing": Role(kept=("train",), fitted=("train",), needed=("train",), published=("train", "test")),
         "transfer": Role(**_LABELLED),
         "shifted": Role(kept=("test",), embedded=("test",), is_shifted=True),
     }
