@@ -6,6 +6,7 @@ import pandas as pd
 
 from sslood.report.cells import MISSING, Code, Table, percent
 from sslood.report.columns import BY_CLASS, FULL, MAIN, rising
+from sslood.report.frame import INFORMED
 from sslood.report.summary import Summary
 from sslood.report.tables import kindred
 
@@ -79,14 +80,15 @@ def near_far_of(summary: Summary, metric: str, *, bold: bool = True) -> list[Tab
     if metric not in summary.rows:
         return []
     means = summary.by_role[(metric, "mean")].dropna()
-    best = means.groupby(level="role").agg("max" if rising(metric) else "min").map(percent)
-    best = best if bold else best.map(lambda _: "")
+    rivals = means[~means.index.isin(INFORMED, level="detector")]
+    best = rivals.groupby(level="role", sort=False).agg("max" if rising(metric) else "min").map(percent)
+    top = {role: text if bold else "" for role, text in best.items()}
     tables = []
     for models in kindred(summary.by_role):
         part = means[means.index.isin(models, level="model")]
         names = [name for name in models if name in part.index.unique("model")]
         rows = [
-            [Code(detector), *(_pair(part, (model, detector), best) for model in names)]
+            [Code(detector), *(_pair(part, (model, detector), top) for model in names)]
             for detector in part.index.unique("detector")
         ]
         if rows:
@@ -99,10 +101,12 @@ def roles(summary: Summary) -> list[str]:
     return list(dict.fromkeys(summary.roles.values()))
 
 
-def _pair(means: pd.Series, pair: tuple[str, str], best: Mapping[str, str]) -> str:
-    keys = [(*pair, role) for role in best if (*pair, role) in means.index]
-    texts = [(percent(means[key]), best[key[2]]) for key in keys]
-    return " / ".join(f"**{text}**" if text == top else text for text, top in texts) or MISSING
+def _pair(means: pd.Series, pair: tuple[str, str], top: Mapping[str, str]) -> str:
+    """Return the means of near and far, in bold where they are the text of `top`."""
+    keys = {role: (*pair, role) for role in top}
+    texts = [(percent(means[key]), top[role]) for role, key in keys.items() if key in means.index]
+    is_rival = pair[1] not in INFORMED
+    return " / ".join(f"**{text}**" if is_rival and text == best else text for text, best in texts) or MISSING
 
 
 def _of_role(summary: Summary, pair: tuple[str, str], role: str, metric: str) -> str:

@@ -144,6 +144,33 @@ def test_the_tables_show_the_best_of_each_model(folder):
     assert "**" not in page
 
 
+def test_all_detectors_stand_in_the_long_tables_with_the_best_in_bold(folder):
+    """Near is one set, far the mean of two; the best counts over all models, without ssdk."""
+    text = (folder / "metrics/decisions.md").read_text()
+    found = results(folder)
+    for title, metric, pick in (
+        ("All detectors, near / far, full spectrum:", "full_auroc", max),
+        ("All detectors: share of near", "flagged", max),
+        ("Mistakes and OOD images together", "aurc_ood", min),
+    ):
+        values = found.groupby(["model", "detector", "role", "seed"])[metric].mean()
+        values = (100 * values.groupby(level=[0, 1, 2]).mean()).dropna()
+        top = {
+            role: pick(part.drop("ssdk", level=1, errors="ignore")) for role, part in values.groupby(level=2)
+        }
+        section = text.split(title)[1].split("\n\n\n")[0]
+        for model, detector in {key[:2] for key in values.index}:
+            table = next(part for part in section.split("\n\n") if f"`{model}`" in part.split("\n")[0])
+            head, _, *rows = table.splitlines()
+            place = [cell.strip() for cell in head.split("|")].index(f"`{model}`")
+            (row,) = [row for row in rows if f"| `{detector}` |" in row]
+            cells = row.split("|")[place].strip().split(" / ")
+            for cell, role in zip(cells, ("near", "far"), strict=True):
+                value = values[model, detector, role]
+                assert cell.strip("*") == f"{value:.1f}"
+                assert ("*" in cell) == (f"{value:.1f}" == f"{top[role]:.1f}" and detector != "ssdk")
+
+
 def test_the_proposed_detector_is_shown_beside_the_best(tmp_path):
     written(tmp_path)
     for seed in (0, 1):
