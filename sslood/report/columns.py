@@ -94,6 +94,7 @@ _COLUMNS = {
     "p_best": "adjusted p-value of no difference from the best detector for that seed and set "
     "(DeLong, Holm); none for detectors that have seen the OOD set",
     "control_auroc": "AUROC of the artefact control on the set",
+    "price": "AUROC of the best row of that stage, model, seed and set in hindsight, minus that of `auto`",
     **{name: metric.meaning for name, metric in DECISIONS.items()},
     "calibrated_on": "images whose scores made the threshold: ID validation, as `deploy` does, or, where the "
     "model was trained on it or its scores were not kept, each half of ID test for the other half",

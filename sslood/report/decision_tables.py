@@ -7,11 +7,11 @@ import pandas as pd
 from sslood.report.cells import MISSING, Code, Table, percent
 from sslood.report.columns import BY_CLASS, FULL, MAIN, rising
 from sslood.report.frame import INFORMED
+from sslood.report.price import AUTO
 from sslood.report.summary import Summary
 from sslood.report.tables import kindred
 
 MOST_CLASSES = 12  # that the table of false alarms shows; of more, those with most alarms
-PROPOSED = "auto"  # the detector that `deploy` proposes, shown beside the best where it was run
 
 
 def shown(summary: Summary) -> list[tuple[str, str]]:
@@ -19,7 +19,7 @@ def shown(summary: Summary) -> list[tuple[str, str]]:
     pairs = []
     there = set(zip(summary.rows["model"], summary.rows["detector"], strict=True))
     for model, detector in summary.best_detectors().items():
-        pairs += [(model, name) for name in dict.fromkeys((detector, PROPOSED)) if (model, name) in there]
+        pairs += [(model, name) for name in dict.fromkeys((detector, AUTO)) if (model, name) in there]
     return pairs
 
 

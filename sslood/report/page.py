@@ -17,6 +17,7 @@ from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND,
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
 from sslood.report.pictures import misleading
+from sslood.report.price import prices
 from sslood.report.render import render
 from sslood.report.summary import Summary
 
@@ -45,6 +46,7 @@ def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> 
         "table": {
             "overview": tables.overview(summary),
             "control": of_roles(summary.audit.control(), summary.roles),
+            "prices": prices(summary.rows, summary.groups, summary.choices),
         },
         "per_set": {"columns": describe_all(summary.rows.columns)},
         "decisions": {

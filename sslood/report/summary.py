@@ -1,7 +1,7 @@
 """All results with what they are worth, as one object, and the files of numbers that are made from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from sslood.report.frame import (
     result_files,
     rounded,
 )
+from sslood.report.price import choices, with_price
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Summary:
     rows: one per stage, model, detector, seed and set. accuracy, mistakes: of classifiers, see frame.py.
     margin: AUROC above the artefact control up to which a result is marked. roles: {OOD set: near or far}.
     left_out: rows that the sets do not allow, with their reasons. alarms: false alarms of each run at the
-    rate `alpha`, see decisions.py; classes: of the ID set; shifted: sets that count as ID.
+    rate `alpha`, see decisions.py; classes: of the ID set; shifted: sets that count as ID. choices: {model:
+    what `auto` chose}.
     """
 
     id: str
@@ -62,6 +64,7 @@ class Summary:
     alpha: float
     classes: Sequence[str]
     shifted: Sequence[str]
+    choices: Mapping[str, list[str]] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -151,7 +154,7 @@ def summarise(
     audited = read_audit(audit, [scores.id, *roles])
     files = result_files(results, runs)
     with blas_threads(0):  # many small computations, and sums in the same order on every machine
-        rows = with_audit(with_significance(collect(files, roles), scores), scores, audited)
+        rows = with_price(with_audit(with_significance(collect(files, roles), scores), scores, audited))
         rows, alarms = with_decisions(rows, scores, known, alpha)
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in runs.seeds]
     ensembles = [file.path for file in files if file.stage == "ensemble"]
@@ -168,6 +171,7 @@ def summarise(
         alpha,
         known.classes,
         known.shifted,
+        choices(files),
     )
 
 

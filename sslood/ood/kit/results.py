@@ -76,6 +76,18 @@ class Results:
         if logits is not None:
             self.scores[f"{model}.{PREDICTED}.{self.id}"] = logits.argmax(axis=1)
 
+    def scores_of(self, model: str, detector: str) -> dict[str, np.ndarray]:
+        """Return the scores of a row that was added: set -> float64 [N]."""
+        prefix = f"{model}.{detector}."
+        found = {key: values for key, values in self.scores.items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix): values for key, values in found.items()}
+
+    def repeat(self, model: str, detector: str, name: str) -> None:
+        """Add a row that was added once more, under another name."""
+        self.models[model][name] = self.models[model][detector]
+        own = self.scores_of(model, detector)
+        self.scores |= {f"{model}.{name}.{one}": values for one, values in own.items()}
+
     def record_settings(self, settings: Settings, prefix: str = "") -> None:
         """Record hyperparameters taken from the params."""
         for name, value in asdict(settings).items():
