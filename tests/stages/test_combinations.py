@@ -17,7 +17,7 @@ SECTION = (
     "  auto_simes: {members: auto, by: simes}\n"
     "  mahalanobis_energy: {members: [mahalanobis, energy], by: sum}\n"
 )
-SETS = ("digits", "close", "noise")
+SETS = ("digits", "close", "noise", "dusk", "digits.validation")
 
 
 def run(folder, options, **changes):
