@@ -33,11 +33,11 @@ from sslood.nets.training.finish import finish
 @section_option("sizes", "the backbone's section", lambda at, given: read_architecture(given["backbone"], at))
 @click.option("--loss", required=True, type=click.Choice(list(FAMILIES)), help="Which kind of member.")
 @click.option("--fold", required=True, type=int, help="Which fold is left out, or which member of `full`.")
-@item_options("auxiliary")
-@click.option("--auxiliary_set", required=True, help="Set file that the published rule selects on.")
+@item_options("tuning")
+@click.option("--tuning_set", required=True, help="Set file that the published rule selects on.")
 @training_options(LeaveoutSettings, read_recipe)
 @may_be_left_out("model")
-def main(id_set, backbone, sizes, loss, fold, auxiliary_set, recipe, out, out_curves, **section):
+def main(id_set, backbone, sizes, loss, fold, tuning_set, recipe, out, out_curves, **section):
     options, augmentation = read_settings(LeaveoutSettings, section, where="leaveout"), read_recipe(recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
@@ -50,16 +50,17 @@ def main(id_set, backbone, sizes, loss, fold, auxiliary_set, recipe, out, out_cu
         head = build_head(network.feature_dim, len(kept))
     settings = options.recorded(loss=loss, fold=fold, left_out=left, recipe=vars(augmentation))
     code = "stages.leaveout", f"{BACKBONES}.{backbone}"
-    inputs = [Path(path) for path in (id_set, auxiliary_set)[: 1 + (options.select == "published")]]
+    inputs = [Path(path) for path in (id_set, tuning_set)[: 1 + (options.select == "published")]]
     identity = fingerprint({**settings, "arch": arch}, inputs, *code)
     checkpoint = Checkpoint(here.scratch, f"{FAMILIES[loss]}-{backbone}-{fold}", identity)
     sets = [load_split(id_set, split, here.device) for split in ("train", "validation")]
     task = (Leaveout if loss == "margin" else PlainMember)(
-        Model(network, head), *sets, kept=kept, tuning=tuning_images(options, auxiliary_set, here.device),
+        Model(network, head), *sets, kept=kept, tuning=tuning_images(options, tuning_set, here.device),
         recipe=augmentation, preprocessing=meta, label=f"{FAMILIES[loss]} {backbone}-{fold}",
         settings=options, seed=seed, machine=here,
     )  # fmt: skip
     curves = Engine(task).train(checkpoint)
+    task.restore_best()
     card = ModelCard.for_set(
         meta, name=f"{FAMILIES[loss]}_{backbone}_{fold}", arch=arch, objective="leaveout", seed=options.seed,
         head_classes=kept, feature_dim=network.feature_dim, settings=settings, epochs=task.epoch,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.needs import Need
@@ -29,7 +29,6 @@ from sslood.nets.methods.supervised import (
 )
 from sslood.nets.networks.model import Model
 from sslood.nets.training.best import Best
-from sslood.nets.training.loop import Stateful
 from sslood.nets.training.settings import TrainingSettings
 
 NEEDS = (Need(classes=3),)  # of ID train; `least_classes` of three folds
@@ -149,7 +148,7 @@ def tuning_images(settings: LeaveoutSettings, path: str | Path, device: torch.de
         images = load_split(path, "validation", device).images
     except InputError as error:
         raise InputError(
-            f"leaveout.select: published needs validation images of the set `auxiliary`, and {error}; name a "
+            f"leaveout.select: published needs validation images of the set `tuning`, and {error}; name a "
             "set with role tuning there, or write `select: leftout`"
         ) from None
     return images
@@ -174,7 +173,10 @@ class Watched(Supervised):
         self._selects = {"leftout": "validation_auroc", "published": "published_auroc"}.get(
             self.settings.select
         )
-        self.best = Best(self.modules) if self._selects else None
+        self.best = None
+        if self._selects:
+            self.best = Best(self.model)
+            self.modules = nn.ModuleDict({"model": self.model, "best": self.best})
         if self._selects and not (len(self._known) and len(self._against.get(self._selects, ()))):
             what = "that it keeps" if not len(self._known) else "that it leaves out"
             raise LeftOut(
@@ -192,20 +194,18 @@ class Watched(Supervised):
             if len(images):
                 found[name] = msp_auroc(inside, self.predict(images))
         if self.best and self._selects:
-            self.best.offer(epoch + 1, found[self._selects])
+            self.best.offer(self.model, found[self._selects], epoch)
         return found
 
     @property
     def epoch(self) -> int | None:
         """The epoch, from 1, whose weights are kept, None for the last."""
-        return self.best.epoch if self.best else None
+        return int(self.best.epoch) + 1 if self.best else None
 
-    def state(self) -> dict[str, Stateful]:
-        return {"best": self.best} if self.best else {}
-
-    def conclude(self) -> None:
+    def restore_best(self) -> None:
+        """Put the weights of that epoch into the model, after the training."""
         if self.best:
-            self.best.restore()
+            self.model.load_state_dict(self.best.model.state_dict())
 
 
 class Leaveout(Watched, WithOutliers):

@@ -23,7 +23,7 @@ from sslood.data.images.resident import ResidentSet
 from sslood.data.images.streamed import StreamedSet
 from sslood.nets.training.checkpoint import Checkpoint
 from sslood.nets.training.compiling import Compiled, Trained
-from sslood.nets.training.loop import Stateful, run_epochs, seed_layers
+from sslood.nets.training.loop import run_epochs, seed_layers
 from sslood.nets.training.optimisers import build_optimiser, set_learning_rate
 from sslood.nets.training.ranks import average, join_batch_norm, rank, ranks, share, sum_gradients
 from sslood.nets.training.settings import TrainingSettings
@@ -73,13 +73,6 @@ class Task(ABC, Generic[Batch]):
     def watch(self, epoch: int) -> dict[str, float]:
         """Return what is measured after epoch `epoch`, from 0."""
         return {}
-
-    def state(self) -> dict[str, Stateful]:
-        """Return what a resumed run restores besides the modules and the optimiser."""
-        return {}
-
-    def conclude(self) -> None:
-        """Prepare the modules for being saved, after the last epoch."""
 
 
 class Engine(Generic[Batch]):
@@ -138,14 +131,13 @@ class Engine(Generic[Batch]):
             self.label,
             epochs=self.settings.epochs,
             epoch_step=self._epoch,
-            state={"networks": self.task.modules, "optimiser": self.optimiser, **self.task.state()},
+            state={"networks": self.task.modules, "optimiser": self.optimiser},
             checkpoint=checkpoint,
             save_every=self.settings.save_every,
             items=self.steps * self.images,
             memory=self.memory,
             silent=rank() > 0,
         )
-        self.task.conclude()
         if self.precision == "float64":
             round_weights(self.task.modules)
         return curves

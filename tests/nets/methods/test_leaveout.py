@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
         "sizes": f"{write_params(tmp_path / 'params.yaml')}:backbones.wideresnet",
         "loss": "margin",
         "fold": 1,
-        "auxiliary_set": tmp_path / "corruptions.safetensors",
+        "tuning_set": tmp_path / "corruptions.safetensors",
         "recipe": f"{tmp_path}/params.yaml:augment.classifier",
         "out": tmp_path / "1.safetensors",
         "out_curves": tmp_path / "curves.csv",
@@ -180,18 +180,16 @@ def test_the_best_epoch_is_kept_whole(run, loss, monkeypatch):
 def test_best_keeps_the_latest_of_equals():
     layer = torch.nn.Linear(1, 1)
     best = Best(layer)
-    best.restore()  # nothing was offered: nothing changes
-    for epoch, value in enumerate((0.5, 0.7, 0.7, 0.6), 1):
+    for epoch, value in enumerate((0.5, 0.7, 0.7, 0.6)):
         torch.nn.init.constant_(layer.weight, epoch)
-        best.offer(epoch, value)
+        best.offer(layer, value, epoch)
     again = Best(layer)
     again.load_state_dict(best.state_dict())
-    again.restore()
-    assert (again.epoch, layer.weight.item()) == (3, 3.0)
+    assert (int(again.epoch), again.model.weight.item(), again.value.item()) == (2, 2.0, 0.7)
 
 
 def test_the_published_rule_reads_the_tuning_set_and_no_other_rule_does(run, tmp_path, capsys):
-    shutil.copy(tmp_path / "heldout.safetensors", run["auxiliary_set"])  # which holds a test split alone
+    shutil.copy(tmp_path / "heldout.safetensors", run["tuning_set"])  # which holds a test split alone
     short = {**run, "epochs": 1}
     assert call(main, **short) == 0
     assert call(main, **{**short, "select": "published"}) == 1
