@@ -8,7 +8,7 @@ import pkgutil
 
 import benchmarks
 
-BY_NAME = ("gpu", "recipe", "learning", "rotpred")
+BY_NAME = ("gpu", "recipe", "learning", "leaveout", "rotpred")
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ def test_later_stages_leave_just_that_out(odd):
         },
     }
     assert list(left_out(folder, "network")) == ["classifier_scratch odin"]
-    assert len(left_out(folder, "ensemble")) == 3
+    assert len(left_out(folder, "ensemble")) == 6
 
 
 def test_without_a_tuning_set_auto_is_the_detectors_own_value(odd):

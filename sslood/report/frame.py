@@ -27,6 +27,7 @@ class RunSettings(Settings):
 
     seeds: Annotated[tuple[int, ...], "seeds of the models"]
     leaveout_backbones: Annotated[tuple[str, ...], "leave-out ensembles"]
+    leaveout_losses: Annotated[tuple[str, ...], "of their members"]
     network_models: Annotated[tuple[str, ...], "models that are evaluated by the stage `network`"]
     stochastic_seeds: Annotated[tuple[int, ...], "seeds that are evaluated by the stage `stochastic`"]
 
@@ -52,7 +53,8 @@ def result_files(results: Path, runs: RunSettings) -> list[ResultsFile]:
     names = [(stage, seed, f"{seed}") for stage in EVALUATIONS for seed in runs.seeds]
     names += [("stochastic", seed, f"{seed}") for seed in runs.stochastic_seeds]
     names += [("network", seed, f"{model}-{seed}") for model in runs.network_models for seed in runs.seeds]
-    names += [("ensemble", runs.seeds[0], backbone) for backbone in runs.leaveout_backbones]
+    kinds = [f"{backbone}-{loss}" for backbone in runs.leaveout_backbones for loss in runs.leaveout_losses]
+    names += [("ensemble", runs.seeds[0], kind) for kind in kinds]
     return [ResultsFile(stage, seed, results / stage / f"{name}.json") for stage, seed, name in names]
 
 
@@ -176,9 +178,10 @@ def over_seeds(groups: pd.DataFrame, metrics: Sequence[str], by: str = "role") -
 
 
 def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ()) -> pd.DataFrame:
-    """Return one row per model and seed of test accuracies: columns knn, linear, head, ensemble.
+    """Return one row per model and seed of test accuracies: columns knn, linear, head, ensemble, members.
 
-    `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble.
+    `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble; members:
+    the mean over them, each on the images of the classes that it knows.
     """
     rows = []
     for seed, path in probes:
@@ -186,22 +189,31 @@ def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = (
             values = {probe: result["accuracy"] for probe, result in probed.items()}
             rows.append({"model": model, "seed": seed} | values)
     for path in ensembles:
-        for model, value in load_json(path)["accuracy"].items():
-            rows.append({"model": model, "seed": None, "ensemble": value})
+        found = load_json(path)
+        for model, value in found["accuracy"].items():
+            own = [member["accuracy"] for member in found.get("members", {}).get(model, {}).values()]
+            more = {"members": float(np.mean(own))} if own else {}
+            rows.append({"model": model, "seed": None, "ensemble": value, **more})
     return rounded(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["model", "seed"])
 
 
-def mistakes(probes: Iterable[tuple[int, Path]]) -> pd.DataFrame:
+def mistakes(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ()) -> pd.DataFrame:
     """Return one row per classifier and seed: how well it knows its own mistakes, columns MISTAKES.
 
-    `probes` holds (seed, results of the stage probe). Empty if no model has a head.
+    `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble, each of
+    which is a classifier too. Empty if no model has a head.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed, path in probes:
         for model, probed in load_json(path)["models"].items():
             head = probed.get("head", {})
             if "aurc" in head:
                 values = {"error": 1 - head["accuracy"], **head}
                 rows.append({"model": model, "seed": seed} | {name: values.get(name) for name in MISTAKES})
+    for path in ensembles:
+        rows += [
+            {"model": model, "seed": None, **found}
+            for model, found in load_json(path).get("mistakes", {}).items()
+        ]
     frame = pd.DataFrame(rows, columns=["model", "seed", *MISTAKES])
     return rounded(frame.astype(dict.fromkeys(MISTAKES, float)))

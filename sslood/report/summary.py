@@ -162,7 +162,7 @@ def summarise(
         scores.id,
         rounded(rows),
         accuracies(probes, ensembles),
-        mistakes(probes),
+        mistakes(probes, ensembles),
         audited,
         margin,
         roles,

@@ -86,14 +86,15 @@ def written(tmp_path):
         save_json(tmp_path / f"results/probe/{seed}.json", {"models": {"simclr": probes, "scratch": probes}})
     ensemble = {"leaveout_wrn": {"eloc": {s: metrics(0.99) for s in OOD}}}
     save_json(
-        tmp_path / "results/ensemble/wrn.json", {"models": ensemble, "accuracy": {"leaveout_wrn": 0.97}}
+        tmp_path / "results/ensemble/wrn-margin.json",
+        {"models": ensemble, "accuracy": {"leaveout_wrn": 0.97}},
     )
-    write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["leaveout_wrn.eloc"])
+    write_scores(tmp_path / "scores/ensemble/wrn-margin.safetensors", ["leaveout_wrn.eloc"])
     save_text(tmp_path / "curves/simclr-0.csv", "epoch,loss,knn\n1,2.0,\n2,1.5,0.5\n3,1.2,\n4,1.0,0.9\n")
     lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
     empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
     empty += ", network_models: []"
-    runs = f"runs: {{seeds: [0, 1], leaveout_backbones: [wrn], {empty}}}"
+    runs = f"runs: {{seeds: [0, 1], leaveout_backbones: [wrn], leaveout_losses: [margin], {empty}}}"
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
     write_audit(tmp_path / "audit.safetensors")
