@@ -23,7 +23,7 @@ from sslood.views.ensemble import (
 class Images(NamedTuple):
     """What an ensemble sees: uint8 images [N, C, H, W] and labels [N] of the ID set, images of the others.
 
-    tuning: OOD images to choose settings on, None without. tests: of each OOD and shifted set. classes: number.
+    tuning: OOD images to choose settings on, None without. tests: of OOD and shifted sets. classes: how many.
     """
 
     validation: np.ndarray
