@@ -27,7 +27,8 @@ def evaluate(
     train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
     tests = outputs_to_test(file)
     results.roles |= file.roles
-    results.add_predictions(file.model, tests)
+    if (logits := tests[file.id].logits) is not None:
+        results.add_classes(file.model, logits.argmax(axis=1))
     searches = any(autos(settings) for _, settings in kinds.values())
     tuning = tuning_of(file) if searches and file.tuning_sets else None
     for name, (kind, settings) in kinds.items():

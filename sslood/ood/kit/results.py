@@ -70,11 +70,9 @@ class Results:
     def _is_ood(self, name: str) -> bool:
         return name not in (self.id, validation_of(self.id)) and self.roles.get(name) != SHIFTED
 
-    def add_predictions(self, model: str, tests: Mapping[str, Outputs]) -> None:
-        """Keep the classes that a classifier predicts for ID test images; nothing without logits."""
-        logits = tests[self.id].logits
-        if logits is not None:
-            self.scores[f"{model}.{PREDICTED}.{self.id}"] = logits.argmax(axis=1)
+    def add_classes(self, model: str, predicted: np.ndarray) -> None:
+        """Keep the classes that a model predicts for ID test images: int64 [N]."""
+        self.scores[f"{model}.{PREDICTED}.{self.id}"] = predicted
 
     def record_settings(self, settings: Settings, prefix: str = "") -> None:
         """Record hyperparameters taken from the params."""
