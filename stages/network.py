@@ -23,7 +23,7 @@ from sslood.nets.networks.files import load_model
 from sslood.ood import network
 from sslood.ood.kit.network_detector import NetworkDetector
 from sslood.ood.kit.network_evaluation import evaluate_network
-from sslood.ood.kit.results import Results
+from sslood.ood.kit.results import Results, validation_of
 from sslood.views.network_view import NetworkSettings, checked_network
 
 NETWORK = classes_in(network, NetworkDetector)
@@ -55,15 +55,16 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     splits = {part: (id_name, part) for part in ("train", "validation")}
     splits |= {"tuning": (tuning, "validation")} if tuning else {}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}
-    tests = {
-        name: read_split(folder, name, "test") for name in (id_name, *roles, *shifted_sets(section, sets))
-    }
+    names = (id_name, *roles, *shifted_sets(section, sets))
+    tests = {name: read_split(folder, name, "test") for name in names}
     view = checked_network(loaded, card, model, [*parts.values(), *tests.values()])
     unfitted = {name: kind(settings) for name, (kind, settings) in kinds.items()}
     suited = {name: detector for name, detector in unfitted.items() if detector.suits(view)}
     results = Results("network", card.seed, id_name)
     results.roles = names_of_roles(section, sets)
     images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
+    if not card.saw_validation:
+        tested[validation_of(id_name)] = images["validation"]
     sizes = [len(images.get(part, ())) for detector in suited.values() for part in detector.fitted_on]
     total = sum(sizes) + len(suited) * sum(map(len, tested.values()))
     with tqdm(total=total, desc=f"network {card.name}", unit="image", disable=None) as bar:
