@@ -49,8 +49,10 @@ def alarms(folder):
 
 
 def scores_of(folder, row):
-    file = "wrn" if row["stage"] == "ensemble" else row["seed"]
-    found, _ = load_tensors(folder / f"scores/{row['stage']}/{file}.safetensors", kind="scores")
+    (path,) = (folder / "scores" / row["stage"]).glob(
+        f"*{'' if row['stage'] == 'ensemble' else row['seed']}.*"
+    )
+    found, _ = load_tensors(path, kind="scores")
     prefix = f"{row['model']}.{row['detector']}."
     return {key.removeprefix(prefix): array for key, array in found.items() if key.startswith(prefix)}
 
