@@ -8,7 +8,7 @@ import pkgutil
 
 import benchmarks
 
-BY_NAME = ("gpu", "recipe", "learning", "outliers", "rotpred")
+BY_NAME = ("gpu", "recipe", "learning", "leaveout", "outliers", "rotpred")
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ def odd(tmp_path_factory):
     for name, counts in {"near": {"p": 12}, **ODD}.items():
         role = "near" if name == "near" else "far"
         sets[name] = own(role, pictures(folder / name, counts, len(sets)))
+    sets["dusk"] = own("shifted", pictures(folder / "dusk", {"Cat": 3, "gnu": 2, "owl": 4}))
     changes = {"runs": {"energy_inits": []}, "evaluate": {"models": ["simclr", "classifier_scratch"]}}
     return folder, walk(folder, {"sets": sets}, changes)
 
@@ -47,6 +48,7 @@ def flat(tmp_path_factory):
     sets = {
         "mine": own("id", pictures(folder / "id", {"": 30})),
         "gaussian": {"role": "far", "source": "gaussian"},
+        "noisy": own("shifted", folder / "id", derive="common_corruptions"),
     }
     return folder, walk(
         folder, {"sets": sets | {"corruptions": {**CORRUPTIONS, "folder": str(folder / "id")}}}
@@ -94,7 +96,7 @@ def test_later_stages_leave_just_that_out(odd):
         },
     }
     assert list(left_out(folder, "network")) == ["classifier_scratch odin"]
-    assert len(left_out(folder, "ensemble")) == 3
+    assert len(left_out(folder, "ensemble")) == 6
 
 
 def test_without_a_tuning_set_auto_is_the_detectors_own_value(odd):
@@ -126,6 +128,21 @@ def test_tables_give_the_reasons(odd):
     # no mean over the far sets where some are left out: it would be over others than its rivals'
     metrics = json.loads((folder / "metrics/ood/simclr.ssdk.json").read_text())
     assert set(metrics) == {"near_auroc", "near_fpr95_id"}
+
+
+def test_a_shifted_set_of_any_size_counts_as_id(odd, flat):
+    """Classes by their names, without those that are none of the ID set; of pictures without labels none."""
+    folder, found = odd
+    assert "dusk: left out, being no ID classes: owl" in found["download@dusk"][1]
+    with open(folder / "metrics/results.csv") as lines:
+        rows = {(row["model"], row["detector"], row["set"]): row for row in csv.DictReader(lines)}
+    assert rows["classifier_scratch", "energy", "six"]["full_auroc"]
+    assert not rows["classifier_scratch", "ssdk", "six"]["full_auroc"]
+    accuracy = json.loads((folder / "metrics/accuracy/classifier_scratch.json").read_text())
+    assert {"accuracy_knn_on_dusk", "accuracy_head_on_dusk"} <= accuracy.keys()
+    assert (5 * accuracy["accuracy_head_on_dusk"]) % 1 == pytest.approx(0, abs=1e-5), "of five pictures"
+    assert "Too few images for a threshold" in (folder / "metrics/decisions.md").read_text()
+    assert "noisy" in (flat[0] / "metrics/decisions.md").read_text()
 
 
 def test_the_audit_reports_a_class_name_of_the_id_set(odd):

@@ -36,9 +36,9 @@ from sslood.deploy.measured import (
     parse_given,
 )
 from sslood.deploy.scorer import save_deployed
-from sslood.deploy.thresholds import images_needed
 from sslood.ood.kit.combining import Combination
 from sslood.ood.kit.outputs import read_embeddings
+from sslood.ood.measures.conformal import images_needed
 
 FOLDER = click.Path(path_type=Path)
 FORMERLY = {"chosen": "what the stage measured is the default now; --results names another folder of results"}

@@ -10,17 +10,12 @@ from sslood.core.discovery import classes_in
 from sslood.core.errors import InputError, known
 from sslood.deploy.catches import Catch, few_images, hardest, warnings
 from sslood.deploy.inputs import AnyDetector, Inputs
-from sslood.deploy.thresholds import (
-    Threshold,
-    conformal_threshold,
-    finite_scores,
-    images_needed,
-    p_values,
-)
+from sslood.deploy.thresholds import p_values
 from sslood.ood import network, posthoc, stochastic
 from sslood.ood.kit.combining import Combination, Combiner
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector, Progress
+from sslood.ood.measures.conformal import Threshold, conformal_threshold, finite_scores, images_needed
 from sslood.ood.ssd.ssd import SSD
 
 Kind = type[Detector] | type[NetworkDetector]

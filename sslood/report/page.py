@@ -12,8 +12,8 @@ from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.settings import Settings
 from sslood.data.sets.roles.roles import read_split
-from sslood.report import figures, tables
-from sslood.report.columns import HEADLINE, METRICS, SECOND, describe_all
+from sslood.report import decision_tables, figures, tables
+from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND, describe_all
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
 from sslood.report.outliers import Trained, before_and_after, changes, panels
@@ -38,7 +38,7 @@ class HeadlineSettings(Settings):
 def write_tables(
     folder: Path, summary: Summary, headline: HeadlineSettings, trained: Sequence[Trained] = ()
 ) -> None:
-    """Write headline.md (for the README), table.md (the overview) and per_set.md (every result)."""
+    """Write headline.md (for the README), table.md (the overview), per_set.md and decisions.md."""
     shared = _shared(summary, trained)
     small = tables.headline(summary, headline.models, headline.detectors)
     texts: dict[str, dict[str, Any]] = {
@@ -52,6 +52,12 @@ def write_tables(
             "prices": prices(summary.rows, summary.groups, summary.choices),
         },
         "per_set": {"columns": describe_all(summary.rows.columns)},
+        "decisions": {
+            "flagged": decision_tables.near_far_of(summary, "flagged"),
+            "full": decision_tables.near_far_of(summary, f"{FULL}{MAIN}"),
+            "mixed": decision_tables.near_far_of(summary, "aurc_ood"),
+            "columns": ALARMS,
+        },
     }
     for name, own in texts.items():
         save_text(folder / f"{name}.md", render(f"{name}.md.j2", **shared, **own))
@@ -68,6 +74,9 @@ def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
         "filtered": tables.per_set_filtered(summary),
         "sets": tables.sets(summary),
         "limits": tables.limits(summary),
+        "threshold": decision_tables.at_the_threshold(summary),
+        "by_class": decision_tables.by_class(summary),
+        "under_shift": decision_tables.under_shift(summary),
         "left_out": tables.left_out(summary),
         "accuracies": tables.accuracies(summary.accuracy),
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
@@ -133,6 +142,8 @@ def write_page(
         roc=figures.roc_panels(best, summary.id),
         misled=title,
         misleading=misleading(first, _images(sets, first), summary.id),
+        full=decision_tables.near_far_of(summary, f"{FULL}{MAIN}", bold=False),
+        mixed=decision_tables.near_far_of(summary, "aurc_ood", bold=False),
         training=figures.curves(curves, CURVES) if curves else None,
         energies=figures.energies(panels(trained)) if trained else None,
         **_shared(summary, trained),

@@ -9,11 +9,11 @@ from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.calibrated import KINDS, calibrate, make_detector
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.packed import pack, unpack
-from sslood.deploy.thresholds import conformal_threshold
 from sslood.ood.kit.combining import evidence
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network
 from sslood.ood.kit.outputs import Outputs, Prior, part_of
+from sslood.ood.measures.conformal import conformal_threshold
 from tests.kit.registries import DETECTORS, NETWORK, STOCHASTIC
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 

@@ -7,11 +7,10 @@ from scipy.stats import beta, false_discovery_control, kstest
 from sslood.core.errors import InputError
 from sslood.deploy.thresholds import (
     adjusted_p_values,
-    conformal_threshold,
     discoveries,
-    images_needed,
     p_values,
 )
+from sslood.ood.measures.conformal import conformal_threshold, images_needed
 
 
 @pytest.mark.parametrize("count, alpha", [(19, 0.05), (100, 0.05), (73, 0.29), (500, 0.1)])

@@ -106,6 +106,10 @@ def test_network_scores_with_what_the_model_has(folder, capsys):
     assert chosen["splits"]["value"] == {
         "train": "digits.train", "validation": "digits.validation", "tuning": "corruptions.validation",
     }  # fmt: skip
+    scores, _ = load_tensors(folder / "out.safetensors")
+    images, _ = load_tensors(folder / "digits.safetensors")
+    for name in NETWORK:  # from which a threshold comes
+        assert len(scores[f"head+rotation.{name}.digits.validation"]) == len(images["validation.images"])
     turns = {"rotation", "rotation_uniform", "rotpred"}
     cases = {"head": set(NETWORK) - turns, "rotation": {"rotation", "rotation_uniform", "knn_layers"}}
     for name, expected in cases.items():
@@ -129,7 +133,7 @@ def test_network_gives_the_same_bytes_and_reads_no_test_image_to_choose(folder):
     assert run_network(folder, model, "changed") == 0
     after, _ = load_tensors(folder / "changed.safetensors")
     for key, values in before.items():
-        assert np.array_equal(values, after[key]) == key.endswith(".digits"), key
+        assert np.array_equal(values, after[key]) == (".digits" in key), key
 
 
 def test_network_names_what_is_wrong(folder, capsys):

@@ -87,7 +87,7 @@ def test_filtered_numbers_are_those_of_the_images_kept(run, tmp_path):
     assert len(rows) == 6 * 6 + 3
     kept = {"digits": 47, "held": 50, "noise": 50, "blobs": 46}
     for row in rows.to_dict("records"):
-        file = "wrn" if row["stage"] == "ensemble" else row["seed"]
+        file = "wrn-margin" if row["stage"] == "ensemble" else row["seed"]
         found, _ = load_tensors(tmp_path / f"scores/{row['stage']}/{file}.safetensors", kind="scores")
         name = f"{row['model']}.{row['detector']}"
         is_ssdk = row["detector"] == "ssdk"
@@ -279,9 +279,9 @@ def test_noise_of_another_processor_changes_no_byte(run, tmp_path):
 
 def test_names_are_shown_as_they_are(run, tmp_path):
     """An ensemble may have any name: its scores lie beside its results, and HTML is escaped."""
-    content = (tmp_path / "results/ensemble/wrn.json").read_text()
-    (tmp_path / "results/ensemble/wrn.json").write_text(content.replace("leaveout_wrn", "<b>&c"))
-    write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["<b>&c.eloc"])
+    content = (tmp_path / "results/ensemble/wrn-margin.json").read_text()
+    (tmp_path / "results/ensemble/wrn-margin.json").write_text(content.replace("leaveout_wrn", "<b>&c"))
+    write_scores(tmp_path / "scores/ensemble/wrn-margin.safetensors", ["<b>&c.eloc"])
     assert run().exit_code == 0
     page = (tmp_path / "metrics_report/index.html").read_text()
     assert "&lt;b&gt;&amp;c" in page and "<b>&c" not in page and "<td>&lt;b&gt;&amp;c</td>" in page

@@ -54,6 +54,7 @@ BY_ROLE: Mapping[str, Table] = MappingProxyType(
         **dict.fromkeys(("tuning", "auxiliary"), AUXILIARY_NEEDS),
         "mixing": MIXING_NEEDS,
         "transfer": TRANSFER_NEEDS,
+        "shifted": {},
     }
 )
 # without these no number of any detector means anything

@@ -34,6 +34,8 @@ def evaluate(
     searches = combinations or any(autos(settings) for _, settings in kinds.values())
     images, tests = held_out(file, file.tuning_sets if searches else ()), outputs_to_test(file)
     results.roles |= file.roles
+    if (logits := tests[file.id].logits) is not None:
+        results.add_classes(file.model, logits.argmax(axis=1))
     scored = Scored(file.model, images.source)
     for name, (kind, settings) in kinds.items():
         detector = None
