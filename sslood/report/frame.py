@@ -29,6 +29,7 @@ class RunSettings(Settings):
     leaveout_backbones: Annotated[tuple[str, ...], "leave-out ensembles"]
     network_models: Annotated[tuple[str, ...], "models that are evaluated by the stage `network`"]
     stochastic_seeds: Annotated[tuple[int, ...], "seeds that are evaluated by the stage `stochastic`"]
+    deep_models: Annotated[tuple[str, ...], "classifiers whose seeds are a deep ensemble"] = ()
 
 
 class ResultsFile(NamedTuple):
@@ -53,6 +54,7 @@ def result_files(results: Path, runs: RunSettings) -> list[ResultsFile]:
     names += [("stochastic", seed, f"{seed}") for seed in runs.stochastic_seeds]
     names += [("network", seed, f"{model}-{seed}") for model in runs.network_models for seed in runs.seeds]
     names += [("ensemble", runs.seeds[0], backbone) for backbone in runs.leaveout_backbones]
+    names += [("deep_ensemble", runs.seeds[0], model) for model in runs.deep_models]
     return [ResultsFile(stage, seed, results / stage / f"{name}.json") for stage, seed, name in names]
 
 
@@ -178,7 +180,7 @@ def over_seeds(groups: pd.DataFrame, metrics: Sequence[str], by: str = "role") -
 def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ()) -> pd.DataFrame:
     """Return one row per model and seed of test accuracies: columns knn, linear, head, ensemble.
 
-    `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble.
+    `probes` holds (seed, results of the stage probe), `ensembles` those of ensemble and deep_ensemble.
     """
     rows = []
     for seed, path in probes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sslood.core.files import save_json, save_text
+from sslood.core.files import load_json, save_json, save_text
 from sslood.core.threads import blas_threads
 from sslood.report.columns import DECISIONS, DIGITS, FILTERED, HEADLINE, MAIN, SECOND, SUMMARISED
 from sslood.report.decisions import KnownSide, with_decisions
@@ -154,7 +154,7 @@ def summarise(
         rows = with_audit(with_significance(collect(files, roles), scores), scores, audited)
         rows, alarms = with_decisions(rows, scores, known, alpha)
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in runs.seeds]
-    ensembles = [file.path for file in files if file.stage == "ensemble"]
+    ensembles = [file.path for file in files if "accuracy" in load_json(file.path)]
     return Summary(
         scores.id,
         rounded(rows),

@@ -11,12 +11,12 @@ from sslood.nets.methods import classify, energy, leaveout
 from sslood.nets.probing import model as probing
 from sslood.ood.measures import intervals
 from sslood.ood.ssd.ssdk import SSDkSettings
-from tests.kit.registries import LEARNING, OBJECTIVES, objective_class
+from tests.kit.registries import LEARNING, NETWORK, OBJECTIVES, objective_class
 
 
 def test_the_table_is_what_detectors_and_stages_declare():
     """`download` imports none of them: only this test keeps it from telling something else."""
-    found = {name: kind().needs for name, kind in LEARNING.items()}
+    found = {name: kind().needs for name, kind in (LEARNING | NETWORK).items()}
     found |= {name: objective_class(name).needs for name in OBJECTIVES}
     found |= {"train": classify.NEEDS, "energy": energy.NEEDS, "leaveout": leaveout.NEEDS}
     found |= {"probe": probing.NEEDS}
