@@ -14,6 +14,7 @@ from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import roles_of
 from sslood.report.frame import ScoreFiles, read_runs
+from sslood.report.outliers import read_trained
 from sslood.report.page import HeadlineSettings, read_curves, write_page, write_tables
 from sslood.report.summary import summarise, write_metrics
 
@@ -60,8 +61,9 @@ def main(
     files = ScoreFiles(scores, id_name)
     summary = summarise(results, files, chosen, roles, audit, margin)
     write_metrics(out_metrics, summary)
-    write_tables(out_metrics, summary, headline)
-    write_page(out_report, summary, files, folder, read_curves(curves, models, chosen.seeds[0]))
+    trained = read_trained(results / "energies", runs)
+    write_tables(out_metrics, summary, headline, trained)
+    write_page(out_report, summary, files, folder, read_curves(curves, models, chosen.seeds[0]), trained)
     count = summary.rows["model"].nunique()
     done(out_report / "index.html", f"{len(summary.rows)} results of {count} models, tables in {out_metrics}")
 

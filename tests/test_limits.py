@@ -142,10 +142,8 @@ def test_what_needs_labels_is_left_out(flat):
     )
     assert left_out(folder, "probe")["simclr accuracy knn"] == reason
     assert left_out(folder, "ensemble") == {"leaveout_wideresnet": "needs 3 classes for 3 folds, there are 0"}
-    assert (
-        f"| classifier_scratch, energy_head_classifier_scratch | all | all | {of_set} |"
-        in (folder / "metrics/table.md").read_text()
-    )
+    models = "classifier_scratch, energy_head_classifier_scratch, deep_classifier_scratch"
+    assert f"| {models} | all | all | {of_set} |" in (folder / "metrics/table.md").read_text()
     scored = {path.name for path in (folder / "metrics/ood").iterdir()}
     assert scored == {f"simclr.{name}.json" for name in ("knn", "residual", "ssd", "ssdk")}
 

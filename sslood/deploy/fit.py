@@ -32,6 +32,8 @@ LACKING = {
     "logits": "a classifier head (the stage `train` makes one)",
     "gradients": "a classifier head (the stage `train` makes one)",
     "maps": "a classifier head (the stage `train` makes one)",
+    "stages": "a backbone with convolutions",
+    "head": "a classifier head (the stage `train` makes one)",
     "projections": "a projector",
     "mu": "an embedding that is a Gaussian (objectives bayes_h_… and bayes_z_…)",
     "rotations": "a head that predicts quarter turns (objectives rotation and rotpred)",

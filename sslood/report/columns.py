@@ -55,7 +55,7 @@ _COLUMNS = {
     "stage": "evaluation stage that produced the row",
     "model": "model whose outputs are scored",
     "detector": "detector that scores them",
-    "seed": "seed of the model; for a leave-out ensemble, the first of `runs.seeds`",
+    "seed": "seed of the model; for an ensemble, the first of `runs.seeds`",
     "set": "OOD set, compared with the ID test set",
     "role": "near or far",
     **{name: metric.meaning for name, metric in METRICS.items()},

@@ -30,6 +30,7 @@ class RunSettings(Settings):
     leaveout_losses: Annotated[tuple[str, ...], "of their members"]
     network_models: Annotated[tuple[str, ...], "models that are evaluated by the stage `network`"]
     stochastic_seeds: Annotated[tuple[int, ...], "seeds that are evaluated by the stage `stochastic`"]
+    deep_models: Annotated[tuple[str, ...], "classifiers whose seeds are a deep ensemble"] = ()
 
 
 class ResultsFile(NamedTuple):
@@ -55,6 +56,7 @@ def result_files(results: Path, runs: RunSettings) -> list[ResultsFile]:
     names += [("network", seed, f"{model}-{seed}") for model in runs.network_models for seed in runs.seeds]
     kinds = [f"{backbone}-{loss}" for backbone in runs.leaveout_backbones for loss in runs.leaveout_losses]
     names += [("ensemble", runs.seeds[0], kind) for kind in kinds]
+    names += [("deep_ensemble", runs.seeds[0], model) for model in runs.deep_models]
     return [ResultsFile(stage, seed, results / stage / f"{name}.json") for stage, seed, name in names]
 
 
@@ -158,8 +160,8 @@ def over_seeds(groups: pd.DataFrame, metrics: Sequence[str], by: str = "role") -
 def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ()) -> pd.DataFrame:
     """Return one row per model and seed of test accuracies: columns knn, linear, head, ensemble, members.
 
-    `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble; members:
-    the mean over them, each on the images of the classes that it knows.
+    `probes` holds (seed, results of the stage probe), `ensembles` those of ensemble and deep_ensemble;
+    members: the mean over those of the former, each on the images of the classes that it knows.
     """
     rows = []
     for seed, path in probes:

@@ -16,6 +16,7 @@ from sslood.report import figures, tables
 from sslood.report.columns import HEADLINE, METRICS, SECOND, describe_all
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
+from sslood.report.outliers import Trained, before_and_after, changes, panels
 from sslood.report.pictures import misleading
 from sslood.report.render import render
 from sslood.report.summary import Summary
@@ -33,9 +34,11 @@ class HeadlineSettings(Settings):
     detectors: Annotated[tuple[str, ...], "detectors of metrics/headline.md, its rows"]
 
 
-def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> None:
+def write_tables(
+    folder: Path, summary: Summary, headline: HeadlineSettings, trained: Sequence[Trained] = ()
+) -> None:
     """Write headline.md (for the README), table.md (the overview) and per_set.md (every result)."""
-    shared = _shared(summary)
+    shared = _shared(summary, trained)
     small = tables.headline(summary, headline.models, headline.detectors)
     texts: dict[str, dict[str, Any]] = {
         "headline": {
@@ -52,7 +55,7 @@ def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> 
         save_text(folder / f"{name}.md", render(f"{name}.md.j2", **shared, **own))
 
 
-def _shared(summary: Summary) -> dict[str, Any]:
+def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
     """Return what both the page and the Markdown tables show."""
     return {
         "summary": summary,
@@ -67,6 +70,8 @@ def _shared(summary: Summary) -> dict[str, Any]:
         "accuracies": tables.accuracies(summary.accuracy),
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
         "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
+        "against": before_and_after(summary, trained),
+        "changes": changes(summary, trained),
     }
 
 
@@ -97,14 +102,19 @@ def _listed(names: Sequence[str], between: str) -> str:
 
 
 def write_page(
-    folder: Path, summary: Summary, scores: ScoreFiles, sets: Path, curves: Mapping[str, Any]
+    folder: Path,
+    summary: Summary,
+    scores: ScoreFiles,
+    sets: Path,
+    curves: Mapping[str, Any],
+    trained: Sequence[Trained] = (),
 ) -> None:
     """Write index.html. `sets` is the folder of the image sets, `curves` is what `read_curves` returns.
 
     Raises InputError if the scores or the images of a set are missing.
     """
-    panels = score_panels(summary, scores)
-    title, first = next(iter(panels.items()))
+    best = score_panels(summary, scores)
+    title, first = next(iter(best.items()))
     counts = {name: summary.rows[name].nunique() for name in ("model", "detector", "set", "seed")}
     words = {**counts, "OOD set": counts["set"]}
     lead = ", ".join(
@@ -117,12 +127,13 @@ def write_page(
         second=METRICS[SECOND].meaning,
         glance=tables.glance(summary),
         matrices={role: tables.matrices(summary, role) for role in dict.fromkeys(summary.roles.values())},
-        distributions=figures.distributions(panels, summary.id),
-        roc=figures.roc_panels(panels, summary.id),
+        distributions=figures.distributions(best, summary.id),
+        roc=figures.roc_panels(best, summary.id),
         misled=title,
         misleading=misleading(first, _images(sets, first), summary.id),
         training=figures.curves(curves, CURVES) if curves else None,
-        **_shared(summary),
+        energies=figures.energies(panels(trained)) if trained else None,
+        **_shared(summary, trained),
     )
     save_text(folder / "index.html", page)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sslood.core.files import save_json, save_text
+from sslood.core.files import load_json, save_json, save_text
 from sslood.core.threads import blas_threads
 from sslood.report.columns import DIGITS, FILTERED, HEADLINE, MAIN, SECOND, SUMMARISED
 from sslood.report.evidence import (
@@ -139,7 +139,7 @@ def summarise(
     with blas_threads(0):  # many small computations, and sums in the same order on every machine
         rows = with_audit(with_significance(collect(files, roles), scores), scores, audited)
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in runs.seeds]
-    ensembles = [file.path for file in files if file.stage == "ensemble"]
+    ensembles = [file.path for file in files if "accuracy" in load_json(file.path)]
     return Summary(
         scores.id,
         rounded(rows),

@@ -34,9 +34,14 @@ class Toy:
     def maps(self, x, read):
         return [read(x), read(2 * x[:, :, ::2])], self.logits(x)
 
+    def stages(self, x, changes):
+        first = changes.get(-2, torch.nn.Identity())(x.reshape(-1, 4, 2, 2))
+        last = changes.get(-1, torch.nn.Identity())(first.tanh())
+        return [first, last], last.flatten(1) @ self.weight
+
 
 TOY = Toy()
-ASKED = Network([0.5], [0.5], gradients=TOY.logits, maps=TOY.maps, rotations=TOY.logits)
+ASKED = Network([0.5], [0.5], TOY.logits, TOY.maps, TOY.logits, TOY.stages, torch.nn.Identity())
 
 
 def inputs(outputs, scale=255):

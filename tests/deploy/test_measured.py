@@ -17,11 +17,12 @@ from sslood.ood.kit.outputs import part_of, read_embeddings
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.views.network_view import open_model
 from stages import embed, network, posthoc, ssd, stochastic
-from tests.kit.registries import DETECTORS
+from tests.kit.registries import DETECTORS, defaults
 from tests.kit.small import call, model_card, write_params, write_sets
 
 OOD = ("heldout", "noise")
-FITTED_ON_VALIDATION = ("kl_matching", "temperature_scaling", "gram")
+FITTED_ON_VALIDATION = ("kl_matching", "temperature_scaling", "gram", "adascale_a", "adascale_l")
+FITTED_ON_VALIDATION += ("knn_layers", "mahalanobis_layers")
 
 
 def settings_of_all(kinds, **numbers):
@@ -44,7 +45,8 @@ SECTIONS = {
     "stochastic": settings_of_all(
         STOCHASTIC, kl_prior__samples=20, **{f"{name}__k": 5 for name in STOCHASTIC if name.endswith("_knn")}
     ),
-    "network": settings_of_all(NETWORK, odin__temperature=1000, gram__powers=3) | {"precision": "float32"},
+    "network": settings_of_all(NETWORK, **defaults(NETWORK) | {"gram__powers": 3, "knn_layers__k": 5})
+    | {"precision": "float32"},
 }  # fmt: skip
 
 
@@ -148,7 +150,8 @@ def test_the_auroc_of_every_deployed_detector_is_the_measured_one(folder, capsys
         scorer = deployed(folder, name)
         found = aurocs(folder, lambda images, scorer=scorer: scorer.decide(images).scores)
         expected = measured(folder, name)
-        if any(abs(found[ood] - expected[ood]) > 1e-4 for ood in OOD):
+        near = 1e-3 if name == "nac" else 1e-4  # in float32 a state on the edge of a bin falls either way
+        if any(abs(found[ood] - expected[ood]) > near for ood in OOD):
             apart[name] = (found, expected)
         said = capsys.readouterr().out
         halved = "images 1, 3, 5, … of digits.validation (50)" in said

@@ -36,6 +36,7 @@ ID_NEEDS: Table = MappingProxyType(
         "ssd": (Need(images=2),),
         "knn": (Need(images=50),),
         "nnguide": (Need(images=10),),
+        "knn_layers": (Need(images=50),),
         **dict.fromkeys(_GAUSSIANS, (Need(images=50),)),
     }
 )
@@ -59,7 +60,7 @@ LEAST: Needs = (Need(images=2), Need("validation", images=1), Need("test", image
 _OWN_K = "left out unless k is smaller (or auto): "
 WORDS = {
     "interval": "AUROC without an interval, and no test against the best",
-    **{name: _OWN_K for name in ID_NEEDS if name.endswith("knn") or name == "nnguide"},
+    **{name: _OWN_K for name in ID_NEEDS if "knn" in name or name == "nnguide"},
     "ssdk": "left out unless k is smaller: ",
 }
 
