@@ -182,8 +182,8 @@ def over_seeds(groups: pd.DataFrame, metrics: Sequence[str], by: str = "role") -
 def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ()) -> pd.DataFrame:
     """Return one row per model and seed of test accuracies: columns knn, linear, head, ensemble, members.
 
-    `probes` holds (seed, results of the stage probe), `ensembles` those of ensemble and deep_ensemble; members:
-    the mean over them, each on the images of the classes that it knows.
+    `probes` holds (seed, results of the stage probe), `ensembles` those of ensemble and deep_ensemble;
+    members: the mean over those of the former, each on the images of the classes that it knows.
     """
     rows = []
     for seed, path in probes:

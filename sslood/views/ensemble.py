@@ -23,6 +23,9 @@ from sslood.ood.kit.perturbation import Forward, Target, gradient_signs, perturb
 from sslood.ood.kit.tempered import entropy_below_uniform, largest_above_uniform
 
 Progress = Callable[[int], object]
+ON_CPU = (
+    64  # images at a time there, whose maps stay in the cache: a fifth faster than 256 for a wideresnet-16-2
+)
 
 
 class Setting(NamedTuple):
@@ -138,7 +141,7 @@ def ask(
     """
     pieces: list[list[Votes]] = [[] for _ in settings]
     plain: list[np.ndarray] = []
-    stream = batches(images, BATCH)
+    stream = batches(images, ON_CPU if torch.device(device).type == "cpu" else BATCH)
     with exact():
         for batch in normalised(stream, member.mean, member.std, device=device, dtype=member.dtype):
             found = _logits(member, batch, settings)
