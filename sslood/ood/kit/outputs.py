@@ -45,7 +45,7 @@ class Outputs:
     mu, log_variance [N, L]: the diagonal Gaussian of each image, of stochastic models; prior: over it.
     labels int64 [N], -1 where unknown. classes: number of classes of the ID set, if known.
     head: the model's classifier, where its weights are at hand.
-    Raises InputError if a part holds NaN or infinite numbers, or lengths differ.
+    Raises InputError if a part or the head holds NaN or infinite numbers, or lengths or widths differ.
     """
 
     name: str
@@ -73,6 +73,24 @@ class Outputs:
                 raise InputError(
                     f"{self.name}: the {part} of {bad} of {len(self)} images are NaN or infinite; "
                     "the model did not train well, look at its training"
+                )
+
+        if self.head is not None:
+            self._check_head(self.head)
+
+    def _check_head(self, head: Head) -> None:
+        bad = int((~(np.isfinite(head.weight).all(axis=1) & np.isfinite(head.bias))).sum())
+        if bad:
+            raise InputError(
+                f"{self.name}: the classifier's weights of {bad} of {len(head.bias)} classes are NaN or "
+                "infinite; the model did not train well, look at its training"
+            )
+        for part, width in zip(("logits", "features"), head.weight.shape, strict=True):
+            array = getattr(self, part)
+            if array is not None and array.shape[1] != width:
+                raise InputError(
+                    f"{self.name}: the classifier has weights for {width} {part}, but there are "
+                    f"{array.shape[1]}; it belongs to another model"
                 )
 
     def __len__(self) -> int:

@@ -222,5 +222,5 @@ def test_refuses():
         with pytest.raises(InputError, match=f"{key} must be above 0 and below 1, found 1.0"):
             DETECTORS[name].Settings(**{key: 1.0})
     one = Outputs("t", features=TRAIN.features, head=Head(WEIGHT[:1], BIAS[:1]))
-    with pytest.raises(InputError, match="at least two classes"):
+    with pytest.raises(InputError, match="FDBD needs a classifier of at least 2 classes, this one has 1"):
         example("fdbd").fit(one)
