@@ -30,7 +30,8 @@ class Detector(ABC):
 
     A subclass defines
 
-    - `reads`: the parts of `Outputs` that it needs; `needs_head` if `_fit` reads the classifier's weights;
+    - `reads`: the parts of `Outputs` that it needs; `needs_head` if `_fit` reads the classifier's weights,
+      `needs_concepts` the vectors of words that it reads;
     - `needs`: of the split that it is fitted to (labels, so many images), what `download` tells in advance;
     - `least_classes`: that the classifier must have for scores to be finite, or to mean something;
     - `Settings`: its hyperparameters. Those that `space` covers may be "auto", to be chosen from that grid;
@@ -47,6 +48,7 @@ class Detector(ABC):
     reads: tuple[str, ...] = ()
     needs: Needs = ()
     needs_head: ClassVar[bool] = False
+    needs_concepts: ClassVar[tuple[str, ...]] = ()
     on_validation: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1
     searches_bank: ClassVar[bool] = False  # `_score` shares its work out among the cores itself
@@ -71,8 +73,9 @@ class Detector(ABC):
         self._on_device: Tensors | None = None
 
     def suits(self, outputs: Outputs) -> bool:
-        """Whether the model has the parts that are read and, if needed, a classifier head."""
-        return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
+        """Whether the model has the parts that are read and, if needed, a classifier head and words."""
+        words = all(getattr(outputs.concepts, part, None) is not None for part in self.needs_concepts)
+        return words and outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
         """Learn from ID outputs. LeftOut if they miss one of `needs`, InputError if a part or the weights.
