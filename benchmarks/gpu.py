@@ -1,6 +1,7 @@
 """Pretraining on a GPU: the CPU's results in float32, views a second in bf16, and what the data cost.
 
     python -m benchmarks.gpu            # on CUDA: ResNet-18, 32 px, batch 512; about ten minutes
+    python -m benchmarks.gpu simclr     # only these of the three that are timed
     python -m benchmarks.gpu --small    # the same on whatever device there is, tiny: a try of this file
 
 First every objective takes STEPS steps in float32 on the device and on the CPU from one start with one set of
@@ -29,6 +30,7 @@ from sslood.nets.training.engine import Engine
 from tests.kit.registries import OBJECTIVES
 
 STEPS = 3  # of the comparison with the CPU
+TIMED = ("simclr", "byol", "dino")
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     where = torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else "CPU"
     print(f"{where}: {form.architecture}, {form.size} px, batch {form.batch}, bf16, ", end="")
     print(f"compile {here.compile}, n = {form.blocks} blocks of {form.block} steps")
-    for name in ("simclr", "byol", "dino"):
+    for name in [word for word in words if word in TIMED] or TIMED:
         row = timed(name, form, here)
         print(
             f"{name:8} {row['views']:8,.0f} views/s (median; {row['low']:,.0f} to {row['high']:,.0f}), "

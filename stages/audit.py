@@ -1,14 +1,16 @@
 """Audit the image sets: what could make a result look better or worse than it is, from the files alone.
 
     python -m stages.audit --id digits --sets params.yaml:sets --folder data/sets --radius 32 \\
-        --correlation 0.99 --out data/audit.safetensors --out_disjoint data/disjoint.json
+        --correlation 0.99 --out data/audit.safetensors --out_disjoint data/disjoint.json \\
+        --out_outliers data/outliers.json
 
 First a guard: no validation image of a tuning set may be a test image, or the stage stops, and with it
 everything that chooses settings. Then for every test set: the artefact control (one number per image that
 knows nothing of its content, as a detector), exact and near duplicates of images used for training or
 model selection, and classes that the set shares with the ID set. `summarize` sets every detector beside the
-control and gives its numbers with and without those images. Needs no GPU; CIFAR-10 with four full test sets
-takes about a minute on two cores.
+control and gives its numbers with and without those images. Last, for every set that may serve as outliers,
+the training images that are ID or test images, or of an ID class: what trains on outliers leaves them out.
+Needs no GPU; CIFAR-10 with four full test sets takes about a minute on two cores.
 """
 
 from pathlib import Path
@@ -16,8 +18,9 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sslood.auditing.audit import audit, audited, read_sets
+from sslood.auditing.audit import audit, audited, indexer, read_sets
 from sslood.auditing.disjoint import check_disjoint
+from sslood.auditing.outliers import false_outliers
 from sslood.auditing.overlap import AuditSettings
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
@@ -42,7 +45,10 @@ def check_roles(where, given):
     type=click.Path(path_type=Path),
     help="JSON to write once the guard passes.",
 )
-def main(id_name: str, sets: str, folder: Path, out: Path, out_disjoint: Path, **values) -> None:
+@click.option(
+    "--out_outliers", required=True, type=click.Path(path_type=Path), help="JSON of false outliers."
+)
+def main(id_name, sets, folder, out, out_disjoint, out_outliers, **values):
     """Audit the image sets: guard, artefact control, duplicates, shared classes."""
     settings = read_settings(AuditSettings, values, where="audit")
     section = read_section(sets)
@@ -50,9 +56,11 @@ def main(id_name: str, sets: str, folder: Path, out: Path, out_disjoint: Path, *
     disjoint = check_disjoint(folder, section, sets)
     image_sets = read_sets(folder, names_of_roles(section, sets))
     with tqdm(total=len(audited(image_sets, id_name)), desc="audit", unit="set", disable=None) as bar:
-        tensors, metadata = audit(image_sets, id_name, settings, lambda _: bar.update())
+        index = indexer(image_sets)
+        tensors, metadata = audit(image_sets, id_name, settings, index, lambda _: bar.update())
     save_tensors(out, tensors, kind="audit", metadata={**metadata, "settings": vars(settings)})
     save_json(out_disjoint, disjoint)
+    save_json(out_outliers, false_outliers(image_sets, id_name, settings, index))
     left_out = {name: numbers["left_out"] for name, numbers in metadata["sets"].items()}
     listed = ", ".join(f"{count} of {name}" for name, count in left_out.items() if count)
     shared = {name: ", ".join(numbers["shared_classes"]) for name, numbers in metadata["sets"].items()}

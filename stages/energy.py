@@ -1,69 +1,69 @@
-"""Fine-tune a classifier (or an encoder with a fresh head) so that auxiliary outliers get a high energy.
+"""Train a classifier, or an encoder with a fresh head, against auxiliary outliers.
 
-Writes the model and the curves; the metadata of the model hold the margins. A quickstart run takes seconds on
-two CPU cores.
+The losses are energy margins, outlier exposure and a background class. Writes the model (its metadata hold
+margins, candidates and what was chosen), the curves, and the energies before and after. A quickstart run
+takes seconds on two CPU cores.
 """
-
-from pathlib import Path
 
 import click
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, training_options
+from sslood.cli.options import section_option, training_options
 from sslood.cli.sections import item_options
-from sslood.core.files import read_metadata
-from sslood.core.machine import machine
-from sslood.core.needs import check_set, may_be_left_out
+from sslood.core.files import save_json
+from sslood.core.needs import may_be_left_out
+from sslood.core.settings import read_section
 from sslood.data.images.augment import read_recipe
-from sslood.nets.methods.energy import AUXILIARY, NEEDS, Energy, EnergySettings, start_model
-from sslood.nets.methods.supervised import load_split
-from sslood.nets.networks.card import check_fits
-from sslood.nets.training.checkpoint import Checkpoint, fingerprint
-from sslood.nets.training.engine import Engine
+from sslood.nets.methods.outlier_energies import before_and_after
+from sslood.nets.methods.outlier_runs import Inputs, best_of, choice, try_all
+from sslood.nets.methods.outliers import EnergySettings, read_candidates
 from sslood.nets.training.finish import finish
+
+
+def check_constants(where, given):
+    shared = {name: given[name] for name in EnergySettings.__dataclass_fields__ if name in given}
+    read_candidates(shared, read_section(where), where)
 
 
 @click.command(cls=StageCommand)
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
-@click.option(
-    "--auxiliary_set",
-    "auxiliary",
-    required=True,
-    help="Set file of the outliers.",
-)
+@click.option("--auxiliary_set", "auxiliary", required=True, help="Set file of the outliers.")
+@click.option("--tuning_set", "tuning", required=True, help="Set file whose validation split is chosen on.")
+@click.option("--left_out", required=True, help="The audit's JSON of what is no outlier.")
 @click.option("--init_model", required=True, help="Model file to start from.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
 @click.option("--mode", required=True, type=click.Choice(["full", "head"]), help="What is trained.")
-@item_options("init", "auxiliary")
+@section_option("constants", "what this loss changes", check_constants, checks_settings=True)
+@item_options("loss", "init", "auxiliary", "tuning")
 @training_options(EnergySettings, read_recipe)
+@click.option("--out_energies", required=True, help="JSON of energies before and after to write.")
 @may_be_left_out("model")
-def main(seed, id_set, auxiliary, init_model, name, mode, recipe, out, out_curves, **section):
-    options = read_settings(EnergySettings, section, where="energy")
+def main(seed, name, mode, constants, recipe, out, out_curves, out_energies, **given):
+    inputs = Inputs(**{key: given.pop(key) for key in Inputs.__dataclass_fields__})
+    candidates, varied = read_candidates(given, read_section(constants), constants)
     augmentation = read_recipe(recipe)
-    here = machine(options.precision)
-    check_set(NEEDS, id_set)
-    check_set(AUXILIARY, auxiliary)
-    model, card, fresh = start_model(init_model, id_set, seed)
-    check_fits(card, read_metadata(auxiliary, kind="set"), init_model, id_set=False)
-    settings = options.recorded(init=card.name, mode=mode, recipe=vars(augmentation))
-    inputs = [Path(path) for path in (id_set, auxiliary, init_model)]
-    identity = fingerprint({**settings, "seed": seed}, inputs, "stages.energy")
-    checkpoint = Checkpoint(here.scratch, f"energy-{name}-{seed}", identity)
-    pairs = (id_set, "train"), (id_set, "validation"), (auxiliary, "train")
-    sets = [load_split(path, split, here.device) for path, split in pairs]
-    task = Energy(
-        model, *sets, mode=mode, fresh_head=fresh, recipe=augmentation, preprocessing=card.preprocessing,
-        label=f"energy {name}-{seed}", settings=options, seed=seed, machine=here,
-    )  # fmt: skip
-    curves = Engine(task).train(checkpoint)
-    head = model.need_head()
-    card = card.replace(
+    tried = try_all(
+        inputs, candidates, name=name, mode=mode, recipe=augmentation, seed=seed, code="stages.energy"
+    )
+    best = best_of(tried)
+    head = best.task.model.need_head()
+    settings = {**best.card.settings, **choice(tried, varied)}
+    card = best.card.replace(
         name=name, objective="energy", seed=seed, head_classes=list(range(head.out_features)),
-        projector=None, stochastic=None, epochs=None, settings={**settings, **task.margins},
+        projector=None, stochastic=None, epochs=None, settings=settings,
     )  # fmt: skip
-    finish(out, out_curves, {"backbone": model.backbone, "head": head}, card, curves, checkpoint)
-    accuracy, margins = curves[-1]["validation_accuracy"], [task.margins[key] for key in ("m_in", "m_out")]
-    done(out, f"ID validation accuracy {accuracy:.4f}, margins {margins[0]:.3g} and {margins[1]:.3g}")
+    modules = {"backbone": best.task.model.backbone, "head": head}
+    save_json(out_energies, before_and_after(best.before, best.after))
+    finish(out, out_curves, modules, card, best.curves, best.checkpoint)
+    for one in tried:
+        one.checkpoint.delete()
+    kept = best.measured(best.epoch)
+    margins = [f"{key} {settings[key]:.3g}" for key in ("m_in", "m_out") if key in best.task.margins]
+    chosen = [f"{key} {settings[key]}" for key in varied] + margins
+    done(
+        out, ", ".join([f"ID validation accuracy {kept['validation_accuracy']:.4f} in epoch {kept['epoch']}",
+                        *chosen])
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

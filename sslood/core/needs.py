@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sslood.core.errors import LeftOut
-from sslood.core.files import load_tensors, save_tensors, save_text
+from sslood.core.files import load_tensors, save_json, save_tensors, save_text
 
 SHOWN = 5  # classes that a message names
 
@@ -104,6 +104,8 @@ def may_be_left_out(kind: str) -> Callable[[Callable[..., None]], Callable[..., 
                 save_tensors(values["out"], {}, kind=kind, metadata={"left_out": reason.reason})
                 if "out_curves" in values:
                     save_text(values["out_curves"], "epoch\n")
+                if "out_energies" in values:
+                    save_json(values["out_energies"], {"left_out": reason.reason})
                 print(f"Left out {values['out']}: {reason.reason}.")
 
         return run

@@ -1,10 +1,14 @@
 """The stage `audit` on sets with planted artefacts, doubles and shared classes."""
 
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
+from sslood.auditing.exclusions import excluded_classes
 from sslood.auditing.roughness import artefact_scores
 from sslood.core.files import load_json, load_tensors, save_tensors
 from stages.audit import main
@@ -27,12 +31,15 @@ def patches(count, seed):
     return np.stack(cut).transpose(0, 3, 1, 2)
 
 
-def write(folder, name, classes, splits):
+def write(folder, name, classes, splits, **more):
     tensors = {}
     for split, (images, labels) in splits.items():
         tensors |= {f"{split}.images": images, f"{split}.labels": np.asarray(labels, np.int64)}
     save_tensors(
-        folder / f"{name}.safetensors", tensors, kind="set", metadata={"name": name, "classes": classes}
+        folder / f"{name}.safetensors",
+        tensors,
+        kind="set",
+        metadata={"name": name, "classes": classes, **more},
     )
 
 
@@ -63,7 +70,8 @@ def run(tmp_path):
         options = {"id": "cifar10", "radius": 32, "correlation": 0.97, **changes}
         file = tmp_path / f"{out}.safetensors"
         options |= {"sets": f"{tmp_path}/params.yaml:sets", "folder": tmp_path}
-        status = call(main, out=file, out_disjoint=tmp_path / "disjoint.json", **options)
+        options |= {f"out_{name}": tmp_path / f"{name}.json" for name in ("disjoint", "outliers")}
+        status = call(main, out=file, **options)
         return (status, *load_tensors(file, kind="audit")) if status == 0 else (status, {}, {})
 
     return audit
@@ -147,3 +155,43 @@ def test_what_depends_on_the_guard_runs_again_only_if_the_sets_change(run, tmp_p
     assert (tmp_path / "disjoint.json").read_bytes() == before
     content = load_json(tmp_path / "disjoint.json")
     assert content == {"chosen_on": ["corruptions"], "tested_on": ["cifar10", "stl10", "noise"]}
+
+
+def outliers_of(tmp_path, **more):
+    """Plant ID and test images and an ID class among outliers; return their places and the whole content."""
+    sets = {name: load_tensors(tmp_path / f"{name}.safetensors")[0] for name in ("cifar10", "stl10")}
+    flower = load_sample_images().images[1]
+    cut = [flower[5 * at : 5 * at + 16, 8 * at : 8 * at + 16] for at in range(60)]
+    images = np.stack(cut).transpose(0, 3, 1, 2).copy()
+    labels = np.full(60, 7)
+    images[3] = sets["cifar10"]["train.images"][50]
+    images[8] = (sets["cifar10"]["validation.images"][51] * 0.8 + 30).astype(np.uint8)
+    images[9] = images[13] = sets["cifar10"]["test.images"][52]  # twice: the best double alone is not enough
+    images[21] = sets["stl10"]["test.images"][53][:, :, ::-1]
+    labels[30:33] = 1  # birds
+    write(tmp_path, "photos", ["airplane", "bird"] + ["thing"] * 8, {"train": (images, labels)}, **more)
+    params = PARAMS + "  photos: {role: auxiliary}\n"
+    (tmp_path / "params.yaml").write_text(params)
+
+
+def test_outliers_that_are_none_are_listed_for_the_training(run, tmp_path, monkeypatch):
+    lists = {"cifar10": {"photos": [{"class": "bird", "like": "bird", "why": "the same class"}]}}
+    (tmp_path / "lists.yaml").write_text(json.dumps(lists))
+    known = partial(excluded_classes, path=tmp_path / "lists.yaml")
+    monkeypatch.setattr("sslood.auditing.outliers.excluded_classes", known)
+    outliers_of(tmp_path)
+    assert run()[0] == 0
+    found = load_json(tmp_path / "outliers.json")
+    assert found == {
+        "corruptions": {"n": 100, "left_out": 1, "exact": 1, "near": 0, "class": 0, "positions": [1]},
+        "photos": {
+            **{"n": 60, "left_out": 8, "exact": 3, "near": 2, "class": 3},
+            "positions": [3, 8, 9, 13, 21, 30, 31, 32],
+        },
+    }
+
+
+def test_outliers_made_from_id_images_may_be_like_them(run, tmp_path):
+    outliers_of(tmp_path, source={"made from": "ID train and ID validation images"})
+    assert run()[0] == 0
+    assert load_json(tmp_path / "outliers.json")["photos"]["positions"] == [3, 9, 13]

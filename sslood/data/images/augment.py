@@ -1,12 +1,14 @@
 """Augmentation of whole batches on their device: every image its own draws, no branch on a value.
 
 Crop, resize and flip are two matrix products; the colour jitter follows each image's own order of
-operations; blur is two more products. Shapes are static and nothing reads a value back, so
-`apply_draws` compiles as one graph. The distributions of the draws are torchvision's; the crop agrees with
-Pillow within two grey levels, the colours with torchvision within rounding (see the tests).
+operations; blur is two more products; RandAugment, PixMix and Cutout have files of their own. Shapes are
+static and nothing reads a value back, so `apply_draws` compiles as one graph. The distributions of the draws
+are torchvision's; the crop agrees with Pillow within two grey levels, the colours with torchvision within
+rounding (see the tests).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,6 +17,10 @@ from torch import Tensor
 
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, above, at_least, between, checked, read_section
+from sslood.data.images import cutout, pixmix, randaugment
+from sslood.data.images.colours import BLUR_SIGMA, HUE, colour_jitter, gaussian_blur, luma
+from sslood.data.images.placing import resize_matrix, shift_matrix
+from sslood.data.images.randaugment import LARGEST
 
 TRIES = 10  # crop boxes drawn per image; the first that fits is taken (as torchvision does)
 # columns of the uniform draws, fixed whatever the settings: changing one option leaves the rest alone
@@ -24,9 +30,6 @@ _BLUR, _SIGMA, _SOLARISE, _PAD_Y, _PAD_X = range(2 * TRIES + 5, 2 * TRIES + 10)
 _ORDER, _FACTOR = slice(2 * TRIES + 10, 2 * TRIES + 14), slice(2 * TRIES + 14, 2 * TRIES + 18)
 COLUMNS = 2 * TRIES + 18
 
-_LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
-_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
-_BLUR_SIGMA = (0.1, 2.0)
 _SOLARISE_FROM = 128 / 255
 
 
@@ -35,7 +38,7 @@ _PROBABILITY = between(0, 1)
 
 @dataclass(frozen=True)
 class AugmentSettings(Settings):
-    """What one view goes through, in this order: crop, jitter, grey, blur, solarise, flip.
+    """What one view goes through, in the order of the keys, but for the flip, which is part of the crop.
 
     The default of every key is "off". The strength f of brightness, contrast and saturation draws a factor
     from [max(0, 1 - f), 1 + f].
@@ -56,6 +59,12 @@ class AugmentSettings(Settings):
     grey: Annotated[float, _PROBABILITY, "probability of a grey image"] = 0.0
     blur: Annotated[float, _PROBABILITY, "probability of a Gaussian blur"] = 0.0
     solarise: Annotated[float, _PROBABILITY, "probability of inverting what is above half"] = 0.0
+    randaugment: Annotated[int, at_least(0), "operations of RandAugment, one after the other"] = 0
+    magnitude: Annotated[int, between(0, LARGEST), "strength of RandAugment's operations"] = 9
+    pixmix: Annotated[int, at_least(0), "largest number of PixMix's mixings (4 in the paper)"] = 0
+    severity: Annotated[float, between(0.1, 10), "strength of PixMix's operations"] = 3.0
+    beta: Annotated[float, above(0), "strength of PixMix's mixings: the larger, the weaker"] = 3.0
+    cutout: Annotated[int, at_least(0), "side of Cutout's square hole, in pixels"] = 0
 
     def _check(self) -> None:
         if not self.crop_scale_min <= self.crop_scale_max <= 1:
@@ -64,6 +73,12 @@ class AugmentSettings(Settings):
             raise InputError("use crop_ratio_min <= crop_ratio_max")
         if self.pad and self.crops:
             raise InputError("choose either pad or a crop (crop_scale_min below 1), not both")
+
+    @property
+    def columns(self) -> int:
+        """The number of uniform draws of an image: those of the options from `randaugment` on come last."""
+        more = randaugment.columns(self.randaugment) + pixmix.columns(self.pixmix)
+        return COLUMNS + more + cutout.COLUMNS * (self.cutout > 0)
 
     @property
     def crops(self) -> bool:
@@ -76,47 +91,66 @@ def read_recipe(where: str) -> AugmentSettings:
     return checked(AugmentSettings, read_section(where), where)
 
 
-def draw(n: int, generator: torch.Generator) -> Tensor:
-    """Return the uniform draws [n, COLUMNS] of n images, on the generator's device."""
-    return torch.rand(n, COLUMNS, generator=generator, device=generator.device)
+def draw(n: int, generator: torch.Generator, columns: int = COLUMNS) -> Tensor:
+    """Return the uniform draws [n, columns] of n images, on its device (`columns` of a recipe)."""
+    return torch.rand(n, columns, generator=generator, device=generator.device)
 
 
 def augment(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
     """Return one augmented view of uint8 images [N, C, H, W] (C = 1 or 3) as floats in [0, 1].
 
-    The generator must be on the images' device. Saturation, hue and grey leave one channel alone.
+    The generator must be on the images' device. Saturation, hue and grey leave one channel alone. InputError
+    for PixMix, whose pictures only `apply_draws` takes.
     """
-    return apply_draws(images, draw(len(images), generator), settings)
+    check_pictures([settings], None)
+    return apply_draws(images, draw(len(images), generator, settings.columns), settings)
 
 
-def apply_draws(images: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
-    """Return the view that the uniform `draws` [N, COLUMNS] decide, in their dtype: a pure function."""
+def check_pictures(recipes: Sequence[AugmentSettings], pictures: Tensor | None) -> None:
+    """Raise InputError if a recipe mixes in pictures, and there are none."""
+    if pictures is None and any(recipe.pixmix for recipe in recipes):
+        raise InputError(
+            "augment: pixmix mixes in pictures, which only the stage `methods` reads; take it out here"
+        )
+
+
+def apply_draws(
+    images: Tensor,
+    draws: Tensor,
+    settings: AugmentSettings,
+    *,
+    pictures: Tensor | None = None,
+    fill: Tensor | float = 0.5,
+) -> Tensor:
+    """Return the view that the uniform `draws` [N, columns] decide, in their dtype: a pure function.
+
+    pictures: uint8 [M, C, H, W] that PixMix mixes in. fill: what Cutout's hole shows, a value in [0, 1] or
+    one per channel [C].
+    """
     x = images.to(draws.dtype) / 255
     x = _place(x, draws, settings)
     if settings.jitter:
         x = _jitter(x, draws, settings)
     if settings.grey and x.shape[1] == 3:
-        x = torch.where(_chosen(draws, _GREY, settings.grey), _luma(x), x)
+        x = torch.where(_chosen(draws, _GREY, settings.grey), luma(x), x)
     if settings.blur:
-        low, high = _BLUR_SIGMA
+        low, high = BLUR_SIGMA
         blurred = gaussian_blur(x, low + (high - low) * draws[:, _SIGMA])
         x = torch.where(_chosen(draws, _BLUR, settings.blur), blurred, x)
     if settings.solarise:
         turned = torch.where(x >= _SOLARISE_FROM, 1 - x, x)
         x = torch.where(_chosen(draws, _SOLARISE, settings.solarise), turned, x)
-    return x
+    ours = (randaugment.columns(settings.randaugment), pixmix.columns(settings.pixmix))
+    parts = draws[:, COLUMNS:].split((*ours, draws.shape[1] - COLUMNS - sum(ours)), 1)
+    if settings.randaugment:
+        x = randaugment.randaugment(x, parts[0], settings.magnitude)
+    if settings.pixmix and pictures is not None:
+        x = pixmix.pixmix(x, parts[1], pictures, severity=settings.severity, beta=settings.beta)
+    return cutout.cutout(x, parts[2], settings.cutout, fill) if settings.cutout else x
 
 
 def _chosen(draws: Tensor, column: int, probability: float) -> Tensor:
     return (draws[:, column] < probability).view(-1, 1, 1, 1)
-
-
-def _luma(x: Tensor) -> Tensor:
-    """Return the grey image [N, 1, H, W]; one channel is its own."""
-    if x.shape[1] == 1:
-        return x
-    red, green, blue = x.unbind(1)
-    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(1)
 
 
 # --- where: crop, resize, shift and flip ---------------------------------------------------------
@@ -136,8 +170,8 @@ def _place(x: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
                 f"augment: pad is {settings.pad}, a shift that can leave nothing of images of {height} x "
                 f"{width} pixels; lower it"
             )
-        columns = _shift_matrix(draws[:, _PAD_X], width, settings.pad, flipped)
-        rows = _shift_matrix(draws[:, _PAD_Y], height, settings.pad)
+        columns = shift_matrix(draws[:, _PAD_X], width, settings.pad, flipped)
+        rows = shift_matrix(draws[:, _PAD_Y], height, settings.pad)
     elif settings.flip:
         return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
     else:
@@ -169,47 +203,6 @@ def crop_boxes(draws: Tensor, height: int, width: int, settings: AugmentSettings
     return top, left, h, w
 
 
-def resize_matrix(
-    start: Tensor, length: Tensor, size: int, interpolation: str, flipped: Tensor | None = None
-) -> Tensor:
-    """Return matrices [N, size, size] that stretch `length` pixels from `start` over all `size`.
-
-    Row o holds k(s + 1/2 - c) over the source pixels s of the box, c = start + (o + 1/2) length / size,
-    normalised to sum 1; k is the triangle or Keys' cubic with a = -1/2 (Pillow's). A crop never
-    exceeds the output, so no anti-aliasing enters. `flipped` [N] reverses the rows.
-    """
-    source = torch.arange(size, device=start.device, dtype=start.dtype)
-    target = source.expand(len(start), size)
-    if flipped is not None:
-        target = torch.where(flipped[:, None], size - 1 - target, target)
-    centre = start[:, None] + (target + 0.5) * (length / size)[:, None]
-    distance = (source + 0.5 - centre[:, :, None]).abs()
-    weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
-    inside = (source >= start[:, None]) & (source < (start + length)[:, None])
-    weights = weights * inside[:, None, :]
-    return weights / weights.sum(-1, keepdim=True)
-
-
-def _cubic(d: Tensor) -> Tensor:
-    """Keys' cubic kernel (1981) with a = -1/2 of the distances d >= 0."""
-    # both pieces as powers of the distance to where they end: no branch, and few passes over the matrices
-    u, v = (2 - d).clamp(min=0), (1 - d).clamp(min=0)
-    return 0.5 * u * u * (u - 1) + v * v * (1 - 2 * v)
-
-
-def _shift_matrix(uniform: Tensor, size: int, pad: int, flipped: Tensor | None = None) -> Tensor:
-    """Return matrices [N, size, size] that move by a whole number of pixels in [-pad, pad]."""
-    offset = (uniform * (2 * pad + 1)).floor() - pad
-    source = torch.arange(size, device=uniform.device, dtype=uniform.dtype)
-    target = source.expand(len(uniform), size)
-    if flipped is not None:
-        target = torch.where(flipped[:, None], size - 1 - target, target)
-    return ((target + offset[:, None])[:, :, None] == source).to(uniform.dtype)
-
-
-# --- colours -------------------------------------------------------------------------------------
-
-
 def _jitter(x: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
     """Brightness, contrast, saturation and hue, every image in its own random order."""
     order = draws[:, _ORDER].argsort(1)
@@ -222,79 +215,5 @@ def _jitter(x: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
     factors = [torch.where(on, factor, 1.0) for factor in factors]
     turn = None
     if settings.hue and x.shape[1] == 3:
-        turn = torch.where(on, settings.hue * (2 * draws[:, _FACTOR][:, _HUE] - 1), 0.0)
+        turn = torch.where(on, settings.hue * (2 * draws[:, _FACTOR][:, HUE] - 1), 0.0)
     return colour_jitter(x, order, torch.stack(factors, 1), turn)
-
-
-def colour_jitter(x: Tensor, order: Tensor, factors: Tensor, turn: Tensor | None) -> Tensor:
-    """Apply to images [N, C, H, W] in [0, 1] the operations 0 to 3 in each image's `order` [N, 4].
-
-    0 brightness, 1 contrast, 2 saturation with `factors` [N, 3]; 3 turns the hue by `turn` [N] (in
-    circles; None: not at all). The first three are x <- clamp(f x + (1 - f) ref), ref = 0, the mean
-    grey, or the grey image, which one channel is itself. So that no image waits for another's order, hue
-    stands once in the middle, with three affine steps before and three after it; a step that is not an
-    image's turn has f = 1.
-    """
-    does = 3 if x.shape[1] == 3 else 2
-    factors = torch.cat((factors[:, :does], torch.ones_like(factors[:, : 4 - does])), 1)  # 1: nothing to do
-    if turn is None:
-        for place in range(4):
-            x = _affine(x, order[:, place], factors)
-        return x
-    hue_at = (order == _HUE).to(torch.uint8).argmax(1)
-    idle = torch.full_like(hue_at, _HUE)
-    for place in range(3):
-        x = _affine(x, torch.where(place < hue_at, order[:, place], idle), factors)
-    x = turn_hue(x, turn)
-    for place in range(1, 4):
-        x = _affine(x, torch.where(place > hue_at, order[:, place], idle), factors)
-    return x
-
-
-def _affine(x: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
-    factor = factors.gather(1, operation[:, None]).view(-1, 1, 1, 1)
-    operation = operation.view(-1, 1, 1, 1)
-    grey = _luma(x)
-    mean = grey.mean((1, 2, 3), keepdim=True)
-    rest = (1 - factor) * (operation == _CONTRAST) * mean + (1 - factor) * (operation == _SATURATION) * grey
-    return torch.addcmul(rest, x, factor).clamp_(0, 1)
-
-
-def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of RGB images [N, 3, H, W] by `turn` [N] circles, value and saturation kept.
-
-    With m = min, D = max - min and the hue h in [0, 6), a channel is m + D clamp(w(h), 0, 1), w = |h - 3| - 1
-    for red, 2 - |h - 2| for green, 2 - |h - 4| for blue: the inverse of HSV without looking up sectors.
-    """
-    red, green, blue = x.unbind(1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    least = torch.minimum(torch.minimum(red, green), blue)
-    chroma = value - least
-    divisor = chroma.clamp(min=1e-12)  # of a grey pixel, whose hue is nothing: 0 / 1e-12
-    sector = torch.where(
-        value == red,
-        green - blue,
-        torch.where(value == green, blue - red + 2 * divisor, red - green + 4 * divisor),
-    )
-    hue = torch.remainder(sector / divisor + 6 * turn.view(-1, 1, 1), 6)
-    waves = torch.stack(((hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()), 1)
-    return torch.addcmul(least.unsqueeze(1), waves.clamp_(0, 1), chroma.unsqueeze(1))
-
-
-def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image with its own `sigma` [N] (pixels), edges reflected, kernel cut at 3 * 2 pixels."""
-    rows = _blur_matrix(sigma, x.shape[-2])
-    columns = rows if x.shape[-1] == x.shape[-2] else _blur_matrix(sigma, x.shape[-1])
-    return (rows.unsqueeze(1) @ x @ columns.mT.unsqueeze(1)).clamp(0, 1)  # weights sum to 1 but for rounding
-
-
-def _blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """Return [N, size, size]: row o holds the Gaussian around o, what falls outside folded back in."""
-    radius = min(math.ceil(3 * _BLUR_SIGMA[1]), size - 1)
-    source = torch.arange(size, device=sigma.device, dtype=sigma.dtype)
-    mirrors = torch.stack((source, -source, 2 * (size - 1) - source))  # a source pixel and its two images
-    mirrors[1, 0] = mirrors[2, -1] = math.inf  # an edge pixel is not its own mirror image
-    distance = (mirrors[:, None, :] - source[:, None]).abs()
-    weights = torch.exp(-0.5 * (distance / sigma.view(-1, 1, 1, 1)) ** 2)
-    weights = (weights * (distance <= radius)).sum(1)
-    return weights / weights.sum(-1, keepdim=True)

@@ -171,14 +171,17 @@ def _corruptions(
 
 def _drawn(source: DrawnSource, settings: SetSettings, data: DataSettings, role: Role) -> Contents:
     """Draw a set that needs no download."""
-    if role.kept != ("test",):
-        lacking = "cannot be the ID set" if settings.role == "id" else "needs role near or far"
-        raise InputError(f"source {source.name!r} has only a test split, so it {lacking}")
+    if len(role.kept) > 1:
+        roles = "near, far, auxiliary or mixing"
+        lacking = "cannot be the ID set" if settings.role == "id" else f"needs role {roles}"
+        raise InputError(f"source {source.name!r} draws a single split, so it {lacking}")
+    (split,) = role.kept
     count = min(data.count, data.limit or data.count)
-    rng = numpy_stream(data.seed, "synthetic", source.name)
+    # other images to train with than to test on
+    rng = numpy_stream(data.seed, "synthetic", source.name, *([split] if split != "test" else []))
     raster = min(data.size, settings.raster or data.size)
     images, labels, recorded = source.draw(count, data.size, data.channels, raster, rng)
-    arrays = {"test": {"images": images, "labels": labels.astype(np.int64)}}
+    arrays = {split: {"images": images, "labels": labels.astype(np.int64)}}
     return arrays, source.classes, {"made by": source.name, **recorded}
 
 

@@ -19,6 +19,7 @@ _EACH = Need(classes=1, per_class=1, spare=1)
 ID_NEEDS: Table = MappingProxyType(
     {
         "train": (CLASSIFIED,),
+        "methods": (CLASSIFIED,),
         "energy": (CLASSIFIED,),
         "leaveout": (Need(classes=3),),
         "supcon": (CLASSIFIED,),
@@ -42,12 +43,14 @@ OOD_NEEDS: Table = MappingProxyType(
     {"interval": (Need("test", images=2),), "ssdk": (Need("test", per_class=5, spare=1),)}
 )
 AUXILIARY_NEEDS: Table = MappingProxyType({"energy": (Need(images=1),)})
+MIXING_NEEDS: Table = MappingProxyType({"methods": (Need(images=1),)})
 TRANSFER_NEEDS: Table = MappingProxyType({"probe": (CLASSIFIED,)})
 BY_ROLE: Mapping[str, Table] = MappingProxyType(
     {
         "id": ID_NEEDS,
         **dict.fromkeys(("near", "far"), OOD_NEEDS),
         **dict.fromkeys(("tuning", "auxiliary"), AUXILIARY_NEEDS),
+        "mixing": MIXING_NEEDS,
         "transfer": TRANSFER_NEEDS,
     }
 )

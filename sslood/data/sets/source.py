@@ -28,7 +28,7 @@ PACKAGE = "sslood.data.sources"
 class SetSettings(Settings):
     """One entry of the section `sets`."""
 
-    role: Annotated[str, "id, near, far, tuning, auxiliary or transfer"]
+    role: Annotated[str, "id, near, far, tuning, auxiliary, mixing or transfer"]
     source: Annotated[str, "where the images come from: the name of a file in sslood/data/sources"]
     derive: Annotated[
         Literal["heldout", "corruptions"] | None,
@@ -80,7 +80,7 @@ Drawing = tuple[np.ndarray, np.ndarray, dict[str, Any]]  # images, labels, what 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnSource(Source):
-    """A source that draws its test images: no download, no files.
+    """A source that draws its images: no download, no files.
 
     draw(count, size, channels, raster, rng) returns (images uint8 [count, channels, size, size], labels
     int64 [count] into `classes`, what is recorded of their origin).

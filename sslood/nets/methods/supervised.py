@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class Supervised(Task[Batch]):
     """A model with a head, trained on labelled images; the accuracy on validation is measured per epoch.
 
     A subclass defines `step`, and `set_modes` where something is frozen. `preprocessing` holds the mean and
-    std that travel with the model. LeftOut if there is no validation image.
+    std that travel with the model, `pictures` what PixMix mixes in. LeftOut if there is no validation image.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Supervised(Task[Batch]):
         settings: TrainingSettings,
         seed: int,
         machine: Machine,
+        pictures: Tensor | None = None,
     ):
         if not len(validation):
             raise LeftOut("the set has no validation images; raise data.validation and run `download` again")
@@ -56,7 +58,8 @@ class Supervised(Task[Batch]):
         self.label, self.settings, self.seed, self.machine = label, settings, seed, machine
         self.views = Views(
             [recipe], mean=preprocessing["mean"], std=preprocessing["std"], seed=seed, device=machine.device,
-            precision=settings.precision,
+            precision=settings.precision, pictures=pictures,
+            compiled=f"{label}, augmentation" if machine.compile else None,
         )  # fmt: skip
         self.modules = self.model = place(model, machine.device, settings.precision)
         self._network = compiled(self.model, label, machine)
@@ -137,6 +140,26 @@ def watched_accuracy(logits: Tensor, labels: Tensor) -> float:
     The largest of NaNs is the first: a diverged network would be right wherever the label is 0.
     """
     return accuracy(logits, labels).item() if logits.isfinite().all() else math.nan
+
+
+def separation(scores_in: Tensor, scores_out: Tensor, correct: Tensor) -> dict[str, float]:
+    """Return how well scores [N], [M], larger = more OOD, part ID images and outliers; fractions.
+
+    validation_auroc: the share of pairs in which the outlier's is larger, ties one half. validation_oscr: the
+    same over ID images that are classified `correct` [N], divided by all: the area under the rate of correct
+    classification against false alarms (Dhamija et al. 2018, "Reducing network agnostophobia", section 4).
+    NaN, which ends a training, unless all scores are finite: sorting would give NaN a rank.
+    """
+    inside, outside = (scores.detach().cpu().double().numpy() for scores in (scores_in, scores_out))
+    if not (np.isfinite(inside).all() and np.isfinite(outside).all()):
+        return dict.fromkeys(("validation_auroc", "validation_oscr"), math.nan)
+    outside.sort()
+    below, up_to = (np.searchsorted(outside, inside, side) for side in ("left", "right"))
+    won = 1 - (below + up_to) / (2 * len(outside))
+    return {
+        "validation_auroc": float(won.mean()),
+        "validation_oscr": float((won * correct.cpu().numpy()).mean()),
+    }
 
 
 def endless(data: ResidentSet, seed: int, epoch: int, batch_size: int) -> Iterator[Tensor]:

@@ -9,7 +9,10 @@ from typing import Any, Self
 from sslood.core.errors import InputError
 
 # the stage that writes models of an objective; all others are written by `pretrain`
-_STAGES = {"classifier": "train", "energy": "energy", "leaveout": "leaveout", "adopted": "adopt"}
+_STAGES = {
+    **{"classifier": "train", "method": "methods", "energy": "energy", "leaveout": "leaveout"},
+    "adopted": "adopt",
+}
 LARGEST = 2**24  # values of an image beyond which a file is damaged, not for large pictures
 _OF_SET = ("size", "channels", "mean", "std", "resize", "classes")  # preprocessing travels with the model
 _UNUSUAL = {"square": "crop", "levels": None}  # the same, where it is not what it was before it could be set

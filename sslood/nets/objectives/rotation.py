@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from sslood.data.images.rotations import rotations
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.selfsup.losses.classification import rotation_loss
 from sslood.nets.selfsup.objective import Objective
-from sslood.nets.selfsup.rotations import rotations
 from sslood.nets.training.watch import spread
 
 

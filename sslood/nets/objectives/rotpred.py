@@ -11,11 +11,11 @@ from typing import Annotated, Any
 from torch import Tensor, nn
 
 from sslood.core.settings import Settings, at_least
+from sslood.data.images.rotations import rotations
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.selfsup.classifier import Classifier
 from sslood.nets.selfsup.losses.classification import cross_entropy_and_accuracy, rotation_loss
-from sslood.nets.selfsup.rotations import rotations
 from sslood.nets.training.watch import spread
 
 

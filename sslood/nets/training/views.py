@@ -8,7 +8,7 @@ from torch import Tensor
 from sslood.core.batches import normalise
 from sslood.core.precision import Precision, dtype_of
 from sslood.core.seeding import stream_seed
-from sslood.data.images.augment import AugmentSettings, apply_draws, draw
+from sslood.data.images.augment import AugmentSettings, apply_draws, check_pictures, draw
 from sslood.nets.training.compiling import Compiled
 from sslood.nets.training.ranks import ranks, share
 
@@ -17,7 +17,9 @@ class Views:
     """One augmented view of each image per recipe, in the dtype of a precision, on a device.
 
     mean, std: one value per channel, in units of [0, 1]; they belong to the model.
-    compiled: what torch.compile's failure calls the augmentation; None: it is not compiled.
+    compiled: what torch.compile's failure calls the augmentation; None: it is not compiled. pictures: uint8
+    [M, C, H, W] on the device that PixMix mixes in. Cutout's hole shows the mean. Raises InputError where
+    PixMix has no pictures.
     """
 
     def __init__(
@@ -30,7 +32,10 @@ class Views:
         device: torch.device,
         precision: Precision,
         compiled: str | None = None,
+        pictures: Tensor | None = None,
     ):
+        check_pictures(recipes, pictures)
+        self.pictures = pictures
         self.recipes, self.seed, self.device, self.dtype = recipes, seed, device, dtype_of(precision)
         self.mean = torch.tensor(mean, dtype=self.dtype, device=device)
         self.std = torch.tensor(std, dtype=self.dtype, device=device)
@@ -46,11 +51,13 @@ class Views:
         The draws are float32 numbers in every precision, and made for the rows of all ranks, so that the
         views of an image depend neither on the precision nor on the number of processes.
         """
-        draws = [share(draw(ranks() * len(images), generator)).to(self.dtype) for _ in self.recipes]
+        n = ranks() * len(images)
+        draws = [share(draw(n, generator, recipe.columns)).to(self.dtype) for recipe in self.recipes]
         return [self._view(images, part, recipe) for part, recipe in zip(draws, self.recipes, strict=True)]
 
     def _augmented(self, images: Tensor, draws: Tensor, recipe: AugmentSettings) -> Tensor:
-        view = normalise(apply_draws(images, draws, recipe), self.mean, self.std)
+        view = apply_draws(images, draws, recipe, pictures=self.pictures, fill=self.mean)
+        view = normalise(view, self.mean, self.std)
         return view.contiguous(memory_format=torch.channels_last)
 
     def clean(self, images: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from torchvision.transforms import RandomResizedCrop
 
 from sslood.core.errors import InputError
@@ -17,11 +16,10 @@ from sslood.data.images.augment import (
     AugmentSettings,
     apply_draws,
     augment,
-    colour_jitter,
     crop_boxes,
     draw,
-    gaussian_blur,
 )
+from sslood.data.images.colours import colour_jitter, gaussian_blur
 
 OPERATIONS = (
     reference.adjust_brightness,
@@ -33,18 +31,6 @@ FULL = AugmentSettings(
     crop_scale_min=0.08, flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
     hue=0.2, grey=0.2, blur=0.5, solarise=0.2,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def photos() -> torch.Tensor:
-    """96 patches of 32x32 from two photographs, uint8 [96, 3, 32, 32]."""
-    rng = np.random.default_rng(0)
-    patches = []
-    for image in load_sample_images().images:
-        for _ in range(48):
-            y, x = rng.integers(0, image.shape[0] - 64), rng.integers(0, image.shape[1] - 64)
-            patches.append(image[y : y + 64 : 2, x : x + 64 : 2])
-    return torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).contiguous()
 
 
 def generator(seed=0):

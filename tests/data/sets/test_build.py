@@ -185,8 +185,8 @@ def test_wrong_input_is_one_sentence(tmp_path):
     near = r"sets.leters: unknown source 'leters' \(did you mean 'letters'\?\); known: .*letters.*folder"
     wrong(near, out, "leters", "far")
     wrong("sets.letters: unknown role 'faar'", out, "letters", "faar")
-    wrong("only a test split", out, "letters", "id", id="letters")
-    wrong("only a test split, so it needs role near or far", out, "letters", "tuning")
+    wrong("draws a single split, so it cannot be the ID set", out, "letters", "id", id="letters")
+    wrong("draws a single split, so it needs role near, far, auxiliary or mixing", out, "letters", "tuning")
     wrong("only a test split", out, "textures", "id", id="textures")
     wrong("exactly the set named in `id`", out, "letters", "id")
     wrong("exactly the set named in `id`", out, "digits", "far")

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -6,8 +7,9 @@ import torch
 from pytorch_ood.loss import EnergyRegularizedLoss
 from scipy.special import log_softmax, logsumexp
 
-from sslood.core.files import load_tensors, read_metadata
-from sslood.nets.methods.energy import auto_margins, energy, energy_objective, untrained_margins
+from sslood.core.files import load_tensors, read_metadata, save_json
+from sslood.nets.methods.energy import auto_margins, energy, untrained_margins
+from sslood.nets.methods.outliers import energy_objective
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
@@ -19,9 +21,15 @@ from tests.nets.methods.test_classify import SECTION as CLASSIFIER
 
 SECTION = {
     **SHARED, "epochs": 3, "batch_size": 50, "auxiliary_batch_size": 100, "lr": 0.01, "final_lr": 1e-6,
-    "schedule": "cosine", "nesterov": True, "weight_decay": 5e-4, "weight": 0.1, "margins": "auto",
-    "m_in": -23.0, "m_out": -5.0,
+    "schedule": "cosine", "nesterov": True, "weight_decay": 5e-4, "weight": 0.1, "batch_norm": "frozen",
+    "select": "last", "margins": "auto", "gap": 0.0, "m_in": -23.0, "m_out": -5.0,
 }  # fmt: skip
+
+
+def constants(folder, **section):
+    """Write an entry of `outliers`; return its FILE:KEY."""
+    (folder / "outliers.yaml").write_text(json.dumps({"outliers": {"x": section}}))
+    return f"{folder}/outliers.yaml:outliers.x"
 
 
 @pytest.fixture
@@ -29,16 +37,21 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLOOD_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setenv("SSLOOD_THREADS", "1")
     sets = write_sets(tmp_path)
+    save_json(tmp_path / "left_out.json", {"corruptions": {"n": 150, "left_out": 0, "positions": []}})
     return {
         "seed": 0,
         "id_set": sets["digits"],
         "auxiliary_set": sets["corruptions"],
+        "tuning_set": sets["corruptions"],
+        "left_out": tmp_path / "left_out.json",
+        "constants": constants(tmp_path, loss="energy"),
         "init_model": write_encoder(tmp_path / "scratch-0.safetensors"),
         "name": "energy_full_scratch",
         "mode": "full",
         "recipe": f"{write_params(tmp_path / 'params.yaml')}:augment.classifier",
         "out": tmp_path / "out.safetensors",
         "out_curves": tmp_path / "curves.csv",
+        "out_energies": tmp_path / "energies.json",
         **SECTION,
     }
 
@@ -99,10 +112,11 @@ def test_full_mode_parts_the_energies_of_a_trained_classifier(run, capsys):
     assert call(train, **shared, **{**CLASSIFIER, "epochs": 6}, name="classifier_scratch", out=start) == 0
     before = float(run["out_curves"].read_text().splitlines()[-1].rsplit(",", 1)[1])
     assert call(main, **{**run, "init_model": start, "epochs": 6}) == 0
-    assert "margins" in capsys.readouterr().out
+    assert ", m_in -" in capsys.readouterr().out
     names, *rows = (line.split(",") for line in run["out_curves"].read_text().splitlines())
     first, last = (dict(zip(names, map(float, row), strict=True)) for row in (rows[0], rows[-1]))
     settings = read_metadata(run["out"], kind="model")["settings"]
+    assert settings["tried"][0]["kept"]["validation_accuracy"] == pytest.approx(last["validation_accuracy"])
     start_gap = settings["start_mean_energy"]["auxiliary"] - settings["start_mean_energy"]["id"]
     assert last["energy_auxiliary"] - last["energy_id"] > start_gap + 0.1
     assert last["margin_loss"] < first["margin_loss"]
@@ -162,3 +176,10 @@ def test_a_set_without_auxiliaries_is_refused(run, capsys):
     run["auxiliary_set"] = run["id_set"].parent / "heldout.safetensors"
     assert call(main, **run) == 1
     assert "no tensor 'train.labels'" in capsys.readouterr().err
+
+
+def test_margins_move_apart_by_their_own_distance():
+    inside, outside = torch.linspace(-12, -8, 101), torch.linspace(-4, 0, 101)
+    assert auto_margins(inside, outside) == pytest.approx((-10, -2))
+    assert auto_margins(inside, outside, gap=0.25) == pytest.approx((-12, 0))
+    assert auto_margins(inside, outside, gap=-0.25) == pytest.approx((-8, -4))

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from sslood.data.images.rotations import rotations
 from sslood.nets.objectives.byol import byol
 from sslood.nets.objectives.dino import Prototypes, dino, prototypes_used
 from sslood.nets.objectives.rotpred import RotPred, RotPredSettings
-from sslood.nets.selfsup.rotations import rotations
 from sslood.nets.selfsup.teacher import teacher_momentum
 from tests.nets.selfsup.test_objectives import build, views
 

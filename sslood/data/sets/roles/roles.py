@@ -64,6 +64,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
             is_tuning=True,
         ),
         "auxiliary": Role(kept=("train",), fitted=("train",), needed=("train",), published=("train", "test")),
+        "mixing": Role(kept=("train",), fitted=("train",), needed=("train",), published=("train", "test")),
         "transfer": Role(**_LABELLED),
     }
 )
