@@ -89,6 +89,20 @@ class Outputs:
 
         if self.head is not None:
             self._check_head(self.head)
+        if self.concepts is not None:
+            for part, vectors in vars(self.concepts).items():
+                self._check_vectors(part, vectors)
+
+    def _check_vectors(self, part: str, vectors: np.ndarray | None) -> None:
+        if vectors is None or self.features is None:
+            return
+        if vectors.ndim != 2 or vectors.shape[1] != self.features.shape[1]:
+            raise InputError(
+                f"{self.name}: the vectors of {part} have shape {vectors.shape}, but the features are "
+                f"{self.features.shape[1]} wide; take both from one model"
+            )
+        if bad := int((~np.isfinite(vectors)).any(axis=1).sum()):
+            raise InputError(f"{self.name}: {bad} vectors of {part} are NaN or infinite; make them again")
 
     def _check_head(self, head: Head) -> None:
         bad = int((~(np.isfinite(head.weight).all(axis=1) & np.isfinite(head.bias))).sum())

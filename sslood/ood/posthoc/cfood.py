@@ -20,8 +20,12 @@ from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs, chunks
 
-SHARES = np.concatenate([np.linspace(0.001, 0.1, 100), np.linspace(0.105, 0.5, 81), np.linspace(0.51, 0.99, 49)])
-STEP = 2.0**30  # distances are multiples of its inverse: processors round products apart, and equals must be equal
+SHARES = np.concatenate(
+    [np.linspace(0.001, 0.1, 100), np.linspace(0.105, 0.5, 81), np.linspace(0.51, 0.99, 49)]
+)
+STEP = (
+    2.0**30
+)  # distances are multiples of its inverse: processors round products apart, and equals must be equal
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class CFOODSettings(Settings):
     quorum: Annotated[
         float | Auto, inside(0, 1), "share of the ID train images whose neighbourhood must hold the image"
     ] = 0.01
-    bank: Annotated[int, at_least(2), "ID train images compared with, drawn at random if there are more"] = 2000
+    bank: Annotated[int, at_least(2), "ID train images compared with, drawn at random if there are more"] = (
+        2000
+    )
 
 
 class CFOOD(Streaming):
@@ -59,9 +65,15 @@ class CFOOD(Streaming):
         place = np.maximum(SHARES * len(bank) - 1, 0).astype(np.int64)
         place, first = np.unique(place, return_index=True)
         tensor = torch.from_numpy(bank)
-        radii = [_squares(torch.from_numpy(one), tensor).sort(1).values[:, place + 1] for one in chunks(bank, 512)]
+        radii = [
+            _squares(torch.from_numpy(one), tensor).sort(1).values[:, place + 1] for one in chunks(bank, 512)
+        ]
         # shares as columns, so that the radii of one share lie side by side
-        return {"bank": bank, "radii": torch.cat(radii).T.contiguous().numpy(), "shares": np.append(SHARES[first], 1.0)}
+        return {
+            "bank": bank,
+            "radii": torch.cat(radii).T.contiguous().numpy(),
+            "shares": np.append(SHARES[first], 1.0),
+        }
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         squares, radii = _squares(unit_rows(parts["features"]), state["bank"]), state["radii"]

@@ -1,7 +1,7 @@
 """MCM, maximum concept matching: softmax of the cosines with the vectors of the classes' names.
 
-Ming, Cai, Gu, Sun, Li and Li: Delving into Out-of-Distribution Detection with Vision-Language Representations,
-NeurIPS 2022, arXiv:2211.13445, eq. 1.
+Ming, Cai, Gu, Sun, Li and Li: Delving into Out-of-Distribution Detection with Vision-Language
+Representations, NeurIPS 2022, arXiv:2211.13445, eq. 1.
 """
 
 from dataclasses import dataclass

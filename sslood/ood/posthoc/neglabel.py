@@ -1,8 +1,8 @@
 """NegLabel: share of the classes' names, among many words that are none of them, in what an image resembles.
 
-Jiang, Liu, Fang, Chen, Liu, Zheng and Han: Negative Label Guided OOD Detection with Pretrained Vision-Language
-Models, ICLR 2024, arXiv:2403.20078. That words are taken by the 95 % quantile of their similarity to the
-classes is recalled, not read.
+Jiang, Liu, Fang, Chen, Liu, Zheng and Han: Negative Label Guided OOD Detection with Pretrained
+Vision-Language Models, ICLR 2024, arXiv:2403.20078. That words are taken by the 95 % quantile of their
+similarity to the classes is recalled, not read.
 """
 
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class NegLabelSettings(Settings):
     temperature: Annotated[float | Auto, above(0), "that cosines are divided by; 0.01 in the paper"] = 0.01
     groups: Annotated[int, at_least(1), "random groups of the words, whose shares are averaged"] = 100
     kept: Annotated[
-        float | Auto, inside(0, 1.01), "share of the words that are kept, those least similar to the classes"
+        float | Auto, inside(0, 1.01), "share of the words that are kept, the least similar to the classes"
     ] = 1.0
 
 
 class NegLabel(Detector):
-    """log of the mean over groups g of sum_(j in g) e^(n_j / T) / (sum_c e^(c / T) + sum_(j in g) e^(n_j / T)).
+    """log of the mean over groups g of N_g / (P + N_g), P = sum_c e^(c / T) and N_g = sum of e^(n_j / T) in g.
 
     c and n_j are the cosines of an image's vector with those of the classes and of the negative words. The
     paper's score is 1 minus that mean, larger on ID: so this ranks as its negative, and does not saturate.

@@ -16,15 +16,18 @@ from scipy.stats import spearmanr
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.files import load_tensors, save_tensors
 from sslood.ood.kit.fitting import Streaming
-from sslood.ood.kit.outputs import PARTS, Head, Outputs, Prior, part_of
+from sslood.ood.kit.outputs import PARTS, Concepts, Head, Outputs, Prior, part_of
 from tests.kit.registries import LEARNING, STOCHASTIC, example
 from tests.ood.posthoc import test_head_detectors as small
 
 WIDTH, CLASSES, HEAD = small.WIDTH, small.CLASSES, Head(small.WEIGHT, small.BIAS)
 PRIOR = Prior(np.log([0.4, 0.6]), *np.random.default_rng(0).normal(size=(2, 2, 6)))
+WORDS = np.random.default_rng(8).normal(size=(40, WIDTH))
 NEIGHBOURS = {name for name in LEARNING if "knn" in name}
 NO_SPREAD = dict.fromkeys(("gmm", "mahalanobis", "rmds", "ssd"), "rows are equal, so there is no covariance")
-NO_CLASS = dict.fromkeys(("gmm", "mahalanobis", "membership", "openmax", "she"), "no image of class")
+NO_CLASS = dict.fromkeys(
+    ("gmm", "mahalanobis", "membership", "openmax", "she", "weighted_energy"), "no image of class"
+)
 NO_RESIDUAL = {"vim": "the features have no residual; lower vim.share"}
 ONE_LABEL = {"rmds": "RMDS needs 2 labelled classes in train, there is 1"}
 
@@ -33,10 +36,10 @@ def model(features, labels, head=HEAD):
     """The outputs of one model, all parts made from its features."""
     features, classes = np.asarray(features, np.float32), len(head.bias)
     logits = head.logits(features).astype(np.float32)
+    words = Concepts(small.OWN[:, : features.shape[1]], WORDS[:, : features.shape[1]])
     gaussian = {"mu": features[:, :6], "log_variance": np.tanh(features[:, -6:])}
-    return Outputs(
-        "made", features, logits=logits, labels=labels, classes=classes, head=head, prior=PRIOR, **gaussian
-    )
+    parts = {"logits": logits, "labels": labels, **gaussian}
+    return Outputs("made", features, classes=classes, head=head, prior=PRIOR, concepts=words, **parts)
 
 
 SOURCES = (small.TRAIN, small.VALIDATION, part_of(small.TEST, slice(60)))
@@ -91,7 +94,8 @@ def test_the_order_of_classes_and_of_features_does_not_matter():
     splits = [model(one.features, place[one.labels], head) for one in SPLITS]
     assert differing(scores(splits), reference()) == {"weiper"}  # whose noise is drawn for each weight
     head = Head(HEAD.weight[:, columns], HEAD.bias)
-    splits = [replace(one, features=one.features[:, columns], head=head) for one in SPLITS]
+    words = Concepts(small.OWN[:, columns], WORDS[:, columns])
+    splits = [replace(one, features=one.features[:, columns], head=head, concepts=words) for one in SPLITS]
     assert differing(scores(splits), reference()) == {"weiper"}
 
 
