@@ -35,7 +35,7 @@ class NegLabelSettings(Settings):
 
 
 class NegLabel(Detector):
-    """log of the mean over groups g of N_g / (P + N_g), P = sum_c e^(c / T) and N_g = sum of e^(n_j / T) in g.
+    """log of the mean over groups g of N_g / (P + N_g), P = sum_c e^(c / T), N_g = sum of e^(n_j / T).
 
     c and n_j are the cosines of an image's vector with those of the classes and of the negative words. The
     paper's score is 1 minus that mean, larger on ID: so this ranks as its negative, and does not saturate.
