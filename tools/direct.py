@@ -17,19 +17,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
-import yaml
 
 from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import save_json
+from sslood.core.settings import load_params
 from tools.graph import Cell, cells, digest, needed, order
 
 RECORD, LOGS = Path("scratch/direct.json"), Path("scratch/logs")
@@ -155,19 +154,12 @@ def _tail(cell: Cell) -> str:
     return "\n  ".join([line for line in lines if line.strip()][-LINES:]) or "it printed nothing"
 
 
-def read(path: str) -> Mapping[str, Any]:
-    """Return a YAML file's mapping; InputError if it is missing."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: not found; run this in the folder of the project")
-    return yaml.safe_load(Path(path).read_text())
-
-
 @click.command(cls=Command)
 @click.argument("stages", nargs=-1)
 @click.option("--jobs", "-j", default=1, type=click.IntRange(1), help="Stages that run at the same time.")
 @click.option("--budget", default=float("inf"), help="Seconds after which what runs is cut off.")
 def main(stages: tuple[str, ...], jobs: int, budget: float) -> None:
-    graph = order(cells(read("dvc.yaml"), read("params.yaml")))
+    graph = order(cells(load_params(Path("dvc.yaml")), load_params(Path("params.yaml"))))
     chosen = needed(graph, stages)
     failed, cut = Runner(chosen, jobs).run(budget)
     if cut:
