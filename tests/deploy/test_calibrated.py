@@ -42,6 +42,7 @@ class Toy:
 
 
 TOY = Toy()
+PARTS_OF_ALL = ("features", "logits", "labels", "classes", "head", "concepts")
 ASKED = Network([0.5], [0.5], TOY.logits, TOY.maps, TOY.logits, TOY.stages, torch.nn.Identity())
 
 
@@ -49,7 +50,7 @@ def inputs(outputs, scale=255):
     """Return `outputs` with the Gaussian of a stochastic model, as many images, and the toy network."""
     random = np.random.default_rng(len(outputs))
     mu, log_variance = random.normal(size=(2, len(outputs), 3)).astype(np.float32)
-    parts = {part: getattr(outputs, part) for part in ("features", "logits", "labels", "classes", "head")}
+    parts = {part: getattr(outputs, part) for part in PARTS_OF_ALL}
     prior = Prior(np.zeros(1), np.zeros((1, 3)), np.zeros((1, 3)))
     images = random.integers(0, scale, (len(outputs), 1, 4, 4), np.uint8)
     outputs = Outputs("x", **parts, mu=mu, log_variance=log_variance, prior=prior)

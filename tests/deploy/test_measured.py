@@ -40,7 +40,7 @@ def settings_of_all(kinds, **numbers):
 SECTIONS = {
     "posthoc": settings_of_all(
         DETECTORS, pnml__ridge=1e-10, relation__bank=100, weiper__repeats=3, weiper__bins=20,
-        weiper__smooth=4, weiper__smooth_logits=4,
+        weiper__smooth=4, weiper__smooth_logits=4, cfood__bank=100, neglabel__groups=5,
     ),
     "ssd": {
         "clusters": "auto", "covariance": "auto", "ridge": "auto",
@@ -153,7 +153,7 @@ def aurocs(folder, score):
 
 def test_the_auroc_of_every_deployed_detector_is_the_measured_one(folder, capsys):
     apart = {}  # the table's scores are rounded, which may order a pair otherwise
-    for name in KINDS:
+    for name in set(KINDS) - {"mcm", "neglabel"}:  # whose models come without a network
         scorer = deployed(folder, name)
         found = aurocs(folder, lambda images, scorer=scorer: scorer.decide(images).scores)
         expected = measured(folder, name)

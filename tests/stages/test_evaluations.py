@@ -97,11 +97,14 @@ def test_posthoc_writes_metrics_that_its_scores_give(folder):
     assert result.exit_code == 0, result.output
     written = json.loads((folder / "out.json").read_text())
     scores, metadata = load_tensors(folder / "out.safetensors", kind="scores")
+    without_words = [name for name, kind in DETECTORS.items() if not kind.needs_concepts]
     headless = {
-        name for name, kind in DETECTORS.items() if kind.reads == ("features",) and not kind.needs_head
+        name
+        for name in without_words
+        if DETECTORS[name].reads == ("features",) and not DETECTORS[name].needs_head
     }
     assert set(written["models"]["scratch"]) == headless
-    assert list(written["models"]["classifier"]) == list(DETECTORS)
+    assert list(written["models"]["classifier"]) == without_words
     assert written["chosen"]["knn.k"] == {"value": 5, "source": "params"}
     assert metadata["stage"] == "posthoc" and metadata["sets"] == ROLES
     for model, detectors in written["models"].items():
@@ -335,7 +338,9 @@ def test_ssdk_in_the_papers_form(folder):
 
 def test_wrong_names_list_the_known_ones(folder):
     result = stage(posthoc, folder, listed("knnn"))
-    assert result.exit_code == 1 and "unknown detector 'knnn'; known: ash, dice, energy" in result.output
+    assert (
+        result.exit_code == 1 and "unknown detector 'knnn'; known: ash, cfood, dice, energy" in result.output
+    )
     result = stage(ssd, folder, SSD_FLAGS, models=["simclr"])
     assert result.exit_code == 1
     for part in ("simclr.safetensors", "known there: classifier, scratch", "dvc repro embed"):

@@ -32,6 +32,8 @@ ID_NEEDS: Table = MappingProxyType(
         "rmds": (Need(classes=2, per_class=1, spare=1),),
         "she": (LABELS,),
         "openmax": (LABELS,),
+        "weighted_energy": (LABELS,),
+        "cfood": (Need(images=2),),
         "membership": (LABELS,),
         "temperature_scaling": (Need("validation", classes=1),),
         "ssd": (Need(images=2),),

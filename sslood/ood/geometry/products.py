@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LEAST = 1e-150  # a length to divide by where there is none; its square is still a float64
+
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Return left [n, D] @ right [D, d].
@@ -18,6 +20,11 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def number(value: float) -> Tensor:
     """Return a constant as a float64 tensor: graphs hold Python numbers as float32."""
     return torch.tensor(value, dtype=torch.float64)
+
+
+def divisor(rows: Tensor) -> Tensor:
+    """Return the length of each row to divide by: [n], above 0."""
+    return torch.maximum(length(rows), number(LEAST))
 
 
 def length(rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 from sslood.core.rows import unit_rows
 from sslood.ood.kit.outputs import chunks
 
-CONSTANT = 1e-10  # a spread below this, in rows of length one, is rounding
+CONSTANT = 1e-10  # a spread below this, as a share of the rows' length, is rounding
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,6 @@ def fit_standard(rows: np.ndarray) -> Standard:
     return Standard(mean, usable_spread(np.sqrt(square)))
 
 
-def usable_spread(std: np.ndarray) -> np.ndarray:
-    """Return spreads [D] to divide by, 1 where a dimension is constant."""
-    return np.where(std < CONSTANT, 1.0, std)
+def usable_spread(std: np.ndarray, length: float = 1.0) -> np.ndarray:
+    """Return spreads [D] to divide by, and `length`, that of a usual row, where a dimension is constant."""
+    return np.where(std < CONSTANT * length, length, std)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslood.core.errors import InputError
-from sslood.core.needs import Needs, check_needs
+from sslood.core.errors import InputError, LeftOut
+from sslood.core.needs import Need, Needs, check_needs
 from sslood.core.settings import Settings, autos
 from sslood.ood.kit.outputs import CHUNK, Outputs
 from sslood.ood.kit.pieces import in_pieces, pieces
@@ -30,8 +30,10 @@ class Detector(ABC):
 
     A subclass defines
 
-    - `reads`: the parts of `Outputs` that it needs; `needs_head` if `_fit` reads the classifier's weights;
+    - `reads`: the parts of `Outputs` that it needs; `needs_head` if `_fit` reads the classifier's weights,
+      `needs_concepts` the vectors of words that it reads;
     - `needs`: of the split that it is fitted to (labels, so many images), what `download` tells in advance;
+    - `least_classes`: that the classifier must have for scores to be finite, or to mean something;
     - `Settings`: its hyperparameters. Those that `space` covers may be "auto", to be chosen from that grid;
     - `_fit`: state (name -> array) from ID train or, with `on_validation`, from ID validation, which the
       model has not seen. Nothing, if it learns nothing;
@@ -46,7 +48,9 @@ class Detector(ABC):
     reads: tuple[str, ...] = ()
     needs: Needs = ()
     needs_head: ClassVar[bool] = False
+    needs_concepts: ClassVar[tuple[str, ...]] = ()
     on_validation: ClassVar[bool] = False
+    least_classes: ClassVar[int] = 1
     searches_bank: ClassVar[bool] = False  # `_score` shares its work out among the cores itself
     unexportable: ClassVar[str] = ""
     Settings: ClassVar[type[Settings]] = NoSettings
@@ -69,8 +73,9 @@ class Detector(ABC):
         self._on_device: Tensors | None = None
 
     def suits(self, outputs: Outputs) -> bool:
-        """Whether the model has the parts that are read and, if needed, a classifier head."""
-        return outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
+        """Whether the model has the parts that are read and, if needed, a classifier head and words."""
+        words = all(getattr(outputs.concepts, part, None) is not None for part in self.needs_concepts)
+        return words and outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
         """Learn from ID outputs. LeftOut if they miss one of `needs`, InputError if a part or the weights.
@@ -81,7 +86,9 @@ class Detector(ABC):
         if source is None:
             raise InputError(f"{train.name}: {type(self).__name__} is fitted on ID validation; give it")
         self._check_source(source)
-        check_needs(self.needs, source.labels, len(source), f"{source.name}: {type(self).__name__} ")
+        some = Need("validation" if self.on_validation else "train", images=1)
+        where = f"{source.name}: {type(self).__name__} "
+        check_needs((some, *self.needs), source.labels, len(source), where)
         self.state = self._fit(source)
         self.widths = self._widths(source)
         return self
@@ -147,6 +154,13 @@ class Detector(ABC):
                 f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are "
                 "missing; if the model is one, run `dvc repro embed` again"
             )
+        if "logits" in self.reads or self.needs_head:
+            found = source.need("logits").shape[1] if "logits" in self.reads else len(source.need_head().bias)
+            if found < self.least_classes:
+                raise LeftOut(
+                    f"needs a classifier of at least {self.least_classes} classes, this one has {found}",
+                    f"{source.name}: {type(self).__name__} ",
+                )
 
     def _fit(self, source: Outputs) -> Arrays:
         return {}
@@ -175,7 +189,8 @@ def _with_float64(device: str) -> str:
 
 def _tensor(array: np.ndarray, device: str) -> Tensor:
     """Return an array as a tensor on the device, without a copy where torch allows it."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+    shared = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if shared else array.copy()).to(device)
 
 
 def check_chosen(owner: str, settings: Any) -> None:
@@ -202,15 +217,14 @@ def known_labels(source: Outputs) -> np.ndarray:
 
 
 def class_labels(train: Outputs) -> np.ndarray:
-    """Return the labels as class indices [N]; InputError if one is unknown or a class has no image."""
+    """Return the labels as class indices [N]; InputError if one is unknown, LeftOut if a class has none."""
     labels = known_labels(train)
     check_counts(np.bincount(labels, minlength=train.classes or 0), train.name)
     return labels
 
 
 def check_counts(counts: np.ndarray, name: str) -> None:
-    """Raise InputError if a class has no image."""
+    """Raise LeftOut if a class has no image."""
     if not counts.all():
-        raise InputError(
-            f"{name}: no image of class {int(np.flatnonzero(counts == 0)[0])}; each class needs some"
-        )
+        empty = int(np.flatnonzero(counts == 0)[0])
+        raise LeftOut(f"no image of class {empty}; each class needs some", f"{name}: ")

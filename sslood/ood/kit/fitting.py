@@ -75,10 +75,14 @@ class Streaming(Detector):
         self.last: Outputs | None = None  # name, classes and head of the last batch, without its images
 
     def partial_fit(self, batch: Outputs) -> Self:
-        """Add ID images (of validation, for a detector that is fitted on it); InputError as `fit`."""
+        """Add ID images (of validation, for a detector that is fitted on it), perhaps none; InputError as
+        `fit`.
+        """
         if batch.classes is None:
             raise InputError(f"{batch.name}: fitting in batches needs the number of classes; set `classes`")
         self._check_source(batch)
+        if not len(batch):
+            return self
         last = Outputs(batch.name, classes=batch.classes, head=batch.head)
         return self._add(self._gather(batch), last, self._widths(batch))
 

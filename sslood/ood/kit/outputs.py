@@ -38,14 +38,25 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class Concepts:
+    """Vectors of words in the space of a vision-language model's features, float [n, D].
+
+    labels: one for each ID class, in order. negatives: of words that are no ID class, if any.
+    """
+
+    labels: np.ndarray
+    negatives: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Outputs for N images; a part that the model does not have is None.
 
     name: set and split, for messages. features [N, D], projections [N, P], logits [N, K]: float.
     mu, log_variance [N, L]: the diagonal Gaussian of each image, of stochastic models; prior: over it.
     labels int64 [N], -1 where unknown. classes: number of classes of the ID set, if known.
-    head: the model's classifier, where its weights are at hand.
-    Raises InputError if a part holds NaN or infinite numbers, or lengths differ.
+    head: the model's classifier, where its weights are at hand. concepts: of a vision-language model.
+    Raises InputError if a part or the head holds NaN or infinite numbers, or lengths or widths differ.
     """
 
     name: str
@@ -58,6 +69,7 @@ class Outputs:
     classes: int | None = None
     head: Head | None = None
     prior: Prior | None = None
+    concepts: Concepts | None = None
 
     def __post_init__(self):
         for part in PARTS:
@@ -73,6 +85,38 @@ class Outputs:
                 raise InputError(
                     f"{self.name}: the {part} of {bad} of {len(self)} images are NaN or infinite; "
                     "the model did not train well, look at its training"
+                )
+
+        if self.head is not None:
+            self._check_head(self.head)
+        if self.concepts is not None:
+            for part, vectors in vars(self.concepts).items():
+                self._check_vectors(part, vectors)
+
+    def _check_vectors(self, part: str, vectors: np.ndarray | None) -> None:
+        if vectors is None or self.features is None:
+            return
+        if vectors.ndim != 2 or vectors.shape[1] != self.features.shape[1]:
+            raise InputError(
+                f"{self.name}: the vectors of {part} have shape {vectors.shape}, but the features are "
+                f"{self.features.shape[1]} wide; take both from one model"
+            )
+        if bad := int((~np.isfinite(vectors)).any(axis=1).sum()):
+            raise InputError(f"{self.name}: {bad} vectors of {part} are NaN or infinite; make them again")
+
+    def _check_head(self, head: Head) -> None:
+        bad = int((~(np.isfinite(head.weight).all(axis=1) & np.isfinite(head.bias))).sum())
+        if bad:
+            raise InputError(
+                f"{self.name}: the classifier's weights of {bad} of {len(head.bias)} classes are NaN or "
+                "infinite; the model did not train well, look at its training"
+            )
+        for part, width in zip(("logits", "features"), head.weight.shape, strict=True):
+            array = getattr(self, part)
+            if array is not None and array.shape[1] != width:
+                raise InputError(
+                    f"{self.name}: the classifier has weights for {width} {part}, but there are "
+                    f"{array.shape[1]}; it belongs to another model"
                 )
 
     def __len__(self) -> int:
@@ -97,6 +141,13 @@ class Outputs:
                 "run `dvc repro embed` again"
             )
         return self.head
+
+    def need_concepts(self, part: str) -> np.ndarray:
+        """Return vectors of words, "labels" or "negatives", float64 [n, D]; InputError if there are none."""
+        vectors: np.ndarray | None = getattr(self.concepts, part, None)
+        if vectors is None:
+            raise InputError(f"{self.name}: there are no vectors of {part}, which this model does not have")
+        return vectors.astype(np.float64)
 
     def need_classes(self) -> int:
         """Return the number of classes of the ID set; InputError if it is unknown."""
@@ -179,12 +230,17 @@ class Embeddings:
             classes=len(self.metadata["classes"]),
             head=self._head(),
             prior=self._prior(),
+            concepts=self._concepts(),
             **parts,
         )
 
     def _head(self) -> Head | None:
         weight, bias = (self._tensors.get(f"head.{part}") for part in ("weight", "bias"))
         return None if weight is None or bias is None else Head(weight, bias)
+
+    def _concepts(self) -> Concepts | None:
+        labels = self._tensors.get("concepts.labels")
+        return None if labels is None else Concepts(labels, self._tensors.get("concepts.negatives"))
 
     def _prior(self) -> Prior | None:
         parts = [self._tensors.get(f"prior.{part}") for part in ("log_weights", "mu", "log_variance")]

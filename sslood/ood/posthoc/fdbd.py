@@ -6,9 +6,8 @@ Liu and Qin: Fast Decision Boundary based Out-of-Distribution Detector, ICML 202
 import numpy as np
 from torch import Tensor
 
-from sslood.core.errors import LeftOut
 from sslood.ood.geometry.logits import head_logits, head_state
-from sslood.ood.geometry.products import length
+from sslood.ood.geometry.products import divisor
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums, feature_sum, mean_of
 from sslood.ood.kit.outputs import Outputs
@@ -22,6 +21,7 @@ class FDBD(Streaming):
 
     reads = ("features",)
     needs_head = True
+    least_classes = 2
 
     def _gather(self, source: Outputs) -> Sums:
         return feature_sum(source)
@@ -29,8 +29,6 @@ class FDBD(Streaming):
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         state = head_state(source.need_head())
         weight = state["weight"]
-        if len(weight) < 2:
-            raise LeftOut(f"{source.name}: fdbd needs a classifier of at least two classes")
         gaps = np.stack([np.linalg.norm(weight - row, axis=1) for row in weight])
         inverse = np.divide(1.0, gaps, out=np.zeros_like(gaps), where=gaps > 0) / (len(weight) - 1)
         return {**state, "mean": mean_of(sums), "inverse_gaps": inverse}
@@ -39,4 +37,4 @@ class FDBD(Streaming):
         logits = head_logits(state, parts["features"])
         gaps = logits.amax(1, keepdim=True) - logits
         boundary = (gaps * state["inverse_gaps"][logits.argmax(1)]).sum(1)
-        return -boundary / length(parts["features"] - state["mean"]).clamp_min(1e-12)
+        return -boundary / divisor(parts["features"] - state["mean"])

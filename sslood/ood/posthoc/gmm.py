@@ -37,7 +37,7 @@ class GMM(Streaming):
     z are the features divided by |z|^beta.
     """
 
-    piece = 2**15  # so that merging costs little beside products of the few rows of a class
+    piece = 2**13  # so that merging costs little beside products of the few rows of a class
     reads = ("features",)
     gathered_by = ("beta",)
     needs = (LABELS, Need(per_class=2))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.core.needs import LABELS
 from sslood.core.rows import unit_rows
 from sslood.ood.geometry.logits import free_energy, head_logits, head_state
@@ -38,9 +38,10 @@ class Membership(Streaming):
         _, values, directions = np.linalg.svd(state["weight"])
         rank = int((values > values.max() * 1e-12).sum())
         if rank == len(directions):
-            raise InputError(
-                f"{source.name}: the classifier's weights span all {rank} dimensions of the features, so "
-                "nothing lies outside of them; take membership out of the params"
+            raise LeftOut(
+                f"the classifier's weights span all {rank} dimensions of the features, so nothing lies "
+                "outside of them",
+                f"{source.name}: ",
             )
         state["rest"] = np.ascontiguousarray(directions[rank:].T)
         means = np.zeros((max(source.need_classes(), len(state["weight"])), len(directions) + 1))

@@ -14,6 +14,7 @@ class MSP(Detector):
     """log(1 - max softmax): ranks as 1 - max softmax does, without float32's ties at 0."""
 
     reads = ("logits",)
+    least_classes = 2  # a single class has probability 1 always
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         return log_of_rest(parts["logits"])

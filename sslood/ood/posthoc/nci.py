@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least
 from sslood.ood.geometry.logits import head_logits, head_state
-from sslood.ood.geometry.products import length, number
+from sslood.ood.geometry.products import divisor, number
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums, feature_sum, mean_of
 from sslood.ood.kit.outputs import Outputs
@@ -41,5 +41,5 @@ class NCI(Streaming):
         rows = parts["features"]
         centred = rows - state["mean"]
         weight = state["weight"][head_logits(state, rows).argmax(1)]
-        proximity = (centred * weight).sum(1) / length(centred).clamp_min(1e-12)
+        proximity = (centred * weight).sum(1) / divisor(centred)
         return -proximity - number(self.settings.alpha) * rows.abs().sum(1)

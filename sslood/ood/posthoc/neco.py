@@ -41,7 +41,9 @@ class NECO(Streaming):
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         mean, moments = sums["all"].means[0], sums["all"].covariance
-        std = usable_spread(np.sqrt(np.diag(moments)))
+        variances = np.diag(moments)
+        size = float(np.sqrt(mean @ mean + variances.sum()))
+        std = usable_spread(np.sqrt(variances), size if size > 0 else 1.0)
         count = dimensions(self.settings.share, len(mean))
         basis = eigenvectors(moments / np.outer(std, std))[:, :count]
         return {"mean": mean, "std": std, "basis": np.ascontiguousarray(basis)}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import LeftOut
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Settings, at_least
 from sslood.ood.geometry.logits import head_logits, head_state, log_of_rest, log_probabilities
@@ -48,7 +48,7 @@ class PNML(Streaming):
         values, vectors = np.linalg.eigh(sums["gram"])
         seen = values > max(self.settings.ridge * values.mean(), 0.0)
         if not seen.any():
-            raise InputError(f"{source.name}: all features are zero, so no direction was ever seen")
+            raise LeftOut("all features are zero, so no direction was ever seen", f"{source.name}: ")
         return {**head_state(source.need_head()), "root": vectors[:, seen] / np.sqrt(values[seen])}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:

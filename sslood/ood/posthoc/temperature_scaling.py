@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.errors import LeftOut
 from sslood.core.needs import Need
 from sslood.ood.geometry.logits import log_of_rest
 from sslood.ood.kit.detector import Arrays, Tensors
@@ -45,12 +46,18 @@ class TemperatureScaling(Streaming):
     reads = ("logits",)
     needs = (Need("validation", classes=1),)
     on_validation = True
+    least_classes = 2
 
     def _gather(self, source: Outputs) -> Sums:
         return collected(source, "logits", "labels")
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
         logits, labels = sums["logits"].all, sums["labels"].all
+        if labels.max() >= logits.shape[1]:
+            raise LeftOut(
+                f"an image has label {labels.max()}, but the classifier has {logits.shape[1]} classes",
+                f"{source.name}: ",
+            )
         return {"temperature": np.array([calibrating_temperature(logits, labels)])}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:

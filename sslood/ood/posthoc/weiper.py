@@ -108,7 +108,8 @@ def _logits(rows: Tensor, state: Tensors) -> Tensor:
 
 def _density(rows: Tensor, low: Tensor, high: Tensor, bins: int, width: int) -> Tensor:
     """Return the histogram [n, bins] of each row [n, D], averaged over `width` bins, of mean 1, above 0."""
-    place = ((rows - low) / (high - low).clamp_min(1e-30) * number(bins)).floor()
+    span = high - low
+    place = ((rows - low) / torch.where(span > 0, span, 1.0) * number(bins)).floor()
     place = place.clamp(0, bins - 1).long()
     counts = torch.zeros_like(rows[:, :1]).repeat(1, bins).scatter_add(1, place, torch.ones_like(rows))
     left = (width - 1) // 2

@@ -47,6 +47,18 @@ def tried(monkeypatch):
     return names
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_a_bank_larger_than_a_block_is_met_by_fewer_queries_at_a_time(tried, monkeypatch, native):
+    monkeypatch.setattr(bank_module, "multiplies_bf16", lambda: native)
+    monkeypatch.setattr(bank_module, "BANK", COUNT // 4)
+    bank, queries = clustered(COUNT, 0), clustered(300, 1)
+    expected = np.sort(exact(bank, queries), axis=1)[:, 6]
+    np.testing.assert_allclose(kth_distance(bank, queries, 7), expected, rtol=1e-12, atol=0)
+    products = np.sort(queries.astype(np.float64) @ bank.T.astype(np.float64), axis=1)[:, -7:].mean(1)
+    np.testing.assert_allclose(mean_largest_product(bank, queries, 7), products, rtol=1e-12, atol=0)
+    assert tried, "no shortlist"
+
+
 @pytest.mark.parametrize("k", [1, 7, 39])
 @pytest.mark.parametrize("native", [True, False])
 def test_the_kth_distance_is_that_of_brute_force(tried, monkeypatch, native, k):

@@ -8,7 +8,7 @@ from pytorch_ood import detector as peer
 from scipy.stats import rankdata
 
 from sslood.core.errors import InputError
-from sslood.ood.kit.outputs import Head, Outputs
+from sslood.ood.kit.outputs import Concepts, Head, Outputs
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.posthoc.energy import EnergySettings
 from sslood.ood.posthoc.gen import GENSettings
@@ -26,7 +26,8 @@ def made(n=600, width=16, classes=5, shift=0.0, seed=0):
     features = (centres[labels] + random.normal(size=(n, width)) + shift).astype(np.float32)
     logits = (features[:, :classes] + random.normal(size=(n, classes))).astype(np.float32)
     head = Head(np.eye(classes, width, dtype=np.float32), np.linspace(-1, 1, classes, dtype=np.float32))
-    return Outputs("made", features=features, logits=logits, labels=labels, classes=classes, head=head)
+    words = Concepts(centres, np.random.default_rng(98).normal(size=(40, width)))
+    return Outputs("made", features, None, logits, labels=labels, classes=classes, head=head, concepts=words)
 
 
 TRAIN, TEST, FAR = made(), made(n=400, seed=1), made(n=300, shift=20.0, seed=2)

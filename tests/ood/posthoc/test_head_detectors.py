@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sslood.core.errors import InputError
 from sslood.ood.geometry.shaping import largest, scaling
-from sslood.ood.kit.outputs import Head, Outputs
+from sslood.ood.kit.outputs import Concepts, Head, Outputs
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.posthoc.temperature_scaling import RANGE, calibrating_temperature
 from tests.kit.registries import DETECTORS, example
@@ -36,7 +36,8 @@ def made(n, seed):
     features = (OWN[labels] * random.uniform(0.2, 1.5, size=(n, 1)) + noise).astype(np.float32)
     head = Head(WEIGHT, BIAS)
     logits = head.logits(features).astype(np.float32)
-    return Outputs("made", features=features, logits=logits, labels=labels, classes=CLASSES, head=head)
+    words = Concepts(OWN, np.random.default_rng(8).normal(size=(40, WIDTH)))
+    return Outputs("made", features, None, logits, labels=labels, classes=CLASSES, head=head, concepts=words)
 
 
 TRAIN, VALIDATION, TEST = made(600, 0), made(300, 1), made(200, 2)
@@ -222,5 +223,5 @@ def test_refuses():
         with pytest.raises(InputError, match=f"{key} must be above 0 and below 1, found 1.0"):
             DETECTORS[name].Settings(**{key: 1.0})
     one = Outputs("t", features=TRAIN.features, head=Head(WEIGHT[:1], BIAS[:1]))
-    with pytest.raises(InputError, match="at least two classes"):
+    with pytest.raises(InputError, match="FDBD needs a classifier of at least 2 classes, this one has 1"):
         example("fdbd").fit(one)

@@ -1,5 +1,7 @@
 """NCI, pNML, VRA, LTS, GradNorm, OpenMax, WeiPer and membership against pytorch-ood and their formulas."""
 
+from dataclasses import replace
+
 import mpmath
 import numpy as np
 import pytest
@@ -197,7 +199,7 @@ def test_duplicated_training_images_and_their_order_change_little(name):
     source = VALIDATION if DETECTORS[name].on_validation else TRAIN
     rows = np.random.default_rng(3).permutation(np.tile(np.arange(len(source)), 2))
     parts = {part: getattr(source, part)[rows] for part in ("features", "logits", "labels")}
-    twice = Outputs("twice", classes=CLASSES, head=source.head, **parts)
+    twice = replace(source, **parts)
     twice_fitted = example(name, **double).fit(*((TRAIN, twice) if source is VALIDATION else (twice,)))
     expected = example(name, **once).fit(TRAIN, VALIDATION).score(TEST)
     assert spearmanr(twice_fitted.score(TEST), expected)[0] > 0.98

@@ -28,7 +28,8 @@ from sslood.ood.geometry.products import length, product
 from sslood.ood.kit.outputs import chunks
 from sslood.ood.kit.pieces import in_pieces, pieces
 
-QUERIES, BANK = 512, 65536  # one block of float32 products: 128 MiB
+QUERIES, BANK = 512, 65536  # one block of float32 products: 128 MiB; of a larger bank fewer queries,
+FEWEST, LARGEST = 64, 2**22  # but not below these, nor for a bank above
 ROWS = 2**24  # products in one block of float64: 128 MiB
 PIECE = 32  # queries whose candidates are decided at a time
 WIDE = 128  # features of fewer dimensions spend more time on selecting than on products
@@ -91,7 +92,7 @@ def _largest(bank: Tensor, queries: Tensor, k: int, less: Tensor) -> tuple[Tenso
 def _worth_a_shortlist(bank: Tensor, queries: Tensor, k: int) -> bool:
     if torch.compiler.is_exporting() or bank.device.type != "cpu":
         return False
-    return max(2 * k, GROUP) * GROUP <= len(bank) <= BANK and len(queries) >= MANY
+    return max(2 * k, GROUP) * GROUP <= len(bank) <= LARGEST and len(queries) >= MANY
 
 
 def _kth_distance_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) -> Tensor:
@@ -147,9 +148,10 @@ def _decided(
     A precision that cannot single out a few rows is given up for the blocks to come, too.
     """
     result = np.empty(len(queries))
-    precisions = _precisions(bank, min(QUERIES, len(queries)))
+    size = min(QUERIES, max(FEWEST, QUERIES * BANK // len(bank)), len(queries))
+    precisions = _precisions(bank, size)
     precision = next(precisions)
-    for rows in pieces(len(queries), QUERIES):
+    for rows in pieces(len(queries), size):
         block, found = queries[rows], None
         while precision is not None and found is None:
             found = _shortlisted(precision, decide, k, sure, block)

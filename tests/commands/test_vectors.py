@@ -1,0 +1,155 @@
+"""Vectors from elsewhere as a model of the tables: what the file holds, its rows, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sslood.commands import vectors
+from sslood.ood.kit.outputs import read_embeddings
+from sslood.ood.kit.vectors import read_vectors
+from sslood.ood.measures.metrics import ood_metrics
+from stages import posthoc
+from tests.kit.registries import example
+from tests.kit.small import call
+from tests.stages.test_evaluations import searched, stage
+
+WIDTH, CLASSES = 8, 3
+SPLITS = {
+    "id": ("train", "validation", "test"), "near": ("test",), "far": ("test",), "corruptions": ("validation",)
+}  # fmt: skip
+ROLES = {"id": "id", "near": "near", "far": "far", "corruptions": "tuning"}
+PARAMS = "sets:\n" + "".join(f"  {name}: {{role: {role}, source: digits}}\n" for name, role in ROLES.items())
+
+
+def write(folder, dtype=np.float16):
+    """Images lie about the vectors of their classes, those of the far set about other words."""
+    random = np.random.default_rng(0)
+    labels, negatives = random.normal(size=(CLASSES, WIDTH)), random.normal(size=(20, WIDTH))
+    for name, splits in SPLITS.items():
+        for split in splits:
+            of = np.arange(40) % CLASSES
+            centres = negatives[np.arange(40) % 20] if name == "far" else labels[of]
+            rows = centres + 0.3 * random.normal(size=(40, WIDTH))
+            np.save(folder / f"{name}.{split}.npy", rows.astype(dtype))
+            if name == "id":
+                np.save(folder / f"{name}.{split}.labels.npy", of)
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "negatives.npy", negatives)
+    (folder / "params.yaml").write_text(PARAMS)
+    return folder
+
+
+def made(folder):
+    out = folder / "e" / "clip.safetensors"
+    return call(vectors.main, vectors=folder, params=folder / "params.yaml", name="clip", out=out)
+
+
+def test_vectors_become_rows_of_the_results(tmp_path):
+    folder = write(tmp_path)
+    (folder / "classes.txt").write_text("cat\ndog\nÖl\n", encoding="utf-8")
+    assert made(folder) == 0
+    file = read_embeddings(folder / "e", "clip", 0)
+    train, far = file.outputs("id", "train"), file.outputs("far", "test")
+    assert file.metadata["classes"] == ["cat", "dog", "Öl"] and train.classes == CLASSES
+    rows = np.load(folder / "id.train.npy").astype(float)
+    cosines = rows @ np.load(folder / "labels.npy").T / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines /= np.linalg.norm(np.load(folder / "labels.npy"), axis=1)
+    np.testing.assert_allclose(train.logits, 100 * cosines, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(train.head.logits(train.features), train.logits, rtol=1e-5, atol=1e-4)
+    # MCM at CLIP's temperature is MSP of these logits
+    ours = example("mcm", temperature=0.01).fit(train).score(far)
+    msp = example("msp").fit(train).score(far)
+    np.testing.assert_allclose(ours, msp, rtol=1e-4, atol=1e-4)
+    names = ["mcm", "neglabel", "knn"]
+    result = stage(posthoc, folder, searched(*names, knn_k=3, neglabel_groups=5), models=["clip"])
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "out.json").read_text())
+    found = written["models"]["clip"]
+    assert list(found) == names and found["neglabel"]["far"]["auroc"] > 0.95
+    chosen = {key: written["chosen"][f"clip.neglabel.{key}"]["value"] for key in ("temperature", "kept")}
+    detector = example("neglabel", groups=5, **chosen).fit(train)
+    inside, outside = (detector.score(file.outputs(name, "test")) for name in ("id", "far"))
+    assert found["neglabel"]["far"]["auroc"] == pytest.approx(ood_metrics(inside, outside)["auroc"])
+
+
+def test_without_words_only_the_rows_of_features_remain(tmp_path):
+    folder = write(tmp_path)
+    for name in ("labels", "negatives"):
+        (folder / f"{name}.npy").unlink()
+    assert made(folder) == 0
+    train = read_embeddings(folder / "e", "clip", 0).outputs("id", "train")
+    np.testing.assert_array_equal(train.features, np.load(folder / "id.train.npy").astype(np.float32))
+    assert train.logits is None and train.concepts is None and train.classes == CLASSES
+    assert not example("mcm").suits(train) and not example("msp").suits(train)
+
+
+def spoiled(rows):
+    rows = rows.astype(np.float32)
+    rows[[3, 17]] = np.nan
+    return rows
+
+
+BAD = {
+    "of another width": (
+        "near.test",
+        lambda rows: rows[:, :5],
+        "5 wide, but the vectors of the labels are 8 wide",
+    ),
+    "negatives of another width": (
+        "negatives",
+        lambda rows: rows[:, :5],
+        "negatives.npy: vectors are 5 wide",
+    ),
+    "rows of NaN": ("far.test", spoiled, r"far.test.npy: 2 of 40 vectors are NaN or infinite \(rows 3, 17\)"),
+    "float64 beyond float32": ("far.test", lambda rows: rows.astype(float) * 1e300, "40 of 40 vectors"),
+    "one vector": ("far.test", lambda rows: rows[0], r"array of float16 of shape \(8,\); expected numbers"),
+    "words": ("far.test", lambda rows: np.array([["a"]]), "array of <U1"),
+    "objects": ("far.test", lambda rows: np.array([[None]]), "far.test.npy: is no array"),
+    "no vector": ("far.test", lambda rows: rows[:0], r"of shape \(0, 8\)"),
+    "a label of zeros": ("labels", lambda rows: rows * [[1], [0], [1]], "labels.npy: row 1 is zero"),
+    "labels of too few images": (
+        "id.train.labels",
+        lambda of: of[:5],
+        r"shape \(5,\); expected 40 class indices",
+    ),
+    "labels that are no class": (
+        "id.test.labels",
+        lambda of: of + 1,
+        "holds class 3, but there are 3 classes",
+    ),
+    "labels as fractions": ("id.test.labels", lambda of: of / 2, "array of float64"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_refuses(tmp_path, case):
+    name, change, message = BAD[case]
+    path = write(tmp_path) / f"{name}.npy"
+    np.save(path, change(np.load(path)))
+    with pytest.raises(ValueError, match=message):
+        read_vectors(tmp_path, SPLITS, "id")
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("near.test.npy", None, "near.test.npy: is missing; write the vectors of these images there"),
+        ("labels.npy", None, "holds negatives.npy without labels.npy"),
+        ("near.test.npy", b"\x93NUMPY\x01\x00", "near.test.npy: is no array that numpy.load can read"),
+        ("classes.txt", b"a\nb\n", "classes.txt: names 2 classes, but there are 3"),
+        ("classes.txt", b"\xff\xfe", "classes.txt: cannot be read as UTF-8"),
+        ("params.yaml", b"sets: {far: {role: far}}", "0 sets have role id; one must"),
+    ],
+)
+def test_a_command_that_cannot_work_says_why(tmp_path, capsys, name, content, message):
+    path = write(tmp_path) / name
+    path.unlink(missing_ok=True) if content is None else path.write_bytes(content)
+    assert made(tmp_path) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_file_is_found_by_the_name_of_the_model(tmp_path, capsys):
+    values = {"vectors": write(tmp_path), "params": tmp_path / "params.yaml", "name": "clip"}
+    assert call(vectors.main, **values, out=tmp_path / "other.safetensors") == 1
+    assert "must end in clip.safetensors" in capsys.readouterr().err
