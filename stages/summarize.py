@@ -33,10 +33,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--folder", required=True, type=FOLDER, help="Folder of the image sets.")
 @click.option("--audit", required=True, type=click.Path(path_type=Path), help="Audit of the image sets.")
 @click.option(
-    "--margin",
-    required=True,
-    type=click.FloatRange(0, 1),
-    help="AUROC above the artefact control up to which a result is marked.",
+    "--margin", required=True, type=click.FloatRange(0, 1), help="AUROC above the control that is marked."
 )
 @click.option(
     "--alpha",
