@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from sslood.core.calibration import expected_calibration_error
 from sslood.core.rounding import decimal
-from sslood.nets.probing.probes import expected_calibration_error
 from sslood.ood.measures.risk import own_mistakes
 from sslood.views.ensemble import Member, mean_probabilities
 

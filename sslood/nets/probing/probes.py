@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from scipy.special import softmax
 
+from sslood.core.calibration import expected_calibration_error as expected_calibration_error
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.rounding import decimal
@@ -131,20 +131,6 @@ def top_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     own = np.take_along_axis(scores, labels[:, None], 1)
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels[:, None]))
     return float((before.sum(1) < k).mean())
-
-
-def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Return sum over bins of share * |accuracy - confidence|, with bins of equal width.
-
-    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", arXiv:1706.04599, equation 3.
-    """
-    probabilities = softmax(logits.astype(np.float64), axis=1)
-    confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == labels
-    # bins are (a, b], so a confidence of exactly 1 falls into the last one
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(index, right - confidence, bins)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def probe_knn(sets: Splits, settings: KNNProbeSettings, *, classes: int) -> dict[str, Any]:
