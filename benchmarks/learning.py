@@ -60,9 +60,15 @@ LARGE = Form("resnet18", 32, 0, "cifar10", 200, {"epochs": 200, "knn_every": 0})
 
 def image_set(folder: str, name: str, role: str, size: int, limit: int = 0) -> tuple[dict, dict]:
     """Write a set that fits CIFAR-10 as the stage `download` does; return its tensors and metadata."""
+    params = Path(folder) / f"{name}.yaml"
+    params.write_text(
+        f"sets:\n  {name}: {{role: {role}, source: {name}}}\n"
+        + ("" if name == "cifar10" else "  cifar10: {role: id, source: cifar10}\n")
+    )
     words = (
-        f"--set {name} --role {role} --id cifar10 --size {size} --channels 3 --validation 0.1 --count 8 "
-        f"--seed 0 --test 0.3 --limit {limit} --out {folder}/{name}"
+        f"--set {name} --item {params}:sets.{name} --id cifar10 --id_item {params}:sets.cifar10 "
+        f"--size {size} --channels 3 --validation 0.1 --count 8 --seed 0 --test 0.3 --limit {limit} "
+        f"--out {folder}/{name}"
     )
     with download.make_context("download", words.split()) as context:
         download.invoke(context)

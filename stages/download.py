@@ -17,8 +17,9 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.files import save_tensors
 from sslood.core.names import shown
-from sslood.data.sets.build import build_set, read_entries, source_of
+from sslood.data.sets.build import build_set
 from sslood.data.sets.cuts import NEW, ClassSettings, DataSettings
+from sslood.data.sets.entries import read_entries, source_of
 from sslood.data.sets.limits import Limit, table_of
 from sslood.data.sets.listing import listing
 from sslood.data.sets.source import all_sources

@@ -1,8 +1,8 @@
 """Score the test images with an ensemble of leave-out classifiers, with ODIN's temperature and perturbation.
 
-epsilon is chosen on ID validation and the tuning set's validation split, never on a test set. Writes
-the rows eloc (the paper's score), eloc_max and eloc_entropy (its two halves), eloc_noodin (T = 1,
-epsilon = 0), the accuracy of the ensemble's class predictions, and the score of each image.
+Temperature, epsilon and target are chosen on ID validation and the tuning set's validation split, or on the
+classes that each member leaves out, never on a test set. Writes the rows that `score_rows` names, the class
+predictions of the ensemble and its members against the labels, and the score of each image.
 """
 
 from pathlib import Path
@@ -16,15 +16,17 @@ from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
-from sslood.data.sets.roles.roles import read_split, roles_of
-from sslood.ood.kit.network_evaluation import NO_TUNING
+from sslood.data.sets.roles.roles import names_of_roles, read_split, roles_of, shifted_sets
+from sslood.nets.networks.families import FAMILIES
 from sslood.ood.kit.results import Results
-from sslood.views.ensemble import EnsembleSettings, accuracy, evaluate
+from sslood.views.ensemble import EnsembleSettings
+from sslood.views.ensemble_evaluation import Images, evaluate_ensemble
 from sslood.views.members import load_members
 
 
 @click.command(cls=StageCommand)
 @click.option("--backbone", required=True, help="Name of the members' backbone.")
+@click.option("--loss", required=True, type=click.Choice(list(FAMILIES)), help="Which kind of members.")
 @click.option(
     "--members", required=True, type=click.Path(path_type=Path), help="Folder of the members' model files."
 )
@@ -34,46 +36,38 @@ from sslood.views.members import load_members
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
 @setting_options(EnsembleSettings)
-def main(backbone, members, id_name, sets, folder, out_results, out_scores, **values):
+def main(backbone, loss, members, id_name, sets, folder, out_results, out_scores, **values):
     settings = read_settings(EnsembleSettings, values, where="ensemble")
-    roles, tuning = roles_of(read_section(sets), id_name, sets)
-    chosen_on = [(id_name, "validation"), *([(tuning, "validation")] if tuning else [])]
-    plan = [*chosen_on, *((name, "test") for name in (id_name, *roles))]
-    read = [read_split(folder, *item) for item in plan]
-    images, metas = [part for part, _ in read], [meta for _, meta in read]
-    device, model = machine(settings.precision).device, f"leaveout_{backbone}"
+    section = read_section(sets)
+    roles, tuning = roles_of(section, id_name, sets)
+    others = [*roles, *shifted_sets(section, sets)]
+    plan = {"validation": id_name, **{name: name for name in (id_name, *others)}}
+    if tuning and settings.choose_on == "tuning":
+        plan["tuning"] = tuning
+    splits = {"validation": "validation", "tuning": "validation"}
+    read = {part: read_split(folder, name, splits.get(part, "test")) for part, name in plan.items()}
+    images, meta = {part: found for part, (found, _) in read.items()}, read[id_name][1]
+    device, model = machine(settings.precision).device, f"{FAMILIES[loss]}_{backbone}"
+    results = Results("ensemble", 0, id_name)
+    results.roles = names_of_roles(section, sets)
     try:
-        ensemble, seed = load_members(members, metas, device, settings.precision)
+        metas = [found for _, found in read.values()]
+        ensemble, results.seed = load_members(members, metas, device, settings.precision)
     except LeftOut as reason:
-        results = Results("ensemble", 0, id_name)
         results.leave_out(reason, model)
         results.extra["accuracy"] = {}
         results.save(out_results, out_scores, backbone=backbone)
         return done(out_results, results.summary())
-    start = len(chosen_on)
-    tests = {name: part for (name, _), part in zip(plan[start:], images[start:], strict=True)}
-    total = sum(map(len, images)) * len(ensemble)
-    with tqdm(total=total, desc=f"ensemble {backbone}", unit="image", disable=None) as bar:
-        evaluation = evaluate(
-            ensemble, (images[0], images[1]) if tuning else None, tests,
-            settings=settings, classes=len(metas[0]["classes"]), device=device, progress=bar.update,
-        )  # fmt: skip
-    results = Results("ensemble", seed, id_name)
-    for detector in () if "eloc" in evaluation.rows[id_name] else ("eloc", "eloc_max", "eloc_entropy"):
-        results.leave_out(NO_TUNING, model, detector)
-    for detector in evaluation.rows[id_name]:
-        results.add(model, detector, {name: rows[detector] for name, rows in evaluation.rows.items()})
-    source = f"highest AUROC on {id_name}.validation against {tuning}.validation"
-    results.chosen = {
-        "temperature": {"value": settings.temperature, "source": "params"},
-        "epsilon": {"value": evaluation.epsilon, "source": source, "candidates": evaluation.aurocs},
-    }
-    labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=["test.labels"])
-    share = accuracy(evaluation.plain[id_name], labels["test.labels"])
-    results.extra["accuracy"] = {model: share}
-    results.roles = {id_name: "id", **roles, **({tuning: "tuning"} if tuning else {})}
+    names = ("validation.labels", "test.labels")
+    labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=names)
+    seen = Images(
+        images["validation"], labels[names[0]], images.get("tuning"), images[id_name], labels[names[1]],
+        {name: images[name] for name in others}, len(meta["classes"]),
+    )  # fmt: skip
+    with tqdm(desc=f"{model}", unit="image", disable=None) as bar:
+        told = evaluate_ensemble(model, ensemble, seen, settings, results, device=device, progress=bar.update)
     results.save(out_results, out_scores, backbone=backbone)
-    done(out_results, f"{results.summary()}; epsilon {evaluation.epsilon}, accuracy {share:.3f}")
+    done(out_results, f"{results.summary()}; {told}")
 
 
 if __name__ == "__main__":

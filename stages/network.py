@@ -18,12 +18,12 @@ from sslood.core.errors import LeftOut
 from sslood.core.machine import machine
 from sslood.core.precision import dtype_of
 from sslood.core.settings import read_section
-from sslood.data.sets.roles.roles import read_split, roles_of
+from sslood.data.sets.roles.roles import names_of_roles, read_split, roles_of, shifted_sets
 from sslood.nets.networks.files import load_model
 from sslood.ood import network
 from sslood.ood.kit.network_detector import NetworkDetector
 from sslood.ood.kit.network_evaluation import evaluate_network
-from sslood.ood.kit.results import Results
+from sslood.ood.kit.results import Results, validation_of
 from sslood.views.network_view import NetworkSettings, checked_network
 
 NETWORK = classes_in(network, NetworkDetector)
@@ -42,7 +42,8 @@ NETWORK = classes_in(network, NetworkDetector)
 def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):
     kinds = read_detectors(NETWORK, detectors, values)
     settings = read_settings(NetworkSettings, values, where="network")
-    roles, tuning = roles_of(read_section(sets), id_name, sets)
+    section = read_section(sets)
+    roles, tuning = roles_of(section, id_name, sets)
     try:
         loaded, card = load_model(model, machine(settings.precision).device)
     except LeftOut as reason:
@@ -54,13 +55,16 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
     splits = {part: (id_name, part) for part in ("train", "validation")}
     splits |= {"tuning": (tuning, "validation")} if tuning else {}
     parts = {part: read_split(folder, *place) for part, place in splits.items()}
-    tests = {name: read_split(folder, name, "test") for name in (id_name, *roles)}
+    names = (id_name, *roles, *shifted_sets(section, sets))
+    tests = {name: read_split(folder, name, "test") for name in names}
     view = checked_network(loaded, card, model, [*parts.values(), *tests.values()])
     unfitted = {name: kind(settings) for name, (kind, settings) in kinds.items()}
     suited = {name: detector for name, detector in unfitted.items() if detector.suits(view)}
     results = Results("network", card.seed, id_name)
-    results.roles = {id_name: "id", **roles, **({tuning: "tuning"} if tuning else {})}
+    results.roles = names_of_roles(section, sets)
     images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
+    if not card.saw_validation:
+        tested[validation_of(id_name)] = images["validation"]
     sizes = [len(images.get(part, ())) for detector in suited.values() for part in detector.fitted_on]
     total = sum(sizes) + len(suited) * sum(map(len, tested.values()))
     with tqdm(total=total, desc=f"network {card.name}", unit="image", disable=None) as bar:

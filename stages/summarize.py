@@ -1,8 +1,8 @@
 """Summarise all evaluations as metrics, tables and the report page.
 
 Writes metrics/ood/<model>.<detector>.json and metrics/accuracy/<model>.json (the DVC metrics: few, stable
-keys, which `dvc metrics diff` shows), metrics/summary.json and results.csv (every number), headline.md,
-table.md and per_set.md (for people), and report/index.html. Runs in seconds and needs no GPU.
+keys, which `dvc metrics diff` shows), metrics/summary.json, results.csv and alarms.csv (every number), tables
+for people (metrics/*.md) and report/index.html. Runs in seconds and needs no GPU.
 """
 
 from pathlib import Path
@@ -12,8 +12,10 @@ import click
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.settings import read_section
-from sslood.data.sets.roles.roles import roles_of
+from sslood.data.sets.roles.roles import roles_of, shifted_sets
+from sslood.report.decisions import read_known
 from sslood.report.frame import ScoreFiles, read_runs
+from sslood.report.outliers import read_trained
 from sslood.report.page import HeadlineSettings, read_curves, write_page, write_tables
 from sslood.report.summary import summarise, write_metrics
 
@@ -36,6 +38,12 @@ FOLDER = click.Path(path_type=Path)
     type=click.FloatRange(0, 1),
     help="AUROC above the artefact control up to which a result is marked.",
 )
+@click.option(
+    "--alpha",
+    required=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of ID images that may be called OOD, for decisions.",
+)
 @setting_options(HeadlineSettings, "headline")
 @click.option("--out_metrics", required=True, type=FOLDER, help="Folder of metrics and tables to write.")
 @click.option("--out_report", required=True, type=FOLDER, help="Folder of the report page to write.")
@@ -50,18 +58,22 @@ def main(
     folder: Path,
     audit: Path,
     margin: float,
+    alpha: float,
     out_metrics: Path,
     out_report: Path,
     **values: tuple[str, ...],
 ) -> None:
     chosen = read_runs(runs)
     headline = read_settings(HeadlineSettings, values, "headline", "summarize.headline")
-    roles, _ = roles_of(read_section(sets), id_name, sets)
+    section = read_section(sets)
+    roles, _ = roles_of(section, id_name, sets)
+    known = read_known(folder, id_name, shifted_sets(section, sets))
     files = ScoreFiles(scores, id_name)
-    summary = summarise(results, files, chosen, roles, audit, margin)
+    summary = summarise(results, files, chosen, roles, audit, margin, known, alpha)
     write_metrics(out_metrics, summary)
-    write_tables(out_metrics, summary, headline)
-    write_page(out_report, summary, files, folder, read_curves(curves, models, chosen.seeds[0]))
+    trained = read_trained(results / "energies", runs)
+    write_tables(out_metrics, summary, headline, trained)
+    write_page(out_report, summary, files, folder, read_curves(curves, models, chosen.seeds[0]), trained)
     count = summary.rows["model"].nunique()
     done(out_report / "index.html", f"{len(summary.rows)} results of {count} models, tables in {out_metrics}")
 

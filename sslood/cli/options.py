@@ -62,10 +62,12 @@ def setting_options(settings: type, prefix: str = "", optional: Sequence[str] = 
     return decorate
 
 
-def section_option(name: str, what: str, check: Callable, checks_settings: bool = False) -> Callable:
+def section_option(
+    name: str, what: str, check: Callable, checks_settings: bool = False, required: bool = True
+) -> Callable:
     """Return a decorator that adds an option --name FILE:KEY; `check` reads it, see `SectionOption`."""
     about = {"help": f"FILE:KEY of {what}.", "check": check, "checks_settings": checks_settings}
-    return click.option(f"--{name}", required=True, cls=SectionOption, **about)
+    return click.option(f"--{name}", required=required, cls=SectionOption, **about)
 
 
 def training_options(settings: type, check_recipe: Callable) -> Callable:

@@ -212,13 +212,21 @@ def _instances(stages: list[Stage]) -> Iterator[Check]:
 
 
 def _names(stages: list[Stage]) -> Iterator[Check]:
-    """Yield checks that some stage makes what another one needs."""
-    made = {Path(file) for stage in stages for file, *_ in stage.files("outs")}
+    """Yield checks that some stage makes what another one needs, and that no two make the same."""
+    outs = [Path(file) for stage in stages for file, *_ in stage.files("outs")]
+    made = set(outs)
+    for twice in sorted({file for file in outs if outs.count(file) > 1}):
+        yield partial(_twice, stages[0].file, twice)
     made |= {above for file in made for above in file.parents}
     for stage in stages:
         for file, template, item in stage.files("deps"):
             if "${" in template and Path(file) not in made:
                 yield partial(_lacks, stage, template, item, made)
+
+
+def _twice(params: str, file: Path) -> None:
+    """Raise InputError for a file that two stages would write."""
+    raise InputError(f"{params}: two stages make {file}; give one of them, listed under `runs`, another name")
 
 
 def _lacks(stage: Stage, template: str, item: Mapping[str, Any], made: Iterable[Path]) -> None:
@@ -231,4 +239,9 @@ def _lacks(stage: Stage, template: str, item: Mapping[str, Any], made: Iterable[
     parts[1::2] = filled
     found = (re.fullmatch("".join(parts), str(file)) for file in made)
     names = sorted(match[1] for match in found if match)
+    if not names:
+        file = REFERENCE.sub(lambda hole: stage.filled(hole[1], item), template)
+        raise InputError(
+            f"{stage.file}: no stage makes {file}, which {stage.module} reads; list it under `runs`"
+        )
     raise InputError(f"{stage.file}:{place}: no stage makes {value!r}{near(value, names)}")

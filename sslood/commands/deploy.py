@@ -6,12 +6,14 @@
 
 Any detector of the stages posthoc, ssd, stochastic and network, with the settings that its stage measured it
 with (from --results, by the model's name and seed), so that its AUROC is that of the tables. --set changes
-one of them; --choose takes them from --params instead, and chooses now what is `auto` there. Several
-detectors, each by its own --detector, give one score by --combine. What the result catches of the near and
-far sets is measured, said and kept in the file. Takes seconds on two CPU cores; a detector
-that queries the network also takes a pass over the images of --sets_dir.
+one of them; --choose takes them from --params instead, and chooses now what is `auto` there. Without
+--detector it is the row `auto`: the detector, or the sum of two or three, that the stage posthoc chose for
+the model on validation images. Several detectors, each by its own --detector, give one score by --combine.
+What the result catches of the near and far sets is measured, said and kept in the file. Takes seconds on two
+CPU cores; a detector that queries the network also takes a pass over the images of --sets_dir.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -22,25 +24,41 @@ from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
+from sslood.deploy.calibrated import KINDS
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.fit import fit_deployed
-from sslood.deploy.measured import configured, measured, parse_given
+from sslood.deploy.measured import (
+    Members,
+    configured,
+    configured_members,
+    measured,
+    measured_members,
+    parse_given,
+)
 from sslood.deploy.scorer import save_deployed
-from sslood.deploy.thresholds import Combination, images_needed
+from sslood.ood.kit.combining import Combination
 from sslood.ood.kit.outputs import read_embeddings
+from sslood.ood.measures.conformal import images_needed
 
 FOLDER = click.Path(path_type=Path)
 FORMERLY = {"chosen": "what the stage measured is the default now; --results names another folder of results"}
 
 
-def check_names(names: tuple[str, ...], combine: str | None) -> None:
-    """Raise InputError unless there is one detector, or several different ones and a way to combine them."""
+def members_of(names: tuple[str, ...], combine: Combination | None, measure: Callable) -> Members:
+    """Return the detectors that are named, those of a combination (a row of the tables) as `measure` says.
+
+    Raises InputError unless there is one name, or several different detectors and a way to combine them.
+    """
     if len(set(names)) < len(names):
         raise InputError(f"--detector names one twice: {', '.join(names)}")
     if combine is None and len(names) > 1:
         raise InputError(f"--detector is given {len(names)} times; say how they make one score by --combine")
+    rows = [name for name in names if name not in KINDS]
+    if rows and len(names) > 1:
+        raise InputError(f"--detector {rows[0]}: no detector; a combination cannot be combined with others")
     if combine is not None and len(names) == 1:
         raise InputError("--combine needs two or more detectors; give --detector again, or omit it")
+    return measure(rows[0]) if rows else Members(names, combine)
 
 
 @click.command(cls=Command, formerly=FORMERLY)
@@ -50,7 +68,13 @@ def check_names(names: tuple[str, ...], combine: str | None) -> None:
     type=FOLDER,
     help="Embeddings of the model; not needed by odin, gram and the rotation scores.",
 )
-@click.option("--detector", required=True, multiple=True, help="Name of a detector; may be repeated.")
+@click.option(
+    "--detector",
+    default=["auto"],
+    show_default=True,
+    multiple=True,
+    help="Name of a detector, or of a combination that the stage posthoc measured; may be repeated.",
+)
 @click.option("--combine", type=click.Choice(get_args(Combination)), help="How several give one score.")
 @click.option("--alpha", required=True, type=float, help="Share of ID images that may be called OOD.")
 @click.option(
@@ -73,14 +97,19 @@ def check_names(names: tuple[str, ...], combine: str | None) -> None:
 def main(
     model, embeddings, detector, combine, alpha, results, assignments, choose, params, sets_dir, audit, out
 ) -> None:
-    check_names(detector, combine)
     check_apart(model=model, embeddings=embeddings, out=out)
     images_needed(alpha)  # refuses an alpha that is no rate
     arrays, metadata = load_tensors(model, kind="model")
-    given, name, seed = parse_given(assignments, detector), metadata["name"], metadata["seed"]
+    name, seed = metadata["name"], metadata["seed"]
+
+    def measure(row: str) -> Members:
+        return configured_members(row, params) if choose else measured_members(row, name, seed, results)
+
+    members = members_of(detector, combine, measure)
+    given = parse_given(assignments, members.names)
     choices = {
         one: configured(one, params, given[one]) if choose else measured(one, name, seed, results, given[one])
-        for one in detector
+        for one in members.names
     }
     calibrated = fit_deployed(
         arrays,
@@ -91,10 +120,12 @@ def main(
         folder=sets_dir,
         audit=audit,
         alpha=alpha,
-        combination=combine,
+        combination=members.by,
         device=str(machine().device),
     )
     save_deployed(out, arrays, metadata, calibrated)
+    if members.source:
+        click.echo(f"{detector[0]}: {calibrated.name} ({members.source}).")
     for line in calibrated.describe():
         click.echo(line)
     if calibrated.catches:

@@ -17,6 +17,7 @@ RENAMED = {
     "pretrain.final_weight_decay": _GONE,
     "pretrain.keep": "the last epoch is kept",
     "posthoc.search": "write `auto` for each setting that is to be chosen, and a value for the others",
+    "ensemble.temperature": "write `ensemble.temperatures`, a list of candidates",
     "network.odin.epsilons": "write `network.odin.epsilon`, a number or `auto`",
     "ssd.select": "write `auto` for clusters, covariance or ridge to choose them by ID validation",
 }

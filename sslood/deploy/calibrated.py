@@ -10,18 +10,12 @@ from sslood.core.discovery import classes_in
 from sslood.core.errors import InputError, known
 from sslood.deploy.catches import Catch, few_images, hardest, warnings
 from sslood.deploy.inputs import AnyDetector, Inputs
-from sslood.deploy.thresholds import (
-    Combination,
-    Threshold,
-    conformal_threshold,
-    evidence,
-    finite_scores,
-    images_needed,
-    p_values,
-)
+from sslood.deploy.thresholds import p_values
 from sslood.ood import network, posthoc, stochastic
+from sslood.ood.kit.combining import Combination, Combiner
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector, Progress
+from sslood.ood.measures.conformal import Threshold, conformal_threshold, finite_scores, images_needed
 from sslood.ood.ssd.ssd import SSD
 
 Kind = type[Detector] | type[NetworkDetector]
@@ -43,8 +37,8 @@ class Origin:
 class Calibrated:
     """Fitted detectors by name, and what turns their scores into decisions.
 
-    With a combination there are several, and the score is the `evidence` of their p-values among
-    `references`, ascending scores of ID images by detector; else there is one and its score is the score.
+    With a combination there are several, and a `Combiner` makes their score, with `references`, ascending
+    scores of ID images by detector; else there is one and its score is the score.
     calibration: ascending scores [n] of the calibration images; threshold: computed from them;
     calibrated_on: their name. origins: of each detector. catches: what it called OOD of the run's test sets;
     unmeasured: why that is not known.
@@ -104,7 +98,7 @@ class Calibrated:
         }
         if self.combination is None:
             return scores[self.name]
-        return evidence(self.references, scores, self.combination)
+        return Combiner(self.references, self.combination).score(scores)
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         """Return conformal p-values of scores [N]: float64 [N], small for OOD."""
@@ -157,7 +151,7 @@ def calibrate(
         references = {
             name: np.sort(finite_scores(first.score(one, progress), name)) for name, one in detectors.items()
         }
-        score = evidence(references, scores, combination)
+        score = Combiner(references, combination).score(scores)
     calibration = np.sort(score)
     threshold = conformal_threshold(calibration, alpha)
     return Calibrated(detectors, calibration, threshold, combination, references, origins, second.name)

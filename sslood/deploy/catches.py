@@ -15,7 +15,8 @@ from sslood.core.files import load_tensors
 from sslood.core.settings import at_least, between
 from sslood.data.sets.roles.roles import OOD_ROLES
 from sslood.deploy.inputs import Inputs
-from sslood.deploy.thresholds import FEW, Threshold, conformal_threshold, images_needed
+from sslood.deploy.thresholds import FEW
+from sslood.ood.measures.conformal import Threshold, conformal_threshold, images_needed
 
 FLOOR = 0.5  # share of a set below which a detector must not be relied on
 MOST = 2000  # images of a set, at even steps: its standard error is then 1.1 % at most

@@ -16,9 +16,9 @@ from sslood.deploy.calibrated import KINDS, Calibrated, calibrate, make_detector
 from sslood.deploy.catches import measure_catches, read_control
 from sslood.deploy.inputs import AnyDetector, Inputs, present
 from sslood.deploy.measured import Choice
-from sslood.deploy.thresholds import Combination
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.files import restore_model
+from sslood.ood.kit.combining import Combination
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 from sslood.ood.kit.outputs import Embeddings, Outputs
@@ -32,6 +32,8 @@ LACKING = {
     "logits": "a classifier head (the stage `train` makes one)",
     "gradients": "a classifier head (the stage `train` makes one)",
     "maps": "a classifier head (the stage `train` makes one)",
+    "stages": "a backbone with convolutions",
+    "head": "a classifier head (the stage `train` makes one)",
     "projections": "a projector",
     "mu": "an embedding that is a Gaussian (objectives bayes_h_… and bayes_z_…)",
     "rotations": "a head that predicts quarter turns (objectives rotation and rotpred)",
@@ -149,10 +151,10 @@ def _chosen(
         outputs = present(train.outputs), present(validation.outputs)
         return select_settings(settings, *outputs, detector.seed)[0], SOURCE
     tuning_outputs = tuning_of(present(embeddings))
-    found, _ = best_settings(
+    found = best_settings(
         type(detector), settings, tuning_outputs, seed=detector.seed, device=detector.device
     )
-    return found, tuning_outputs.source
+    return found.detector.settings, tuning_outputs.source
 
 
 def _outputs(

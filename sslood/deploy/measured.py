@@ -1,6 +1,6 @@
 """Settings of a detector for deployment: as measured by its stage, as in the params, or given one by one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,8 +10,10 @@ import yaml
 
 from sslood.core.errors import InputError, known
 from sslood.core.files import load_json
-from sslood.core.settings import autos, check_limits, read_section, strict, type_of, typed
-from sslood.deploy.calibrated import KINDS, NETWORK, STOCHASTIC
+from sslood.core.settings import autos, check_limits, near, read_section, strict, type_of, typed
+from sslood.deploy.calibrated import DETECTORS, KINDS, NETWORK, STOCHASTIC
+from sslood.ood.kit.combining import Combination
+from sslood.ood.kit.members import CombinationSettings, read_combinations
 
 Given = dict[str, dict[str, Any]]  # detector -> setting -> value
 
@@ -26,6 +28,48 @@ class Choice:
     def resolved(self, settings: Any, source: str) -> "Choice":
         """Return the choice with values from `source` in place of what was "auto"."""
         return Choice(settings, {**self.sources, **dict.fromkeys(autos(self.settings), source)})
+
+
+@dataclass(frozen=True)
+class Members:
+    """The detectors that are deployed, and how several give one score.
+
+    source: where that comes from, in words, if a row of the tables was named: "auto".
+    """
+
+    names: Sequence[str]
+    by: Combination | None = None
+    source: str = ""
+
+
+def measured_members(name: str, model: str, seed: int, results: Path) -> Members:
+    """Return the members of a combination that the stage posthoc measured, and how it combined them.
+
+    Raises InputError for an unknown name, if the results lack the row (it says what to run), or if the model
+    cannot have it (it says why).
+    """
+    path = results / "posthoc" / f"{seed}.json"
+    content = load_json(path) if path.is_file() else {}
+    rows = {row for rows in content.get("models", {}).values() for row in rows}
+    rows |= {row["detector"] for row in content.get("left_out", [])} | {"auto"}
+    if name not in rows:
+        raise InputError(f"unknown detector {name!r}{near(name, sorted({*KINDS, *rows} - {''}))}")
+    entries = _entries(name, "posthoc", ["members", "by"], model, seed, results)
+    settings = strict(CombinationSettings, {key: one["value"] for key, one in entries.items()}, name)
+    by = settings.by if len(settings.members) > 1 else None
+    return Members(settings.members, by, f"stage posthoc, {entries['members']['source']}")
+
+
+def configured_members(name: str, params: str) -> Members:
+    """Return the members of a combination in a params file; InputError if the stage has to choose them."""
+    there = read_combinations(f"{params}:combinations", list(DETECTORS), DETECTORS)
+    if name not in there:
+        raise InputError(f"unknown detector {name!r}{near(name, [*KINDS, *there])}")
+    if there[name].members == "auto":
+        raise InputError(
+            f"--choose: the stage posthoc chooses the members of {name!r}; omit --choose, or name detectors"
+        )
+    return Members(there[name].members, there[name].by, "params")
 
 
 def stage_of(detector: str) -> str:
@@ -69,8 +113,8 @@ def measured(detector: str, model: str, seed: int, results: Path, given: Mapping
     """
     kind = KINDS[known(detector, "detector", KINDS)].Settings
     names = [field.name for field in fields(kind) if field.name not in given]
-    entries = _entries(detector, names, model, seed, results) if names else {}
     stage = stage_of(detector)
+    entries = _entries(detector, stage, names, model, seed, results) if names else {}
     sources = {
         name: f"stage {stage}, from params"
         if entry["source"] == "params"
@@ -85,10 +129,9 @@ def measured(detector: str, model: str, seed: int, results: Path, given: Mapping
 
 
 def _entries(
-    detector: str, names: list[str], model: str, seed: int, results: Path
+    detector: str, stage: str, names: list[str], model: str, seed: int, results: Path
 ) -> dict[str, Mapping[str, Any]]:
     """Return setting -> {"value": ..., "source": ...} from the results of the detector's stage."""
-    stage = stage_of(detector)
     item = f"{model}-{seed}" if stage == "network" else f"{seed}"
     path = results / stage / f"{item}.json"
     remedy = (
@@ -98,6 +141,9 @@ def _entries(
         raise InputError(f"{path}: no such file, so {detector} of model {model!r} was not measured; {remedy}")
     content = load_json(path)
     if detector not in content.get("models", {}).get(model, {}):
+        for row in content.get("left_out", []):
+            if row["model"] == model and row["detector"] in (detector, ""):
+                raise InputError(f"{detector} is left out for model {model!r}: {row['reason']}; name others")
         raise InputError(f"{path}: no results of {detector} for model {model!r}; {remedy}")
     chosen, entries = content.get("chosen", {}), {}
     for name in names:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from sslood.core.batches import normalise
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
-from sslood.deploy.calibrated import KINDS
+from sslood.deploy.calibrated import KINDS, Calibrated
 from sslood.deploy.scorer import Deployed
 from sslood.nets.inference.extract import outputs
+from sslood.ood.kit.combining import Combiner
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import NetworkDetector
 
@@ -33,7 +34,7 @@ class Scorer(nn.Module):
         self.network = deployed.model.to("cpu").to(memory_format=torch.contiguous_format)
         metadata, calibrated = deployed.metadata, deployed.calibrated
         self.mean, self.std = torch.tensor(metadata["mean"]), torch.tensor(metadata["std"])
-        self.detector = _exportable(calibrated.detector).scorer()
+        self.detector = Together(calibrated)
         self.calibration = torch.from_numpy(np.array(calibrated.calibration))  # a copy: files are memory maps
         self.threshold = calibrated.threshold.value
 
@@ -44,6 +45,20 @@ class Scorer(nn.Module):
         # not `score > threshold`: an image whose score is NaN is not to pass as ID
         decided = (score, (1.0 + above) / (len(self.calibration) + 1), ~(score <= self.threshold))
         return (*decided, parts["logits"].argmax(1)) if "logits" in parts else decided
+
+
+class Together(nn.Module):
+    """Parts (name -> float64 [N, width]) -> the score [N] of a detector, or of those that are combined."""
+
+    def __init__(self, calibrated: Calibrated):
+        super().__init__()
+        scorers = [_exportable(detector).scorer() for detector in calibrated.detectors.values()]
+        self.scorers, by = nn.ModuleList(scorers), calibrated.combination
+        self.combiner = None if by is None else Combiner(calibrated.references, by)
+
+    def forward(self, parts: dict[str, Tensor]) -> Tensor:
+        scores = torch.stack([scorer(parts) for scorer in self.scorers], 1)
+        return scores[:, 0] if self.combiner is None else self.combiner(scores)
 
 
 def contract(deployed: Deployed) -> dict[str, str]:
@@ -92,25 +107,26 @@ def _exportable(detector: Detector | NetworkDetector) -> Detector:
 
 def check_exportable(deployed: Deployed, where: str | Path) -> None:
     """Raise InputError if the detector cannot be written as a graph, with the reason and those that can."""
-    calibrated = deployed.calibrated
-    detector = calibrated.detector
-    if calibrated.combination is not None:
-        reason = "it combines several detectors"
-    elif isinstance(detector, Detector):
-        reason = detector.unexportable
-    else:
-        reason = "it runs the network itself"
-    if reason:
-        raise InputError(
-            f"{where}: detector {calibrated.name!r} cannot be written as ONNX, since {reason}; "
-            f"these can: {', '.join(exportable_names())}"
-        )
-    size = sum(array.nbytes for array in (detector.state or {}).values())
+    calibrated, size = deployed.calibrated, 0
+    if calibrated.combination == "cauchy":
+        raise _refusal(deployed, where, "ONNX runtimes lack the arctangent of float64, which `cauchy` needs")
+    for detector in calibrated.detectors.values():
+        reason = detector.unexportable if isinstance(detector, Detector) else "it runs the network itself"
+        if reason:
+            raise _refusal(deployed, where, reason)
+        size += sum(array.nbytes for array in (detector.state or {}).values())
     if size >= LARGEST:
         raise InputError(
             f"{where}: the detector holds {size / 2**30:.1f} GiB, more than the 2 GiB of one ONNX file; "
             "choose one that keeps no bank of images"
         )
+
+
+def _refusal(deployed: Deployed, where: str | Path, reason: str) -> InputError:
+    return InputError(
+        f"{where}: detector {deployed.calibrated.name!r} cannot be written as ONNX, since {reason}; "
+        f"these can: {', '.join(exportable_names())}, and combinations of them by sum, fisher or simes"
+    )
 
 
 def export(deployed: Deployed, path: str | Path, *, where: str | Path) -> list[str]:

@@ -18,9 +18,10 @@ from sslood.core.settings import strict
 from sslood.deploy.calibrated import KINDS, Calibrated, Origin, make_detector
 from sslood.deploy.catches import Catch
 from sslood.deploy.inputs import AnyDetector
-from sslood.deploy.thresholds import Combination, Threshold, conformal_threshold
+from sslood.ood.kit.combining import Combination
 from sslood.ood.kit.network_detector import NetworkDetector
 from sslood.ood.kit.outputs import chunks
+from sslood.ood.measures.conformal import Threshold, conformal_threshold
 
 VERSION = 3  # of what `pack` writes; raised when detectors keep other states
 Arrays = Mapping[str, np.ndarray]

@@ -1,92 +1,17 @@
-"""From scores to decisions: conformal thresholds, p-values, their combination, false discoveries.
+"""From scores to decisions: conformal p-values, false discoveries.
 
 All need calibration scores of held-out ID images that neither the model nor the detector was fitted on. A
 score is larger, and a p-value smaller, for what looks more OOD.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil, floor
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta, cauchy, chi2
 
 from sslood.core.errors import InputError
+from sslood.ood.measures.conformal import images_needed
 from sslood.ood.measures.metrics import valid_scores
 
-Combination = Literal["fisher", "simes", "cauchy"]
 FEW = 200  # calibration images below which p-values and combinations can do little
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Images that score above `value` are called OOD.
-
-    alpha: the highest probability that an ID image is called OOD, over calibration set and image together.
-    images: number of calibration images. low, high: bounds of the share of ID images called OOD, given this
-    calibration set, with probability `confidence` (if no two scores are equal; ties only lower the share).
-    """
-
-    value: float
-    alpha: float
-    images: int
-    low: float
-    high: float
-    confidence: float
-
-
-def _exact(alpha: float) -> Fraction:
-    """Return alpha as the decimal fraction that was written: 0.29 * 100 is 29, but less in floats."""
-    if not 0.0 < alpha < 1.0:
-        raise InputError(f"alpha must be above 0 and below 1, found {alpha}")
-    return Fraction(repr(float(alpha)))
-
-
-def images_needed(alpha: float) -> int:
-    """Return the fewest calibration images that allow a rate of alpha: ceil(1 / alpha) - 1."""
-    return ceil(1 / _exact(alpha)) - 1
-
-
-def conformal_threshold(calibration: ArrayLike, alpha: float, *, confidence: float = 0.95) -> Threshold:
-    """Return the ceil((n + 1)(1 - alpha))-th smallest of n calibration scores, for `score > value`.
-
-    Split conformal prediction (Papadopoulos et al., "Inductive confidence machines for regression", 2002;
-    for the distribution of the rate Vovk, "Conditional validity of inductive conformal predictors", 2012,
-    arXiv:1209.2673). An ID image exchangeable with the calibration images is called OOD with probability at
-    most alpha, and with more than alpha - 1 / (n + 1) if no scores tie. Given the calibration set, the rate
-    is Beta(l, n + 1 - l) with l = floor((n + 1) alpha). Raises InputError for scores that are not finite, a
-    rate outside (0, 1), or fewer than `images_needed(alpha)` scores.
-    """
-    scores = finite_scores(calibration, "calibration")
-    count, rate = scores.size, _exact(alpha)
-    if count < images_needed(alpha):
-        raise InputError(
-            f"a threshold for alpha {alpha} needs at least {images_needed(alpha)} calibration images, "
-            f"there are {count}; calibrate on more ID images or raise alpha"
-        )
-    above = floor((count + 1) * rate)
-    index = count - above  # from 0; n + 1 - l = ceil((n + 1)(1 - alpha)) counted from 1
-    tail = (1.0 - confidence) / 2
-    low, high = beta.ppf([tail, 1.0 - tail], above, count + 1 - above)
-    value = float(np.partition(scores, index)[index])
-    return Threshold(value, float(alpha), count, float(low), float(high), confidence)
-
-
-def finite_scores(scores: ArrayLike, side: str) -> np.ndarray:
-    """Return `scores` as float64 [N]; InputError if there are none, or some are NaN or infinite.
-
-    An infinite threshold would call every image ID, or every one OOD.
-    """
-    found = valid_scores(scores, side)
-    if bad := int((~np.isfinite(found)).sum()):
-        raise InputError(
-            f"{bad} of {found.size} {side} scores are infinite, so they decide nothing; the network or the "
-            "detector gives numbers that are too large: look at its training and its settings"
-        )
-    return found
 
 
 def p_values(calibration: ArrayLike, scores: ArrayLike) -> np.ndarray:
@@ -99,66 +24,6 @@ def p_values(calibration: ArrayLike, scores: ArrayLike) -> np.ndarray:
     ordered = np.sort(valid_scores(calibration, "calibration"))
     at_or_above = ordered.size - np.searchsorted(ordered, valid_scores(scores, "test"), side="left")
     return (1.0 + at_or_above) / (ordered.size + 1.0)
-
-
-def tail_p_values(reference: ArrayLike, scores: ArrayLike) -> np.ndarray:
-    """Return (1/2 + number of reference scores at or above) / (n + 1) for each score: float64 [N].
-
-    Beyond the largest of n reference scores, where counting no longer separates images, it falls as
-    1 / (1 + excess / scale), with the mean excess of the upper tenth of the reference as scale. These are not
-    conformal p-values: a score made of them needs a calibration of its own. Never 0 and never 1, which would
-    outvote all others of a combination. Raises InputError for NaN or an empty side.
-    """
-    ordered, values = np.sort(valid_scores(reference, "reference")), valid_scores(scores, "test")
-    count = ordered.size
-    p = (0.5 + count - np.searchsorted(ordered, values, side="left")) / (count + 1.0)
-    beyond = values > ordered[-1]
-    tail = ordered[-max(2, ceil(count / 10)) :]
-    with np.errstate(invalid="ignore"):
-        scale = tail.mean() - tail[0]
-    scale = scale if np.isfinite(scale) and scale > 0 else 1.0
-    p[beyond] /= 1.0 + (values[beyond] - ordered[-1]) / scale
-    return np.maximum(p, np.finfo(np.float64).tiny)
-
-
-def evidence(
-    references: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], method: Combination
-) -> np.ndarray:
-    """Return -log of the combined p-value of several detectors, in nats: float64 [N], larger = more OOD.
-
-    references, scores: by detector, of ID images and of the images to decide about. The p-values among the
-    references (`tail_p_values`) put all detectors on one scale. The result has no guarantee of its own: it is
-    a score, to be calibrated on images that are not among the references.
-    """
-    p = np.stack([tail_p_values(references[name], values) for name, values in scores.items()])
-    return -np.log(np.maximum(combine(p, method), np.finfo(np.float64).tiny))
-
-
-def combine(p: np.ndarray, method: Combination) -> np.ndarray:
-    """Return one p-value per image from those of m detectors: [m, N] -> float64 [N].
-
-    - fisher: chi^2 of -2 sum log p with 2m degrees of freedom (Fisher, "Statistical Methods for Research
-      Workers", 1932); exact for independent detectors only.
-    - simes: min over i of m p_(i) / i (Simes, "An improved Bonferroni procedure for multiple tests of
-      significance", 1986, doi:10.1093/biomet/73.3.751); valid for positively dependent ones, the usual case.
-    - cauchy: mean of cot(pi p) against the Cauchy distribution (Liu and Xie, "Cauchy combination test", 2020,
-      arXiv:1808.09011); nearly valid for small p under any dependence. If one p is 1, so is the result.
-
-    Raises InputError for an unknown method, no detector, or values outside (0, 1].
-    """
-    p = np.asarray(p, dtype=np.float64)
-    if p.ndim != 2 or not len(p):
-        raise InputError(f"p-values must have shape (detectors, images), found {p.shape}")
-    if not ((p > 0) & (p <= 1)).all():
-        raise InputError("p-values must lie above 0 and not above 1; make them with p_values")
-    if method == "fisher":
-        return chi2.sf(-2.0 * np.log(p).sum(axis=0), 2 * len(p))
-    if method == "simes":
-        rank = np.arange(1, len(p) + 1)[:, None]
-        return np.minimum(1.0, (len(p) * np.sort(p, axis=0) / rank).min(axis=0))
-    if method == "cauchy":
-        return cauchy.sf((1.0 / np.tan(np.pi * p)).mean(axis=0))
-    raise InputError(f"unknown combination {method!r}; known: cauchy, fisher, simes")
 
 
 def adjusted_p_values(p: np.ndarray) -> np.ndarray:

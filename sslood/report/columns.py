@@ -47,6 +47,28 @@ HEADLINE = (MAIN, SECOND)  # metrics/ood/*.json
 SUMMARISED = tuple(name for name, metric in METRICS.items() if metric.summarised)
 FILTERED = "filtered_"  # prefix of metrics without the images that the audit excludes
 WITH_FILTERED = tuple(dict.fromkeys((*HEADLINE, "fpr95_ood")))
+FULL = "full_"  # prefix of full-spectrum metrics, in which shifted sets count as ID
+# Beside the metrics: what they say for one threshold, for ID under shift, and for a classifier's mistakes.
+DECISIONS = {
+    f"{FULL}auroc": Metric(
+        "AUROC, full spectrum",
+        "auroc with the test images of all sets of role shifted counted as ID too (OpenOOD v1.5, "
+        "arXiv:2306.09301)",
+        rising=True,
+    ),
+    f"{FULL}fpr95_id": Metric("FPR95, full spectrum", "fpr95_id with them counted as ID too"),
+    "flagged": Metric(
+        "flagged", "share of OOD called OOD at the conformal threshold for `summarize.alpha`", rising=True
+    ),
+    "false_alarms": Metric("false alarms", "share of ID test images called OOD at that threshold"),
+    "aurc_ood": Metric(
+        "AURC with OOD",
+        "area under the risk-coverage curve of ID test and OOD images, half each by weight, where a mistake "
+        "and an OOD image are both failures (arXiv:2207.07506)",
+    ),
+    "eaurc_ood": Metric("E-AURC with OOD", "aurc_ood less that of the ideal order"),
+}
+BY_CLASS = "flagged_"  # prefix of the columns of alarms.csv
 # Results are fractions of a few hundred images or more, so six decimals lose nothing. Between machines a
 # float64 computation differs by about 1e-12, a millionth of the last decimal that is kept.
 DIGITS = 6
@@ -55,7 +77,7 @@ _COLUMNS = {
     "stage": "evaluation stage that produced the row",
     "model": "model whose outputs are scored",
     "detector": "detector that scores them",
-    "seed": "seed of the model; for a leave-out ensemble, the first of `runs.seeds`",
+    "seed": "seed of the model; for an ensemble, the first of `runs.seeds`",
     "set": "OOD set, compared with the ID test set",
     "role": "near or far",
     **{name: metric.meaning for name, metric in METRICS.items()},
@@ -72,6 +94,19 @@ _COLUMNS = {
     "p_best": "adjusted p-value of no difference from the best detector for that seed and set "
     "(DeLong, Holm); none for detectors that have seen the OOD set",
     "control_auroc": "AUROC of the artefact control on the set",
+    "price": "AUROC of the best row of that stage, model, seed and set in hindsight, minus that of `auto`",
+    **{name: metric.meaning for name, metric in DECISIONS.items()},
+    "calibrated_on": "images whose scores made the threshold: ID validation, as `deploy` does, or, where the "
+    "model was trained on it or its scores were not kept, each half of ID test for the other half",
+}
+ALARMS = {
+    "set": "the ID set, or a set of role shifted",
+    "images": "number of its test images",
+    "flagged": "share of them called OOD at the threshold; of a shifted set by halves, a mean over the two",
+    "spread": "standard deviation of that share over classes",
+    "p_equal": "p-value of equal shares in all classes (Pearson's chi-squared test)",
+    "auroc": "of a shifted set against ID test: 0.5 if the detector does not see the shift",
+    f"{BY_CLASS}<class>": "share of the class called OOD",
 }
 _STD = "standard deviation over repeats"
 _WITHOUT = "without the images that the audit excludes"
@@ -94,4 +129,4 @@ def describe_all(columns: Iterable[str]) -> dict[str, str]:
 
 def rising(column: str) -> bool:
     """Whether larger values of a metric, filtered or not, are better."""
-    return METRICS[column.removeprefix(FILTERED)].rising
+    return (METRICS | DECISIONS)[column.removeprefix(FILTERED)].rising

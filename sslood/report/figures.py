@@ -183,6 +183,29 @@ def _roc(axis: Axes, sets: Mapping[str, np.ndarray], id_name: str) -> None:
     axis.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
 
 
+def energies(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Return an SVG with one panel per model: histograms of energies before and after a training.
+
+    `panels` maps a model to {"edges": [B + 1], name of a histogram: counts [B]}. A histogram shows shares of
+    its images; those called "… before" are outlines.
+    """
+    with _drawing() as figure:
+        axes = _grid(figure, len(panels), 2.4)
+        for axis, (title, panel) in zip(axes, panels.items(), strict=True):
+            names = dict.fromkeys(name.rsplit(" ", 1)[0] for name in panel if name != "edges")
+            for name, counts in ((name, counts) for name, counts in panel.items() if name != "edges"):
+                of, time = name.rsplit(" ", 1)
+                colour, after = COLOURS[1 + list(names).index(of)], time == "after"
+                heights = np.asarray(counts) / max(1, sum(counts))
+                axis.stairs(
+                    heights, panel["edges"], color=colour, fill=after, alpha=0.6 if after else 1, label=name
+                )
+            axis.set(xlabel="energy", title=title)
+            axis.set_yticks([])
+        _legend_below(figure, axes)
+        return _svg(figure, "energies")
+
+
 def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[str, str]) -> str:
     """Return an SVG of training curves: one panel per {column: title} of `wanted`, one line per run.
 

@@ -27,8 +27,10 @@ class RunSettings(Settings):
 
     seeds: Annotated[tuple[int, ...], "seeds of the models"]
     leaveout_backbones: Annotated[tuple[str, ...], "leave-out ensembles"]
+    leaveout_losses: Annotated[tuple[str, ...], "of their members"]
     network_models: Annotated[tuple[str, ...], "models that are evaluated by the stage `network`"]
     stochastic_seeds: Annotated[tuple[int, ...], "seeds that are evaluated by the stage `stochastic`"]
+    deep_models: Annotated[tuple[str, ...], "classifiers whose seeds are a deep ensemble"] = ()
 
 
 class ResultsFile(NamedTuple):
@@ -52,7 +54,9 @@ def result_files(results: Path, runs: RunSettings) -> list[ResultsFile]:
     names = [(stage, seed, f"{seed}") for stage in EVALUATIONS for seed in runs.seeds]
     names += [("stochastic", seed, f"{seed}") for seed in runs.stochastic_seeds]
     names += [("network", seed, f"{model}-{seed}") for model in runs.network_models for seed in runs.seeds]
-    names += [("ensemble", runs.seeds[0], backbone) for backbone in runs.leaveout_backbones]
+    kinds = [f"{backbone}-{loss}" for backbone in runs.leaveout_backbones for loss in runs.leaveout_losses]
+    names += [("ensemble", runs.seeds[0], kind) for kind in kinds]
+    names += [("deep_ensemble", runs.seeds[0], model) for model in runs.deep_models]
     return [ResultsFile(stage, seed, results / stage / f"{name}.json") for stage, seed, name in names]
 
 
@@ -117,9 +121,7 @@ class ScoreFiles:
         Raises InputError if the file is missing or does not hold them.
         """
         path = self.path(row)
-        if path not in self._files:
-            self._files[path] = load_tensors(path, kind="scores")[0]
-        arrays = self._files[path]
+        arrays = self._arrays(path)
         prefix = f"{row['model']}.{row['detector']}"
         # SSD_k scores the ID images anew for every OOD set
         inside = arrays.get(f"{prefix}.{self.id}.{row['set']}", arrays.get(f"{prefix}.{self.id}"))
@@ -131,6 +133,30 @@ class ScoreFiles:
         # the images that SSD_k knows are not among its test images
         positions = arrays.get(f"{prefix}.{row['set']}.index", np.arange(len(outside)))
         return Scores(inside, outside), positions
+
+    def beside(self, row: Mapping[str, Any], shifted: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the scores of a row for ID validation and for `shifted` sets, as far as they were kept."""
+        arrays, prefix = self._arrays(self.path(row)), f"{row['model']}.{row['detector']}"
+        names = (self.validation_of(self.id), *shifted)
+        return {name: arrays[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in arrays}
+
+    def predicted(self, row: Mapping[str, Any]) -> np.ndarray | None:
+        """Return the classes that a row's model predicts for ID test images [N], None if nobody kept them."""
+        for path in (self.path(row), self.folder / "posthoc" / f"{row['seed']}.safetensors"):
+            key = f"{row['model']}.predicted.{self.id}"
+            if path.is_file() and key in self._arrays(path):
+                return self._arrays(path)[key]
+        return None
+
+    @staticmethod
+    def validation_of(id_name: str) -> str:
+        """Return the name under which evaluations keep the scores of ID validation."""
+        return f"{id_name}.validation"
+
+    def _arrays(self, path: Path) -> dict[str, np.ndarray]:
+        if path not in self._files:
+            self._files[path] = load_tensors(path, kind="scores")[0]
+        return self._files[path]
 
 
 def by_group(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -154,9 +180,10 @@ def over_seeds(groups: pd.DataFrame, metrics: Sequence[str], by: str = "role") -
 
 
 def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ()) -> pd.DataFrame:
-    """Return one row per model and seed of test accuracies: columns knn, linear, head, ensemble.
+    """Return one row per model and seed of test accuracies: columns knn, linear, head, ensemble, members.
 
-    `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble.
+    `probes` holds (seed, results of the stage probe), `ensembles` those of ensemble and deep_ensemble;
+    members: the mean over those of the former, each on the images of the classes that it knows.
     """
     rows = []
     for seed, path in probes:
@@ -164,22 +191,31 @@ def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = (
             values = {probe: result["accuracy"] for probe, result in probed.items()}
             rows.append({"model": model, "seed": seed} | values)
     for path in ensembles:
-        for model, value in load_json(path)["accuracy"].items():
-            rows.append({"model": model, "seed": None, "ensemble": value})
+        found = load_json(path)
+        for model, value in found["accuracy"].items():
+            own = [member["accuracy"] for member in found.get("members", {}).get(model, {}).values()]
+            more = {"members": float(np.mean(own))} if own else {}
+            rows.append({"model": model, "seed": None, "ensemble": value, **more})
     return rounded(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["model", "seed"])
 
 
-def mistakes(probes: Iterable[tuple[int, Path]]) -> pd.DataFrame:
+def mistakes(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ()) -> pd.DataFrame:
     """Return one row per classifier and seed: how well it knows its own mistakes, columns MISTAKES.
 
-    `probes` holds (seed, results of the stage probe). Empty if no model has a head.
+    `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble, each of
+    which is a classifier too. Empty if no model has a head.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed, path in probes:
         for model, probed in load_json(path)["models"].items():
             head = probed.get("head", {})
             if "aurc" in head:
                 values = {"error": 1 - head["accuracy"], **head}
                 rows.append({"model": model, "seed": seed} | {name: values.get(name) for name in MISTAKES})
+    for path in ensembles:
+        rows += [
+            {"model": model, "seed": None, **found}
+            for model, found in load_json(path).get("mistakes", {}).items()
+        ]
     frame = pd.DataFrame(rows, columns=["model", "seed", *MISTAKES])
     return rounded(frame.astype(dict.fromkeys(MISTAKES, float)))

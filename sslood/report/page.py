@@ -12,11 +12,13 @@ from sslood.core.errors import InputError
 from sslood.core.files import save_text
 from sslood.core.settings import Settings
 from sslood.data.sets.roles.roles import read_split
-from sslood.report import figures, tables
-from sslood.report.columns import HEADLINE, METRICS, SECOND, describe_all
+from sslood.report import decision_tables, figures, tables
+from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND, describe_all
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
+from sslood.report.outliers import Trained, before_and_after, changes, panels
 from sslood.report.pictures import misleading
+from sslood.report.price import prices
 from sslood.report.render import render
 from sslood.report.summary import Summary
 
@@ -33,9 +35,11 @@ class HeadlineSettings(Settings):
     detectors: Annotated[tuple[str, ...], "detectors of metrics/headline.md, its rows"]
 
 
-def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> None:
-    """Write headline.md (for the README), table.md (the overview) and per_set.md (every result)."""
-    shared = _shared(summary)
+def write_tables(
+    folder: Path, summary: Summary, headline: HeadlineSettings, trained: Sequence[Trained] = ()
+) -> None:
+    """Write headline.md (for the README), table.md (the overview), per_set.md and decisions.md."""
+    shared = _shared(summary, trained)
     small = tables.headline(summary, headline.models, headline.detectors)
     texts: dict[str, dict[str, Any]] = {
         "headline": {
@@ -45,14 +49,21 @@ def write_tables(folder: Path, summary: Summary, headline: HeadlineSettings) -> 
         "table": {
             "overview": tables.overview(summary),
             "control": of_roles(summary.audit.control(), summary.roles),
+            "prices": prices(summary.rows, summary.groups, summary.choices),
         },
         "per_set": {"columns": describe_all(summary.rows.columns)},
+        "decisions": {
+            "flagged": decision_tables.near_far_of(summary, "flagged"),
+            "full": decision_tables.near_far_of(summary, f"{FULL}{MAIN}"),
+            "mixed": decision_tables.near_far_of(summary, "aurc_ood"),
+            "columns": ALARMS,
+        },
     }
     for name, own in texts.items():
         save_text(folder / f"{name}.md", render(f"{name}.md.j2", **shared, **own))
 
 
-def _shared(summary: Summary) -> dict[str, Any]:
+def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
     """Return what both the page and the Markdown tables show."""
     return {
         "summary": summary,
@@ -63,10 +74,15 @@ def _shared(summary: Summary) -> dict[str, Any]:
         "filtered": tables.per_set_filtered(summary),
         "sets": tables.sets(summary),
         "limits": tables.limits(summary),
+        "threshold": decision_tables.at_the_threshold(summary),
+        "by_class": decision_tables.by_class(summary),
+        "under_shift": decision_tables.under_shift(summary),
         "left_out": tables.left_out(summary),
         "accuracies": tables.accuracies(summary.accuracy),
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
         "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
+        "against": before_and_after(summary, trained),
+        "changes": changes(summary, trained),
     }
 
 
@@ -97,14 +113,19 @@ def _listed(names: Sequence[str], between: str) -> str:
 
 
 def write_page(
-    folder: Path, summary: Summary, scores: ScoreFiles, sets: Path, curves: Mapping[str, Any]
+    folder: Path,
+    summary: Summary,
+    scores: ScoreFiles,
+    sets: Path,
+    curves: Mapping[str, Any],
+    trained: Sequence[Trained] = (),
 ) -> None:
     """Write index.html. `sets` is the folder of the image sets, `curves` is what `read_curves` returns.
 
     Raises InputError if the scores or the images of a set are missing.
     """
-    panels = score_panels(summary, scores)
-    title, first = next(iter(panels.items()))
+    best = score_panels(summary, scores)
+    title, first = next(iter(best.items()))
     counts = {name: summary.rows[name].nunique() for name in ("model", "detector", "set", "seed")}
     words = {**counts, "OOD set": counts["set"]}
     lead = ", ".join(
@@ -117,12 +138,15 @@ def write_page(
         second=METRICS[SECOND].meaning,
         glance=tables.glance(summary),
         matrices={role: tables.matrices(summary, role) for role in dict.fromkeys(summary.roles.values())},
-        distributions=figures.distributions(panels, summary.id),
-        roc=figures.roc_panels(panels, summary.id),
+        distributions=figures.distributions(best, summary.id),
+        roc=figures.roc_panels(best, summary.id),
         misled=title,
         misleading=misleading(first, _images(sets, first), summary.id),
+        full=decision_tables.near_far_of(summary, f"{FULL}{MAIN}", bold=False),
+        mixed=decision_tables.near_far_of(summary, "aurc_ood", bold=False),
         training=figures.curves(curves, CURVES) if curves else None,
-        **_shared(summary),
+        energies=figures.energies(panels(trained)) if trained else None,
+        **_shared(summary, trained),
     )
     save_text(folder / "index.html", page)
 

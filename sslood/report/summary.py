@@ -1,16 +1,17 @@
 """All results with what they are worth, as one object, and the files of numbers that are made from it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from sslood.core.files import save_json, save_text
+from sslood.core.files import load_json, save_json, save_text
 from sslood.core.threads import blas_threads
-from sslood.report.columns import DIGITS, FILTERED, HEADLINE, MAIN, SECOND, SUMMARISED
+from sslood.report.columns import DECISIONS, DIGITS, FILTERED, HEADLINE, MAIN, SECOND, SUMMARISED
+from sslood.report.decisions import KnownSide, with_decisions
 from sslood.report.evidence import (
     NEAR_BEST,
     NEAR_CONTROL,
@@ -37,6 +38,7 @@ from sslood.report.frame import (
     result_files,
     rounded,
 )
+from sslood.report.price import choices, with_price
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Summary:
 
     rows: one per stage, model, detector, seed and set. accuracy, mistakes: of classifiers, see frame.py.
     margin: AUROC above the artefact control up to which a result is marked. roles: {OOD set: near or far}.
-    left_out: rows that the sets do not allow, with their reasons.
+    left_out: rows that the sets do not allow, with their reasons. alarms: false alarms of each run at the
+    rate `alpha`, see decisions.py; classes: of the ID set; shifted: sets that count as ID. choices: {model:
+    what `auto` chose}.
     """
 
     id: str
@@ -56,23 +60,32 @@ class Summary:
     margin: float
     roles: Mapping[str, str]
     left_out: pd.DataFrame
+    alarms: pd.DataFrame
+    alpha: float
+    classes: Sequence[str]
+    shifted: Sequence[str]
+    choices: Mapping[str, list[str]] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> list[str]:
         return [name for name in SUMMARISED if name in self.rows.columns]
 
     @cached_property
+    def _measured(self) -> list[str]:
+        return self.metrics + [name for name in DECISIONS if name in self.rows.columns]
+
+    @cached_property
     def groups(self) -> pd.DataFrame:
         """Near and far averages of each model, detector and seed."""
-        return by_group(self.rows, self.metrics)
+        return by_group(self.rows, self._measured)
 
     @cached_property
     def by_role(self) -> pd.DataFrame:
-        return over_seeds(self.groups, self.metrics)
+        return over_seeds(self.groups, self._measured)
 
     @cached_property
     def by_set(self) -> pd.DataFrame:
-        return over_seeds(self.rows, self.metrics, by="set")
+        return over_seeds(self.rows, self._measured, by="set")
 
     @cached_property
     def filtered(self) -> pd.DataFrame | None:
@@ -129,31 +142,41 @@ def summarise(
     roles: Mapping[str, str],
     audit: Path,
     margin: float,
+    known: KnownSide,
+    alpha: float,
 ) -> Summary:
     """Return the summary of the results that `runs` asks for; `results` is their folder, `audit` a file.
+
+    known: what counts as ID. alpha: share of ID images that may be called OOD, for decisions.
 
     Raises InputError for whatever is missing or does not fit the params.
     """
     audited = read_audit(audit, [scores.id, *roles])
     files = result_files(results, runs)
     with blas_threads(0):  # many small computations, and sums in the same order on every machine
-        rows = with_audit(with_significance(collect(files, roles), scores), scores, audited)
+        rows = with_price(with_audit(with_significance(collect(files, roles), scores), scores, audited))
+        rows, alarms = with_decisions(rows, scores, known, alpha)
     probes = [(seed, results / "probe" / f"{seed}.json") for seed in runs.seeds]
-    ensembles = [file.path for file in files if file.stage == "ensemble"]
+    ensembles = [file.path for file in files if "accuracy" in load_json(file.path)]
     return Summary(
         scores.id,
         rounded(rows),
         accuracies(probes, ensembles),
-        mistakes(probes),
+        mistakes(probes, ensembles),
         audited,
         margin,
         roles,
         left_out([*(file.path for file in files), *(path for _, path in probes)]),
+        rounded(alarms),
+        alpha,
+        known.classes,
+        known.shifted,
+        choices(files),
     )
 
 
 def write_metrics(folder: Path, summary: Summary) -> None:
-    """Write the numbers: the DVC metrics, summary.json and results.csv; fractions.
+    """Write the numbers: the DVC metrics, summary.json, results.csv and alarms.csv; fractions.
 
     The DVC metrics are one small JSON per model and detector, and one per model: few, stable keys, which
     `dvc metrics show` and `dvc metrics diff` print.
@@ -172,6 +195,7 @@ def write_metrics(folder: Path, summary: Summary) -> None:
     save_json(folder / "summary.json", nested(summary.by_set, summary.metrics))
     table = summary.rows.drop(columns="file")
     save_text(folder / "results.csv", table.to_csv(index=False, lineterminator="\n"))
+    save_text(folder / "alarms.csv", summary.alarms.to_csv(index=False, lineterminator="\n"))
 
 
 def nested(by_set: pd.DataFrame, metrics: list[str]) -> dict:

@@ -251,10 +251,13 @@ def accuracies(rows: pd.DataFrame) -> Table | None:
 
 
 def probe_title(probe: str) -> str:
-    """Return the heading of a column of accuracies; "linear_0.01" is the probe on 1 % of the labels."""
+    """Return the heading of a column of accuracies; "linear_0.01" is the probe on 1 % of the labels.
+
+    "knn_on_x" is that of x, a set with role shifted.
+    """
     if share := re.fullmatch(r"linear_(0?\.\d+)", probe):
         return f"linear, {100 * float(share[1]):g} % of labels"
-    return probe.replace("transfer_", "transfer to ")
+    return probe.replace("transfer_", "transfer to ").replace("_on_", " on ")
 
 
 def mistakes(rows: pd.DataFrame) -> Table:

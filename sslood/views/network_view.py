@@ -13,7 +13,8 @@ from sslood.core.settings import Settings
 from sslood.nets.inference.extract import check_batch_invariance
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.model import Model
-from sslood.ood.kit.network_detector import Network
+from sslood.ood.kit.network_detector import Changes, Network
+from sslood.views.resolutions import dropout_layers, dropping, stage_modules, watched
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,22 @@ def open_model(
                 hook.remove()
         return values, logits
 
+    found: dict[torch.Size, list[nn.Module]] = {}
+
+    def stages(x: Tensor, changes: Changes) -> tuple[list[Tensor], Tensor]:
+        if x.shape[1:] not in found:
+            found[x.shape[1:]] = stage_modules(model.backbone, x)
+        with watched(found[x.shape[1:]], changes) as values:
+            features = model.features(x)
+        return values, features
+
+    drops = dropout_layers(model)
+
+    def dropped(x: Tensor, draw: int) -> Tensor:
+        with dropping(drops, draw):
+            return model(x)
+
+    convolves = any(isinstance(module, nn.Conv2d) for module in model.backbone.modules())
     rotation = model.rotation
 
     def rotations(x: Tensor) -> Tensor:
@@ -68,6 +85,9 @@ def open_model(
         gradients=model if classifies else None,
         maps=maps if classifies else None,
         rotations=rotations if turns else None,
+        stages=stages if convolves else None,
+        head=model.head,
+        dropped=dropped if classifies and drops else None,
         device=device,
         dtype=model.dtype,
     )

@@ -112,6 +112,17 @@ SETS = "sets:\n"
             "params.yaml:backbone: 'resnt' is not among `backbones` (did you mean",
         ),
         (
+            "  methods: []",
+            "  methods: [plain]",
+            "params.yaml:runs.methods: 'plain' is not among `methods`",
+        ),
+        (
+            "  methods: []",
+            "  methods: [simclr]",
+            "params.yaml:runs.methods: 'simclr' is not among `methods`",
+        ),
+        ("\nmethods: {}", "\nmethods: 4", "params.yaml:methods: must hold keys and values, found 4"),
+        (
             "auxiliary: corruptions",
             "auxiliary: corruption",
             "params.yaml:auxiliary: no stage makes 'corruption' (did you mean 'corruptions'?)",
@@ -178,6 +189,42 @@ SETS = "sets:\n"
 def test_each_fault_is_named_with_key_value_and_what_is_allowed(params, old, new, says):
     said = answer(params, old, new)
     assert says in said, said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("sets", {}, "params.yaml:mixing: no stage makes 'fractals'; known: blobs, "),
+        (
+            "objectives",
+            ["simclr"],
+            "no stage makes data/models/scratch-0.safetensors, which stages.methods reads",
+        ),
+        ("name", "simclr", "params.yaml: two stages make data/models/simclr-0.safetensors; give one of them"),
+        ("section", {"losss": 1}, "params.yaml:methods.plain: unknown key 'losss' (did you mean 'loss'?)"),
+        ("section", {"epochs": 0}, "params.yaml:methods.plain.epochs must be at least 1, found 0"),
+        (
+            "section",
+            {"augment": {"pad": 2, "crop_scale_min": 0.5}},
+            "methods.plain.augment: choose either pad",
+        ),
+        ("section", {"regmixup": 10}, None),
+    ],
+)
+def test_a_method_is_checked_with_all_that_it_needs(params, key, value, says):
+    yaml = YAML(typ="safe")
+    content = yaml.load(params.read_text())
+    given = {"sets": {"fractals": {"role": "mixing", "source": "fractals"}}, "name": "plain", "section": {}}
+    given |= {"objectives": content["runs"]["objectives"], key: value}
+    content["sets"] |= given["sets"]
+    content["runs"] |= {"methods": [given["name"]], "objectives": given["objectives"]}
+    content["methods"] = {given["name"]: given["section"]}
+    yaml.dump(content, params)
+    if says is None:
+        return check_params(params)
+    with pytest.raises(InputError) as caught:
+        check_params(params)
+    assert says in str(caught.value).replace(str(params), "params.yaml")
 
 
 def test_every_name_that_fails_is_listed_once(params):

@@ -9,10 +9,11 @@ from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.calibrated import KINDS, calibrate, make_detector
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.packed import pack, unpack
-from sslood.deploy.thresholds import combine, conformal_threshold, evidence
+from sslood.ood.kit.combining import evidence
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network
 from sslood.ood.kit.outputs import Outputs, Prior, part_of
+from sslood.ood.measures.conformal import conformal_threshold
 from tests.kit.registries import DETECTORS, NETWORK, STOCHASTIC
 from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
 
@@ -34,10 +35,15 @@ class Toy:
     def maps(self, x, read):
         return [read(x), read(2 * x[:, :, ::2])], self.logits(x)
 
+    def stages(self, x, changes):
+        first = changes.get(-2, torch.nn.Identity())(x.reshape(-1, 4, 2, 2))
+        last = changes.get(-1, torch.nn.Identity())(first.tanh())
+        return [first, last], last.flatten(1) @ self.weight
+
 
 TOY = Toy()
 PARTS_OF_ALL = ("features", "logits", "labels", "classes", "head", "concepts")
-ASKED = Network([0.5], [0.5], gradients=TOY.logits, maps=TOY.maps, rotations=TOY.logits)
+ASKED = Network([0.5], [0.5], TOY.logits, TOY.maps, TOY.logits, TOY.stages, torch.nn.Identity())
 
 
 def inputs(outputs, scale=255):
@@ -146,7 +152,7 @@ def test_a_combination_is_that_of_ranks_in_one_half_and_calibrated_on_the_other(
         np.testing.assert_array_equal(found.references[name], np.sort(own))
         ranks.append([(0.5 + (own >= score).sum()) / (len(own) + 1) for score in scores])
     inside = (np.array(ranks) > 0.5 / 151).all(0)  # the others lie beyond all references
-    expected = -np.log(combine(np.array(ranks), method))
+    expected = evidence(torch.tensor(np.array(ranks)), method).numpy()
     np.testing.assert_allclose(found.score(second)[inside], expected[inside], rtol=1e-12)
     assert found.threshold == conformal_threshold(found.score(second), 0.1)
 
@@ -164,7 +170,7 @@ class Column(Detector):
         return parts["features"][:, self.place]
 
 
-@pytest.mark.parametrize("method", ["fisher", "simes", "cauchy"])
+@pytest.mark.parametrize("method", ["sum", "fisher", "simes", "cauchy"])
 def test_a_combination_of_dependent_detectors_keeps_the_rate(method):
     """Fisher's own p-values would not: two equal detectors count as two witnesses."""
     random, alarms = np.random.default_rng(2), []
@@ -186,7 +192,7 @@ def test_a_combination_finds_what_each_detector_alone_would_miss():
     train, heldout, new = (Inputs(Outputs("x", part)) for part in (rows[:2], rows, far))
     one = calibrate({"0": Column(0)}, train, heldout, alpha=0.05)
     assert one.is_ood(one.score(new)).mean() < 0.6
-    for method in ("fisher", "simes", "cauchy"):
+    for method in ("sum", "fisher", "simes", "cauchy"):
         both = calibrate({"0": Column(0), "1": Column(1)}, train, heldout, alpha=0.05, combination=method)
         assert both.is_ood(both.score(new)).mean() > 0.9
         steps = np.column_stack([np.linspace(4, 100, 50), np.zeros(50)])
@@ -208,5 +214,3 @@ def test_refuses():
         unpack(arrays, content, "x.safetensors")
     with pytest.raises(InputError, match="x.safetensors: written by another version .* write it again"):
         unpack(arrays, {**content, "version": 1}, "x.safetensors")
-    with pytest.raises(InputError, match="unknown combination 'mean'"):
-        evidence({"a": np.ones(3)}, {"a": np.ones(3)}, "mean")

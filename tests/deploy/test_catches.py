@@ -20,8 +20,8 @@ from sslood.deploy.catches import (
 )
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.scorer import load_deployed
-from sslood.deploy.thresholds import conformal_threshold
 from sslood.ood.kit.outputs import Outputs
+from sslood.ood.measures.conformal import conformal_threshold
 from tests.deploy.test_calibrated import Column
 from tests.deploy.test_deployment import deployed, scored, write_deployment
 from tests.kit.small import call

@@ -14,9 +14,11 @@ import torch
 
 from sslood.commands import deploy, export
 from sslood.core.batches import batches, normalise
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
-from sslood.deploy.calibrated import KINDS
-from sslood.deploy.onnx import Scorer, exportable_names
+from sslood.deploy.calibrated import KINDS, calibrate
+from sslood.deploy.inputs import Inputs
+from sslood.deploy.onnx import Scorer, Together, check_exportable, exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
@@ -57,22 +59,29 @@ def embedded(outputs):
 class Every(torch.nn.Module):
     """All parts side by side, float64 [N, widths] -> scores [N, detectors]."""
 
-    def __init__(self, detectors, widths):
+    def __init__(self, scorers, widths):
         super().__init__()
-        self.scorers, self.widths = torch.nn.ModuleList(one.scorer() for one in detectors), widths
+        self.scorers, self.widths = torch.nn.ModuleList(scorers), widths
 
     def forward(self, rows):
         parts = dict(zip(EVERY_PART, rows.split(self.widths, dim=1), strict=True))
         return torch.stack([scorer(parts) for scorer in self.scorers], 1)
 
 
-def test_every_graph_gives_the_scores_of_its_detector(tmp_path):
+def test_every_graph_gives_the_scores_of_its_detector_or_of_several_combined(tmp_path):
     train, validation, test = map(embedded, (TRAIN, VALIDATION, TEST))
     detectors = [example(name, **settings).fit(train, validation) for name, settings in VARIANTS]
+    scorers = [detector.scorer() for detector in detectors]
+    expected = [(*variant, one.score(test)) for variant, one in zip(VARIANTS, detectors, strict=True)]
+    for by in ("sum", "fisher", "simes"):
+        both = {name: example(name) for name in ("energy", "msp")}
+        rule = calibrate(both, Inputs(train), Inputs(validation), alpha=0.1, combination=by)
+        scorers.append(Together(rule))
+        expected.append((rule.name, {}, rule.score(Inputs(test))))
     arrays = [test.need(part).astype(np.float64) for part in EVERY_PART]
     rows, path = np.concatenate(arrays, 1), tmp_path / "every.onnx"
     torch.onnx.export(
-        Every(detectors, [array.shape[1] for array in arrays]).eval(),
+        Every(scorers, [array.shape[1] for array in arrays]).eval(),
         (torch.from_numpy(rows),),
         path,
         input_names=["rows"],
@@ -82,8 +91,7 @@ def test_every_graph_gives_the_scores_of_its_detector(tmp_path):
     session = onnxruntime.InferenceSession(path)
     for count in (1, len(rows)):
         (found,) = session.run(None, {"rows": rows[:count]})
-        for (name, settings), detector, column in zip(VARIANTS, detectors, found.T, strict=True):
-            scores = detector.score(test)
+        for (name, settings, scores), column in zip(expected, found.T, strict=True):
             assert np.std(scores) > 0, name
             np.testing.assert_allclose(
                 column, scores[:count], rtol=1e-9, atol=1e-9, err_msg=f"{name} {settings}"
@@ -248,3 +256,7 @@ def test_refuses(folder, capsys, monkeypatch):
         assert exported(folder, "none.onnx") == 1
     assert "pip install -r requirements-onnx.txt" in capsys.readouterr().err
     assert not (folder / "none.onnx").exists()
+    scorer = load_deployed(folder / "d.safetensors")
+    by_cauchy = dataclasses.replace(scorer.calibrated, combination="cauchy")
+    with pytest.raises(InputError, match="since ONNX runtimes lack the arctangent .*by sum, fisher or simes"):
+        check_exportable(dataclasses.replace(scorer, calibrated=by_cauchy), "d.safetensors")

@@ -17,11 +17,16 @@ from sslood.ood.kit.outputs import part_of, read_embeddings
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.views.network_view import open_model
 from stages import embed, network, posthoc, ssd, stochastic
-from tests.kit.registries import DETECTORS
+from tests.kit.registries import DETECTORS, defaults
 from tests.kit.small import call, model_card, write_params, write_sets
 
 OOD = ("heldout", "noise")
-FITTED_ON_VALIDATION = ("kl_matching", "temperature_scaling", "gram")
+COMBINATIONS = (
+    "combinations:\n  auto: {members: auto, by: sum}\n"
+    "  pair: {members: [mahalanobis, energy], by: sum}\n  three: {members: [knn, msp, nci], by: fisher}\n"
+)
+FITTED_ON_VALIDATION = ("kl_matching", "temperature_scaling", "gram", "adascale_a", "adascale_l")
+FITTED_ON_VALIDATION += ("knn_layers", "mahalanobis_layers")
 
 
 def settings_of_all(kinds, **numbers):
@@ -44,7 +49,8 @@ SECTIONS = {
     "stochastic": settings_of_all(
         STOCHASTIC, kl_prior__samples=20, **{f"{name}__k": 5 for name in STOCHASTIC if name.endswith("_knn")}
     ),
-    "network": settings_of_all(NETWORK, odin__temperature=1000, gram__powers=3) | {"precision": "float32"},
+    "network": settings_of_all(NETWORK, **defaults(NETWORK) | {"gram__powers": 3, "knn_layers__k": 5})
+    | {"precision": "float32"},
 }  # fmt: skip
 
 
@@ -86,8 +92,11 @@ def folder(tmp_path_factory):
     write_sets(folder)
     write_params(folder / "params.yaml")
     write_models(folder)
+    (folder / "combined.yaml").write_text(COMBINATIONS)
     for name, script in {"posthoc": posthoc, "ssd": ssd, "stochastic": stochastic}.items():
         where = {"embeddings": folder / "e", "models": ["classifier", "stochastic"], "seed": 0}
+        if name == "posthoc":
+            where["combinations"] = f"{folder}/combined.yaml:combinations"
         outs = {
             "out_results": folder / f"results/{name}/0.json",
             "out_scores": folder / f"{name}.safetensors",
@@ -148,7 +157,8 @@ def test_the_auroc_of_every_deployed_detector_is_the_measured_one(folder, capsys
         scorer = deployed(folder, name)
         found = aurocs(folder, lambda images, scorer=scorer: scorer.decide(images).scores)
         expected = measured(folder, name)
-        if any(abs(found[ood] - expected[ood]) > 1e-4 for ood in OOD):
+        near = 1e-3 if name == "nac" else 1e-4  # in float32 a state on the edge of a bin falls either way
+        if any(abs(found[ood] - expected[ood]) > near for ood in OOD):
             apart[name] = (found, expected)
         said = capsys.readouterr().out
         halved = "images 1, 3, 5, … of digits.validation (50)" in said
@@ -206,3 +216,58 @@ def test_to_choose_on_the_spot_gives_what_the_stages_chose(folder):
     sources = scorer.calibrated.origins["ash"].sources
     assert sources["variant"] == "given" and sources["pruned"].startswith("highest mean AUROC of digits")
     assert np.isfinite(scorer.calibrated.calibration).all()
+
+
+def test_auto_is_deployed_unless_another_is_named(folder, capsys):
+    content = json.loads((folder / "results/posthoc/0.json").read_text())
+    members = content["chosen"]["classifier.auto.members"]["value"]
+    scorer = deployed(folder, "knn", detector=[])
+    assert list(scorer.calibrated.detectors) == members
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"auto: {scorer.calibrated.name} (stage posthoc, highest mean AUROC of digits.valid"
+    )
+    assert "at most 3, each raising it by 0.001 or more)." in said.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "name, members, by",
+    [("pair", ["mahalanobis", "energy"], "sum"), ("three", ["knn", "msp", "nci"], "fisher")],
+)
+def test_a_combination_of_the_tables_is_that_of_its_detectors(folder, capsys, name, members, by):
+    scorer = deployed(folder, "knn", detector=name)
+    assert f"{name}: {' + '.join(members)} by {by} (stage posthoc, params)." in capsys.readouterr().out
+    named = deployed(folder, "knn", detector=members, combine=by)
+    images = load_tensors(folder / "heldout.safetensors")[0]["test.images"]
+    scores = scorer.decide(images).scores
+    np.testing.assert_array_equal(scores, named.decide(images).scores)
+    assert scorer.calibrated.threshold == named.calibrated.threshold
+    settings = {one: scorer.calibrated.detectors[one].settings for one in members}
+    assert settings == {one: deployed(folder, one).calibrated.detector.settings for one in members}
+    # the table's are standardised by all of validation, these by half of it; the other half calibrates
+    found = aurocs(folder, lambda images: scorer.decide(images).scores)
+    content = json.loads((folder / "results/posthoc/0.json").read_text())
+    row = content["models"]["classifier"][name]
+    assert found == pytest.approx({ood: row[ood]["auroc"] for ood in OOD}, abs=0.03)
+
+
+def test_a_combination_that_cannot_be_deployed_says_why(folder, capsys):
+    def refused(model="classifier", **changes):
+        values = {
+            "model": folder / f"{model}-0.safetensors", "embeddings": folder / f"e/{model}.safetensors",
+            "alpha": 0.05, "results": folder / "results", "params": folder / "combined.yaml",
+            "out": folder / "none.safetensors",
+        }  # fmt: skip
+        assert call(deploy.main, **values | changes) == 1 and not (folder / "none.safetensors").exists()
+        return capsys.readouterr().err
+
+    lacking = refused("stochastic", detector="pair")
+    assert "pair is left out for model 'stochastic': it combines energy, but the model lacks what" in lacking
+    assert "unknown detector 'paar' (did you mean 'pair'?); known: adascale_a" in refused(detector="paar")
+    two = refused(detector=["pair", "knn"], combine="sum")
+    assert "--detector pair: no detector; a combination cannot be combined" in two
+    assert "--combine needs two or more detectors" in refused(combine="sum")
+    assert "chooses the members of 'auto'; omit --choose" in refused(choose=None)
+    assert "unknown detector 'paar'" in refused(detector="paar", choose=None)
+    missing = refused(results=folder / "nowhere")
+    assert "nowhere/posthoc/0.json: no such file, so auto of model 'classifier' was not measured" in missing

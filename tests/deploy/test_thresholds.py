@@ -1,20 +1,16 @@
-"""Thresholds: coverage by simulation, p-values by counting, combinations against scipy."""
+"""Thresholds: coverage by simulation, p-values by counting, false discoveries against scipy."""
 
-import mpmath
 import numpy as np
 import pytest
-from scipy.stats import beta, combine_pvalues, false_discovery_control, kstest
+from scipy.stats import beta, false_discovery_control, kstest
 
 from sslood.core.errors import InputError
 from sslood.deploy.thresholds import (
     adjusted_p_values,
-    combine,
-    conformal_threshold,
     discoveries,
-    images_needed,
     p_values,
-    tail_p_values,
 )
+from sslood.ood.measures.conformal import conformal_threshold, images_needed
 
 
 @pytest.mark.parametrize("count, alpha", [(19, 0.05), (100, 0.05), (73, 0.29), (500, 0.1)])
@@ -83,51 +79,6 @@ def test_p_values_of_id_images_are_not_too_small_with_or_without_ties():
             assert (found <= level).mean() <= level + 4 * np.sqrt(level * (1 - level) / 4000)
 
 
-def test_fisher_equals_scipy_and_simes_its_definition():
-    p = np.random.default_rng(2).random((4, 200)) ** 3 + 1e-12
-    expected = [combine_pvalues(column, method="fisher").pvalue for column in p.T]
-    np.testing.assert_allclose(combine(p, "fisher"), expected, rtol=1e-12)
-    simes = [false_discovery_control(column).min() for column in p.T]  # Simes is BH's smallest step
-    np.testing.assert_allclose(combine(p, "simes"), simes, rtol=1e-12)
-
-
-def test_cauchy_to_fifty_digits_and_for_equal_values():
-    p = np.random.default_rng(3).random((3, 40)) ** 8 + 1e-300
-    with mpmath.workdps(50):
-        for column, found in zip(p.T.tolist(), combine(p, "cauchy"), strict=True):
-            mean = mpmath.fsum(mpmath.cot(mpmath.pi * x) for x in column) / 3
-            exact = mpmath.atan2(1, mean) / mpmath.pi
-            assert found == pytest.approx(float(exact), rel=1e-10)
-    same = np.tile([1e-200, 1e-9, 0.3, 0.8, 1.0], (5, 1))
-    np.testing.assert_allclose(combine(same, "cauchy"), same[0], rtol=1e-9)
-
-
-@pytest.mark.parametrize("method", ["fisher", "simes", "cauchy"])
-def test_combinations_of_uniform_p_values_are_uniform(method):
-    found = combine(np.random.default_rng(4).random((3, 20_000)), method)
-    assert kstest(found, "uniform").pvalue > 1e-4
-    one = np.array([[0.01, 0.5, 1.0]])
-    np.testing.assert_allclose(combine(one, method), one[0], rtol=1e-12)
-
-
-def test_ranks_among_references_go_on_beyond_the_last_one():
-    random = np.random.default_rng(7)
-    reference = random.normal(size=200)
-    scores = np.sort(np.concatenate([random.normal(size=300), np.linspace(3, 1e6, 50), [np.inf]]))
-    found = tail_p_values(reference, scores)
-    inside = scores <= reference.max()
-    counted = (0.5 + (reference >= scores[:, None]).sum(1)) / 201
-    np.testing.assert_allclose(found[inside], counted[inside], rtol=1e-15)
-    assert (np.diff(found[~inside]) < 0).all() and found[~inside].max() < 0.5 / 201
-    assert found.min() > 0 and tail_p_values(reference, [-np.inf])[0] == 200.5 / 201
-    tenth = np.sort(reference)[-20:]
-    excess = 3 * (tenth.mean() - tenth[0])  # three mean excesses beyond: a quarter
-    assert tail_p_values(reference, [reference.max() + excess])[0] == pytest.approx(0.5 / 201 / 4)
-    for odd in (np.zeros(5), np.array([-np.inf, 0.0, np.inf]), np.array([1.0])):
-        values = tail_p_values(odd, [-np.inf, 0.0, 1.0, 5.0, np.inf])
-        assert (np.diff(values) <= 0).all() and values.min() > 0 and values.max() < 1
-
-
 def test_benjamini_hochberg_equals_scipy_and_keeps_the_rate():
     random = np.random.default_rng(5)
     for p in (random.random(300), random.integers(1, 20, 300) / 20, np.array([1.0]), np.zeros(3)):
@@ -156,12 +107,5 @@ def test_discoveries_over_10000_batches_of_one_calibration_size():
 def test_refuses():
     with pytest.raises(InputError, match="rate of 0.05 needs at least 19 calibration images, there are 18"):
         discoveries(np.ones(3), 0.05, 18)
-    with pytest.raises(InputError, match="unknown combination 'mean'"):
-        combine(np.ones((2, 3)), "mean")
-    for bad in ([[0.0, 0.5]], [[1.5]], [[np.nan]]):
-        with pytest.raises(InputError, match="above 0 and not above 1"):
-            combine(np.array(bad), "simes")
-    with pytest.raises(InputError, match="shape"):
-        combine(np.array([0.5]), "simes")
     with pytest.raises(InputError, match="between 0 and 1"):
         adjusted_p_values(np.array([0.5, 1.2]))

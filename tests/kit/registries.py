@@ -21,6 +21,15 @@ def example(name: str, *, seed: int = 0, **settings) -> Detector:
     return kind(kind.Settings(**settings), seed=seed)
 
 
+def defaults(kinds) -> dict:
+    """Return {"<name>__<setting>": its default} of the detectors of a stage."""
+    return {
+        f"{name}__{key}": value
+        for name, kind in kinds.items()
+        for key, value in vars(kind.Settings()).items()
+    }
+
+
 def objective_class(name: str) -> type[Objective]:
     """Return the class of an objective."""
     return class_named("sslood.nets.objectives", name, Objective, "objective")

@@ -7,6 +7,9 @@ from sslood.core.files import save_json, save_tensors, save_text
 from stages.summarize import main
 
 SETS = {"digits": "id", "held": "near", "noise": "far", "blobs": "far", "corruptions": "tuning"}
+SETS |= {"dusk": "shifted"}
+CLASSES = [*"01234"]
+LABELS = np.arange(50) % 5
 OOD = [name for name, role in SETS.items() if role in ("near", "far")]
 
 
@@ -30,6 +33,13 @@ def write_scores(path, names):
     scores = {
         f"{name}.{s}": generator.normal(size=50) + (s != "digits") for name in names for s in ["digits", *OOD]
     }
+    kept = np.random.default_rng(1)
+    for name in names if "ssdk" not in str(path) else []:
+        scores[f"{name}.dusk"] = kept.normal(size=50) + 0.5
+        if "ensemble" not in str(path):
+            scores[f"{name}.digits.validation"] = kept.normal(size=40)
+    if "posthoc" in str(path):  # one image in ten is misclassified
+        scores["simclr.predicted.digits"] = np.where(np.arange(50) % 10 == 3, 0, LABELS)
     for name in names if "ssdk" in str(path) else []:  # 5 known images have left each test set
         for s in OOD:
             scores[f"{name}.{s}"] = generator.normal(size=45) + 1
@@ -76,20 +86,22 @@ def written(tmp_path):
         save_json(tmp_path / f"results/probe/{seed}.json", {"models": {"simclr": probes, "scratch": probes}})
     ensemble = {"leaveout_wrn": {"eloc": {s: metrics(0.99) for s in OOD}}}
     save_json(
-        tmp_path / "results/ensemble/wrn.json", {"models": ensemble, "accuracy": {"leaveout_wrn": 0.97}}
+        tmp_path / "results/ensemble/wrn-margin.json",
+        {"models": ensemble, "accuracy": {"leaveout_wrn": 0.97}},
     )
-    write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["leaveout_wrn.eloc"])
+    write_scores(tmp_path / "scores/ensemble/wrn-margin.safetensors", ["leaveout_wrn.eloc"])
     save_text(tmp_path / "curves/simclr-0.csv", "epoch,loss,knn\n1,2.0,\n2,1.5,0.5\n3,1.2,\n4,1.0,0.9\n")
     lines = [f"  {name}: {{role: {role}}}" for name, role in SETS.items()]
     empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
     empty += ", network_models: []"
-    runs = f"runs: {{seeds: [0, 1], leaveout_backbones: [wrn], {empty}}}"
+    runs = f"runs: {{seeds: [0, 1], leaveout_backbones: [wrn], leaveout_losses: [margin], {empty}}}"
     save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
 
     write_audit(tmp_path / "audit.safetensors")
-    for name in ("digits", *OOD):  # image number n is of grey n
+    for name in ("digits", *OOD, "dusk"):  # image number n is of grey n
         images = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 1, 4, 4))
-        save_tensors(tmp_path / f"sets/{name}.safetensors", {"test.images": images}, kind="set", metadata={})
+        tensors, about = {"test.images": images, "test.labels": LABELS}, {"classes": CLASSES}
+        save_tensors(tmp_path / f"sets/{name}.safetensors", tensors, kind="set", metadata=about)
 
     def summarise(
         *,
@@ -97,6 +109,7 @@ def written(tmp_path):
         id_name="digits",
         models=("simclr", "scratch"),
         margin="0.02",
+        alpha="0.1",
         headline=("simclr", "scratch", "absent"),
         detectors=("ssd", "knn", "msp"),
     ):
@@ -111,6 +124,7 @@ def written(tmp_path):
             "curves": f"{tmp_path}/curves",
             "audit": f"{tmp_path}/audit.safetensors",
             "margin": margin,
+            "alpha": alpha,
             "headline.models": headline,
             "headline.detectors": detectors,
             "out_metrics": f"{tmp_path}/{out}",

@@ -23,6 +23,7 @@ RUNS: dict[str, Any] = {  # one of each kind of stage
     "energy_modes": ["head"],
     "leaveout_backbones": ["wideresnet"],
     "network_models": ["classifier_scratch"],
+    "deep_models": ["classifier_scratch"],
 }
 TINY: dict[str, Any] = {
     "id": "mine",

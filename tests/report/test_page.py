@@ -39,7 +39,7 @@ def test_the_page_says_what_is_best_and_which_images_mislead_it(run, tmp_path):
     assert cells[5] == "simclr · knn, simclr · ssd, scratch · knn and 1 more"
     assert "far: mean of 2" in cells and "scratch · ssdk" not in glance
 
-    found, _ = load_tensors(tmp_path / "scores/ensemble/wrn.safetensors")
+    found, _ = load_tensors(tmp_path / "scores/ensemble/wrn-margin.safetensors")
     inside, outside = found["leaveout_wrn.eloc.digits"], found["leaveout_wrn.eloc.held"]
     section = page.split("The most misleading images</h2>")[1].split("</table>")[0]
     rows = section.split("<tr>")[1:]

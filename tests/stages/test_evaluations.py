@@ -17,11 +17,12 @@ from sslood.nets.networks.heads import build_head
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.ssd.ssd import SSDSettings
 from sslood.ood.ssd.ssdk import SSDkSettings
+from sslood.views.ensemble import rows_left_out
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
 from tests.kit.small import setting_flags
 
-ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning"}
+ROLES = {"digits": "id", "close": "near", "noise": "far", "corruptions": "tuning", "dusk": "shifted"}
 FIXED = {"knn": {"k": 5}, "nnguide": {"k": 5}, "dice": {"dropped": 0.5}}  # what suits so few images
 POSTHOC = [
     flag
@@ -37,6 +38,7 @@ def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=
     for name, split, n, shift in [
         ("digits", "train", 240, 0), ("digits", "validation", 30, 0), ("digits", "test", 60, 0),
         ("close", "test", 50, 1), ("noise", "test", 40, 4), ("corruptions", "validation", 30, 2),
+        ("dusk", "test", 60, 0.2),
     ]:  # fmt: skip
         labels = np.arange(n) % classes
         rows = random.normal(size=(n, width)) + 5 * np.eye(width)[labels] + shift * np.arange(width)[::-1]
@@ -44,7 +46,7 @@ def embeddings(folder, model, *, head, width=8, classes=3, spoil=False, weights=
         tensors[f"{name}.{split}.labels"] = labels if name != "noise" else np.full(n, -1)
         if head:
             tensors[f"{name}.{split}.logits"] = rows[:, :classes].astype(np.float32)
-        if split == "test" and name != "digits":
+        if split == "test" and name not in ("digits", "dusk"):
             views = rows[:20, None] + 0.1 * random.normal(size=(20, 4, width))
             tensors[f"{name}.shots.features"] = views.astype(np.float32)
             tensors[f"{name}.shots.index"] = np.arange(20)
@@ -112,7 +114,30 @@ def test_posthoc_writes_metrics_that_its_scores_give(folder):
                 pair = (scores[f"{model}.{detector}.{part}"] for part in ("digits", name))
                 assert metrics == ood_metrics(*pair)
     assert written["models"]["scratch"]["mahalanobis"]["noise"]["auroc"] == 1.0
+    classes = scores.pop("classifier.predicted.digits")
+    arrays, _ = load_tensors(folder / "e" / "classifier.safetensors")
+    np.testing.assert_array_equal(classes, arrays["digits.test.logits"].argmax(1))
     assert all(array.dtype == np.float64 for array in scores.values())
+
+
+def test_what_counts_as_id_is_scored_without_metrics_of_its_own(folder):
+    """Scores of sets under shift, and of ID validation, unless the model was trained on it."""
+    arrays, metadata = load_tensors(folder / "e" / "classifier.safetensors")
+    about = metadata | {"model": "seen", "model_metadata": {"saw_validation": True}}
+    save_tensors(folder / "e" / "seen.safetensors", arrays, kind="embeddings", metadata=about)
+    for script, options, detector in (
+        (posthoc, listed("mahalanobis"), "mahalanobis"),
+        (ssd, SSD_FLAGS, "ssd"),
+    ):
+        assert stage(script, folder, options, models=("classifier", "seen")).exit_code == 0
+        found = json.loads((folder / "out.json").read_text())["models"]
+        scores, _ = load_tensors(folder / "out.safetensors", kind="scores")
+        for model, validation in (("classifier", True), ("seen", False)):
+            assert list(found[model][detector]) == ["close", "noise"]
+            assert len(scores[f"{model}.{detector}.dusk"]) == 60
+            assert (f"{model}.{detector}.digits.validation" in scores) == validation
+        own, dusk = (scores[f"classifier.{detector}.{name}"] for name in ("digits.validation", "dusk"))
+        assert len(own) == 30 and np.median(own) < np.median(dusk), "its images are shifted"
 
 
 def searched(*names, **fixed):
@@ -350,28 +375,33 @@ def image_sets(folder, classes=3, size=8):
         save_tensors(folder / f"{name}.safetensors", tensors, kind="set", metadata=metadata)
 
 
-def members(folder, classes=3, size=8, names=("0", "1", "2")):
+def members(folder, classes=3, size=8, names=("0", "1", "2"), **changes):
+    """Write a member of each class; `changes` go into the card of the last."""
     for fold in range(classes):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold)
-            backbone = build_backbone("resnet-8-4", channels=1)
+            arch = changes.get("arch", "resnet-8-4") if fold == classes - 1 else "resnet-8-4"
+            backbone = build_backbone(arch, channels=1)
             head = build_head(backbone.feature_dim, classes - 1)
         card = ModelCard(
-            name=f"leaveout-{fold}", arch="resnet-8-4", objective="leaveout", seed=4, size=size,
+            name=f"leaveout-{fold}", arch=arch, objective="leaveout", seed=4, size=size,
             channels=1, mean=[0.5], std=[0.3], resize="none", id="digits", classes=list(names),
             head_classes=[c for c in range(classes) if c != fold], feature_dim=backbone.feature_dim,
+            settings={"beta": 0.2, "fold": fold, "folds": list(range(classes))},
         )  # fmt: skip
+        card = card.replace(**changes) if fold == classes - 1 else card
         save_model(folder / f"{fold}.safetensors", {"backbone": backbone, "head": head}, card)
 
 
-def run_ensemble(folder, name="out", temperature="1000", precision="float32"):
+def run_ensemble(folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES):
     (folder / "params.yaml").write_text(
-        "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in ROLES.items())
+        "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in sets.items())
     )
     return run(
-        ensemble, folder, "--backbone", "resnet", "--precision", precision, "--members", folder / "m",
-        "--id", "digits", "--sets", f"{folder}/params.yaml:sets", "--folder", folder / "s",
-        "--temperature", temperature, "--epsilons", "0.0", "--epsilons", "0.002", name=name,
+        ensemble, folder, "--backbone", "resnet", "--loss", "margin", "--precision", precision,
+        "--members", folder / "m", "--id", "digits", "--sets", f"{folder}/params.yaml:sets",
+        "--folder", folder / "s", "--temperatures", temperature, "--epsilons", "0.0", "--epsilons", "0.002",
+        "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on, name=name,
     )  # fmt: skip
 
 
@@ -385,13 +415,79 @@ def test_ensemble(tmp_path):
         assert (tmp_path / f"out.{suffix}").read_bytes() == (tmp_path / f"again.{suffix}").read_bytes()
     written = json.loads((tmp_path / "out.json").read_text())
     rows = written["models"]["leaveout_resnet"]
-    assert list(rows) == ["eloc", "eloc_max", "eloc_entropy", "eloc_noodin"]
+    assert list(rows) == [
+        "eloc", "eloc_max", "eloc_entropy", "eloc_1", "eloc_2", "member_odin",
+        "eloc_noodin", "member_msp", "member_energy", "mean_msp",
+    ]  # fmt: skip
     assert list(rows["eloc"]) == ["close", "noise"]
-    chosen = written["chosen"]["epsilon"]
-    assert chosen["candidates"][str(chosen["value"])] == max(chosen["candidates"].values())
-    assert "digits.validation against corruptions.validation" in chosen["source"]
-    assert 0 <= written["accuracy"]["leaveout_resnet"] <= 1
+    scores, _ = load_tensors(tmp_path / "out.safetensors")
+    assert len(scores["leaveout_resnet.eloc.dusk"]) == 40
+    truth = np.arange(40) % 3  # as `image_sets` labels them
+    right = (scores["leaveout_resnet.predicted.digits"] == truth).mean()
+    assert right == written["accuracy"]["leaveout_resnet"]
+    chosen = written["chosen"]["setting"]
+    best = max(chosen["candidates"], key=lambda one: one["auroc"])
+    assert {**chosen["value"], "auroc": best["auroc"]} == best and len(chosen["candidates"]) == 3
+    assert chosen["source"] == "highest AUROC of digits.validation against the tuning set"
+    accuracy = written["accuracy"]["leaveout_resnet"]
+    assert written["mistakes"]["leaveout_resnet"]["error"] == pytest.approx(1 - accuracy)
+    assert list(written["members"]["leaveout_resnet"]) == ["0", "1", "2"]
     assert read_metadata(tmp_path / "out.safetensors", kind="scores")["seed"] == 4
+
+
+def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_path):
+    """Poisoned test splits, other OOD sets and no tuning set leave every choice as it was."""
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path, choose_on="leftout").exit_code == 0
+    before = json.loads((tmp_path / "out.json").read_text())["chosen"]
+    for name in ROLES:
+        tensors, metadata = load_tensors(tmp_path / f"s/{name}.safetensors", kind="set")
+        tensors = {key: np.array(values) for key, values in tensors.items()}
+        tensors["test.images"] = 255 - tensors["test.images"] // 2
+        save_tensors(tmp_path / f"s/{name}.safetensors", tensors, kind="set", metadata=metadata)
+    left = {name: role for name, role in ROLES.items() if role != "tuning"}
+    result = run_ensemble(tmp_path, choose_on="leftout", sets=left)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == before
+    result = run_ensemble(tmp_path, sets=left)
+    assert result.exit_code == 0 and "no setting" in result.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert {row["detector"] for row in written["left_out"]} == set(rows_left_out(3))
+    assert list(written["models"]["leaveout_resnet"]) == [
+        "eloc_noodin", "member_msp", "member_energy", "mean_msp"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": 5}, "2.safetensors: has seed 5, but 0.safetensors has 4; an ensemble is of one seed"),
+        ({"arch": "resnet-8-6"}, "2.safetensors: has arch resnet-8-6, but 0.safetensors has resnet-8-4"),
+        (
+            {"settings": {"beta": 0.0, "fold": 2, "folds": [0, 1, 2]}},
+            "2.safetensors: was trained with beta 0.0",
+        ),
+        (
+            {"settings": {"beta": 0.2, "fold": 2, "folds": [0, 1]}},
+            "2.safetensors: was trained with folds [0, 1]",
+        ),
+    ],
+)
+def test_members_that_do_not_belong_together_are_named(tmp_path, changes, says):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m", **changes)
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1 and says in result.output
+
+
+def test_a_missing_member_is_named(tmp_path):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    (tmp_path / "m/1.safetensors").unlink()
+    result = run_ensemble(tmp_path)
+    assert result.exit_code == 1
+    assert "holds members 0, 2, but the folds are 0, 1, 2: 1 is missing or left over" in result.output
 
 
 def test_ensemble_refuses_what_does_not_fit(tmp_path):
@@ -406,7 +502,7 @@ def test_ensemble_refuses_what_does_not_fit(tmp_path):
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "16x16" in result.output
     result = run_ensemble(tmp_path, temperature="0")
-    assert result.exit_code == 1 and "ensemble.temperature must be above 0, found 0" in result.output
+    assert result.exit_code == 1 and "ensemble.temperatures must be above 0, found 0" in result.output
     assert run_ensemble(tmp_path, precision="bf16").exit_code == 2
     (tmp_path / "s" / "noise.safetensors").unlink()
     result = run_ensemble(tmp_path)

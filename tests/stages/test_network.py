@@ -22,7 +22,7 @@ from sslood.nets.objectives.rotation import Rotation
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.views.network_view import open_model
 from stages import network, stochastic
-from tests.kit.registries import NETWORK, STOCHASTIC
+from tests.kit.registries import NETWORK, STOCHASTIC, defaults
 from tests.kit.small import call, model_card, steal, write_params, write_sets
 
 SETS = {"digits": {"role": "id"}, "heldout": {"role": "near"}, "noise": {"role": "far"}}
@@ -77,7 +77,7 @@ def run_network(folder, model, out="out", detectors=tuple(NETWORK), precision="f
         network.main,
         model=model, id="digits", sets=f"{folder}/params.yaml:sets", folder=folder, detectors=list(detectors),
         precision=precision,
-        odin__temperature=1000, odin__epsilon="auto", gram__powers=3,
+        **defaults(NETWORK) | {"gram__powers": 3, "knn_layers__k": 5, "nac__images": 100},
         out_results=folder / f"{out}.json", out_scores=folder / f"{out}.safetensors",
     )  # fmt: skip
 
@@ -106,11 +106,17 @@ def test_network_scores_with_what_the_model_has(folder, capsys):
     assert chosen["splits"]["value"] == {
         "train": "digits.train", "validation": "digits.validation", "tuning": "corruptions.validation",
     }  # fmt: skip
-    for name, expected in (("head", ["odin", "gram"]), ("rotation", ["rotation", "rotation_uniform"])):
+    scores, _ = load_tensors(folder / "out.safetensors")
+    images, _ = load_tensors(folder / "digits.safetensors")
+    for name in NETWORK:  # from which a threshold comes
+        assert len(scores[f"head+rotation.{name}.digits.validation"]) == len(images["validation.images"])
+    turns = {"rotation", "rotation_uniform", "rotpred"}
+    cases = {"head": set(NETWORK) - turns, "rotation": {"rotation", "rotation_uniform", "knn_layers"}}
+    for name, expected in cases.items():
         assert run_network(folder, write_model(folder, name), name) == 0
         assert set(check_results(folder, "network", name)["models"][name]) == set(expected)
-    assert "skipped: gram, odin" in capsys.readouterr().out
-    assert run_network(folder, write_model(folder, "plain"), "plain") == 1
+    assert "skipped: adascale_a, adascale_l, gram" in capsys.readouterr().out
+    assert run_network(folder, write_model(folder, "plain"), "plain", detectors=["odin", "nac"]) == 1
     assert "no model has what the chosen detectors read" in capsys.readouterr().err
 
 
@@ -127,13 +133,13 @@ def test_network_gives_the_same_bytes_and_reads_no_test_image_to_choose(folder):
     assert run_network(folder, model, "changed") == 0
     after, _ = load_tensors(folder / "changed.safetensors")
     for key, values in before.items():
-        assert np.array_equal(values, after[key]) == key.endswith(".digits"), key
+        assert np.array_equal(values, after[key]) == (".digits" in key), key
 
 
 def test_network_names_what_is_wrong(folder, capsys):
     model = write_model(folder, "head")
     assert run_network(folder, model, detectors=["grams"]) == 1
-    assert "unknown detector 'grams'; known: gram, odin, rotation" in capsys.readouterr().err
+    assert "unknown detector 'grams'; known: adascale_a, adascale_l, gram" in capsys.readouterr().err
     assert run_network(folder, write_model(folder, "head", size=16)) == 1
     assert "16x16" in capsys.readouterr().err
     model = write_model(folder, "head", classes=[str(label) for label in range(1, 9)])

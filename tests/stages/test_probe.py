@@ -3,8 +3,9 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.neighbors import KNeighborsClassifier
 
-from sslood.core.files import load_json, save_tensors
+from sslood.core.files import load_json, load_tensors, save_tensors
 from stages.probe import main
 from tests.kit.small import call, digit_images, options
 
@@ -61,6 +62,35 @@ def test_probe_writes_what_the_contract_says(run, capsys):
         "knn.k": encoder["knn"]["k"],
         "linear.l2": encoder["linear"]["l2"],
     }
+
+
+def test_accuracy_on_the_id_classes_under_shift(run, tmp_path):
+    """Half of the test images with noise, one without a label; and a set without any label."""
+    tensors, metadata = load_tensors(tmp_path / "classifier.safetensors")
+    noise = np.random.default_rng(0).normal(size=(100, tensors["digits.test.features"].shape[1]))
+    part = {key: np.array(tensors[f"digits.test.{key}"][:100]) for key in ("features", "logits", "labels")}
+    part["features"] += 0.4 * noise.astype(np.float32)
+    part["logits"][:30] = np.roll(part["logits"][:30], 1, axis=1)
+    part["labels"][99] = -1
+    tensors = dict(tensors) | {f"dusk.test.{key}": array for key, array in part.items()}
+    tensors |= {f"flat.test.{key}": array for key, array in part.items()} | {
+        "flat.test.labels": np.full(100, -1)
+    }
+    metadata["sets"] |= {name: {"role": "shifted", "is_shifted": True} for name in ("dusk", "flat")}
+    save_tensors(tmp_path / "classifier.safetensors", tensors, kind="embeddings", metadata=metadata)
+    assert call(main, **{**run, "models": ["classifier"]}) == 0
+    content = load_json(run["out"])
+    found = content["models"]["classifier"]
+    assert found["head_on_dusk"]["accuracy"] == pytest.approx(69 / 99, abs=1e-6)
+    bank, labels = (tensors[f"digits.train.{part}"].astype(float) for part in ("features", "labels"))
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (part["features"][:99], bank)]
+    votes = KNeighborsClassifier(found["knn"]["k"], weights=lambda d: np.exp((1 - d**2 / 2) / 0.07))
+    expected = votes.fit(unit[1], labels).score(unit[0], part["labels"][:99])
+    assert found["knn_on_dusk"]["accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert expected < found["knn"]["accuracy"]
+    reasons = {row["detector"]: row["reason"] for row in content["left_out"]}
+    assert set(reasons) == {"accuracy knn_on_flat", "accuracy head_on_flat"}
+    assert reasons["accuracy head_on_flat"] == "needs 1 labelled class in test, there are 0"
 
 
 def test_probe_runs_as_a_script_without_torch(run):

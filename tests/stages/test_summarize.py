@@ -87,7 +87,7 @@ def test_filtered_numbers_are_those_of_the_images_kept(run, tmp_path):
     assert len(rows) == 6 * 6 + 3
     kept = {"digits": 47, "held": 50, "noise": 50, "blobs": 46}
     for row in rows.to_dict("records"):
-        file = "wrn" if row["stage"] == "ensemble" else row["seed"]
+        file = "wrn-margin" if row["stage"] == "ensemble" else row["seed"]
         found, _ = load_tensors(tmp_path / f"scores/{row['stage']}/{file}.safetensors", kind="scores")
         name = f"{row['model']}.{row['detector']}"
         is_ssdk = row["detector"] == "ssdk"
@@ -167,6 +167,23 @@ def test_every_column_of_the_results_is_describe(run, tmp_path, root):
     header = (root / "metrics/results.csv").read_text().splitlines()[0]
     assert [name for name in header.split(",") if not describe(name)] == []
     assert describe("auroc_median") == ""
+
+
+def test_auto_is_shown_with_its_choice_and_its_price(run, tmp_path):
+    for seed in (0, 1):
+        path = tmp_path / f"results/posthoc/{seed}.json"
+        content = json.loads(path.read_text())
+        content["models"]["simclr"]["auto"] = {name: metrics(0.85) for name in OOD}
+        content["chosen"]["simclr.auto.members"] = {"value": ["knn", "energy"], "source": "highest"}
+        save_json(path, content)
+        names = ["simclr.knn", "scratch.knn", "simclr.auto"]
+        write_scores(tmp_path / f"scores/posthoc/{seed}.safetensors", names)
+    assert run().exit_code == 0
+    table = (tmp_path / "metrics/table.md").read_text()
+    assert "| `simclr` | knn + energy | 85.0 | 91.0 knn | 6.0 | 85.0 | 91.5 knn | 6.5 |" in table
+    rows = pd.read_csv(tmp_path / "metrics/results.csv").set_index(["detector", "model", "seed", "set"])
+    assert rows.loc[("auto", "simclr", 1, "blobs"), "price"] == pytest.approx(0.93 - 0.85)
+    assert rows["price"].notna().sum() == 2 * len(OOD)
 
 
 def test_two_runs_give_the_same_bytes(run, tmp_path):
@@ -262,9 +279,9 @@ def test_noise_of_another_processor_changes_no_byte(run, tmp_path):
 
 def test_names_are_shown_as_they_are(run, tmp_path):
     """An ensemble may have any name: its scores lie beside its results, and HTML is escaped."""
-    content = (tmp_path / "results/ensemble/wrn.json").read_text()
-    (tmp_path / "results/ensemble/wrn.json").write_text(content.replace("leaveout_wrn", "<b>&c"))
-    write_scores(tmp_path / "scores/ensemble/wrn.safetensors", ["<b>&c.eloc"])
+    content = (tmp_path / "results/ensemble/wrn-margin.json").read_text()
+    (tmp_path / "results/ensemble/wrn-margin.json").write_text(content.replace("leaveout_wrn", "<b>&c"))
+    write_scores(tmp_path / "scores/ensemble/wrn-margin.safetensors", ["<b>&c.eloc"])
     assert run().exit_code == 0
     page = (tmp_path / "metrics_report/index.html").read_text()
     assert "&lt;b&gt;&amp;c" in page and "<b>&c" not in page and "<td>&lt;b&gt;&amp;c</td>" in page

@@ -50,7 +50,7 @@ def operations(draws: Tensor, severity: float, height: int, width: int) -> tuple
     """
     kind = 1 + (draws[..., 0] * (len(OPERATIONS) - 1)).long()  # not the identity
     level = (0.1 + (severity - 0.1) * draws[..., 1]) / 10
-    sign = torch.where(draws[..., 2] < 0.5, -1.0, 1.0)
+    sign = torch.where(draws[..., 2] < 0.5, -1, 1)
     values = {
         "posterize": 4 - (4 * level).floor(),
         "solarize": 256 - (256 * level).floor(),

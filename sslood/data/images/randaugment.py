@@ -31,7 +31,7 @@ def randaugment(x: Tensor, draws: Tensor, magnitude: int) -> Tensor:
 def amounts(kind: Tensor, sign: Tensor, magnitude: int, height: int, width: int) -> Tensor:
     """Return the amounts of operations `kind`, turned round where the uniform `sign` is below one half."""
     share = magnitude / LARGEST
-    signed = torch.where(sign < 0.5, -share, share)
+    signed = share * torch.where(sign < 0.5, -1, 1).to(sign.dtype)
     factor = 1 + 0.9 * signed
     values: dict[str, Tensor | float] = {
         "posterize": 8.0 - round(4 * share),

@@ -1,6 +1,7 @@
 """From an entry of `sets` to the tensors and metadata of its file: find, read, cut, limit, convert."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,21 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
-from sslood.core.settings import read_section
+from sslood.data.sets import common_corruptions
 from sslood.data.sets.convert import convert, notes_of, survey
 from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
-from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits
+from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits, strangers
 from sslood.data.sets.depth import Levels, Range
+from sslood.data.sets.entries import source_of
 from sslood.data.sets.images import Remark, chain_text
 from sslood.data.sets.limits import check_least, limits_of
 from sslood.data.sets.pictures import Pictures
-from sslood.data.sets.roles.roles import ROLES, Role, role_named
+from sslood.data.sets.roles.roles import ROLES, Role
 from sslood.data.sets.source import (
     DrawnSource,
     PictureSource,
     SetSettings,
     Source,
-    check_takes,
-    read_set_settings,
     source_named,
 )
 
@@ -50,10 +50,14 @@ def build_set(
     if settings.derive == "corruptions":
         contents = _corruptions(source, settings, data, classes)
         licence, citation = "that of the ID set", CITATION
+    elif settings.derive == "common_corruptions":
+        contents = _under_shift(source, settings, data, classes)
+        licence, citation = "that of the ID set", common_corruptions.CITATION
     elif isinstance(source, DrawnSource):
         contents = _drawn(source, settings, data, role)
     else:
-        contents = _converted(name, source, role, settings, data, classes)
+        like = _id_classes(id_settings, data, classes) if role.is_shifted else None
+        contents = _converted(name, source, role, settings, data, classes, like)
     arrays, names, origin = contents
     tensors = {f"{split}.{key}": array for split, parts in arrays.items() for key, array in parts.items()}
     metadata: dict[str, Any] = {
@@ -82,48 +86,6 @@ def build_set(
     if role.is_labelled:
         metadata["mean"], metadata["std"] = _statistics(arrays["train"]["images"])
     return tensors, metadata
-
-
-def read_entries(name: str, item: str, id_name: str, id_item: str) -> tuple[SetSettings, SetSettings]:
-    """Return the settings of a set and of the ID set, whose entries stand at FILE:KEY.
-
-    Raises InputError for a wrong key, and unless the ID set is the one of role id.
-    """
-    settings = read_set_settings(read_section(item), f"sets.{name}")
-    if (name == id_name) != (settings.role == "id"):
-        raise InputError(
-            f"set {name!r} has role {settings.role!r}, but `id` names {id_name!r}; "
-            "exactly the set named in `id` must have role id"
-        )
-    return settings, read_set_settings(read_section(id_item), f"sets.{id_name}")
-
-
-def source_of(settings: SetSettings, id_settings: SetSettings, where: str) -> tuple[SetSettings, Source]:
-    """Return an entry of `sets`, of a derived set with the ID set's folder, and its source.
-
-    Raises InputError, beginning with `where`, unless role, source and keys go together.
-    """
-    role_named(settings.role, where)
-    if settings.derive is not None:
-        settings = _derived(settings, id_settings, where)
-    source = source_named(settings.source, where)
-    check_takes(source, settings, where)
-    return settings, source
-
-
-def _derived(settings: SetSettings, id_settings: SetSettings, where: str) -> SetSettings:
-    """Return the settings of a set that is made from the ID set, with the ID set's folder."""
-    if ROLES[settings.role].is_labelled:
-        raise InputError(f"{where}: is made from the ID set, so it cannot have role {settings.role!r}")
-    if settings.source != id_settings.source:
-        raise InputError(
-            f"{where}: is made from the ID set, so its source must be the same; write "
-            f"source: {id_settings.source}"
-        )
-    if settings.folder not in (None, id_settings.folder):
-        raise InputError(f"{where}: is made from the ID set, whose folder is another; take `folder` out")
-    skip = settings.skip_unreadable or id_settings.skip_unreadable
-    return replace(settings, folder=id_settings.folder, skip_unreadable=skip)
 
 
 def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
@@ -169,9 +131,30 @@ def _corruptions(
     return arrays, tuple(KINDS), {"made from": "ID train and ID validation images", "id": origin}
 
 
+def _under_shift(
+    source: Source, settings: SetSettings, data: DataSettings, classes: ClassSettings
+) -> Contents:
+    """Corrupt every ID test image in one of the common ways; it keeps its label."""
+    cut, origin, levels = _read("the ID set", source, ROLES["id"], settings, data, classes)
+    pictures, index = cut["test"]
+    images, kept, _ = _decoded("ID test", pictures, settings, data, levels)
+    rng = numpy_stream(data.seed, "common_corruptions")
+    shifted = common_corruptions.commonly_corrupted(images, rng)
+    arrays = {"test": {"images": shifted, "labels": pictures.labels[kept], "index": index[kept]}}
+    made = {"made from": "ID test images", "corruptions": list(common_corruptions.KINDS), "id": origin}
+    return arrays, pictures.classes, made
+
+
+def _id_classes(id_settings: SetSettings, data: DataSettings, classes: ClassSettings) -> tuple[str, ...]:
+    """Return the names of the ID classes, read from the ID set's source."""
+    source = source_named(id_settings.source, "the ID set")
+    cut, *_ = _read("the ID set", source, ROLES["id"], id_settings, data, classes)
+    return cut["test"][0].classes
+
+
 def _drawn(source: DrawnSource, settings: SetSettings, data: DataSettings, role: Role) -> Contents:
     """Draw a set that needs no download."""
-    if len(role.kept) > 1:
+    if len(role.kept) > 1 or role.is_shifted:
         roles = "near, far, auxiliary or mixing"
         lacking = "cannot be the ID set" if settings.role == "id" else f"needs role {roles}"
         raise InputError(f"source {source.name!r} draws a single split, so it {lacking}")
@@ -186,10 +169,16 @@ def _drawn(source: DrawnSource, settings: SetSettings, data: DataSettings, role:
 
 
 def _converted(
-    name: str, source: Source, role: Role, settings: SetSettings, data: DataSettings, classes: ClassSettings
+    name: str,
+    source: Source,
+    role: Role,
+    settings: SetSettings,
+    data: DataSettings,
+    classes: ClassSettings,
+    like: Sequence[str] | None = None,
 ) -> Contents:
-    """Pass every split through the chain."""
-    cut, origin, levels = _read(name, source, role, settings, data, classes)
+    """Pass every split through the chain; of a set that is to be `like` the ID classes, what is."""
+    cut, origin, levels = _read(name, source, role, settings, data, classes, like)
     arrays: Arrays = {}
     names: tuple[str, ...] = ()
     unreadable: dict[str, list[str]] = {}
@@ -211,7 +200,13 @@ def _converted(
 
 
 def _read(
-    name: str, source: Source, role: Role, settings: SetSettings, data: DataSettings, classes: ClassSettings
+    name: str,
+    source: Source,
+    role: Role,
+    settings: SetSettings,
+    data: DataSettings,
+    classes: ClassSettings,
+    like: Sequence[str] | None = None,
 ) -> tuple[Cut, dict[str, Any], Range]:
     """Return the splits of a set that its role uses, what is recorded of their origin, and their levels.
 
@@ -227,7 +222,10 @@ def _read(
         return survey([path for paths in files for path in paths], name)
 
     levels = Range(look, None if data.bits == "auto" else (0, (1 << data.bits) - 1))
-    cut = cut_splits(name, read, role, data, classes, heldout=settings.derive == "heldout")
+    cut = cut_splits(name, read, role, data, classes, heldout=settings.derive == "heldout", like=like)
+    if strange := strangers(next(iter(read.values())).classes, like):
+        said = f"left out, being no ID classes: {', '.join(strange)}"
+        origin = origin | {"notes": [*origin.get("notes", []), said]}
     return cut, origin, levels
 
 

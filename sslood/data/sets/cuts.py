@@ -1,5 +1,6 @@
 """Which pictures of a set go into which split of its file."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -52,15 +53,24 @@ Cut = dict[str, tuple[Pictures, np.ndarray]]  # split -> pictures and their posi
 
 
 def cut_splits(
-    name: str, read: Splits, role: Role, data: DataSettings, classes: ClassSettings, *, heldout: bool
+    name: str,
+    read: Splits,
+    role: Role,
+    data: DataSettings,
+    classes: ClassSettings,
+    *,
+    heldout: bool,
+    like: Sequence[str] | None = None,
 ) -> Cut:
     """Return the splits that a set's file holds, from those that its source has ("" = none).
 
-    A labelled set loses the classes of `classes.heldout`; one with `heldout` has them alone. Cuts are
-    stratified and drawn from streams of `data.seed`. Raises InputError for a split without images, or classes
-    that the set does not have.
+    A labelled set loses the classes of `classes.heldout`; one with `heldout` has them alone, one that is to
+    be `like` the ID set's classes those alone. Cuts are stratified and drawn from streams of `data.seed`.
+    Raises InputError for a split without images, or classes that the set does not have.
     """
-    if role.is_labelled or heldout:
+    if like is not None:
+        splits = {split: _alike(name, pictures, like) for split, pictures in read.items()}
+    elif role.is_labelled or heldout:
         splits = {split: _of_classes(name, pictures, classes, heldout) for split, pictures in read.items()}
     else:
         splits = {split: (pictures, np.arange(len(pictures.labels))) for split, pictures in read.items()}
@@ -97,6 +107,32 @@ def _of_classes(
     rows = np.flatnonzero(np.isin(pictures.labels, np.flatnonzero(table >= 0)))
     chosen = pictures.take(rows) if len(rows) < len(pictures.labels) else pictures
     return Pictures(chosen.images, table[chosen.labels], names), rows
+
+
+def _alike(name: str, pictures: Pictures, like: Sequence[str]) -> tuple[Pictures, np.ndarray]:
+    """Return the pictures of classes that are named like ID classes, labelled as these, and their positions.
+
+    Capitals make no difference. Pictures without labels stay as they are.
+    """
+    if not pictures.classes or not like:
+        labels = np.full(len(pictures.labels), -1, np.int64)
+        return Pictures(pictures.images, labels, tuple(like)), np.arange(len(labels))
+    place = {label.casefold(): index for index, label in enumerate(like)}
+    table = np.array([place.get(label.casefold(), -1) for label in pictures.classes], np.int64)
+    rows = np.flatnonzero((pictures.labels >= 0) & (table[pictures.labels] >= 0))
+    if not len(rows):
+        raise InputError(
+            f"set {name!r}: has role shifted, but none of its classes ({', '.join(pictures.classes)}) is one "
+            f"of the ID set's ({', '.join(like)}); name its classes like those, or give it another role"
+        )
+    chosen = pictures.take(rows)
+    return Pictures(chosen.images, table[chosen.labels], tuple(like)), rows
+
+
+def strangers(classes: Sequence[str], like: Sequence[str] | None) -> list[str]:
+    """Return the classes of a set that `_alike` leaves out, none if it is not asked."""
+    known = {label.casefold() for label in like or classes}
+    return [label for label in classes if label.casefold() not in known]
 
 
 def _for_role(splits: Cut, role: Role, data: DataSettings) -> Cut:

@@ -24,6 +24,7 @@ ID_NEEDS: Table = MappingProxyType(
         "leaveout": (Need(classes=3),),
         "supcon": (CLASSIFIED,),
         "supce": (CLASSIFIED,),
+        "cider": (CLASSIFIED,),
         "rotpred": (CLASSIFIED,),
         "probe": (CLASSIFIED,),
         "gmm": (LABELS, Need(per_class=2)),
@@ -38,6 +39,7 @@ ID_NEEDS: Table = MappingProxyType(
         "ssd": (Need(images=2),),
         "knn": (Need(images=50),),
         "nnguide": (Need(images=10),),
+        "knn_layers": (Need(images=50),),
         **dict.fromkeys(_GAUSSIANS, (Need(images=50),)),
     }
 )
@@ -54,6 +56,7 @@ BY_ROLE: Mapping[str, Table] = MappingProxyType(
         **dict.fromkeys(("tuning", "auxiliary"), AUXILIARY_NEEDS),
         "mixing": MIXING_NEEDS,
         "transfer": TRANSFER_NEEDS,
+        "shifted": {},
     }
 )
 # without these no number of any detector means anything
@@ -61,7 +64,7 @@ LEAST: Needs = (Need(images=2), Need("validation", images=1), Need("test", image
 _OWN_K = "left out unless k is smaller (or auto): "
 WORDS = {
     "interval": "AUROC without an interval, and no test against the best",
-    **{name: _OWN_K for name in ID_NEEDS if name.endswith("knn") or name == "nnguide"},
+    **{name: _OWN_K for name in ID_NEEDS if "knn" in name or name == "nnguide"},
     "ssdk": "left out unless k is smaller: ",
 }
 

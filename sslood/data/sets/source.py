@@ -28,11 +28,12 @@ PACKAGE = "sslood.data.sources"
 class SetSettings(Settings):
     """One entry of the section `sets`."""
 
-    role: Annotated[str, "id, near, far, tuning, auxiliary, mixing or transfer"]
+    role: Annotated[str, "id, near, far, tuning, auxiliary, mixing, transfer or shifted"]
     source: Annotated[str, "where the images come from: the name of a file in sslood/data/sources"]
     derive: Annotated[
-        Literal["heldout", "corruptions"] | None,
-        "made from the ID set: the classes held out of it, or distortions of its train and validation images",
+        Literal["heldout", "corruptions", "common_corruptions"] | None,
+        "made from the ID set: the classes held out of it, distortions of its train and validation images, "
+        "or its test images under noise, blur and the like",
     ] = None
     folder: Annotated[
         str | None, "source folder: a folder of pictures, or a list of them (CSV, or lines of text)"

@@ -60,15 +60,15 @@ class WideBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout) if dropout else None
         changes = stride != 1 or inputs != channels
         self.shortcut = nn.Conv2d(inputs, channels, 1, stride, bias=False) if changes else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         active = F.relu(self.bn1(x))
         out = F.relu(self.bn2(self.conv1(active)))
-        if self.dropout:
-            out = F.dropout(out, self.dropout, self.training)
+        if self.dropout is not None:
+            out = self.dropout(out)
         out = self.conv2(out)
         return out + (x if self.shortcut is None else self.shortcut(active))
 

@@ -8,7 +8,6 @@ agnostophobia", NeurIPS, section 2).
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
@@ -25,6 +24,7 @@ from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.energy import auto_margins, energy, margin_loss, untrained_margins
 from sslood.nets.methods.supervised import Batch, WithOutliers, separation
 from sslood.nets.networks.model import Model
+from sslood.nets.training.best import Best
 from sslood.nets.training.settings import TrainingSettings
 
 NEEDS, AUXILIARY = (CLASSIFIED,), (Need(images=1),)  # of ID train and of the outliers
@@ -236,24 +236,3 @@ class Outliers(WithOutliers):
         if self.best is not None:
             self.best.offer(self.model, found["validation_oscr"], epoch)
         return {**super().watch(epoch), **found}
-
-
-class Best(nn.Module):
-    """The weights of the best epoch so far, with its value and number: what a resumed run needs of it."""
-
-    value: Tensor
-    epoch: Tensor
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = deepcopy(model).requires_grad_(False)
-        self.register_buffer("value", torch.tensor(-1.0, dtype=torch.float64))
-        self.register_buffer("epoch", torch.tensor(-1))
-
-    @torch.no_grad()
-    def offer(self, model: nn.Module, value: float, epoch: int) -> None:
-        """Keep the weights of `model` if `value` is larger than any before."""
-        if value > self.value.item():
-            self.model.load_state_dict(model.state_dict())
-            self.value.fill_(value)
-            self.epoch.fill_(epoch)

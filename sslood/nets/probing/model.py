@@ -12,7 +12,9 @@ from sslood.core.needs import CLASSIFIED, Need, Needs, check_needs
 from sslood.nets.probing.probes import (
     KNNProbeSettings,
     LinearProbeSettings,
+    accuracies,
     classified,
+    knn_scores,
     probe_few_labels,
     probe_knn,
     probe_linear,
@@ -33,7 +35,8 @@ def probe_model(
     seed: int,
     judge_head: Judge,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Return the records of the embeddings file `path`: knn, linear, linear_<share>, head, transfer_<set>.
+    """Return the records of the embeddings file `path`: knn, linear, linear_<share>, head, transfer_<set>,
+    knn_on_<set> and head_on_<set> of sets with role shifted.
 
     And {name: reason} of those that its sets do not allow.
     meta: metadata of the file. seed: of the draws of few labels. judge_head: what logits [N, K], labels [N]
@@ -66,4 +69,28 @@ def probe_model(
             count = int(other["train"][1].max()) + 1
             transfer = partial(probe_linear, other, linear.l2, classes=count)
             add(f"transfer_{name}", NEEDS, other["train"][1], transfer)
+        elif entry.get("is_shifted"):
+            images = load_tensors(path)[0]
+            truth, queries = (images[f"{name}.test.{part}"] for part in ("labels", "features"))
+            known, need = truth >= 0, (Need("test", classes=1),)
+            if "knn" in records:
+                chosen = partial(_knn_on, sets["train"], records["knn"], classes=classes)
+                add(f"knn_on_{name}", need, truth, partial(chosen, queries[known], truth[known]))
+            if "head" in records:
+                logits_on = images[f"{name}.test.logits"]
+                add(f"head_on_{name}", need, truth, partial(classified, logits_on[known], truth[known]))
     return records, reasons
+
+
+def _knn_on(
+    train: tuple[np.ndarray, np.ndarray],
+    record: Mapping[str, Any],
+    queries: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+) -> dict[str, Any]:
+    """Return the accuracies of the nearest neighbours of `record` on other images of the ID classes."""
+    k, temperature = record["k"], record["temperature"]
+    scores = knn_scores(*train, queries, classes=classes, ks=[k], temperature=temperature)
+    return rounded(accuracies(scores[k], labels))

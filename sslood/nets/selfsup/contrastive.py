@@ -17,5 +17,5 @@ class ContrastiveSettings(ProjectorSettings):
 class Contrastive(TwoViews):
     """Two views whose projections attract and repel at a temperature. A subclass defines `loss`."""
 
-    Settings = ContrastiveSettings
+    Settings: ClassVar[type[ProjectorSettings]] = ContrastiveSettings
     batch_norm: ClassVar[bool] = False

@@ -6,7 +6,7 @@ They work on functions of images, whatever network is behind them.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
@@ -15,13 +15,17 @@ from torch import Tensor
 
 from sslood.core.batches import batches, normalised
 from sslood.core.errors import InputError
+from sslood.core.needs import Needs, check_needs
 from sslood.core.settings import Settings
 from sslood.ood.kit.detector import NoSettings
 
 BATCH = 256  # images at a time
-Reads = Literal["gradients", "maps", "rotations"]
+Reads = Literal["gradients", "maps", "rotations", "stages", "head"]
 Progress = Callable[[int], object]
+Forward = Callable[[Tensor], Tensor]
+Changes = Mapping[int, Forward]
 F = TypeVar("F")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,28 +35,59 @@ class Network:
     gradients: x -> logits [N, K], differentiable in x.
     maps: x, read -> (read(map) of every layer's map [N, channels, h, w], logits [N, K]).
     rotations: x -> logits [N, 4] of the quarter turns by which x seems turned.
+    stages: x, changes -> (the last map [N, channels, h, w] of each resolution, first to last; features
+    [N, D]), differentiable in x; changes {place from the end, -1 the last: function} replace these maps.
+    head: features [N, D] -> logits [N, K]. dropped: x, draw -> logits of a network that lost what its dropout
+    layers drop in this draw, the same of all images; None if it has no such layer.
     mean and std: of each channel, in units of [0, 1]. dtype: of x. Layers must not mix the images of a batch.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
-    gradients: Callable[[Tensor], Tensor] | None = None
-    maps: Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[list[Tensor], Tensor]] | None = None
-    rotations: Callable[[Tensor], Tensor] | None = None
+    gradients: Forward | None = None
+    maps: Callable[[Tensor, Forward], tuple[list[Tensor], Tensor]] | None = None
+    rotations: Forward | None = None
+    stages: Callable[[Tensor, Changes], tuple[list[Tensor], Tensor]] | None = None
+    head: Forward | None = None
+    dropped: Callable[[Tensor, int], Tensor] | None = None
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
+    _known: dict[str, tuple[object, Any]] = field(default_factory=dict, init=False, compare=False)
 
-    def need_gradients(self) -> Callable[[Tensor], Tensor]:
+    def need_gradients(self) -> Forward:
         """Return the function `gradients`; InputError if the network does not have it."""
         return _needed(self.gradients, "gradients")
 
-    def need_maps(self) -> Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[list[Tensor], Tensor]]:
+    def need_maps(self) -> Callable[[Tensor, Forward], tuple[list[Tensor], Tensor]]:
         """Return the function `maps`; InputError if the network does not have it."""
         return _needed(self.maps, "maps")
 
-    def need_rotations(self) -> Callable[[Tensor], Tensor]:
+    def need_rotations(self) -> Forward:
         """Return the function `rotations`; InputError if the network does not have it."""
         return _needed(self.rotations, "rotations")
+
+    def need_stages(self) -> Callable[[Tensor, Changes], tuple[list[Tensor], Tensor]]:
+        """Return the function `stages`; InputError if the network does not have it."""
+        return _needed(self.stages, "stages")
+
+    def need_head(self) -> Forward:
+        """Return the function `head`; InputError if the network does not have it."""
+        return _needed(self.head, "head")
+
+    def once(self, what: str, images: F, compute: Callable[[F], T]) -> T:
+        """Return compute(images), or what it was when `what` was last asked of the very same object.
+
+        So detectors that read the same of a batch, or of all images of a split, share the passes. What was
+        found for other images is forgotten.
+        """
+        known = self._known.get(what)
+        if known is None or known[0] is not images:
+            known = self._known[what] = (images, compute(images))
+        return known[1]
+
+    def forget(self) -> None:
+        """Free what `once` keeps."""
+        self._known.clear()
 
     def batches(self, images: np.ndarray, progress: Progress = lambda count: None) -> Iterator[Tensor]:
         """Yield uint8 images [N, C, H, W] normalised, on the device, BATCH at a time.
@@ -81,6 +116,7 @@ class NetworkDetector(ABC):
     """
 
     reads: ClassVar[tuple[Reads, ...]]
+    needs: Needs = ()  # of ID train
     fitted_on: tuple[str, ...] = ()
     Settings: ClassVar[type[Settings]] = NoSettings
     space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
@@ -101,8 +137,12 @@ class NetworkDetector(ABC):
     def fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress = lambda count: None
     ) -> Self:
-        """Learn from `images`: split -> uint8 [N, C, H, W]. InputError if the network lacks what is read."""
+        """Learn from `images`: split -> uint8 [N, C, H, W].
+
+        InputError if the network lacks what is read, LeftOut if ID train misses one of `needs`.
+        """
         self._check(network)
+        check_needs(self.needs, None, len(images.get("train", ())), f"{type(self).__name__} ")
         with exact():
             self.state = self._fit(network, images, progress)
         return self
@@ -111,15 +151,7 @@ class NetworkDetector(ABC):
         self, network: Network, images: np.ndarray, progress: Progress = lambda count: None
     ) -> np.ndarray:
         """Return float64 [N] of uint8 images [N, C, H, W], larger = more OOD. InputError before `fit`."""
-        self._check(network)
-        if self.state is None:
-            raise InputError(f"{type(self).__name__} must be fitted before it scores")
-        with exact():
-            pieces = [
-                self._score(network, batch, self.state).cpu().double()
-                for batch in network.batches(images, progress)
-            ]
-        return torch.cat(pieces).numpy()
+        return score_together({"": self}, network, images, progress)[""]
 
     def restore(self, state: dict[str, np.ndarray], chosen: dict[str, Any]) -> Self:
         """Become the fitted detector that had this `state` and `chosen`."""
@@ -137,6 +169,31 @@ class NetworkDetector(ABC):
 
     @abstractmethod
     def _score(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor: ...
+
+
+def score_together(
+    detectors: Mapping[str, NetworkDetector],
+    network: Network,
+    images: np.ndarray,
+    progress: Progress = lambda count: None,
+) -> dict[str, np.ndarray]:
+    """Return the `score` of each detector, batch by batch, so that they share what they read of a batch.
+
+    `progress` is called with the size of each batch, once a detector.
+    """
+    pieces: dict[str, list[Tensor]] = {name: [] for name in detectors}
+    for detector in detectors.values():
+        detector._check(network)
+        if detector.state is None:
+            raise InputError(f"{type(detector).__name__} must be fitted before it scores")
+    network.forget()
+    with exact():
+        for batch in network.batches(images):
+            for name, detector in detectors.items():
+                found = detector._score(network, batch, detector.state or {})
+                pieces[name].append(found.cpu().double())
+                progress(len(batch))
+    return {name: torch.cat(found).numpy() for name, found in pieces.items()}
 
 
 def exact() -> AbstractContextManager[None]:

@@ -185,7 +185,7 @@ class Shots:
 class Embeddings:
     """One model's embeddings file: outputs by set and split, memory-mapped.
 
-    model: its name; id: name of the ID set; roles: set -> "id", "near", "far" or "tuning".
+    model: its name; id: name of the ID set; roles: set -> "id", "near", "far", "shifted" or "tuning".
     """
 
     def __init__(self, path: Path, tensors: dict[str, np.ndarray], metadata: dict):
@@ -203,6 +203,16 @@ class Embeddings:
     def tuning_sets(self) -> list[str]:
         """Names of the sets on which settings may be chosen, in the file's order."""
         return [name for name, entry in self.metadata["sets"].items() if entry["is_tuning"]]
+
+    @property
+    def shifted_sets(self) -> list[str]:
+        """Names of the sets that show ID classes under shift and count as ID, in the file's order."""
+        return [name for name, entry in self.metadata["sets"].items() if entry.get("is_shifted")]
+
+    @property
+    def saw_validation(self) -> bool:
+        """Whether the model was trained on images of ID validation."""
+        return bool(self.metadata["model_metadata"].get("saw_validation"))
 
     @property
     def size(self) -> int:

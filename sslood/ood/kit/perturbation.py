@@ -6,29 +6,52 @@ Leave-out Classifiers", arXiv:1809.03576.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sslood.ood.kit.network_detector import widened
+from sslood.ood.kit.tempered import entropy_below_uniform
 from sslood.ood.measures.metrics import ood_metrics
 
 Forward = Callable[[Tensor], Tensor]
+Target = Literal["predicted", "entropy"]
 
 
 def gradient_sign(forward: Forward, images: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return (sign of the gradient of CE(f(x) / T, argmax f(x)) at the images [N, C, H, W], their logits).
+    """Return (sign of the gradient of CE(f(x) / T, argmax f(x)) at the images [N, C, H, W], their logits)."""
+    (sign,), logits = gradient_signs(forward, images, [("predicted", temperature)])
+    return sign, logits
 
-    The cross-entropy is summed over the batch, so that each image has its own gradient. Where the
-    gradient is exactly zero the sign is 0, and the pixel does not change.
+
+def gradient_signs(
+    forward: Forward, images: Tensor, targets: Sequence[tuple[Target, float]]
+) -> tuple[list[Tensor], Tensor]:
+    """Return (sign of the gradient at the images [N, C, H, W] of each target, their logits), in one pass.
+
+    A target is ("predicted", T): CE(f(x) / T, argmax f(x)), as in ODIN; or ("entropy", T): the entropy of
+    softmax(f(x) / T), as in the ensemble's paper. Both are summed over the batch, so that each image has its
+    own gradient. Where the gradient is exactly zero the sign is 0, and the pixel does not change.
     """
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
         logits = forward(images)
-        loss = cross_entropy(logits / temperature, logits.detach().argmax(dim=1), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, images)
-    return gradient.sign(), logits.detach()
+        losses = [_loss(logits, target, temperature) for target, temperature in targets]
+        last = len(losses) - 1
+        signs = [
+            torch.autograd.grad(loss, images, retain_graph=index < last)[0].sign()
+            for index, loss in enumerate(losses)
+        ]
+    return signs, logits.detach()
+
+
+def _loss(logits: Tensor, target: Target, temperature: float) -> Tensor:
+    if target == "predicted":
+        return cross_entropy(logits / temperature, logits.detach().argmax(dim=1), reduction="sum")
+    return entropy_below_uniform(widened(logits), temperature).sum()  # the constant log K has no gradient
 
 
 def perturb(images: Tensor, sign: Tensor, epsilon: float, std: Sequence[float]) -> Tensor:

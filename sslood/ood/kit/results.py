@@ -20,6 +20,8 @@ from sslood.ood.kit.outputs import Embeddings, Outputs, read_embeddings
 from sslood.ood.measures.metrics import ood_metrics
 
 Models = dict[str, dict[str, dict[str, Any]]]
+SHIFTED = "shifted"  # role of sets that count as ID
+PREDICTED = "predicted"  # in the place of a detector's name: classes instead of scores
 BITS = 20  # of a score: steps of a millionth of the spread of ID scores, or of the distance from them
 
 
@@ -48,6 +50,7 @@ class Results:
     def add(self, model: str, detector: str, scores: Mapping[str, np.ndarray]) -> None:
         """Compare the ID scores with those of each OOD set; `scores`: set -> float64 [N], ID set included.
 
+        Those of ID validation and of sets with role shifted are kept without metrics, for `summarize`.
         Raises LeftOut, naming model, detector and set, if a score is NaN or infinite.
         """
         for name, values in scores.items():
@@ -56,12 +59,32 @@ class Results:
                     f"{bad} of {len(values)} scores of {name!r} are NaN or infinite, which no metric counts"
                 )
                 raise LeftOut(reason, f"{model}, {detector}: ")
+        unrounded = scores[self.id]
+        scores = {name: rounded(values, unrounded) for name, values in scores.items()}
         inside = scores[self.id]
-        scores = {name: rounded(values, inside) for name, values in scores.items()}
         self.models.setdefault(model, {})[detector] = {
-            name: ood_metrics(scores[self.id], values) for name, values in scores.items() if name != self.id
+            name: ood_metrics(inside, values) for name, values in scores.items() if self._is_ood(name)
         }
         self.scores |= {f"{model}.{detector}.{name}": values for name, values in scores.items()}
+
+    def _is_ood(self, name: str) -> bool:
+        return name not in (self.id, validation_of(self.id)) and self.roles.get(name) != SHIFTED
+
+    def add_classes(self, model: str, predicted: np.ndarray) -> None:
+        """Keep the classes that a model predicts for ID test images: int64 [N]."""
+        self.scores[f"{model}.{PREDICTED}.{self.id}"] = predicted
+
+    def scores_of(self, model: str, detector: str) -> dict[str, np.ndarray]:
+        """Return the scores of a row that was added: set -> float64 [N]."""
+        prefix = f"{model}.{detector}."
+        found = {key: values for key, values in self.scores.items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix): values for key, values in found.items()}
+
+    def repeat(self, model: str, detector: str, name: str) -> None:
+        """Add a row that was added once more, under another name."""
+        self.models[model][name] = self.models[model][detector]
+        own = self.scores_of(model, detector)
+        self.scores |= {f"{model}.{name}.{one}": values for one, values in own.items()}
 
     def record_settings(self, settings: Settings, prefix: str = "") -> None:
         """Record hyperparameters taken from the params."""
@@ -152,10 +175,23 @@ def results_of(
 
 
 def outputs_to_test(embeddings: Embeddings) -> dict[str, Outputs]:
-    """Return the test outputs of the ID set, then of every OOD set; InputError if there is no OOD set."""
+    """Return what is scored: test outputs of the ID set, of every OOD and shifted set, then ID validation.
+
+    The last, "<id>.validation", is there unless the model was trained on it: thresholds come from its scores.
+    Raises InputError if there is no OOD set.
+    """
     if not embeddings.ood_sets:
         raise InputError(f"{embeddings.path}: holds no set with role near or far; list some under `sets`")
-    return {name: embeddings.outputs(name, "test") for name in (embeddings.id, *embeddings.ood_sets)}
+    names = (embeddings.id, *embeddings.ood_sets, *embeddings.shifted_sets)
+    tests = {name: embeddings.outputs(name, "test") for name in names}
+    if not embeddings.saw_validation:
+        tests[validation_of(embeddings.id)] = embeddings.outputs(embeddings.id, "validation")
+    return tests
+
+
+def validation_of(id_name: str) -> str:
+    """Return the name under which the scores of ID validation are kept."""
+    return f"{id_name}.validation"
 
 
 def score_sets(detector: Detector, tests: Mapping[str, Outputs]) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ Every combination is fitted on ID train and compared on ID validation against th
 tuning sets, which share no image with a test set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -22,6 +22,20 @@ Candidates = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Held:
+    """Scores of a fitted detector that choices are made on: of ID validation [N], of each tuning set [M]."""
+
+    inside: np.ndarray
+    outside: Mapping[str, np.ndarray]
+
+    @property
+    def auroc(self) -> float:
+        """The criterion of every choice: the mean AUROC of ID validation against each tuning set."""
+        found = [ood_metrics(self.inside, scores)["auroc"] for scores in self.outside.values()]
+        return float(np.mean(found))
+
+
+@dataclass(frozen=True)
 class Tuning:
     """ID train to fit on, ID validation and the tuning sets (name -> outputs) to choose on."""
 
@@ -36,6 +50,20 @@ class Tuning:
         against = ", ".join(f"{name}.validation" for name in self.sets)
         return f"highest mean AUROC of {self.id}.validation against {against}"
 
+    def held(self, detector: Detector) -> Held:
+        """Return the scores of a fitted detector."""
+        inside = detector.score(self.validation)
+        return Held(inside, {name: detector.score(outputs) for name, outputs in self.sets.items()})
+
+
+@dataclass(frozen=True)
+class Best:
+    """The fitted detector with the best settings, its scores, and every candidate with its AUROC."""
+
+    detector: Detector
+    held: Held
+    candidates: Candidates
+
 
 def tuning_of(file: Embeddings) -> Tuning:
     """Return the outputs that settings are chosen on; InputError if the file holds no tuning set."""
@@ -44,47 +72,47 @@ def tuning_of(file: Embeddings) -> Tuning:
             f"{file.path}: holds no set with role tuning to choose settings on; list one under `sets`, or "
             "write numbers in place of auto"
         )
-    sets = {name: file.outputs(name, "validation") for name in file.tuning_sets}
+    return held_out(file, file.tuning_sets)
+
+
+def held_out(file: Embeddings, sets: Sequence[str]) -> Tuning:
+    """Return the same with these tuning sets; without any, nothing can be chosen on it."""
+    outputs = {name: file.outputs(name, "validation") for name in sets}
     train, validation = (file.outputs(file.id, split) for split in ("train", "validation"))
-    return Tuning(train, validation, sets, file.id)
+    return Tuning(train, validation, outputs, file.id)
 
 
-def best_settings(
-    kind: type[Detector], settings: Any, tuning: Tuning, *, seed: int, device: str
-) -> tuple[Any, Candidates]:
-    """Return (settings with the best value of each that is "auto", every candidate with its AUROC).
+def best_settings(kind: type[Detector], settings: Any, tuning: Tuning, *, seed: int, device: str) -> Best:
+    """Return the fitted detector with the best value of each setting that is "auto".
 
     A candidate that these data do not allow (k above the number of images) has AUROC None. Ties go to the
     candidate nearest the front of the space. Raises InputError if none is possible, or `kind.space` lacks a
-    setting that is "auto".
+    setting that is "auto" or holds no value for it.
     """
     names = autos(settings)
     for name in names:
-        if name not in kind.space:
-            raise InputError(f"{kind.__name__}: {name} cannot be auto; give a value")
+        if not kind.space.get(name):
+            raise InputError(f"{kind.__name__}: {name} cannot be auto, it has no grid; give a value")
     candidates: Candidates = []
-    best: dict[str, Any] | None = None
+    best: tuple[float, Detector, Held] | None = None
     failure = InputError(f"{kind.__name__}: no candidate for {', '.join(names)}")
     gathered: dict[tuple[Any, ...], Any] = {}
     for values in product(*(kind.space[name] for name in names)):
         chosen = dict(zip(names, values, strict=True))
+        auroc = None
         try:
             detector = kind(replace(settings, **chosen), seed=seed, device=device)
             if isinstance(detector, Streaming):
                 detector.gathered = gathered
-            auroc = _auroc(detector, tuning)
+            held = tuning.held(detector.fit(tuning.train, tuning.validation))
+            auroc = held.auroc
         except InputError as error:
-            auroc, failure = None, error
+            failure = error
         candidates.append({**chosen, "auroc": auroc})
-        if auroc is not None and (best is None or auroc > best["auroc"]):
-            best = candidates[-1]
+        if auroc is not None and (best is None or auroc > best[0]):
+            best = auroc, detector, held
     if best is None:
         raise failure
-    return replace(settings, **{name: best[name] for name in names}), candidates
-
-
-def _auroc(detector: Detector, tuning: Tuning) -> float:
-    """Return the mean AUROC of ID validation against each tuning set, after fitting the detector."""
-    inside = detector.fit(tuning.train, tuning.validation).score(tuning.validation)
-    aurocs = [ood_metrics(inside, detector.score(outputs))["auroc"] for outputs in tuning.sets.values()]
-    return float(np.mean(aurocs))
+    if isinstance(best[1], Streaming):
+        best[1].gathered = None  # what the candidates shared
+    return Best(*best[1:], candidates)

@@ -57,6 +57,39 @@ def aurc(scores: ArrayLike, wrong: ArrayLike) -> dict[str, float]:
     }
 
 
+def aurc_with_ood(
+    id_scores: ArrayLike, wrong: ArrayLike, ood_scores: ArrayLike, *, share: float = 0.5
+) -> dict[str, float]:
+    """Return areas under the risk-coverage curve of ID images mixed with OOD images, 0 is best.
+
+    One score has to keep back two things, mistakes and OOD images: accepting either is a failure (selective
+    classification with OOD data: Xia and Bouganis 2022, arXiv:2207.07506; Jaeger et al. 2023,
+    arXiv:2211.15259). id_scores [N], wrong bool [N], ood_scores [M]. All OOD images together weigh `share` of
+    the whole, whatever their number; that choice, a half, is ours, and makes sets of different sizes
+    comparable. Within equal scores every image weighs the same. Keys: aurc_ood, the mean risk over all
+    coverages; eaurc_ood, that less the ideal order's, all right predictions first. With share M / (N + M)
+    it is `aurc` of all images. Raises InputError for NaN, no images, or a share outside (0, 1).
+    """
+    if not 0.0 < share < 1.0:
+        raise InputError(f"the share of OOD images must be above 0 and below 1, found {share}")
+    inside, outside = valid_scores(id_scores, "ID"), valid_scores(ood_scores, "OOD")
+    _sorted(inside, wrong)  # refuses what does not fit
+    scores = np.concatenate([inside, outside])
+    failures = np.concatenate([np.asarray(wrong), np.ones(outside.size, bool)])
+    sizes = inside.size, outside.size
+    weights = np.repeat([(1.0 - share) / inside.size, share / outside.size], sizes)
+    found, ideal = (_weighted_aurc(order, failures, weights) for order in (scores, failures.astype(float)))
+    return {"aurc_ood": found, "eaurc_ood": found - ideal}
+
+
+def _weighted_aurc(scores: np.ndarray, failures: np.ndarray, weights: np.ndarray) -> float:
+    """Return the mean risk over coverages of images that weigh differently, [N] each."""
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    weight, failed = np.bincount(group, weights), np.bincount(group, weights * failures)
+    step, failure = (np.repeat(total / counts, counts) for total in (weight, failed))
+    return float((step * (np.cumsum(failure) / np.cumsum(step))).sum() / weight.sum())
+
+
 def misclassification_metrics(scores: ArrayLike, wrong: ArrayLike) -> dict[str, float | int]:
     """Return how well a score separates mistakes from right predictions (Hendrycks and Gimpel 2017,
     arXiv:1610.02136).

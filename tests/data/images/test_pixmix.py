@@ -97,6 +97,9 @@ def test_all_of_it_together_stays_within_the_grey_scale_and_reads_nothing_back(p
     draws = draw(len(photos), generator(), recipe.columns)
     ours = apply_draws(images, draws, recipe, pictures=images)
     assert ours.min() >= 0 and ours.max() <= 1 and ours.isfinite().all()
+    exact = apply_draws(images, draws.double(), recipe, pictures=images)
+    assert exact.dtype == torch.float64
+    assert ((exact - ours).abs() > 0.02).float().mean() < 0.01  # a draw at a limit, a fraction at a level
     images, draws = images.to("meta"), draws.to("meta")  # no values: a branch on one, or a copy back, fails
     assert apply_draws(images, draws, recipe, pictures=images).shape == ours.shape
 

@@ -46,6 +46,7 @@ def download(out, name, role, **settings):
 
 HELDOUT = {"source": "digits", "derive": "heldout"}
 CORRUPTIONS = {"source": "digits", "derive": "corruptions"}
+SHIFTED = {"source": "digits", "derive": "common_corruptions"}
 
 
 def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
@@ -62,6 +63,14 @@ def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
     assert metadata["classes"] == list("01234567") and tensors["train.images"].shape[1:] == (1, 16, 16)
     train = tensors["train.images"] / 255
     assert np.isclose(metadata["mean"], train.mean()) and np.isclose(metadata["std"], train.std())
+
+
+def test_a_drawn_set_to_train_with_shares_no_image_with_one_to_test_on(tmp_path):
+    for role in ("auxiliary", "mixing"):
+        tensors, metadata = download(tmp_path / role, "fractals", role)
+        assert metadata["splits"] == {"train": 80} and "test.images" not in tensors
+    tests = download(tmp_path / "far", "fractals", "far")[0]["test.images"]
+    assert not {image.tobytes() for image in tests} & {image.tobytes() for image in tensors["train.images"]}
 
 
 def test_a_set_to_transfer_to_has_all_its_classes_and_splits(tmp_path):
@@ -100,10 +109,45 @@ def test_corruptions_use_no_test_image(tmp_path):
         assert np.bincount(tensors[f"{split}.labels"]).tolist() == [250] * 8
 
 
-@pytest.mark.parametrize("name", ["digits", "letters", "photos", "blobs", "corruptions"])
+def test_common_corruptions_are_the_id_test_images_in_their_order(tmp_path):
+    known, about = download(tmp_path / "id", "digits", "id")
+    tensors, metadata = download(tmp_path / "x", "digits_c", "shifted", **SHIFTED)
+    for key in ("labels", "index"):
+        np.testing.assert_array_equal(tensors[f"test.{key}"], known[f"test.{key}"])
+    assert metadata["classes"] == about["classes"] and set(metadata["splits"]) == {"test"}
+    assert metadata["licence"] == "that of the ID set" and "Dietterich" in metadata["citation"]
+    one, other = (
+        images["test.images"].reshape(len(tensors["test.index"]), -1) for images in (known, tensors)
+    )
+    alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(one.astype(float), other.astype(float), strict=True)]
+    assert min(alike) > 0.5 and np.median(alike) > 0.95, "each is still the picture it was made from"
+    assert (one != other).any(1).mean() > 0.9  # of noise that hits one pixel of a hundred, some hits none
+
+
+def test_another_source_of_the_id_classes_gets_their_labels(tmp_path):
+    """Found by name; what is no ID class, or is held out, is left out with a note."""
+    pictures(tmp_path / "mine", ["cats", "dogs", "eels"])
+    pictures(tmp_path / "new", ["Dogs", "cats", "eels", "gnus"], 3)
+    place = {"source": "folder", "id_source": "folder", "id_folder": str(tmp_path / "mine")}
+    settings = {**COLOUR, **place, "id": "mine", "heldout": ["eels"], "folder": str(tmp_path / "new")}
+    tensors, metadata = download(tmp_path / "x", "new", "shifted", **settings)
+    assert metadata["classes"] == ["cats", "dogs"]
+    assert tensors["test.labels"].tolist() == [1] * 3 + [0] * 3
+    assert metadata["source"]["notes"] == ["left out, being no ID classes: eels, gnus"]
+    pictures(tmp_path / "flat", [""], 4)
+    tensors, metadata = download(
+        tmp_path / "y", "flat", "shifted", **settings | {"folder": f"{tmp_path}/flat"}
+    )
+    assert tensors["test.labels"].tolist() == [-1] * 4, "pictures without labels count as ID all the same"
+    pictures(tmp_path / "others", ["gnus"], 2)
+    words = r"none of its classes \(gnus\) is one of the ID set's \(cats, dogs\); name its classes"
+    wrong(words, tmp_path / "z", "others", "shifted", **settings | {"folder": str(tmp_path / "others")})
+
+
+@pytest.mark.parametrize("name", ["digits", "letters", "photos", "blobs", "corruptions", "digits_c"])
 def test_same_bytes_twice(tmp_path, name):
-    role = {"digits": "id", "corruptions": "tuning"}.get(name, "far")
-    more = CORRUPTIONS if name == "corruptions" else {}
+    role = {"digits": "id", "corruptions": "tuning", "digits_c": "shifted"}.get(name, "far")
+    more = {"corruptions": CORRUPTIONS, "digits_c": SHIFTED}.get(name, {})
     for out in ("a", "b"):
         download(tmp_path / out, name, role, **more)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -214,7 +258,22 @@ def test_wrong_input_is_one_sentence(tmp_path):
         ("source 'blobs' does not take 'raster'", "blobs", "far", {"raster": 8}),
         ("source 'blobs' does not take 'folder'", "blobs", "far", {"folder": "/x"}),
         ("needs the key 'folder'", "mine", "far", {"source": "folder"}),
-        ("derive: must be one of heldout, corruptions or null", "x", "near", {**HELDOUT, "derive": "held"}),
+        (
+            "derive: must be one of heldout, corruptions, common_corruptions or null",
+            "x",
+            "near",
+            {**HELDOUT, "derive": "held"},
+        ),
+        ("common_corruptions, which keep the ID classes, and role shifted go together", "x", "near", SHIFTED),
+        ("it has derive 'heldout' and role 'shifted'", "x", "shifted", HELDOUT),
+        ("it has derive 'corruptions' and role 'shifted'", "x", "shifted", CORRUPTIONS),
+        (
+            "holds the very images of the ID set; write derive: common_corr",
+            "x",
+            "shifted",
+            {"source": "digits"},
+        ),
+        ("draws a single split, so it needs role near, far, aux", "blobs", "shifted", {}),
         ("raster must be at least 0, found -1", "letters", "far", {"raster": -1}),
         ("data.size must be at least 8 and at most 1024, found 4", "blobs", "far", {"size": 4}),
         ("data.validation must be above 0 and below 1, found 1.0", "blobs", "far", {"validation": 1.0}),

@@ -7,22 +7,24 @@ from sslood.core.errors import InputError, LeftOut
 from sslood.core.needs import LABELS, Need, check_needs
 from sslood.data.sets.limits import BY_ROLE, OOD_NEEDS, check_least, limits_of, table_of
 from sslood.data.sets.roles.roles import ROLES
-from sslood.nets.methods import classify, energy, leaveout
+from sslood.nets.methods import classify, leaveout, outliers, variants
 from sslood.nets.probing import model as probing
 from sslood.ood.measures import intervals
 from sslood.ood.ssd.ssdk import SSDkSettings
-from tests.kit.registries import LEARNING, OBJECTIVES, objective_class
+from tests.kit.registries import LEARNING, NETWORK, OBJECTIVES, objective_class
 
 
 def test_the_table_is_what_detectors_and_stages_declare():
     """`download` imports none of them: only this test keeps it from telling something else."""
-    found = {name: kind().needs for name, kind in LEARNING.items()}
+    found = {name: kind().needs for name, kind in (LEARNING | NETWORK).items()}
     found |= {name: objective_class(name).needs for name in OBJECTIVES}
-    found |= {"train": classify.NEEDS, "energy": energy.NEEDS, "leaveout": leaveout.NEEDS}
+    found |= {"methods": variants.NEEDS}
+    found |= {"train": classify.NEEDS, "energy": outliers.NEEDS, "leaveout": leaveout.NEEDS}
     found |= {"probe": probing.NEEDS}
     assert {name: needs for name, needs in found.items() if needs} == BY_ROLE["id"]
     assert OOD_NEEDS == {"interval": intervals.NEEDS, "ssdk": SSDkSettings().needs}
-    assert BY_ROLE["tuning"] == BY_ROLE["auxiliary"] == {"energy": energy.AUXILIARY}
+    assert BY_ROLE["tuning"] == BY_ROLE["auxiliary"] == {"energy": outliers.AUXILIARY}
+    assert BY_ROLE["mixing"] == {"methods": variants.MIXING}
     assert BY_ROLE["transfer"] == {"probe": probing.NEEDS}
     assert BY_ROLE.keys() == ROLES.keys()
 

@@ -8,6 +8,7 @@ from scipy.stats import norm
 from sslood.data.sets.source import DrawnSource, all_sources, package_folder
 from sslood.data.sources import letters, photos
 from sslood.data.sources.blobs import blobs
+from sslood.data.sources.fractals import fractals, systems
 from sslood.data.sources.gaussian import gaussian
 from sslood.data.sources.rademacher import rademacher
 from sslood.data.sources.uniform import uniform
@@ -56,6 +57,31 @@ def test_blobs_are_thresholded_and_blurred_over_space_only():
     assert np.abs(np.corrcoef(flat) - np.eye(3)).max() < 0.02  # channels independent
     left, right = middle[..., :-1].ravel(), middle[..., 1:].ravel()
     assert np.corrcoef(left, right)[0, 1] > 0.6  # neighbours are not
+
+
+def test_maps_of_fractals_shrink_and_are_chosen_by_their_area():
+    maps, shifts, chances = systems(300, rng())
+    used = chances > 0
+    assert set(used.sum(1)) == set(range(2, 7)) and np.allclose(chances.sum(1), 1, atol=1e-6)
+    values = np.linalg.svd(maps.astype(np.float64), compute_uv=False)
+    assert values.max() <= 0.95 + 1e-6  # contractions: there is an attractor
+    sums = ((values[..., 0] + 2 * values[..., 1]) * used).sum(1) - used.sum(1) / 2
+    assert (sums < 3 + 1e-5).all() and (sums > 2.5 - 1e-5).mean() > 0.8  # less where a map had to be cut
+    areas = np.abs(np.linalg.det(maps)) * used
+    expected = np.maximum(areas, 0.01 * used)
+    assert np.allclose(chances, expected / expected.sum(1, keepdims=True), atol=1e-4)
+
+
+def test_fractals_are_colourful_shapes_at_every_size():
+    for size, channels in ((12, 1), (32, 3), (96, 3)):
+        images = fractals(20, size, channels, rng())
+        assert images.shape == (20, channels, size, size)
+        assert (images.std((1, 2, 3)) > 8).mean() >= 0.9  # a few have the grey of their ground
+        flat = images.reshape(20, -1).astype(float)
+        assert np.triu(np.corrcoef(flat), 1).max() < 0.95  # no two alike
+    left, right = images[..., :-1].ravel(), images[..., 1:].ravel()
+    neighbours = np.corrcoef(left, right)
+    assert neighbours[0, 1] > 0.5
 
 
 def test_letters_leave_out_whatever_reads_as_a_digit():

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -5,23 +7,26 @@ from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
 from sslood.core.errors import InputError
+from sslood.core.files import load_tensors, save_tensors
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.leaveout import (
+    entropies,
     entropy_margin,
     fold_classes,
     leaveout_objective,
-    mean_entropy,
     msp_auroc,
     split_classes,
 )
 from sslood.nets.networks.files import load_model
+from sslood.nets.training.best import Best
 from stages.leaveout import main
 from tests.kit.small import call, write_params, write_sets
 from tests.kit.training import SHARED
 
 SECTION = {
     **SHARED, "epochs": 6, "batch_size": 50, "lr": 0.1, "schedule": "steps", "weight_decay": 5e-4,
-    "beta": 0.2, "margin": 0.4, "folds": [0, 1, 2, 3], "seed": 0, "save_every": 2,
+    "beta": 0.2, "margin": 0.4, "margin_of": "batch", "select": "last", "folds": [0, 1, 2, 3], "seed": 0,
+    "save_every": 2,
 }  # fmt: skip
 
 
@@ -33,7 +38,9 @@ def run(tmp_path, monkeypatch):
         "id_set": write_sets(tmp_path)["digits"],
         "backbone": "wideresnet",
         "sizes": f"{write_params(tmp_path / 'params.yaml')}:backbones.wideresnet",
+        "loss": "margin",
         "fold": 1,
+        "tuning_set": tmp_path / "corruptions.safetensors",
         "recipe": f"{tmp_path}/params.yaml:augment.classifier",
         "out": tmp_path / "1.safetensors",
         "out_curves": tmp_path / "curves.csv",
@@ -47,9 +54,8 @@ def logits(seed, n=40, k=6):
 
 def test_entropy_is_scipys_in_nats():
     x = logits(0)
-    expected = entropy(torch.softmax(x, 1).numpy(), axis=1).mean()
-    assert mean_entropy(x).item() == pytest.approx(expected, rel=1e-12)
-    assert mean_entropy(torch.zeros(3, 8)).item() == pytest.approx(np.log(8), rel=1e-6)
+    np.testing.assert_allclose(entropies(x), entropy(torch.softmax(x, 1).numpy(), axis=1), rtol=1e-12)
+    np.testing.assert_allclose(entropies(torch.zeros(3, 8)), np.log(8), rtol=1e-6)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.4, 2.0])
@@ -61,6 +67,27 @@ def test_margin_is_on_batch_means(margin):
     loss, terms = leaveout_objective(torch.cat((own, other)), labels, beta=0.2, margin=margin)
     cross = -torch.log_softmax(own, 1)[torch.arange(40), labels].mean()
     assert loss.item() == pytest.approx(cross.item() + 0.2 * terms["entropy_margin"].item())
+
+
+@pytest.mark.parametrize("margin", [0.4, 2.0])
+def test_margin_per_image_is_over_every_pair(margin):
+    """Sure and unsure outliers make up for each other in batch means, but not pair by pair."""
+    own, other = logits(0, 7), logits(1, 5)
+    inside, outside = (entropy(torch.softmax(x, 1).numpy(), axis=1) for x in (own, other))
+    expected = np.mean([max(0.0, margin + a - b) for a in inside for b in outside])
+    assert entropy_margin(own, other, margin, "image").item() == pytest.approx(expected, rel=1e-12)
+    mixed = torch.cat((9 * torch.eye(2, 6), torch.zeros(2, 6))).double()
+    sure = 9 * torch.eye(4, 6).double()
+    assert entropy_margin(sure, mixed, 0.4).item() == 0 < entropy_margin(sure, mixed, 0.4, "image").item()
+    labels = torch.arange(7) % 6
+    _, terms = leaveout_objective(torch.cat((own, other)), labels, beta=0.5, margin=margin, of="image")
+    assert terms["entropy_margin"].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_ten_classes_in_five_folds_of_seed_3_are_the_published_ones():
+    """The pairs of the public code, NumPy's permutation(10) after seed(3): 5, 4, 1, 2, 9, 6, 7, 0, 3, 8."""
+    left = [fold_classes(10, range(5), fold, 3)[1] for fold in range(5)]
+    assert left == [[4, 5], [1, 2], [6, 9], [0, 7], [3, 8]]
 
 
 @pytest.mark.parametrize(("classes", "folds"), [(8, 4), (10, 5), (10, 3), (100, 5)])
@@ -112,26 +139,74 @@ def test_a_member_learns_its_classes_and_says_which(run, capsys):
     assert last["lr"] == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("dropout", [0, 30])
-def test_an_interrupted_run_goes_on_with_the_same_bytes(run, dropout, monkeypatch, tmp_path):
-    """With dropout too: its draws belong to the epoch, not to the process."""
+@pytest.mark.parametrize(("dropout", "select"), [(0, "leftout"), (30, "last")])
+def test_an_interrupted_run_goes_on_with_the_same_bytes(run, dropout, select, monkeypatch, tmp_path):
+    """With dropout too: its draws belong to the epoch, not to the process. And with a best epoch before."""
     (tmp_path / "sizes.yaml").write_text(f"b: {{depth: 10, width: 1, dropout: {dropout}}}")
-    run |= {"sizes": f"{tmp_path}/sizes.yaml:b", "epochs": 3}
+    run |= {"sizes": f"{tmp_path}/sizes.yaml:b", "epochs": 3, "select": select}
     whole = run | {"out": run["out"].with_name("whole.safetensors")}
-    assert call(main, **whole) == 0
-    seen = []
+    values = iter([0.9, 0.8, 0.7, 0.9, 0.8, None, 0.7])
 
-    def interrupted(*logits):
-        seen.append(logits)
-        if len(seen) == 3:
+    def measured(*logits):
+        if (value := next(values)) is None:
             raise KeyboardInterrupt
-        return msp_auroc(*logits)
+        return value
 
-    with monkeypatch.context() as patch:
-        patch.setattr("sslood.nets.methods.leaveout.msp_auroc", interrupted)
-        assert call(main, **run) == 130 and not run["out"].exists()
+    monkeypatch.setattr("sslood.nets.methods.leaveout.msp_auroc", measured)
+    assert call(main, **whole) == 0
+    assert call(main, **run) == 130 and not run["out"].exists()
     assert call(main, **run) == 0
     assert run["out"].read_bytes() == whole["out"].read_bytes()
+    assert load_model(run["out"])[1].epochs == {"leftout": 1, "last": None}[select]
+
+
+@pytest.mark.parametrize("loss", ["margin", "full"])
+def test_the_best_epoch_is_kept_whole(run, loss, monkeypatch):
+    """Its weights and buffers are those of a run that ends there, under a rate that does not know the end."""
+    measured = 2 if loss == "margin" else 1  # the left-out classes too, but none are
+    values = iter([value for value in (0.5, 0.9, 0.7, 0.1, 0.2) for _ in range(measured)])
+    monkeypatch.setattr("sslood.nets.methods.leaveout.msp_auroc", lambda *logits: next(values))
+    run |= {"loss": loss, "schedule": "constant", "select": "published", "epochs": 3}
+    assert call(main, **run) == 0
+    best, card = load_model(run["out"])
+    assert card.epochs == 2 and card.settings["loss"] == loss
+    assert call(main, **{**run, "select": "last", "epochs": 2}) == 0
+    last, card = load_model(run["out"])
+    assert card.epochs is None and len(card.head_classes) == (8 if loss == "full" else 6)
+    for name, value in last.state_dict().items():
+        assert torch.equal(value, best.state_dict()[name]), name
+
+
+def test_best_keeps_the_latest_of_equals():
+    layer = torch.nn.Linear(1, 1)
+    best = Best(layer)
+    for epoch, value in enumerate((0.5, 0.7, 0.7, 0.6)):
+        torch.nn.init.constant_(layer.weight, epoch)
+        best.offer(layer, value, epoch)
+    again = Best(layer)
+    again.load_state_dict(best.state_dict())
+    assert (int(again.epoch), again.model.weight.item(), again.value.item()) == (2, 2.0, 0.7)
+
+
+def test_the_published_rule_reads_the_tuning_set_and_no_other_rule_does(run, tmp_path, capsys):
+    shutil.copy(tmp_path / "heldout.safetensors", run["tuning_set"])  # which holds a test split alone
+    short = {**run, "epochs": 1}
+    assert call(main, **short) == 0
+    assert call(main, **{**short, "select": "published"}) == 1
+    error = capsys.readouterr().err
+    assert "leaveout.select: published needs validation images" in error and "role tuning" in error
+
+
+def test_a_fold_without_validation_images_is_left_out(run, tmp_path, capsys):
+    tensors, metadata = load_tensors(run["id_set"], kind="set")
+    tensors = {name: np.array(values) for name, values in tensors.items()}
+    kept = np.isin(tensors["validation.labels"], fold_classes(8, range(4), 1, 0)[0])
+    for name in ("validation.images", "validation.labels"):
+        tensors[name] = tensors[name][kept]
+    save_tensors(run["id_set"], tensors, kind="set", metadata=metadata)
+    assert call(main, **{**run, "epochs": 1, "select": "leftout"}) == 0
+    assert "no image of the classes that it leaves out" in capsys.readouterr().out
+    assert call(main, **{**run, "epochs": 1}) == 0 and load_model(run["out"])
 
 
 def test_two_runs_give_the_same_bytes_and_folds_differ(run):

@@ -15,6 +15,7 @@ from sslood.nets.methods.outlier_energies import before_and_after, unreached
 from sslood.nets.methods.outliers import background_objective, exposure_objective, kept_statistics
 from sslood.nets.methods.supervised import separation
 from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.training.schedules import learning_rate
 from stages.energy import main
 from tests.kit.small import call
 from tests.nets.methods.test_energy import constants, logits, run, write_classifier
@@ -90,7 +91,7 @@ def test_each_loss_parts_outliers_from_a_classifier_and_keeps_its_accuracy(run, 
     """One start, half of its epochs: what a loss asks for falls."""
     write_classifier(run["init_model"])
     for loss, term in (("oe", "uniform"), ("background", "background")):
-        run["constants"] = constants(tmp_path, loss=loss, weight=1.0, epochs=4, lr=0.05)
+        run["constants"] = constants(tmp_path, loss=loss, weight=1.0, epochs=3, lr=0.05)
         assert call(main, **run) == 0
         rows = curves(run["out_curves"])
         assert rows[-1][term] < rows[0][term] and rows[-1]["loss"] < rows[0]["loss"], loss
@@ -131,8 +132,8 @@ def test_batch_norm_of_training_batches_moves_its_statistics_unless_frozen(run, 
 def test_the_best_epoch_and_candidate_are_kept(run, tmp_path):
     """A run of its own with the chosen values and as many epochs has the same weights."""
     candidates = {"weight": [0.0, 1.0], "lr": [0.05]}
-    how = {"loss": "oe", "schedule": "constant", "select": "validation"}
-    run["constants"] = constants(tmp_path, **how, epochs=4, candidates=candidates)
+    how = {"loss": "oe", "schedule": "constant", "select": "validation", "batch_size": 200}
+    run["constants"] = constants(tmp_path, **how, epochs=3, candidates=candidates)
     assert call(main, **run) == 0
     settings, weights = read_metadata(run["out"], kind="model")["settings"], load_tensors(run["out"])[0]
     tried = settings["tried"]
@@ -142,8 +143,14 @@ def test_the_best_epoch_and_candidate_are_kept(run, tmp_path):
     assert all(one["kept"]["validation_oscr"] >= one["last"]["validation_oscr"] for one in tried)
     rows = curves(run["out_curves"])
     place = int(np.argmax([row["validation_oscr"] for row in rows]))
-    assert best["kept"]["epoch"] == place + 1 and best["last"]["epoch"] == 4
-    own = {"loss": "oe", "schedule": "constant", "weight": best["weight"], "lr": best["lr"]}
+    assert best["kept"]["epoch"] == place + 1 and best["last"]["epoch"] == 3
+    own = {
+        "loss": "oe",
+        "schedule": "constant",
+        "batch_size": 200,
+        "weight": best["weight"],
+        "lr": best["lr"],
+    }
     run["constants"] = constants(tmp_path, **own, epochs=place + 1)
     assert call(main, **run) == 0
     again = load_tensors(run["out"])[0]
@@ -248,3 +255,51 @@ def test_what_the_audit_must_say_of_outliers(run, left_out, says, capsys):
     save_json(run["left_out"], {"corruptions": left_out} if left_out else {})
     assert call(main, **run) == 1
     assert says in capsys.readouterr().err
+
+
+def test_an_interrupted_choice_goes_on_with_the_same_bytes(run, tmp_path, monkeypatch):
+    """The best epoch so far lies in the checkpoint, and a candidate that is done is not trained again."""
+    how = {"loss": "oe", "select": "validation", "epochs": 2, "batch_size": 300}
+    how |= {"candidates": {"weight": [0.5, 1.0]}}
+    run["constants"] = constants(tmp_path, **how)
+    whole = run | {"out": run["out"].with_name("whole.safetensors")}
+    assert call(main, **whole) == 0
+    seen = []
+
+    def interrupted(*scores):
+        seen.append(scores)
+        if len(seen) == 4:  # the second epoch of the second candidate
+            raise KeyboardInterrupt
+        return separation(*scores)
+
+    def counted(*scores):
+        seen.append(scores)
+        return separation(*scores)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sslood.nets.methods.outliers.separation", interrupted)
+        assert call(main, **run) == 130 and not run["out"].exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("sslood.nets.methods.outliers.separation", counted)
+        assert call(main, **run) == 0
+    assert len(seen) == 4 + 1
+    assert run["out"].read_bytes() == whole["out"].read_bytes()
+    assert not list((tmp_path / "scratch").glob("energy-*"))
+
+
+def test_outlier_exposure_from_scratch(run, tmp_path):
+    """An untrained encoder, its statistics those of its batches: it learns the classes and parts outliers."""
+    how = {"loss": "oe", "weight": 0.5, "batch_norm": "joint", "lr": 0.1, "final_lr": 0.0, "epochs": 6}
+    run["constants"] = constants(tmp_path, **how)
+    assert call(main, **run) == 0
+    last = curves(run["out_curves"])[-1]
+    assert last["validation_accuracy"] > 0.7 and last["validation_auroc"] > 0.7  # chance: 0.125 and 0.5
+
+
+def test_the_published_cosine_multiplies_the_base_rate_to_the_same_rates():
+    """LambdaLR's factor from 1 to final / lr, times lr, is a cosine from lr to final."""
+    lr, final, steps = 1e-3, 1e-6, 97
+    for step in (0, 1, 40, 96):
+        factor = final / lr + (1 - final / lr) * 0.5 * (1 + np.cos(step / steps * np.pi))
+        found = learning_rate("cosine", step, steps, base=lr, warmup=0, final=final)
+        assert found == pytest.approx(lr * factor, rel=1e-9)

@@ -143,6 +143,8 @@ def test_unknown_names_and_constants_are_refused():
         ("barlow_twins", {"projector": []}, "projector must hold at least one width, found none"),
         ("barlow_twins", {"projector": [8, 0]}, "projector must be at least 1, found 0"),
         ("barlow_twins", {"off_diagonal": -1}, "off_diagonal must be at least 0, found -1.0"),
+        ("cider", {"weight": -1}, "weight must be at least 0, found -1.0"),
+        ("cider", {"ema": 1.0}, "ema must be at least 0 and below 1, found 1.0"),
         ("rotpred", {"weight": -1}, "weight must be at least 0, found -1.0"),
         ("vicreg", {"scale": -1}, "scale must be at least 0, found -1.0"),
         ("bayes_h_vicreg", {"variance": -1}, "variance must be at least 0, found -1.0"),
@@ -165,7 +167,7 @@ def test_constants_that_make_no_sense_are_refused(name, changes, message):
         build(name, **changes)
 
 
-@pytest.mark.parametrize("name", ["supcon", "supce", "rotpred"])
+@pytest.mark.parametrize("name", ["supcon", "supce", "rotpred", "cider"])
 def test_labels_of_a_single_class_are_refused(name):
     with pytest.raises(InputError, match="single class; use simclr"):
         build(name, classes=1)

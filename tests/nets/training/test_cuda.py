@@ -10,7 +10,8 @@ from sslood.core.machine import Machine
 from sslood.core.settings import strict
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods import classify, energy, leaveout
+from sslood.nets.methods import classify, leaveout, outliers
+from sslood.nets.methods.variants import MethodSettings, Variant
 from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
@@ -34,9 +35,10 @@ def of_classify(model, data, how):
 
 
 def of_energy(model, data, how):
-    section = {**test_energy.SECTION, **BF16, "auxiliary_batch_size": 2 * BATCH}
-    settings = strict(energy.EnergySettings, section, "energy")
-    return energy.Energy(model, data, data, data, settings=settings, mode="full", fresh_head=True, **how)
+    section = {**test_energy.SECTION, **BF16, "loss": "energy", "auxiliary_batch_size": 2 * BATCH}
+    settings = strict(outliers.OutlierSettings, section, "energy")
+    how |= {"settings": settings, "mode": "full", "fresh_head": True}
+    return outliers.Outliers(model, data, data, data, data.images, **how)
 
 
 def of_leaveout(model, data, how):
@@ -48,7 +50,8 @@ def of_leaveout(model, data, how):
 def test_an_epoch_reads_its_values_once_and_copies_orders_alone(of, monkeypatch):
     # the classes are parted by their labels, and the margins measured, once before the first step
     monkeypatch.setattr(leaveout, "split_classes", lambda data, kept: (data, data))
-    monkeypatch.setattr(energy.Energy, "_choose_margins", lambda self, fresh: {"m_in": -5.0, "m_out": -1.0})
+    margins = {"m_in": -5.0, "m_out": -1.0}
+    monkeypatch.setattr(outliers.Outliers, "_choose_margins", lambda self, *_: margins)
     logits = []
     with pretended_cuda() as copies:
         model = Model(build_backbone("resnet-8-4", channels=3), build_head(16, 8))
@@ -64,6 +67,28 @@ def test_an_epoch_reads_its_values_once_and_copies_orders_alone(of, monkeypatch)
     # the orders of the images, and the values of all steps
     assert {found for found in copies.found if found.startswith("int64")} == {f"int64 [{IMAGES}]"}
     assert len([found for found in copies.found if not found.startswith("int64")]) == 1
+
+
+ROTATED = MethodSettings("t2fnorm", 0.1, rotation=1.0)
+MIXED = MethodSettings("logitnorm", 0.04, regmixup=10)
+
+
+@pytest.mark.parametrize("method", [ROTATED, MIXED])
+def test_a_step_of_a_method_neither_waits_for_the_card_nor_leaves_it(method):
+    recipe = AugmentSettings(pad=1, flip=0.5, randaugment=1, pixmix=2, cutout=4)
+    with pretended_cuda() as copies:
+        model, data = Model(build_backbone("resnet-8-4", channels=3), build_head(16, 8)), resident()
+        how = {"recipe": recipe, "preprocessing": {"mean": [0.5] * 3, "std": [0.2] * 3}, "seed": 0}
+        how |= {"label": "toy", "machine": HERE, "pictures": data.images}
+        settings = strict(classify.ClassifySettings, {**test_classify.SECTION, **BF16}, "train")
+        task = Variant(model, data, data, method=method, settings=settings, **how)
+        engine = Engine(task)
+        task.begin_epoch(0)
+        batches = task.batches(iter(list(engine.indices(0))))  # the order travels once per epoch
+        copies.watching = True
+        terms = [engine.step(step, batches) for step in range(2)]
+    assert {term.device for step in terms for term in step.values()} == {CUDA}
+    assert copies.found == []
 
 
 def test_tensor_cores_get_channels_last():

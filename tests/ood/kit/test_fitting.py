@@ -148,6 +148,7 @@ def test_candidates_that_share_sums_are_those_fitted_alone(name, monkeypatch):
     kind = DETECTORS[name]
     settings = kind.Settings(**dict.fromkeys(kind.space, "auto"))
     shared = best_settings(kind, settings, tuning, seed=0, device="cpu")
+    assert shared.detector.gathered is None, "or the sums of all candidates stay in memory"
     fit = kind._fit
 
     def alone(self, source):
@@ -155,4 +156,6 @@ def test_candidates_that_share_sums_are_those_fitted_alone(name, monkeypatch):
         return fit(self, source)
 
     monkeypatch.setattr(kind, "_fit", alone)
-    assert best_settings(kind, settings, tuning, seed=0, device="cpu") == shared
+    found = best_settings(kind, settings, tuning, seed=0, device="cpu")
+    assert found.candidates == shared.candidates and found.detector.settings == shared.detector.settings
+    np.testing.assert_array_equal(found.detector.score(TEST), shared.held.outside["made"])

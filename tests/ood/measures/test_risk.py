@@ -7,7 +7,13 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.risk import aurc, misclassification_metrics, own_mistakes, risk_coverage
+from sslood.ood.measures.risk import (
+    aurc,
+    aurc_with_ood,
+    misclassification_metrics,
+    own_mistakes,
+    risk_coverage,
+)
 
 
 def test_aurc_equals_its_definition():
@@ -75,3 +81,58 @@ def test_own_mistakes_are_those_of_the_highest_probability():
     assert found["aurc"] == pytest.approx(aurc(-probability.max(1), wrong)["aurc"], rel=1e-12)
     assert set(own_mistakes(logits, logits.argmax(1))) == {"aurc", "eaurc", "augrc"}
     assert own_mistakes(1000 * logits, labels)["aurc"] > 0  # probabilities of 1 in float64 do not tie
+
+
+def mixed():
+    random = np.random.default_rng(7)
+    inside, outside = random.normal(size=90), random.normal(size=40) + 1
+    return inside, random.random(90) < 0.2 + 0.2 * (inside > 0), outside
+
+
+def test_aurc_with_ood_equals_its_definition():
+    """The risk at each threshold, integrated over coverage, with both sides weighing a half."""
+    inside, wrong, outside = mixed()
+    area = covered = 0.0
+    for limit in np.sort(np.concatenate([inside, outside])):
+        accepted = (inside <= limit).mean() / 2 + (outside <= limit).mean() / 2
+        failed = (wrong & (inside <= limit)).mean() / 2 + (outside <= limit).mean() / 2
+        area += (accepted - covered) * failed / accepted
+        covered = accepted
+    assert aurc_with_ood(inside, wrong, outside)["aurc_ood"] == pytest.approx(area, rel=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [8, 0])
+def test_at_the_sets_own_share_it_is_aurc_of_all_images(decimals):
+    inside, wrong, outside = mixed()
+    inside, outside = inside.round(decimals), outside.round(decimals)  # with ties too
+    all_scores, failures = np.append(inside, outside), np.append(wrong, np.ones(40, bool))
+    found, expected = aurc_with_ood(inside, wrong, outside, share=40 / 130), aurc(all_scores, failures)
+    assert found["aurc_ood"] == pytest.approx(expected["aurc"], rel=1e-12)
+    assert found["eaurc_ood"] == pytest.approx(expected["eaurc"], rel=1e-12)
+
+
+def test_aurc_with_ood_of_ideal_and_useless_scores():
+    wrong = np.arange(2000) < 200
+    ideal = aurc_with_ood(wrong.astype(float), wrong, np.ones(500))
+    # failures are 0.1 / 2 + 1 / 2 of all; r + (1 - r) log(1 - r), as above
+    assert ideal["eaurc_ood"] == pytest.approx(0.0, abs=1e-15)
+    assert ideal["aurc_ood"] == pytest.approx(0.55 + 0.45 * np.log(0.45), abs=1e-3)
+    assert aurc_with_ood(np.zeros(2000), wrong, np.zeros(500))["aurc_ood"] == pytest.approx(0.55, rel=1e-12)
+
+
+def test_aurc_with_ood_depends_on_no_order_and_no_size():
+    inside, wrong, outside = mixed()
+    inside, outside = inside.round(1), outside.round(1)
+    order = np.random.default_rng(0).permutation(90)
+    found = aurc_with_ood(inside, wrong, outside)["aurc_ood"]
+    assert aurc_with_ood(inside[order], wrong[order], outside[::-1])["aurc_ood"] == pytest.approx(
+        found, rel=1e-12
+    )
+    many = aurc_with_ood(inside, wrong, np.repeat(outside, 50))["aurc_ood"]
+    assert many == pytest.approx(found, abs=0.01), "fifty copies of each OOD image weigh what one did"
+    with pytest.raises(InputError, match="share of OOD images must be above 0"):
+        aurc_with_ood(inside, wrong, outside, share=1.0)
+    with pytest.raises(InputError, match="one bool per image"):
+        aurc_with_ood(inside, wrong[1:], outside)
+    with pytest.raises(InputError, match="no OOD scores"):
+        aurc_with_ood(inside, wrong, [])

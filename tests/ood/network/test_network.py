@@ -21,51 +21,26 @@ from sslood.ood.network.rotation import Rotation
 from sslood.ood.network.rotation_uniform import RotationUniform
 from sslood.ood.network.rotpred import RotPred
 from sslood.views.network_view import layers, open_model
+from tests.kit.network import (
+    IMAGES,
+    MEAN,
+    STD,
+    TEST,
+    VANE,
+    Small,
+    Weathervane,
+    normalised,
+    opened,
+    pictures,
+    small_model,
+)
 from tests.kit.registries import NETWORK
-
-MEAN, STD = [0.3, 0.5], [0.2, 0.4]
-
-
-def pictures(n, seed, scale=256):
-    return np.random.default_rng(seed).integers(0, scale, (n, 2, 8, 8), np.uint8)
-
-
-class Small(nn.Module):
-    """Two convolutions of two strides, and a classifier of their means."""
-
-    def __init__(self, classes=4):
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.Tanh())
-        self.second = nn.Sequential(nn.Conv2d(5, 7, 3, 2), nn.ReLU())
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, classes))
-        nn.init.normal_(self.head[2].weight, std=5)
-
-    def forward(self, x):
-        return self.head(self.second(self.first(x)))
-
-
-def normalised(images):
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (MEAN, STD))
-    return (torch.from_numpy(images).float() / 255 - mean) / std
-
-
-IMAGES = {"train": pictures(700, 0), "validation": pictures(90, 1), "tuning": pictures(80, 2, 128)}
-TEST = pictures(60, 3)
 
 
 @pytest.fixture(scope="module")
 def small():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = Small().eval().requires_grad_(False)
-    model.head[2].bias -= model(normalised(IMAGES["train"])).mean(0)  # so that every class is predicted
-
-    def maps(x, read):
-        a = model.first(x)
-        b = model.second(a)
-        return [read(a), read(b)], model.head(b)
-
-    return model, Network(MEAN, STD, gradients=model, maps=maps)
+    model = small_model()
+    return model, opened(model)
 
 
 @pytest.mark.parametrize("temperature, epsilon", [(1.0, 0.002), (1000.0, 0.0014), (10.0, 0.0)])
@@ -169,17 +144,6 @@ def test_gram_streams_and_serves_classes_that_are_never_predicted(small):
     np.testing.assert_array_equal(state["high.1"][0], state["high.1"][1])
 
 
-class Weathervane:
-    """Tells the brightest side of an image as its rotation."""
-
-    def __call__(self, x):
-        sides = [x[..., 0, :], x[..., :, 0], x[..., -1, :], x[..., :, -1]]
-        return torch.stack([side.mean((1, 2)) for side in sides], 1)
-
-
-VANE = Network(MEAN, STD, rotations=Weathervane())
-
-
 def test_rotation_scores_are_their_formulas():
     x = normalised(TEST).double().numpy()
     cross, divergence = [], []
@@ -216,8 +180,8 @@ def test_images_that_show_their_turn_are_less_ood():
 
 
 @pytest.mark.parametrize("name", NETWORK)
-def test_contract(name, small):
-    network = Network(MEAN, STD, small[1].gradients, small[1].maps, VANE.rotations)
+def test_contract(name):
+    network = opened(small_model().double(), VANE.rotations)
     detector = NETWORK[name]()
     counts = []
     with pytest.raises(InputError, match="must be fitted"):
@@ -229,6 +193,9 @@ def test_contract(name, small):
     assert scores.shape == (60,) and scores.dtype == np.float64 and np.isfinite(scores).all()
     alone = [detector.score(network, TEST[i : i + 1])[0] for i in range(10)]
     np.testing.assert_allclose(alone, scores[:10], rtol=1e-4, atol=1e-6, err_msg="depends on the batch")
+    again = NETWORK[name](detector.settings).restore(detector.state, detector.chosen)
+    np.testing.assert_array_equal(again.score(network, TEST), scores)
+    assert "auto" not in vars(detector.settings).values()
     with pytest.raises(InputError, match=f"reads {detector.reads[0]}, which this model does not have"):
         detector.score(Network(MEAN, STD), TEST)
 

@@ -27,7 +27,8 @@ class Role:
     those that every model embeds. needed: those that your own pictures must have, if they come in splits.
     published: splits of a publisher that may serve, the best first. is_labelled: the set has classes and a
     train split of its own, cut like the ID set's. is_ood: its test images are what detectors have to find.
-    is_tuning: settings of detectors are chosen on its validation images.
+    is_tuning: settings of detectors are chosen on its validation images. is_shifted: its test images show ID
+    classes otherwise than ID train does, and count as ID.
     """
 
     kept: tuple[str, ...]
@@ -38,6 +39,7 @@ class Role:
     is_labelled: bool = False
     is_ood: bool = False
     is_tuning: bool = False
+    is_shifted: bool = False
 
     @property
     def is_tested(self) -> bool:
@@ -66,6 +68,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
         "auxiliary": Role(kept=("train",), fitted=("train",), needed=("train",), published=("train", "test")),
         "mixing": Role(kept=("train",), fitted=("train",), needed=("train",), published=("train", "test")),
         "transfer": Role(**_LABELLED),
+        "shifted": Role(kept=("test",), embedded=("test",), is_shifted=True),
     }
 )
 
@@ -95,7 +98,8 @@ def names_of_roles(sets: Mapping[str, Any], where: str) -> dict[str, str]:
 
 def record_role(name: str) -> dict[str, Any]:
     """Return what an embeddings file says of a set's role, so that its readers need not know the table."""
-    return {"role": name, "is_ood": ROLES[name].is_ood, "is_tuning": ROLES[name].is_tuning}
+    flags = ("is_ood", "is_tuning", "is_shifted")
+    return {"role": name, **{flag: getattr(ROLES[name], flag) for flag in flags}}
 
 
 def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], str | None]:
@@ -109,6 +113,11 @@ def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[st
     if roles.get(id_name) != "id" or not tests:
         raise InputError(f"{where}: needs {id_name!r} with role id, and a set with role near or far")
     return tests, tuning[0] if tuning else None
+
+
+def shifted_sets(sets: Mapping[str, Any], where: str) -> list[str]:
+    """Return the names of the sets that count as ID under shift; InputError as `names_of_roles`."""
+    return [name for name, role in names_of_roles(sets, where).items() if ROLES[role].is_shifted]
 
 
 def read_split(folder: Path, name: str, split: str) -> tuple[np.ndarray, dict[str, Any]]:

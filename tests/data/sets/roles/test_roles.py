@@ -8,7 +8,16 @@ import pytest
 from sslood.core.closure import import_closure
 from sslood.core.errors import InputError
 from sslood.core.files import save_tensors
-from sslood.data.sets.roles.roles import OOD_ROLES, ROLES, SPLITS, names_of_roles, read_split, roles_of
+from sslood.data.sets.roles.roles import (
+    OOD_ROLES,
+    ROLES,
+    SPLITS,
+    names_of_roles,
+    read_split,
+    record_role,
+    roles_of,
+    shifted_sets,
+)
 
 SETS = {"a": {"role": "id"}, "b": {"role": "near"}, "c": {"role": "far"}, "d": {"role": "tuning"}}
 
@@ -19,7 +28,8 @@ def test_no_role_contradicts_itself():
             assert set(splits) <= set(role.kept), name
         assert set(role.kept) <= set(SPLITS) and role.kept and role.published
         assert "test" not in role.fitted, f"{name}: test images are fitted to or chosen on"
-        assert not (role.is_ood and (role.fitted or role.is_tuning))
+        assert not (role.is_ood and (role.fitted or role.is_tuning or role.is_shifted))
+        assert not (role.is_shifted and (role.fitted or role.is_tuning)), f"{name}: is tested on alone"
     assert OOD_ROLES == ("near", "far")
 
 
@@ -41,6 +51,14 @@ def test_sets_are_told_apart_by_their_roles():
     without = SETS | {"d": {"role": "auxiliary"}}
     assert roles_of(without, "a", "sets") == ({"b": "near", "c": "far"}, None)
     assert names_of_roles(SETS, "sets") == {"a": "id", "b": "near", "c": "far", "d": "tuning"}
+
+
+def test_shifted_sets_are_neither_ood_nor_tuned_on():
+    section = SETS | {"e": {"role": "shifted"}, "f": {"role": "shifted"}}
+    assert shifted_sets(section, "sets") == ["e", "f"] and shifted_sets(SETS, "sets") == []
+    assert roles_of(section, "a", "sets") == roles_of(SETS, "a", "sets")
+    flags = {"is_ood": False, "is_tuning": False, "is_shifted": True}
+    assert record_role("shifted") == {"role": "shifted", **flags}
 
 
 @pytest.mark.parametrize(

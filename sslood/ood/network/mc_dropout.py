@@ -1,0 +1,85 @@
+"""MC dropout: what a classifier says of an image while its units are dropped at random, again and again.
+
+Gal and Ghahramani: Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning,
+ICML 2016, arXiv:1506.02142.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslood.core.seeding import numpy_stream
+from sslood.core.settings import Auto, Settings, at_least, autos, inside
+from sslood.ood.kit.committee import COMMITTEE
+from sslood.ood.kit.network_choice import choose
+from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
+
+
+@dataclass(frozen=True)
+class MCDropoutSettings(Settings):
+    """Hyperparameters of MC dropout."""
+
+    draws: Annotated[int, at_least(2), "networks drawn, the same for all images"] = 30
+    rate: Annotated[
+        float, inside(0, 1), "share of the features dropped, of a network without dropout layers"
+    ] = 0.5
+    score: Annotated[
+        Literal["msp", "entropy", "mutual_information", "variation_ratio"] | Auto, "of the draws together"
+    ] = "auto"
+
+
+class MCDropout(NetworkDetector):
+    """A score of the probabilities under all draws: 1 - largest mean, entropy of the mean, mutual information
+    or variation ratio.
+
+    A draw drops the same units for all images, so that an image's score depends on no other image. It drops
+    what the network's dropout layers drop in training or, if it has none, features before the classifier (as
+    OpenOOD does for all networks); the theory is of networks that were trained with dropout.
+    """
+
+    reads = ("stages", "head")
+    Settings = MCDropoutSettings
+    space = {"score": tuple(COMMITTEE)}
+
+    def __init__(self, settings: MCDropoutSettings | None = None):
+        super().__init__(settings)
+        if autos(self.settings):
+            self.fitted_on = ("validation", "tuning")
+
+    def _fit(
+        self, network: Network, images: Mapping[str, np.ndarray], progress: Progress
+    ) -> dict[str, np.ndarray]:
+        if not self.fitted_on:
+            return {}
+        found = {split: self._all(network, images[split], progress) for split in self.fitted_on}
+
+        def scores(settings: Any, split: str) -> np.ndarray:
+            return found[split][settings.score]
+
+        self.settings, self.chosen = choose(self.settings, self.space, scores)
+        return {}
+
+    def _score(self, network: Network, batch: Tensor, state: dict[str, np.ndarray]) -> Tensor:
+        return COMMITTEE[self.settings.score](self._drawn(network, batch))
+
+    def _all(self, network: Network, images: np.ndarray, progress: Progress) -> dict[str, np.ndarray]:
+        drawn = (self._drawn(network, batch) for batch in network.batches(images, progress))
+        parts = [{name: score(one).cpu() for name, score in COMMITTEE.items()} for one in drawn]
+        return {name: torch.cat([part[name] for part in parts]).numpy() for name in COMMITTEE}
+
+    @torch.inference_mode()
+    def _drawn(self, network: Network, batch: Tensor) -> Tensor:
+        """Return the probabilities of each draw, float64 [draws, N, K]."""
+        if network.dropped is not None:
+            logits = [network.dropped(batch, draw) for draw in range(self.settings.draws)]
+        else:
+            head, rate = network.need_head(), self.settings.rate
+            _, features = network.once("stages", batch, lambda x: network.need_stages()(x, {}))
+            kept = numpy_stream(0, "dropout").random((self.settings.draws, features.shape[1])) >= rate
+            factors = torch.from_numpy(kept).to(features) / (1 - rate)
+            logits = [head(features * factor) for factor in factors]
+        return widened(torch.stack(logits)).softmax(2)

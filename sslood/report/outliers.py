@@ -1,0 +1,139 @@
+"""What a training against outliers changed: energies, detection and accuracy before and after."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sslood.core.errors import InputError
+from sslood.core.files import load_json
+from sslood.core.settings import read_section
+from sslood.report.cells import MISSING, Code, Table, percent
+from sslood.report.summary import Summary
+
+ARROW, ROLES = " → ", ("near", "far")
+SHOWN = {"validation": "ID", "auxiliary": "outliers"}
+METRICS = {"auroc": "AUROC", "fpr95_id": "FPR95"}  # those that every detector is compared by
+MISTAKES = {"accuracy": ("accuracy", 1), "aurc": ("AURC ×10³", 10), "ece": ("calibration error", 1)}
+
+
+class Trained(NamedTuple):
+    """A model that was trained against outliers, the one that it started from, energies of each seed."""
+
+    model: str
+    start: str
+    energies: list[dict[str, Any]]
+
+
+def read_trained(folder: Path, where: str) -> list[Trained]:
+    """Return the models that the section `runs` at FILE:KEY trains against outliers, with their energies.
+
+    folder: of the energies. Those without energies, because a set does not allow them, are left out.
+    InputError if a file is missing.
+    """
+    runs, found = read_section(where), []
+    for loss, mode, start in product(
+        *(runs.get(key, ()) for key in ("outlier_losses", "energy_modes", "energy_inits"))
+    ):
+        model = f"{loss}_{mode}_{start}"
+        files = [folder / f"{model}-{seed}.json" for seed in runs["seeds"]]
+        if missing := [file for file in files if not file.is_file()]:
+            raise InputError(f"{missing[0]}: no such file; run `dvc repro energy`")
+        energies = [content for content in map(load_json, files) if "left_out" not in content]
+        found += [Trained(model, start, energies)] * bool(energies)
+    return found
+
+
+def before_and_after(summary: Summary, trained: Sequence[Trained]) -> Table | None:
+    """Return measures x models, cells "before → after", means over seeds; None if nothing was trained.
+
+    Energies are medians over images; AUROC and FPR95, near / far, are those of the rows `energy` and `msp`.
+    What was not evaluated is "–".
+    """
+    if not trained:
+        return None
+    rows: list[list[str]] = [
+        [f"median energy, {title}", *(_medians(one, name) for one in trained)]
+        for name, title in SHOWN.items()
+    ]
+    for detector, (metric, title) in product(("energy", "msp"), METRICS.items()):
+        cells = (
+            _pair([_near_far(summary, m, detector, metric) for m in (one.start, one.model)])
+            for one in trained
+        )
+        rows.append([f"{title} of {detector}, near / far", *cells])
+    for name, (title, factor) in MISTAKES.items():
+        cells = (
+            _pair([_mistake(summary, m, name, factor) for m in (one.start, one.model)]) for one in trained
+        )
+        rows.append([title, *cells])
+    return Table(["before → after", *(Code(one.model) for one in trained)], rows)
+
+
+def changes(summary: Summary, trained: Sequence[Trained]) -> Table | None:
+    """Return detectors x models, changes of AUROC and FPR95, near / far, in points; None if none."""
+    names = list(dict.fromkeys(summary.by_role.index.get_level_values("detector")))
+    rows = []
+    for detector in names:
+        cells = [_change(summary, one, detector, metric) for one, metric in product(trained, METRICS)]
+        if set(cells) - {MISSING}:
+            rows.append([Code(detector), *cells])
+    header = [f"{one.model}, {title}" for one, title in product(trained, METRICS.values())]
+    return Table(["detector", *header], rows) if rows else None
+
+
+def panels(trained: Sequence[Trained]) -> dict[str, dict[str, Any]]:
+    """Return {model: edges and histograms of energies} of the first seed, for `figures.energies`."""
+    return {
+        one.model: {
+            "edges": one.energies[0]["edges"],
+            **{
+                f"{title} {time}": one.energies[0][time][name]["counts"]
+                for (name, title), time in product(SHOWN.items(), ("before", "after"))
+            },
+        }
+        for one in trained
+    }
+
+
+def _pair(texts: Sequence[str]) -> str:
+    return ARROW.join(texts)
+
+
+def _medians(one: Trained, name: str) -> str:
+    """Return the median energies of a set before and after, means over seeds."""
+    texts = []
+    for time in ("before", "after"):
+        medians = [run[time][name]["quantiles"][run["levels"].index(0.5)] for run in one.energies]
+        texts.append(f"{np.mean(medians):.2f}")
+    return _pair(texts)
+
+
+def _mean(summary: Summary, model: str, detector: str, role: str, metric: str) -> float:
+    key = (model, detector, role)
+    return summary.by_role.loc[key, (metric, "mean")] if key in summary.by_role.index else float("nan")
+
+
+def _near_far(summary: Summary, model: str, detector: str, metric: str) -> str:
+    values = [_mean(summary, model, detector, role, metric) for role in ROLES]
+    return " / ".join(map(percent, values)) if not all(map(np.isnan, values)) else MISSING
+
+
+def _change(summary: Summary, one: Trained, detector: str, metric: str) -> str:
+    moved = [
+        _mean(summary, one.model, detector, role, metric) - _mean(summary, one.start, detector, role, metric)
+        for role in ROLES
+    ]
+    texts = [MISSING if np.isnan(value) else f"{100 * value:+.1f}" for value in moved]
+    return " / ".join(texts) if set(texts) != {MISSING} else MISSING
+
+
+def _mistake(summary: Summary, model: str, name: str, factor: float) -> str:
+    rows: pd.DataFrame = summary.mistakes[summary.mistakes["model"] == model]
+    if not len(rows):
+        return MISSING
+    value = 1 - rows["error"].mean() if name == "accuracy" else rows[name].mean()
+    return percent(factor * value, decimals=1 if factor == 1 else 2)

@@ -1,0 +1,75 @@
+"""What the stage ensemble does with its members: choose, score the test images, predict classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sslood.core.errors import LeftOut
+from sslood.ood.kit.results import Results
+from sslood.views.choosing import choose
+from sslood.views.classes import class_predictions
+from sslood.views.ensemble import (
+    EnsembleSettings,
+    Member,
+    Progress,
+    evaluate,
+    mean_probabilities,
+    rows_left_out,
+)
+
+
+class Images(NamedTuple):
+    """What an ensemble sees: uint8 images [N, C, H, W] and labels [N] of the ID set, images of the others.
+
+    tuning: OOD images to choose settings on, None without. tests: of OOD and shifted sets. classes: how many.
+    """
+
+    validation: np.ndarray
+    validation_labels: np.ndarray
+    tuning: np.ndarray | None
+    test: np.ndarray
+    test_labels: np.ndarray
+    tests: Mapping[str, np.ndarray]
+    classes: int
+
+
+def evaluate_ensemble(
+    model: str,
+    members: Sequence[Member],
+    images: Images,
+    settings: EnsembleSettings,
+    results: Results,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda count: None,
+) -> str:
+    """Add the ensemble's settings, metrics, scores and class predictions to `results`; return a summary.
+
+    Where there is nothing to choose settings on, rows that need one are left out.
+    """
+    try:
+        setting, candidates = choose(
+            members, images.validation, images.validation_labels, images.tuning, settings,
+            device=device, progress=progress,
+        )  # fmt: skip
+    except LeftOut as reason:
+        setting, candidates = None, []
+        for detector in rows_left_out(len(members)):
+            results.leave_out(reason, model, detector)
+    tests = {results.id: images.test, **images.tests}
+    rows, logits = evaluate(members, setting, tests, classes=images.classes, device=device, progress=progress)
+    for detector in rows[results.id]:
+        results.add(model, detector, {name: found[detector] for name, found in rows.items()})
+    if setting:
+        on = {"tuning": "the tuning set", "leftout": "the classes that each member leaves out"}
+        source = f"highest AUROC of {results.id}.validation against {on[settings.choose_on]}"
+        how = {"source": source, "candidates": candidates} if candidates else {"source": "params"}
+        results.chosen["setting"] = {"value": setting._asdict(), **how}
+    probabilities = mean_probabilities(members, logits[results.id], images.classes)
+    results.add_classes(model, probabilities.argmax(axis=1))
+    predictions = class_predictions(members, logits[results.id], images.test_labels, images.classes)
+    results.extra |= {key: {model: value} for key, value in predictions.items()}
+    told = f"T {setting.temperature:g}, epsilon {setting.epsilon:g}" if setting else "no setting"
+    return f"{told}, accuracy {predictions['accuracy']:.3f}"

@@ -1,0 +1,94 @@
+"""Before and after a training against outliers, from results whose means are known."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from sslood.core.errors import InputError
+from sslood.core.files import save_json
+from sslood.report import figures
+from sslood.report.frame import over_seeds
+from sslood.report.outliers import before_and_after, changes, panels, read_trained
+
+RUNS = "runs: {seeds: [0, 1], outlier_losses: [oe], energy_modes: [full], energy_inits: [start]}\n"
+
+
+def energies(shift):
+    def numbers(median):
+        return {"quantiles": [median - 1, median, median + 1], "counts": [1, 3]}
+
+    return {
+        "levels": [0.25, 0.5, 0.75],
+        "edges": [-9.0, -5.0, 0.0],
+        "before": {"validation": numbers(-8), "auxiliary": numbers(-4)},
+        "after": {"validation": numbers(-8 - shift), "auxiliary": numbers(-2)},
+    }
+
+
+@pytest.fixture
+def trained(tmp_path):
+    (tmp_path / "params.yaml").write_text(RUNS)
+    for seed in (0, 1):
+        save_json(tmp_path / f"oe_full_start-{seed}.json", energies(shift=seed))
+    return read_trained(tmp_path, f"{tmp_path}/params.yaml:runs")
+
+
+@pytest.fixture(scope="module")
+def summary():
+    rows = []
+    for model, gain in (("start", 0.0), ("oe_full_start", 0.05)):
+        for seed in (0, 1):
+            keys = {"model": model, "detector": "energy", "seed": seed}
+            spread = 0.01 * (2 * seed - 1)
+            rows.append({**keys, "role": "near", "auroc": 0.8 + gain + spread, "fpr95_id": 0.6 - gain})
+            rows.append({**keys, "role": "far", "auroc": 0.9 + spread, "fpr95_id": 0.4 - 4 * gain})
+    wrong = [("start", 0.10), ("oe_full_start", 0.12)]
+    mistakes = [
+        {"model": m, "seed": s, "error": e, "aurc": 0.01, "ece": e / 4} for m, e in wrong for s in (0, 1)
+    ]
+    by_role = over_seeds(pd.DataFrame(rows), ["auroc", "fpr95_id"])
+    return SimpleNamespace(by_role=by_role, mistakes=pd.DataFrame(mistakes))
+
+
+def test_before_and_after_are_means_over_seeds(summary, trained):
+    table = before_and_after(summary, trained)
+    assert table.header == ["before → after", "oe_full_start"]
+    assert dict(table.rows) == {
+        "median energy, ID": "-8.00 → -8.50",
+        "median energy, outliers": "-4.00 → -2.00",
+        "AUROC of energy, near / far": "80.0 / 90.0 → 85.0 / 90.0",
+        "FPR95 of energy, near / far": "60.0 / 40.0 → 55.0 / 20.0",
+        "AUROC of msp, near / far": "– → –",
+        "FPR95 of msp, near / far": "– → –",
+        "accuracy": "90.0 → 88.0",
+        "AURC ×10³": "10.00 → 10.00",
+        "calibration error": "2.5 → 3.0",
+    }
+
+
+def test_changes_are_differences_in_points(summary, trained):
+    table = changes(summary, trained)
+    assert table.header == ["detector", "oe_full_start, AUROC", "oe_full_start, FPR95"]
+    assert table.rows == [["energy", "+5.0 / +0.0", "-5.0 / -20.0"]]
+
+
+def test_without_training_there_is_nothing_to_show(summary, tmp_path):
+    (tmp_path / "params.yaml").write_text(RUNS.replace("[oe]", "[]"))
+    none = read_trained(tmp_path, f"{tmp_path}/params.yaml:runs")
+    assert none == [] and before_and_after(summary, none) is None and changes(summary, none) is None
+
+
+def test_what_a_set_does_not_allow_is_left_out_and_a_missing_file_named(tmp_path):
+    (tmp_path / "params.yaml").write_text(RUNS)
+    save_json(tmp_path / "oe_full_start-0.json", {"left_out": "needs 2 labelled classes"})
+    with pytest.raises(InputError, match="oe_full_start-1.json: no such file; run `dvc repro energy`"):
+        read_trained(tmp_path, f"{tmp_path}/params.yaml:runs")
+    save_json(tmp_path / "oe_full_start-1.json", {"left_out": "needs 2 labelled classes"})
+    assert read_trained(tmp_path, f"{tmp_path}/params.yaml:runs") == []
+
+
+def test_the_figure_names_every_histogram(trained):
+    drawn = figures.energies(panels(trained))
+    for name in ("ID before", "ID after", "outliers before", "outliers after", "oe_full_start"):
+        assert f">{name}<" in drawn

@@ -1,0 +1,72 @@
+"""The price of `auto`, from made-up results with known answers."""
+
+import pandas as pd
+import pytest
+
+from sslood.core.files import save_json
+from sslood.report.cells import markdown
+from sslood.report.frame import ResultsFile, by_group
+from sslood.report.price import choices, prices, with_price
+
+AUROCS = {  # detector -> (near, far, far), seed 0; seed 1 has 0.01 less
+    "gmm": (0.80, 0.99, 0.97),
+    "energy": (0.90, 0.70, 0.72),
+    "auto": (0.88, 0.98, 0.98),
+}
+
+
+PLACES = (("held", "near"), ("noise", "far"), ("blobs", "far"))
+
+
+def made(**more):
+    rows = []
+    for stage, rivals in (("posthoc", AUROCS), ("ssd", more)):
+        for name, values in rivals.items():
+            for seed in (0, 1):
+                keys = {"stage": stage, "model": "net", "detector": name, "seed": seed}
+                for (ood, role), value in zip(PLACES, values, strict=True):
+                    rows.append({**keys, "set": ood, "role": role, "auroc": value - 0.01 * seed})
+    return pd.DataFrame(rows)
+
+
+def test_the_price_of_a_set_is_what_the_best_there_has_more():
+    rows = with_price(made(ssd=(1.0, 1.0, 1.0)))  # of another stage: no candidate of `auto`
+    own = rows[rows["detector"] == "auto"].set_index(["seed", "set"])["price"]
+    assert own.to_dict() == pytest.approx(
+        {(s, ood): value for s in (0, 1) for ood, value in (("held", 0.02), ("noise", 0.01), ("blobs", 0.0))}
+    )
+    assert rows.loc[rows["detector"] != "auto", "price"].isna().all()
+
+
+def test_results_without_auto_have_no_price():
+    rows = made()
+    rows = rows[rows["detector"] != "auto"]
+    assert with_price(rows) is rows
+    assert prices(rows, by_group(rows, ["auroc"]), {}) is None
+
+
+def test_the_table_shows_the_choice_and_its_price_near_and_far():
+    """Near: 90 - 88 by energy. Far, mean of two sets: gmm and auto have 98 both, so the price is nothing."""
+    rows = made(ssd=(1.0, 1.0, 1.0))
+    table = prices(rows, by_group(rows, ["auroc"]), {"net": ["gmm + energy", "gmm"]})
+    assert markdown(table).splitlines() == [
+        "| model | auto | near | near: best | near: price | far | far: best | far: price |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `net` | gmm + energy (1 of 2), gmm (1 of 2) | 87.5 | 89.5 energy | 2.0 | 97.5 | 97.5 gmm | 0.0 |",
+    ]
+    alike = prices(rows, by_group(rows, ["auroc"]), {"net": ["gmm", "gmm"]})
+    assert alike.rows[0][1] == "gmm"
+
+
+def test_a_model_without_far_sets_has_gaps():
+    rows = made()
+    rows = rows[rows["role"] == "near"]
+    table = prices(rows, by_group(rows, ["auroc"]), {"net": ["gmm"]})
+    assert table.rows[0][5:] == ["–"] * 3
+
+
+def test_choices_are_those_of_rows_that_exist(tmp_path):
+    members = {f"{name}.auto.members": {"value": ["gmm", "knn"], "source": "x"} for name in ("net", "gone")}
+    save_json(tmp_path / "0.json", {"models": {"net": {"auto": {}}, "gone": {}}, "chosen": members})
+    files = [ResultsFile("posthoc", 0, tmp_path / "0.json"), ResultsFile("ssd", 0, tmp_path / "none.json")]
+    assert choices(files) == {"net": ["gmm + knn"]}

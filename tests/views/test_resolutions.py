@@ -1,0 +1,124 @@
+"""The stages and the dropout of real architectures."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet
+
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
+from sslood.views.network_view import open_model
+from sslood.views.resolutions import stage_modules
+
+STAGES = {
+    "resnet-8-4": ["layer1", "layer2", "layer3"],
+    "wideresnet-10-1": ["layer1", "layer2", "layer3"],
+    "densenet-16-4": ["stages.0", "stages.2", "stages"],
+    "resnet18-imagenet": ["conv1", "layer1", "layer2", "layer3", "layer4"],
+}
+
+
+def model_of(arch):
+    with seeded(0):
+        model = Model(build_backbone(arch, channels=3))
+        model.head = build_head(model.backbone.feature_dim, 4)
+    return model.eval()
+
+
+def images(count, size=32):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("arch", STAGES)
+def test_a_stage_ends_with_the_last_map_of_its_resolution(arch):
+    backbone = build_backbone(arch, channels=3).eval()
+    found = stage_modules(backbone, images(1, 64 if "imagenet" in arch else 32))
+    names = {module: name for name, module in backbone.named_modules()}
+    assert [names[module] for module in found] == STAGES[arch]
+    assert not any(module._forward_hooks for module in backbone.modules())
+
+
+class Wrapped(nn.Module):
+    """A user's network: an encoder of bottlenecks that ends in a map, pooled outside of it."""
+
+    def __init__(self):
+        super().__init__()
+        parts = list(resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1]).children())[:-2]
+        self.encoder = Encoder(parts)
+
+    def forward(self, x):
+        return self.encoder(x).mean((2, 3))
+
+
+class Encoder(nn.Module):
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def test_bottlenecks_in_a_users_encoder_end_no_stage():
+    """Their first convolution of a stage still has the map of the stage before."""
+    network = Wrapped().eval()
+    names = {module: name for name, module in network.named_modules()}
+    found = [names[module] for module in stage_modules(network, images(1, 32))]
+    assert found[:-1] == [f"encoder.parts.{place}" for place in (0, 4, 5, 6)] and found[-1] == "encoder"
+
+
+def test_maps_are_read_replaced_and_differentiable():
+    model = model_of("resnet-8-4")
+    network = open_model(model, mean=[0.5] * 3, std=[0.5] * 3, device="cpu")
+    x = images(3).requires_grad_(True)
+    maps, z = network.stages(x, {})
+    torch.testing.assert_close(maps[-1].mean((2, 3)), z)
+    torch.testing.assert_close(network.head(z), model(x))
+    gradients = torch.autograd.grad(z.sum(), maps, retain_graph=True)
+    assert all(found.any() for found in gradients)
+    assert torch.autograd.grad(z.sum(), x)[0].any()
+    replaced, other = network.stages(x, {-1: torch.zeros_like})
+    assert not replaced[-1].any() and not other.any()
+    torch.testing.assert_close(replaced[0], maps[0])
+    twice, other = network.stages(x, {-2: lambda found: 2 * found})
+    torch.testing.assert_close(other, model.backbone.layer3(2 * maps[1]).mean((2, 3)))
+    smaller, _ = network.stages(images(2, 16), {})
+    assert [found.shape[-1] for found in smaller] == [16, 8, 4]
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_what_has_no_convolution_has_no_stages():
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    network = open_model(Model(backbone, build_head(5, 2)), mean=[0.5], std=[0.5], device="cpu")
+    assert network.stages is None and network.head is not None
+    backbone = build_backbone("resnet-8-4", channels=3)
+    encoder = open_model(Model(backbone), mean=[0] * 3, std=[1] * 3, device="cpu")
+    assert encoder.stages is not None and encoder.head is None and encoder.dropped is None
+
+
+def test_a_draw_drops_the_same_of_every_image():
+    model = model_of("wideresnet-10-1-50")
+    network = open_model(model, mean=[0.5] * 3, std=[0.5] * 3, device="cpu")
+    x = images(4)
+    one, again, other = (network.dropped(x, draw) for draw in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.allclose(one, other)
+    torch.testing.assert_close(network.dropped(x[2:3], 0), one[2:3])
+    plain = model(x)
+    assert not torch.allclose(one, plain) and not model.training
+    assert not any(module._forward_hooks for module in model.modules())
+    seen = []
+    block = model.backbone.layer1[0]
+    hook = block.conv2.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    with torch.no_grad():
+        network.dropped(x, 3)
+    hook.remove()
+    dropped = (seen[0] == 0).float().mean().item()
+    with torch.no_grad():
+        unmoved = block.conv1(torch.relu(block.bn1(model.backbone.conv1(x))))
+        unmoved = torch.relu(block.bn2(unmoved))
+    kept = seen[0] != 0
+    torch.testing.assert_close(seen[0][kept], (unmoved / 0.5)[kept])
+    assert dropped == pytest.approx(0.5 + 0.5 * (unmoved == 0).float().mean().item(), abs=0.02)
