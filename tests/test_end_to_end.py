@@ -99,7 +99,7 @@ def pipeline(tmp_path_factory) -> Path:
     stages = ran(dvc(folder, "repro"))
     assert {stage.split("@")[0] for stage in stages} == {
         *("download", "audit", "pretrain", "train", "energy", "leaveout", "embed"),
-        *("probe", "posthoc", "ssd", "ssdk", "network", "ensemble", "summarize"),
+        *("probe", "posthoc", "ssd", "ssdk", "network", "deep_ensemble", "ensemble", "summarize"),
     }
     return folder
 

@@ -168,7 +168,9 @@ def test_what_needs_labels_is_left_out(flat):
     assert f"| {models} | all | all | {of_set} |" in (folder / "metrics/table.md").read_text()
     scored = {path.name for path in (folder / "metrics/ood").iterdir()}
     combined = ("auto", "auto_fisher", "auto_simes", "auto_cauchy")
-    assert scored == {f"simclr.{name}.json" for name in (*combined, "knn", "residual", "ssd", "ssdk")}
+    assert scored == {
+        f"simclr.{name}.json" for name in (*combined, "cfood", "knn", "residual", "ssd", "ssdk")
+    }
 
 
 def test_a_training_takes_the_batches_that_a_set_fills(flat):

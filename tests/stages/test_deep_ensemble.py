@@ -6,7 +6,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
-from sslood.core.files import load_json, save_tensors
+from sslood.core.files import load_json, load_tensors, save_tensors
 from stages import deep_ensemble
 from tests.kit.small import call
 
@@ -20,12 +20,14 @@ def write(folder, seed, *, logits=True, shift=0):
     tensors, found = {}, {}
     for name, count in COUNTS.items():
         found[name] = rng.normal(size=(count, 5)) * (4 if name == "digits" else 1)
-        tensors[f"{name}.test.features"] = rng.normal(size=(count, 3)).astype(np.float32)
-        tensors[f"{name}.test.labels"] = np.arange(count) % 5 + shift
-        if logits:
-            tensors[f"{name}.test.logits"] = found[name].astype(np.float32)
+        for split in ("test", "validation") if name == "digits" else ("test",):
+            tensors[f"{name}.{split}.features"] = rng.normal(size=(count, 3)).astype(np.float32)
+            tensors[f"{name}.{split}.labels"] = np.arange(count) % 5 + shift
+            if logits:
+                tensors[f"{name}.{split}.logits"] = found[name].astype(np.float32)
     roles = {name: {"role": role, "is_ood": role != "id", "is_tuning": False} for name, role in ROLES.items()}
     metadata = {"model": "c", "seed": seed, "id": "digits", "classes": list("abcde"), "sets": roles}
+    metadata["model_metadata"] = {}
     save_tensors(folder / f"e/{seed}/c.safetensors", tensors, kind="embeddings", metadata=metadata)
     return found
 
@@ -55,7 +57,10 @@ def test_rows_are_those_of_the_averaged_probabilities(tmp_path):
             both = np.concatenate([found["digits"], found[name]])
             expected = roc_auc_score(np.repeat([0, 1], [60, COUNTS[name]]), both)
             assert rows[detector][name]["auroc"] == pytest.approx(expected, abs=1e-4)
-    expected = (p["digits"].mean(0).argmax(1) == np.arange(60) % 5).mean()
+    predicted = p["digits"].mean(0).argmax(1)
+    kept, _ = load_tensors(tmp_path / "out.safetensors")
+    assert np.array_equal(kept["deep_c.predicted.digits"], predicted)  # from which AURC with OOD images comes
+    expected = (predicted == np.arange(60) % 5).mean()
     assert written["accuracy"] == {"deep_c": expected}
     assert written["chosen"]["seeds"] == {"value": [0, 1, 2], "source": "params"}
 

@@ -30,8 +30,9 @@ def evaluate_deep_ensemble(name: str, files: Sequence[Embeddings], results: Resu
         for detector, score in COMMITTEE.items():
             scores[detector][key] = score(p).numpy()
         if key == files[0].id:
-            labels = np.asarray(tests[0][key].labels)
-            accuracy = float((p.mean(0).argmax(1).numpy() == labels).mean())
+            predicted = p.mean(0).argmax(1).numpy()
+            results.add_classes(name, predicted)
+            accuracy = float((predicted == np.asarray(tests[0][key].labels)).mean())
     results.roles |= files[0].roles
     for detector, found in scores.items():
         results.add(name, detector, found)
