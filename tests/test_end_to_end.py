@@ -212,7 +212,7 @@ def test_a_model_of_another_profile_is_named(pipeline):
 
 # from the last stage to the first, so that what a stage needs is still there
 EVALUATIONS = ("summarize", "ensemble@wideresnet-margin", "ssdk@0", "ssd@0", "posthoc@0", "probe@0")
-TRAININGS = ("leaveout@wideresnet-margin-0", "energy@head-classifier_scratch-0", "train@scratch-0")
+TRAININGS = ("leaveout@wideresnet-margin-0", "energy@energy-head-classifier_scratch-0", "train@scratch-0")
 KILLED = (*EVALUATIONS, "embed@simclr-0", *TRAININGS, "pretrain@simclr-0", "download@gaussian")
 
 

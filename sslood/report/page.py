@@ -145,6 +145,7 @@ def write_page(
         full=decision_tables.near_far_of(summary, f"{FULL}{MAIN}", bold=False),
         mixed=decision_tables.near_far_of(summary, "aurc_ood", bold=False),
         training=figures.curves(curves, CURVES) if curves else None,
+        prices=prices(summary.rows, summary.groups, summary.choices),
         energies=figures.energies(panels(trained)) if trained else None,
         **_shared(summary, trained),
     )
