@@ -103,6 +103,9 @@ def draw(found: dict[str, list[tuple[dict[str, int], Row]]], path: str) -> None:
     for axis, (key, title) in zip(axes, AXES.items(), strict=True):
         fixed = ", ".join(f"{one.upper()} {value:,}" for one, value in BASE.items() if one != key)
         axis.set(xlabel=f"{title} ({fixed})")
+        ticks = sorted({size[key] for pairs in found.values() for size, _ in pairs})
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45, ha="right")
+        axis.minorticks_off()
     axes[0].set_ylabel(f"CPU seconds, fit and score {SCORED:,}")
     axes[2].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, metadata={"Date": None})
