@@ -59,7 +59,7 @@ benchmark: $(VENV)/.test
 $(VENV)/.run: requirements.txt
 	@$(call install,requirements.txt)
 
-$(VENV)/.test: requirements.txt requirements-onnx.txt requirements-heif.txt requirements-dev.txt
+$(VENV)/.test: $(wildcard requirements*.txt)
 	@$(call install,requirements-dev.txt)
 	@touch $(VENV)/.run
 
