@@ -16,7 +16,7 @@ from torch import Tensor
 from sslood.core.batches import batches, normalised
 from sslood.core.errors import InputError
 from sslood.core.needs import Needs, check_needs
-from sslood.core.settings import Settings
+from sslood.core.settings import Settings, autos
 from sslood.ood.kit.detector import NoSettings
 
 BATCH = 256  # images at a time
@@ -109,20 +109,22 @@ def _needed(function: F | None, name: str) -> F:
 class NetworkDetector(ABC):
     """A score for images from a network; larger = more OOD.
 
-    A subclass states what it `reads` of a `Network`, the splits it is `fitted_on` ("train", "validation"
-    of the ID set; "tuning": outliers that share no image with a test set), its `Settings`, `_fit` and
-    `_score`. `fit` replaces settings that are "auto" by values of `space`; `chosen` holds each choice with
-    its source, `state` what was learned.
+    A subclass states what it `reads` of a `Network`, the splits it `learns_from` ("train", "validation" of
+    the ID set), its `Settings`, `_fit` and `_score`. `fit` replaces settings that are "auto" by values of
+    `space`, chosen on "validation" and "tuning" (outliers that share no image with a test set); `chosen`
+    holds each choice with its source, `state` what was learned. fitted_on: all splits that `fit` reads.
     """
 
     reads: ClassVar[tuple[Reads, ...]]
     needs: Needs = ()  # of ID train
-    fitted_on: tuple[str, ...] = ()
+    learns_from: ClassVar[tuple[str, ...]] = ()
     Settings: ClassVar[type[Settings]] = NoSettings
     space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def __init__(self, settings: Any = None):
         self.settings: Any = self.Settings() if settings is None else settings
+        chooses = ("validation", "tuning") if autos(self.settings) else ()
+        self.fitted_on = tuple(dict.fromkeys((*self.learns_from, *chooses)))
         self.state: dict[str, np.ndarray] | None = None
         self.chosen: dict[str, Any] = {}
 

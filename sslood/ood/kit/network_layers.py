@@ -59,11 +59,11 @@ class LayersDetector(NetworkDetector):
     on validation, where Lee et al. (2018, arXiv:1807.03888) fit one weight a layer to OOD images.
     """
 
+    learns_from = ("train", "validation")
     space: ClassVar[Mapping[str, tuple[Any, ...]]] = {"decay": DECAYS}
 
     def __init__(self, settings: Any = None):
         super().__init__(settings)
-        self.fitted_on = ("train", "validation", *(["tuning"] if autos(self.settings) else []))
         self._layers: tuple[Arrays, list[Tensors]] | None = None  # the state, and its tensors by layer
 
     def _fit(

@@ -50,12 +50,9 @@ class AdaSCALEA(NetworkDetector):
     """
 
     reads = ("stages", "head")
+    learns_from = ("validation",)
     Settings = AdaSCALESettings
     space = {"high": HIGH}
-
-    def __init__(self, settings: AdaSCALESettings | None = None):
-        super().__init__(settings)
-        self.fitted_on = ("validation", *(["tuning"] if autos(self.settings) else []))
 
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress

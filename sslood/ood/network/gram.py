@@ -54,7 +54,7 @@ class Gram(NetworkDetector):
     """
 
     reads = ("maps",)
-    fitted_on = ("train", "validation")
+    learns_from = ("train", "validation")
     Settings = GramSettings
 
     def _fit(

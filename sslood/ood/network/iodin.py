@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sslood.core.settings import Auto, Settings, above, at_least, autos
+from sslood.core.settings import Auto, Settings, above, at_least
 from sslood.ood.kit.network_choice import choose
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
 from sslood.ood.kit.perturbation import perturb
@@ -37,11 +37,6 @@ class IODIN(NetworkDetector):
     reads = ("gradients",)
     Settings = IODINSettings
     space = {"temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0014, 0.0028)}  # OpenOOD's sweep
-
-    def __init__(self, settings: IODINSettings | None = None):
-        super().__init__(settings)
-        if autos(self.settings):
-            self.fitted_on = ("validation", "tuning")
 
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.seeding import numpy_stream
-from sslood.core.settings import Auto, Settings, at_least, autos, inside
+from sslood.core.settings import Auto, Settings, at_least, inside
 from sslood.ood.kit.committee import COMMITTEE
 from sslood.ood.kit.network_choice import choose
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
@@ -44,11 +44,6 @@ class MCDropout(NetworkDetector):
     reads = ("stages", "head")
     Settings = MCDropoutSettings
     space = {"score": tuple(COMMITTEE)}
-
-    def __init__(self, settings: MCDropoutSettings | None = None):
-        super().__init__(settings)
-        if autos(self.settings):
-            self.fitted_on = ("validation", "tuning")
 
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress

@@ -49,12 +49,9 @@ class NAC(NetworkDetector):
     """
 
     reads = ("stages", "head")
+    learns_from = ("train",)
     Settings = NACSettings
     space = {"alpha": (0.3, 1.0, 3.0, 10.0), "fill": (5, 20, 50), "decay": DECAYS}  # fill: the paper's
-
-    def __init__(self, settings: NACSettings | None = None):
-        super().__init__(settings)
-        self.fitted_on = ("train", *(["validation", "tuning"] if autos(self.settings) else []))
 
     def _fit(self, network: Network, images: Mapping[str, np.ndarray], progress: Progress) -> Arrays:
         count = len(images["train"])

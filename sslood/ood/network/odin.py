@@ -39,11 +39,6 @@ class ODIN(NetworkDetector):
     Settings = ODINSettings
     space = {"epsilon": (0.0, 0.001, 0.002, 0.004)}  # the range of the paper's grid of 21 values
 
-    def __init__(self, settings: ODINSettings | None = None):
-        super().__init__(settings)
-        if self.settings.epsilon == "auto":
-            self.fitted_on = ("validation", "tuning")
-
     def _fit(
         self, network: Network, images: Mapping[str, np.ndarray], progress: Progress
     ) -> dict[str, np.ndarray]:
