@@ -25,7 +25,8 @@ from sslood.data.sets.fetching.transfer import compare, download, reason, sums
 MAX_RATIO, MAX_PICKLE = 10, 2 << 20  # of the records to the file; bytes of the names and what lies beside
 
 
-def _is_address(place: str) -> bool:
+def is_address(place: str) -> bool:
+    """Whether a place is an address rather than a path."""
     return place.startswith(("http://", "https://"))
 
 
@@ -36,13 +37,13 @@ def locate_weights(place: str, sha256: str) -> Path:
     """
     mirror = os.environ.get("SSLOOD_DATA_MIRROR", "")
     file = Published(name=place.rsplit("/", 1)[-1], sources=(place,), sha256=sha256)
-    if not _is_address(place):
-        paths = [Path(place)] + ([Path(mirror) / place] if mirror and not _is_address(mirror) else [])
+    if not is_address(place):
+        paths = [Path(place)] + ([Path(mirror) / place] if mirror and not is_address(mirror) else [])
         local = next((path for path in paths if path.is_file()), None)
         if local:
             compare(sums(local), file, local)
             return local
-        if not _is_address(mirror):
+        if not is_address(mirror):
             below = f" or below {mirror}" if mirror else ""
             raise InputError(
                 f"weights {place!r}: no such file here{below}; put it there, or "

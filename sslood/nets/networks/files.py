@@ -1,6 +1,7 @@
 """Model files: weights with all that is needed to use them."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sslood.nets.networks.gaussian import GaussianHead, build_prior
 from sslood.nets.networks.heads import build_head, build_projector
 from sslood.nets.networks.model import Model
 from sslood.nets.networks.reference import check_reference, reference_answer
-from sslood.nets.networks.user_architectures import check_source, is_own, own_network
+from sslood.nets.networks.user_architectures import check_source, is_outside, is_own, own_network
 
 
 def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCard) -> None:
@@ -26,14 +27,21 @@ def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCa
     weights as they are stored. Raises InputError if the modules are not those that the card describes, or a
     weight is not finite.
     """
+    arrays, card = stored(modules, card, path)
+    save_tensors(path, arrays, kind="model", metadata=card.metadata())
+
+
+def stored(
+    modules: Mapping[str, nn.Module], card: ModelCard, where: str | Path
+) -> tuple[dict[str, np.ndarray], ModelCard]:
+    """Return the arrays and the card that `save_model` writes; `where` is named in its errors."""
     arrays = {
         f"{name}.{key}": (value.float() if value.is_floating_point() else value).cpu().contiguous().numpy()
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
-    model = _rebuilt(arrays, card, path)
-    card = card.replace(reference=reference_answer(model, card))
-    save_tensors(path, arrays, kind="model", metadata=card.metadata())
+    model = _rebuilt(arrays, card, where)
+    return arrays, card.replace(reference=reference_answer(model, card))
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Model, ModelCard]:
@@ -77,9 +85,13 @@ def _rebuilt(arrays: Mapping[str, np.ndarray], card: ModelCard, path: str | Path
 
 
 def _empty(card: ModelCard, arrays: Mapping[str, np.ndarray]) -> Model:
-    backbone: nn.Module = (
-        own_network(card.arch) if is_own(card.arch) else build_backbone(card.arch, channels=card.channels)
-    )
+    backbone: nn.Module
+    if is_own(card.arch):
+        backbone = own_network(card.arch)
+    elif is_outside(card.arch):  # named, not imported: what no stage of the pipeline needs is no dependency
+        backbone = import_module("sslood.nets.external.opening").build(card.arch, card.network)
+    else:
+        backbone = build_backbone(card.arch, channels=card.channels)
     size = card.feature_dim
     head = None if card.head_classes is None else build_head(size, len(card.head_classes))
     rotation = build_head(size, 4) if "rotation.weight" in arrays else None

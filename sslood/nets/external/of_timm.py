@@ -1,0 +1,97 @@
+"""timm's networks (Wightman, "PyTorch Image Models", doi:10.5281/zenodo.4414861) by its names: timm:NAME.
+
+Pooling, prefix tokens and preprocessing are those of the pretrained configuration that the name stands for.
+"""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from math import floor
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+
+from sslood.core.errors import InputError, as_line
+from sslood.nets.external.opening import Outside, Recipe, split
+
+_FILES = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def recipe(arch: str, size: int | None) -> Recipe:
+    """Return what timm says of `arch`; InputError for an unknown name, or one without pretrained weights."""
+    name = _name(arch)
+    config = get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        offered = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}*")[:5]) or "none of this family"
+        raise InputError(f"backbone {arch!r}: timm has no weights for it; with weights: {offered}")
+    pixels = size or config.input_size[-1]
+    if config.interpolation not in ("bilinear", "bicubic"):
+        raise InputError(
+            f"backbone {arch!r}: its pictures are resized by {config.interpolation}, not offered"
+        )
+    crop = config.crop_pct if config.crop_mode in ("center", "squash") else 1.0
+    arguments = {"img_size": pixels} if config.fixed_input_size and pixels != config.input_size[-1] else {}
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else _FILES
+    places = [f"hub:{config.hf_hub_id}:{file}" for file in files] if config.hf_hub_id else []
+    published = re.search(r"-([0-9a-f]{8,})\.", config.url or "")
+    return Recipe(
+        size=pixels,
+        mean=list(config.mean),
+        std=list(config.std),
+        record={"library": f"timm {timm.__version__}", "arguments": arguments},
+        weights=(*places, *([config.url] if config.url and published else [])),
+        square={"center": "crop", "squash": "squash", "border": "pad"}[config.crop_mode],
+        filter=config.interpolation,
+        resize_to=floor(pixels / crop) if crop < 1 else None,
+        licence=config.license or "unknown",
+    )
+
+
+def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> nn.Module:
+    """Return the network with the weights `state`; InputError, naming `where`, if they do not fit."""
+    try:
+        network = timm.create_model(
+            _name(arch),
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": dict(state), "custom_load": False},
+            num_classes=0,
+            **found.record["arguments"],
+        )
+    except (RuntimeError, KeyError, ValueError, AssertionError, TypeError) as error:
+        raise InputError(f"{where}: the weights do not fit {arch!r} ({as_line(error)})") from None
+    return Outside(network, _run, arch)
+
+
+def build(arch: str, record: Mapping[str, Any]) -> nn.Module:
+    """Return the network of `arch` without its weights."""
+    size = record["arguments"].get("img_size")
+    arguments: dict[str, Any] = {} if size is None else {"img_size": int(size)}
+    return Outside(timm.create_model(_name(arch), pretrained=False, num_classes=0, **arguments), _run, arch)
+
+
+def _name(arch: str) -> str:
+    """Return timm's name; InputError unless it is one of the installed version, not a place to load from."""
+    name = split(arch)[1]
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)?", name) or not timm.is_model(name):
+        close = get_close_matches(name, timm.list_pretrained() + timm.list_models(), n=3)
+        raise InputError(
+            f"backbone {arch!r}: timm {timm.__version__} has no such model"
+            f"{f' (did you mean {close[0]!r}?)' if close else ''}; timm.list_pretrained() lists them"
+        )
+    return name
+
+
+def _run(network: Any, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    last = network.forward_features(x)
+    own = network.forward_head(last, pre_logits=True)
+    if last.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NHWC":
+        last = last.permute(0, 3, 1, 2)
+    return torch.flatten(own, 1), last, getattr(network, "num_prefix_tokens", 0)
