@@ -3,13 +3,15 @@
     python -m benchmarks.boxes --mirror FOLDER    # 2 minutes on 2 cores
 
 FOLDER holds photographs as photos/houses/*/ and photos/imagenet-samples/. Of every picture of a room a few
-boxes count as what an object detector found. The detector is fitted and calibrated on the boxes of one half of
-the pictures. In every second one of the other half a photograph of something else fills one box. It prints,
+boxes count as what an object detector found. The detector is fitted and calibrated on the boxes of one half of the
+pictures. In every second one of the other half a photograph of something else fills one box. It prints,
 per box and per picture, the AUROC with its interval (DeLong) and the shares called OOD with theirs
 (Clopper-Pearson), and keeps the pictures, lists and the gallery in --out.
 """
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -17,7 +19,6 @@ import numpy as np
 from PIL import Image
 from scipy.stats import binomtest
 
-from sslood.commands import fit, score
 from sslood.ood.measures.intervals import delong_interval
 from sslood.ood.measures.metrics import ood_metrics
 
@@ -81,6 +82,11 @@ def report(scores: np.ndarray, strange: np.ndarray, flags: np.ndarray, of: str) 
     click.echo(f"  {said('called OOD of the strange', flags[strange])}; {said('of others', flags[~strange])}")
 
 
+def command(name: str, *words: str) -> None:
+    """Run a command of the library as a person does."""
+    subprocess.run([sys.executable, "-m", f"sslood.commands.{name}", *words], check=True)
+
+
 def table(path: Path) -> dict[str, np.ndarray]:
     """Return the columns of a CSV file."""
     with open(path, newline="") as file:
@@ -95,10 +101,10 @@ def main(mirror: Path, out: Path) -> None:
     write_pictures(mirror, out)
     detector = str(out / "boxes.safetensors")
     words = ["--images", str(out / "normal.csv"), "--out", detector]
-    fit.main(words, standalone_mode=False)
+    command("fit", *words)
     words = ["--detector", detector, "--images", str(out / "new.csv"), "--out", str(out / "scores.csv")]
     words += ["--by_image", str(out / "images.csv"), "--html", str(out / "gallery.html")]
-    score.main(words, standalone_mode=False)
+    command("score", *words)
     boxes = table(out / "scores.csv")
     strange = boxes["strange"] == "1"
     report(boxes["score"].astype(float), strange, boxes["is_ood"] == "true", "box")
