@@ -3,10 +3,10 @@
     python -m benchmarks.boxes --mirror FOLDER    # 2 minutes on 2 cores
 
 FOLDER holds photographs as photos/houses/*/ and photos/imagenet-samples/. Of every picture of a room a few
-boxes count as what an object detector found. The detector is fitted and calibrated on the boxes of one half of the
-pictures. In every second one of the other half a photograph of something else fills one box. It prints,
-per box and per picture, the AUROC with its interval (DeLong) and the shares called OOD with theirs
-(Clopper-Pearson), and keeps the pictures, lists and the gallery in --out.
+boxes count as what a detector found. Ours is fitted and calibrated on the boxes of one half of
+them. In every second one of the other half a photograph of something else fills one box. It prints, per box
+and per picture, the AUROC with its interval (DeLong) and the shares called OOD with theirs (Clopper-Pearson),
+and keeps the pictures, lists and the gallery in --out.
 """
 
 import csv
