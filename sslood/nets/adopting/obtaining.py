@@ -129,7 +129,7 @@ def _read(path: Path, place: str, backbone: str) -> tuple[State, str]:
             raise InputError(
                 f"{path}: lists {len(names)} files, of which {len(paths)} are here; fetch the others"
             )
-    total, state = hashlib.sha256(), {}
+    total, state = hashlib.sha256(), State()
     for one in paths:
         with open(one, "rb") as file:
             while chunk := file.read(1 << 20):

@@ -15,8 +15,10 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from sslood.core.errors import InputError, as_line
+from sslood.data.sets.images import Square
 from sslood.nets.external.opening import Outside, Recipe, split
 
+_SQUARES: dict[str, Square] = {"center": "crop", "squash": "squash", "border": "pad"}
 _FILES = (
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -41,15 +43,15 @@ def recipe(arch: str, size: int | None) -> Recipe:
     arguments = {"img_size": pixels} if config.fixed_input_size and pixels != config.input_size[-1] else {}
     files = (config.hf_hub_filename,) if config.hf_hub_filename else _FILES
     places = [f"hub:{config.hf_hub_id}:{file}" for file in files] if config.hf_hub_id else []
-    published = re.search(r"-([0-9a-f]{8,})\.", config.url or "")
+    published = re.search(r"-([0-9a-f]{8,})\.", str(config.url or ""))
     return Recipe(
         size=pixels,
         mean=list(config.mean),
         std=list(config.std),
         record={"library": f"timm {timm.__version__}", "arguments": arguments},
-        weights=(*places, *([config.url] if config.url and published else [])),
-        square={"center": "crop", "squash": "squash", "border": "pad"}[config.crop_mode],
-        filter=config.interpolation,
+        weights=(*places, *([str(config.url)] if published else [])),
+        square=_SQUARES[config.crop_mode],
+        filter="bicubic" if config.interpolation == "bicubic" else "bilinear",
         resize_to=floor(pixels / crop) if crop < 1 else None,
         licence=config.license or "unknown",
     )

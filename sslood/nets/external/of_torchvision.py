@@ -14,7 +14,7 @@ from sslood.nets.external.opening import Recipe, split
 
 
 def recipe(arch: str, size: int | None) -> Recipe:
-    """Return what torchvision says of `arch`; InputError for an unknown name or tag, or another fixed size."""
+    """Return what torchvision says of `arch`; InputError for an unknown name or tag, or a wrong size."""
     name, tag = _name(arch)
     offered = models.get_model_weights(name)
     if tag and tag not in offered.__members__:
