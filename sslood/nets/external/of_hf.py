@@ -128,8 +128,12 @@ def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> n
     return Outside(network.float().eval(), _run, arch)
 
 
-def build(arch: str, record: Mapping[str, Any]) -> nn.Module:
-    """Return the network of `arch` without its weights."""
+def build(arch: str, record: Mapping[str, Any], most: int) -> nn.Module:
+    """Return the network of `arch` without its weights; ValueError if it needs more than `most` numbers."""
+    with torch.device("meta"):  # which takes no memory, whatever sizes a damaged file asks for
+        needs = sum(value.numel() for value in _empty(record).state_dict().values())
+    if needs > most:
+        raise ValueError(f"its configuration needs {needs} weights, the file holds {most}")
     return Outside(_empty(record).float(), _run, arch)
 
 

@@ -3,8 +3,10 @@
 Pooling, prefix tokens and preprocessing are those of the pretrained configuration that the name stands for.
 """
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from math import floor
 from typing import Any
@@ -28,12 +30,11 @@ _FILES = (
 
 
 def recipe(arch: str, size: int | None) -> Recipe:
-    """Return what timm says of `arch`; InputError for an unknown name, or one without pretrained weights."""
+    """Return what timm says of `arch`; InputError for an unknown name, or an odd preparation."""
     name = _name(arch)
     config = get_pretrained_cfg(name)
-    if config is None or not config.has_weights:
-        offered = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}*")[:5]) or "none of this family"
-        raise InputError(f"backbone {arch!r}: timm has no weights for it; with weights: {offered}")
+    if config is None:
+        raise InputError(f"backbone {arch!r}: timm does not say how its pictures are prepared; name another")
     pixels = size or config.input_size[-1]
     if config.interpolation not in ("bilinear", "bicubic"):
         raise InputError(
@@ -58,21 +59,51 @@ def recipe(arch: str, size: int | None) -> Recipe:
 
 
 def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> nn.Module:
-    """Return the network with the weights `state`; InputError, naming `where`, if they do not fit."""
-    try:
-        network = timm.create_model(
-            _name(arch),
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": dict(state), "custom_load": False},
-            num_classes=0,
-            **found.record["arguments"],
-        )
-    except (RuntimeError, KeyError, ValueError, AssertionError, TypeError) as error:
-        raise InputError(f"{where}: the weights do not fit {arch!r} ({as_line(error)})") from None
+    """Return the network with the weights `state`; InputError, naming `where`, if they do not fit.
+
+    timm renames and resamples what it loads, and passes over what is missing. So the network is made twice
+    from the same random numbers: what is still random where weights were loaded was not in the file.
+    """
+    arguments = {"num_classes": 0, **found.record["arguments"]}
+    given = {"state_dict": dict(state), "custom_load": False}
+    with _quiet():
+        start = _seeded(arch, pretrained=False, **arguments).state_dict()
+        try:
+            network = _seeded(arch, pretrained=True, pretrained_cfg_overlay=given, **arguments)
+        except (RuntimeError, KeyError, ValueError, AssertionError, TypeError) as error:
+            raise InputError(f"{where}: the weights do not fit {arch!r} ({as_line(error)})") from None
+    other = {key: value for key, value in network.named_parameters() if key not in state}
+    missing = [key for key, value in other.items() if torch.equal(value, start[key]) and _varies(value)]
+    if missing:
+        names = as_line(", ".join(missing))
+        raise InputError(f"{where}: the weights do not fit {arch!r}; {len(missing)} missing: {names}")
     return Outside(network, _run, arch)
 
 
-def build(arch: str, record: Mapping[str, Any]) -> nn.Module:
+def _seeded(arch: str, **arguments: Any) -> nn.Module:
+    """Return timm's network, its first weights always the same; the caller keeps the global generator."""
+    torch.default_generator.manual_seed(0)
+    return timm.create_model(_name(arch), **arguments)
+
+
+def _varies(value: Tensor) -> bool:
+    """Whether not all numbers are equal, as they are in what is not random at the start."""
+    return value.numel() > 1 and bool(value.min() < value.max())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep timm from listing what it passes over."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def build(arch: str, record: Mapping[str, Any], most: int) -> nn.Module:
     """Return the network of `arch` without its weights."""
     size = record["arguments"].get("img_size")
     arguments: dict[str, Any] = {} if size is None else {"img_size": int(size)}

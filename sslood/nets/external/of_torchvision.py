@@ -51,7 +51,7 @@ def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> n
     return _headless(network, arch)
 
 
-def build(arch: str, record: Mapping[str, Any]) -> nn.Module:
+def build(arch: str, record: Mapping[str, Any], most: int) -> nn.Module:
     """Return the network of `arch` without its weights."""
     return _headless(_classifier(arch, record), arch)
 
