@@ -141,7 +141,7 @@ def test_convolutions_start_from_he_et_als_variance():
     [
         (
             "vit",
-            "unknown architecture 'vit'; the forms are: densenet-<depth>-<growth>; efficientnet_lite-<size>; resnet-<depth>",
+            "unknown architecture 'vit'; the forms are: densenet-<depth>-<growth>; efficientnet_lite-<size>",
         ),
         ("", "unknown architecture ''; the forms are: .*wideresnet-<depth>-<width>\\[-<dropout>\\]"),
         ("resnet-8-4-30", "unknown architecture 'resnet-8-4-30'; the form is: resnet-<depth>-<width>"),
