@@ -75,8 +75,8 @@ def convert(
     A file that cannot be decoded raises an InputError that names the first such file; if a list `unreadable`
     is given, its position is appended there instead and its row is left out. levels: called if a picture of
     more than 8 bits does not say which range it uses; by default the range of these pictures. remarks: gets
-    (position, what is to be said of the picture). All cores work, the peak is the result (see `room`) plus a few
-    pictures.
+    (position, what is to be said of the picture). All cores work, the peak is the result (see `room`) plus a
+    few pictures.
     """
     pixel_limit()  # one that is no number stops the whole, whatever is skipped
     count = len(images)
