@@ -81,7 +81,7 @@ def _squared_distances(rows: np.ndarray) -> np.ndarray:
 
 def median_distance(squares: np.ndarray) -> float:
     """Return the median distance of all pairs, from their squared distances [N, N]."""
-    return float(np.sqrt(np.median(squares[np.triu_indices(len(squares), 1)])))
+    return float(np.median(np.sqrt(squares[np.triu_indices(len(squares), 1)])))
 
 
 def unbiased_mmd2(rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
