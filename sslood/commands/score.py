@@ -64,7 +64,7 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     if fdr is not None:
         if not 0 < fdr < 1:
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
-        check_rate(fdr, threshold.images)
+        check_rate(fdr, calibrated.fewest)
     found = find_pictures(images)
     if found.left:
         click.echo(shown(f"{images}: {say_left(found.left)}; not taken"), err=True)
@@ -76,7 +76,7 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
             read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update, keep=keep)
     rate = f"a false-alarm rate of {threshold.alpha:.3g}"
     if fdr is not None:
-        decisions = decisions.judge_together(fdr, threshold.images)
+        decisions = decisions.judge_together(fdr, calibrated.fewest)
         rate = f"a false-discovery rate of {fdr:.3g}"
     save_table(out, table_rows(read, decisions, found), found)
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()

@@ -42,6 +42,10 @@ class Inputs:
         """Return at most `count` of the images, at even steps from the first."""
         return self._part(slice(None, None, max(1, -(-len(self) // count))))
 
+    def predicted(self) -> np.ndarray:
+        """Return the class that the model takes each image for, by place among its logits: int64 [N]."""
+        return present(self.outputs).need("logits").argmax(axis=1)
+
     def _part(self, rows: slice) -> "Inputs":
         outputs = None if self.outputs is None else part_of(self.outputs, rows)
         return replace(self, outputs=outputs, images=None if self.images is None else self.images[rows])

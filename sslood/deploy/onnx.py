@@ -35,16 +35,38 @@ class Scorer(nn.Module):
         metadata, calibrated = deployed.metadata, deployed.calibrated
         self.mean, self.std = torch.tensor(metadata["mean"]), torch.tensor(metadata["std"])
         self.detector = Together(calibrated)
-        self.calibration = torch.from_numpy(np.array(calibrated.calibration))  # a copy: files are memory maps
-        self.threshold = calibrated.threshold.value
+        self.p_values = PValues(calibrated)
+        self.threshold, self.alpha = calibrated.threshold.value, calibrated.threshold.alpha
+        self.by_class = calibrated.by_class is not None
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         parts = outputs(self.network, normalise(images, self.mean, self.std))
         score = self.detector({part: value.double() for part, value in parts.items()})
-        above = (self.calibration >= score[:, None]).double().sum(1)
+        p_value = self.p_values(score, parts.get("logits"))
         # not `score > threshold`: an image whose score is NaN is not to pass as ID
-        decided = (score, (1.0 + above) / (len(self.calibration) + 1), ~(score <= self.threshold))
+        is_ood = ~(p_value > self.alpha) if self.by_class else ~(score <= self.threshold)
+        decided = (score, p_value, is_ood)
         return (*decided, parts["logits"].argmax(1)) if "logits" in parts else decided
+
+
+class PValues(nn.Module):
+    """Scores float64 [N] and logits [N, K], if there are any -> conformal p-values [N].
+
+    They are among all calibration images or, if classes have thresholds, those of the predicted class.
+    """
+
+    def __init__(self, calibrated: Calibrated):
+        super().__init__()
+        by_class = calibrated.by_class
+        self.calibration = torch.from_numpy(np.array(calibrated.calibration))  # a copy: files are memory maps
+        self.predicted = None if by_class is None else torch.from_numpy(np.array(by_class.predicted))
+
+    def forward(self, score: Tensor, logits: Tensor | None) -> Tensor:
+        above = self.calibration >= score[:, None]
+        if self.predicted is None or logits is None:
+            return (1.0 + above.double().sum(1)) / (len(self.calibration) + 1)
+        own = self.predicted == logits.argmax(1)[:, None]
+        return (1.0 + (above & own).double().sum(1)) / (1.0 + own.double().sum(1))
 
 
 class Together(nn.Module):
@@ -77,7 +99,9 @@ def contract(deployed: Deployed) -> dict[str, str]:
         "std": metadata["std"],
         "score": "larger = more out-of-distribution",
         "p_value": "conformal, small = out-of-distribution",
-        "is_ood": "score above the threshold",
+        "is_ood": "score above the threshold"
+        if calibrated.by_class is None
+        else "p_value at most alpha, among the calibration images of the predicted class",
         "threshold": calibrated.threshold.value,
         "alpha": calibrated.threshold.alpha,
         "calibration_images": calibrated.threshold.images,

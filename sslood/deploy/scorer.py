@@ -115,11 +115,11 @@ class Deployed:
         return self._decided(Inputs(outputs, name="vectors"), logits)
 
     def _decided(self, inputs: Inputs, logits: np.ndarray | None) -> Decisions:
-        scores = self.calibrated.score(inputs)
+        scores, places = self.calibrated.score(inputs), self.calibrated.places(inputs)
         return Decisions(
             scores,
-            self.calibrated.p_values(scores),
-            self.calibrated.is_ood(scores),
+            self.calibrated.p_values(scores, places),
+            self.calibrated.is_ood(scores, places),
             self._predicted(logits, len(inputs)),
         )
 
@@ -135,6 +135,9 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
     metadata, calibrated = scorer.metadata, scorer.calibrated
     threshold = calibrated.threshold
     rule = f"score above {threshold.value:.6g}: at most {threshold.alpha:.1%} of ID pictures, on average"
+    if calibrated.by_class is not None:
+        rule = f"score above the threshold of the predicted class: at most {threshold.alpha:.1%} of ID "
+        rule += "pictures of each, on average"
     if fdr is not None:
         rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
     settings = {name: asdict(detector.settings) for name, detector in calibrated.detectors.items()}
@@ -146,7 +149,8 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
         "Model": f"{metadata['name']}, seed {metadata['seed']}",
         "ID": f"{metadata['id']}: {', '.join(map(str, metadata['classes']))}",
         "Called OOD": rule,
-        "Calibrated on": f"{threshold.images} ID pictures",
+        "Calibrated on": f"{threshold.images} ID pictures"
+        + ("" if calibrated.by_class is None else f", of each class at least {calibrated.fewest}"),
         "Measured": tested and f"called OOD of the test sets: {tested}",
     }
     return {heading: text for heading, text in rows.items() if text}
