@@ -52,7 +52,7 @@ class CSVSheet:
         if self.empty:
             self.writer.writerow([cell(column) for column in values])
             self.empty = False
-        columns = [_texts(path_cell if key == "path" else cell, column) for key, column in values.items()]
+        columns = [[_cell(key, value) for value in _python(values[key])] for key in values]
         self.writer.writerows(zip(*columns, strict=True))
         self.file.flush()
 
@@ -68,7 +68,8 @@ class ParquetSheet:
         self.writer: Any = None
 
     def add(self, values: Values) -> None:
-        table = self.arrow.table({key: _texts(_utf8, column) for key, column in values.items()})
+        columns = {key: [_utf8(value) for value in _python(column)] for key, column in values.items()}
+        table = self.arrow.table(columns)
         if self.writer is None:
             self.writer = self.arrow.parquet.ParquetWriter(self.path, table.schema)
         self.writer.write_table(table)
@@ -78,24 +79,28 @@ class ParquetSheet:
             self.writer.close()
 
 
-def _texts(change: Any, column: Sequence[Any]) -> list[Any]:
-    """Return a column with its texts changed, and bools and numbers as Python's."""
-    values = column.tolist() if isinstance(column, np.ndarray) else column
-    if change is _utf8 or not isinstance(next(iter(values), None), bool):
-        return [change(value) if isinstance(value, str) else value for value in values]
-    return ["true" if value else "false" for value in values]
+def _python(column: Sequence[Any]) -> Sequence[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else column
 
 
-def _utf8(text: str) -> str:
-    return (
-        text if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text) else path_cell(text)
-    )
+def _cell(column: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return path_cell(value) if column == "path" else cell(value)
+    return value
 
 
-def save_table(path: str | Path, values: Values) -> None:
-    """Write a whole table; nothing is there before all of it is."""
+def _utf8(value: Any) -> Any:
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return path_cell(value)
+    return value
+
+
+def save_columns(path: str | Path, values: Values) -> None:
+    """Write a whole table as parquet."""
     with atomic(path) as temporary:
-        sheet = ParquetSheet(temporary) if is_parquet(path) else CSVSheet(temporary)
+        sheet = ParquetSheet(temporary)
         sheet.add(values)
         sheet.close()
 
