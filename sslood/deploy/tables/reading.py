@@ -201,7 +201,7 @@ def _columns(
         if missing := [name for name in known if name not in source.names]:
             raise _missing(where, source, f"no {missing[0]!r}, which the detector was fitted to")
         return list(known)
-    found = [name for name in source.find_vectors() if name not in taken]
+    found = source.find_vectors(taken)
     if not found:
         raise _missing(where, source, "it is not clear what holds the vectors; name it with --column")
     return found

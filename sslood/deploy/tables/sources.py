@@ -37,8 +37,8 @@ class Source(Protocol):
     def pieces(self, names: Sequence[str], size: int) -> Iterator[Piece]:
         """Yield the rows of some columns, at most `size` at a time."""
 
-    def find_vectors(self) -> list[str]:
-        """Return the columns that hold the vectors, [] if that is not clear."""
+    def find_vectors(self, taken: Sequence[str]) -> list[str]:
+        """Return which columns but those `taken` hold the vectors, [] if that is not clear."""
 
     def find_ids(self) -> str | None:
         """Return the column that holds the IDs, None if that is not clear."""
@@ -62,9 +62,9 @@ class Arrays:
             columns = {name: self.arrays[name][start : start + size] for name in names}
             yield Piece(self.path, start, columns)
 
-    def find_vectors(self) -> list[str]:
+    def find_vectors(self, taken: Sequence[str]) -> list[str]:
         """Return the only matrix, or the one with a usual name."""
-        wide = [name for name, array in self.arrays.items() if array.ndim == 2]
+        wide = [name for name, array in self.arrays.items() if array.ndim == 2 and name not in taken]
         usual = [name for name in wide if name in VECTORS]
         return self.names if self.names == [ARRAY] else wide if len(wide) == 1 else usual[:1]
 
@@ -81,13 +81,14 @@ class Columns(Parquet):
     def pieces(self, names: Sequence[str], size: int) -> Iterator[Piece]:
         return (Piece(*found) for found in self.batches(names, size))
 
-    def find_vectors(self) -> list[str]:
+    def find_vectors(self, taken: Sequence[str]) -> list[str]:
         """Return the only column of lists of numbers, or one with a usual name; else all of fractions."""
-        lists = [name for name in self.names if self.is_list(name)]
+        names = [name for name in self.names if name not in taken]
+        lists = [name for name in names if self.is_list(name)]
         usual = [name for name in lists if name in VECTORS]
         if lists:
             return lists if len(lists) == 1 else usual[:1]
-        return [name for name in self.names if self.is_float(name)]
+        return [name for name in names if self.is_float(name)]
 
     def find_ids(self) -> str | None:
         """Return the column called id or path, or the only one of texts."""
@@ -121,8 +122,8 @@ class Beside:
             row = rows.stop
             yield Piece(where, start, {**columns, **{name: self.more[name][rows] for name in more}})
 
-    def find_vectors(self) -> list[str]:
-        return self.source.find_vectors()
+    def find_vectors(self, taken: Sequence[str]) -> list[str]:
+        return self.source.find_vectors(taken)
 
     def find_ids(self) -> str | None:
         return self.source.find_ids()
