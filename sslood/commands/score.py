@@ -4,12 +4,13 @@
 
 Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class, and those that a
 list has beside `path`. Odd characters are written as %XX. --html PAGE.html also shows the pictures from most
-to least OOD. --fdr 0.1 judges all pictures together instead, so that at
-most a tenth of those called OOD are expected to be ID. A picture that cannot be read ends the run with its
-name; with --skip_unreadable it is left out and named at the end. The rows that were scored before a run ended
-early are in FILE.csv.partial. Memory use is bounded by one batch.
+to least OOD. --alpha 0.01 changes the share of ID pictures that may be called OOD. --fdr 0.1 judges all
+pictures together instead, so that at most a tenth of those called OOD are expected to be ID. A picture that
+cannot be read ends the run with its name; with --skip_unreadable it is left out and named at the end. The
+rows that were scored before a run ended early are in FILE.csv.partial. Memory use is bounded by one batch.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,20 @@ COUNT = click.IntRange(min=1)
 )
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
+@click.option("--alpha", type=float, help="Share of ID pictures that may be called OOD, if not the file's.")
 @click.option("--fdr", type=float, help="Highest expected share of ID among the pictures called OOD.")
 @click.option("--out", required=True, type=OutputFile(), help="CSV to write.")
 @click.option("--html", type=OutputFile(), help="Page to write, with the pictures from most to least OOD.")
 @click.option(
     "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
 )
-def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_count) -> None:
+def main(detector, images, batch_size, skip_unreadable, alpha, fdr, out, html, html_count) -> None:
     check_apart(detector=detector, out=out, html=html)
+    if alpha is not None and fdr is not None:
+        raise InputError("--alpha and --fdr are two rules for what is OOD; give one of them")
     scorer = load_deployed(detector, machine().device)
+    if alpha is not None:
+        scorer = replace(scorer, calibrated=scorer.calibrated.at(alpha))
     calibrated, threshold = scorer.calibrated, scorer.calibrated.threshold
     if fdr is not None:
         if not 0 < fdr < 1:

@@ -1,7 +1,7 @@
 """Fitted detectors as arrays and JSON values, with the calibration that turns scores into decisions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,17 @@ class Calibrated:
     def reads_network(self) -> bool:
         """Whether scores need the images and the network, not its outputs alone."""
         return any(isinstance(detector, NetworkDetector) for detector in self.detectors.values())
+
+    def at(self, alpha: float) -> "Calibrated":
+        """Return the same detectors with the threshold for another false-alarm rate, by the same images.
+
+        What the threshold of the file caught is not known of it. InputError for too few images.
+        """
+        if alpha == self.threshold.alpha:
+            return self
+        threshold = conformal_threshold(self.calibration, alpha)
+        unmeasured = f"its file says that for alpha {self.threshold.alpha:g} only, not for {alpha:g}"
+        return replace(self, threshold=threshold, catches=(), unmeasured=unmeasured)
 
     def score(self, inputs: Inputs) -> np.ndarray:
         """Return float64 [N], larger = more OOD. InputError unless all are finite: NaN is above nothing."""
