@@ -26,6 +26,7 @@ from sslood.core.names import shown
 from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.images import Remark
 from sslood.data.sets.tree import say_left
+from sslood.deploy.boxes.by_image import save_by_image
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.pictures import (
     chain_of,
@@ -59,8 +60,11 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
 )
-def main(detector, images, batch_size, skip_unreadable, alpha, fdr, out, html, html_count) -> None:
-    check_apart(detector=detector, out=out, html=html)
+@click.option(
+    "--by_image", type=OutputFile(), help="CSV to write, with a row per picture whose boxes a list has."
+)
+def main(detector, images, batch_size, skip_unreadable, alpha, fdr, out, html, html_count, by_image) -> None:
+    check_apart(detector=detector, out=out, html=html, by_image=by_image)
     if alpha is not None and fdr is not None:
         raise InputError("--alpha and --fdr are two rules for what is OOD; give one of them")
     scorer = load_deployed(detector, machine().device)
@@ -85,6 +89,8 @@ def main(detector, images, batch_size, skip_unreadable, alpha, fdr, out, html, h
         decisions = decisions.judge_together(fdr, threshold.images)
         rate = f"a false-discovery rate of {fdr:.3g}"
     save_table(out, table_rows(read, decisions, found), found)
+    for line in save_by_image(by_image, table_rows(read, decisions, found), threshold) if by_image else ():
+        click.echo(f"{line}.")
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sslood.core.errors import InputError
 from sslood.data.sets.bounds import TooMuch, check_file, pixel_limit
+from sslood.data.sets.crops import split_box
 from sslood.data.sets.depth import Levels, Undeclared, common_levels
 from sslood.data.sets.images import Filter, Remark, Square, from_array, read_bytes, read_image, to_array
 from sslood.data.sets.jpeg import decode_plain
@@ -183,6 +184,8 @@ def converted(image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark
     """
     if isinstance(image, np.ndarray):
         picture = from_array(np.ascontiguousarray(image))
+    elif split_box(image)[1] is not None:
+        picture = read_image(image, levels=chain.levels, ask=chain.ask, remarks=remarks)
     else:
         try:
             content = read_bytes(image)
