@@ -43,10 +43,20 @@ class ByClass:
             raise InputError(
                 f"a threshold for each class at alpha {alpha} needs at least {needed} calibration images "
                 f"that are taken for the class, but {', '.join(few[:5])}{more}; calibrate on more ID images, "
-                "raise alpha, or omit --per_class"
+                "raise alpha, or use one threshold for all (without --per_class)"
             )
         thresholds = [conformal_threshold(scores[predicted == k], alpha) for k in range(len(names))]
         return cls(names, predicted, scores, thresholds)
+
+    def at(self, alpha: float) -> "ByClass":
+        """Return the thresholds for another rate, from the same images; InputError if they are too few."""
+        return self.of(self.scores, self.predicted, self.names, alpha)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The threshold of each class, by its name."""
+        pairs = zip(self.names, self.thresholds, strict=True)
+        return {name: threshold.value for name, threshold in pairs}
 
     @property
     def fewest(self) -> int:

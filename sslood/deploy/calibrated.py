@@ -112,6 +112,18 @@ class Calibrated:
         """Whether scores need the images and the network, not its outputs alone."""
         return any(isinstance(detector, NetworkDetector) for detector in self.detectors.values())
 
+    def at(self, alpha: float) -> "Calibrated":
+        """Return the same detectors with the threshold for another false-alarm rate, by the same images.
+
+        What the threshold of the file caught is not known of it. InputError for too few images.
+        """
+        if alpha == self.threshold.alpha:
+            return self
+        threshold = conformal_threshold(self.calibration, alpha)
+        unmeasured = f"its file says that for alpha {self.threshold.alpha:g} only, not for {alpha:g}"
+        by_class = None if self.by_class is None else self.by_class.at(alpha)
+        return replace(self, threshold=threshold, by_class=by_class, catches=(), unmeasured=unmeasured)
+
     def score(self, inputs: Inputs) -> np.ndarray:
         """Return float64 [N], larger = more OOD. InputError unless all are finite: NaN is above nothing."""
         scores = {

@@ -59,14 +59,15 @@ def test_p_values_are_those_of_the_class_alone_and_agree_with_the_decision():
         assert value == (1 + (mine >= score).sum()) / (len(mine) + 1)
     np.testing.assert_array_equal(p <= 0.05, rule.is_ood(new, classes))
     assert rule.fewest == np.bincount(predicted).min()
+    np.testing.assert_array_equal(rule.at(0.2).is_ood(new, classes), p <= 0.2)
 
 
 def test_too_few_images_of_a_class_are_refused_with_the_number_needed():
     scores, predicted = np.arange(60.0), np.repeat([0, 1, 2], [30, 18, 12])
     says = (
         "a threshold for each class at alpha 0.05 needs at least 19 calibration images that are taken for "
-        "the class, but 'dog' has 18, 'cow' has 12; calibrate on more ID images, raise alpha, or omit "
-        "--per_class"
+        "the class, but 'dog' has 18, 'cow' has 12; calibrate on more ID images, raise alpha, or use one "
+        "threshold for all"
     )
     with pytest.raises(InputError, match=says):
         ByClass.of(scores, predicted, ["cat", "dog", "cow"], 0.05)
