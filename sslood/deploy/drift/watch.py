@@ -142,7 +142,7 @@ class Watch:
         seed: int | None = None,
         calibrated: Calibrated | None = None,
     ) -> "Watch":
-        """Return the watch of a stream, which `delta` (else DELTA) and `seed` (else 0) begin if it has no file.
+        """Return the watch of a stream, begun with `delta` (or DELTA) and `seed` (or 0) if there is no file.
 
         calibrated: that of the detector file, if it was read before. Raises InputError if the stream was
         begun with another detector, delta or seed.
