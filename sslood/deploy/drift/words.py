@@ -10,11 +10,8 @@ from sslood.deploy.drift.watch import Watch
 
 def of_batch(record: Record, calibrated: Calibrated, vectors: Comparison | None = None) -> list[str]:
     """Return what the tests of one batch found."""
-    share, alpha, images = (
-        record.flagged / record.images,
-        calibrated.threshold.alpha,
-        len(calibrated.calibration),
-    )
+    share, alpha = record.flagged / record.images, calibrated.threshold.alpha
+    images = len(calibrated.calibration)
     lines = [
         f"{record.name}: {record.flagged} of {record.images} pictures are called OOD ({share:.1%}; of ID "
         f"{alpha:.1%} on average)",
@@ -36,16 +33,15 @@ def of_stream(watch: Watch) -> str:
     limit = number(-math.log10(state.delta))
     alarm = state.raised
     if alarm is None:
-        return (
-            f"no alarm: evidence {number(evidence)}, at most {number(state.highest)}, where {limit} raise it"
-        )
+        highest = number(state.highest)
+        return f"no alarm: evidence {number(evidence)}, so far at most {highest}, where {limit} raise it"
     place = f"picture {alarm.image:,} of batch {alarm.batch} ({state.records[alarm.batch - 1].name})"
     if not alarm.ordered:
         place += ", in shuffled order"
     toward = "as OOD as" if watch.toward_ood() else "as ordinary as"
     return (
         f"ALARM since {place}: so many pictures are {toward} few calibration images are; evidence reached "
-        f"{number(state.highest)}, and {limit} is reached by chance in at most {state.delta:.3g} of all streams"
+        f"{number(state.highest)}, and {limit} is reached by chance in at most {state.delta:.3g} of streams"
     )
 
 
