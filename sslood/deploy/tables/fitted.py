@@ -1,27 +1,28 @@
 """Detectors fitted to vectors of a model that is elsewhere, kept in a detector file without a network.
 
-    from sslood.deploy.tables.fitted import fit_vectors, save_vectors
+from sslood.deploy.tables.fitted import fit_vectors, save_vectors
 
-    scorer = fit_vectors(vectors, alpha=0.05)  # float [N, D] of normal images
-    decisions = scorer.decide_vectors(others)  # scores, p_values, is_ood, predicted
-    save_vectors("mine.safetensors", scorer)
+scorer = fit_vectors(vectors, alpha=0.05)  # float [N, D] of normal images
+decisions = scorer.decide_vectors(others)  # scores, p_values, is_ood, predicted
+save_vectors("mine.safetensors", scorer)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
 from sslood.core.errors import InputError, as_line
 from sslood.deploy.normal.examples import Examples
-from sslood.deploy.normal.fit_normal import Fitted, fit_normal
+from sslood.deploy.normal.fit_normal import Fitted, described, fit_normal
 from sslood.deploy.normal.split import split_normal
 from sslood.deploy.scorer import BIAS, VECTORS, WEIGHT, Deployed, save_deployed
-from sslood.deploy.tables.reading import VectorTable
-from sslood.deploy.tables.sources import Arrays
+from sslood.deploy.tables.reading import VectorTable, open_vectors
+from sslood.deploy.tables.sources import Arrays, load_lines
 from sslood.nets.networks.card import ModelCard
 from sslood.ood.kit.network_detector import Progress
 from sslood.ood.kit.outputs import chunks
@@ -29,10 +30,24 @@ from sslood.ood.kit.outputs import chunks
 
 @dataclass(frozen=True)
 class FittedVectors:
-    """The scorer, and what is known of its fit."""
+    """The scorer, what is known of its fit, and notes: in sentences, which rows were left out."""
 
     scorer: Deployed
     fitted: Fitted
+    notes: Sequence[str] = ()
+
+    @property
+    def card(self) -> ModelCard:
+        """What the file says of the model that is elsewhere."""
+        return ModelCard.read(self.scorer.metadata, "these vectors")
+
+    def describe(self) -> list[str]:
+        """Return in sentences what was done with the vectors, and what the detector is and catches."""
+        return described(self.fitted, len(self.card.classes), "vectors")
+
+    def save(self, path: str | Path) -> None:
+        """Write the detector file."""
+        save_vectors(path, self.scorer)
 
 
 def fit_vectors(
@@ -61,11 +76,42 @@ def _table(name: str, vectors: ArrayLike, **more: ArrayLike | None) -> VectorTab
     arrays = {name: np.asarray(vectors)} | {
         key: np.asarray(part) for key, part in more.items() if part is not None
     }
-    own = {key: key for key in more if key in arrays}
     for key, array in arrays.items():
         if not array.ndim or len(array) != len(arrays[name]):
-            raise InputError(f"{key} have the shape {array.shape}, where there are {len(arrays[name])} {name}")
-    return VectorTable(Path(name), Arrays(Path(name), arrays), [name], **own)
+            raise InputError(
+                f"{key} have the shape {array.shape}, where there are {len(arrays[name])} {name}"
+            )
+    labels, logits = (key if key in arrays else None for key in ("labels", "logits"))
+    return VectorTable(Path(name), Arrays(Path(name), arrays), [name], labels=labels, logits=logits)
+
+
+def fit_file(
+    path: str | Path,
+    *,
+    alpha: float,
+    column: str | None = None,
+    ids: str | None = None,
+    labels: str | None = None,
+    logits: str | None = None,
+    classes: str | Path | None = None,
+    bad: Sequence[str | Path] = (),
+    skip: bool = False,
+    **options: Any,
+) -> FittedVectors:
+    """Return `fit_table` of the vectors in a file; column, ids, labels, logits: as `open_vectors` takes them.
+
+    classes: a file of their names, a line each, in the order of the logits. bad: files of known bad vectors,
+    read as the normal ones. skip: rows without a finite vector are left out, and noted.
+    """
+    skipped: list[str] | None = [] if skip else None
+    parts: dict[str, Any] = {"column": column, "ids": ids, "logits": logits, "skipped": skipped}
+    table = open_vectors(path, labels=labels, **parts)
+    known = {str(one): open_vectors(one, **parts, known=table.columns) for one in bad}
+    names = None if classes is None else load_lines(Path(classes))
+    rows = len(table) + sum(map(len, known.values()))
+    with tqdm(total=rows, desc="read", unit="vector", disable=None) as bar:
+        found = fit_table(table, alpha=alpha, classes=names, bad=known, progress=bar.update, **options)
+    return replace(found, notes=[f"{line}; left out" for line in skipped or ()])
 
 
 def fit_table(
@@ -169,7 +215,9 @@ def _classes(
 
 def _groups(vectors: np.ndarray) -> np.ndarray:
     """Return int64 [N], equal for equal vectors [N, D]."""
-    bits = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    bits = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(
+        2
+    ) + np.uint64(1)
     hashes = [
         ((rows + 0.0).astype(np.float32).view(np.uint32) * bits).sum(axis=1, dtype=np.uint64)
         for rows in chunks(vectors)
