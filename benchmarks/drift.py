@@ -153,7 +153,8 @@ def classes(embeddings: Embeddings, scores: np.ndarray) -> None:
     for place, name in enumerate(("one threshold", "one for each class")):
         print(
             f"  {name}, alpha 0.05, 5,000 + 5,000 images, 50 splits: mean rate of a class "
-            f"{means[place].min():.3f} to {means[place].max():.3f}; of one split {spreads[1][place]:.3f} to {spreads[0][place]:.3f}"
+            f"{means[place].min():.3f} to {means[place].max():.3f}; of one split {spreads[1][place]:.3f} to "
+            f"{spreads[0][place]:.3f}"
         )
 
 
