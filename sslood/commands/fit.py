@@ -57,6 +57,9 @@ PLACE = click.Path(path_type=Path)
     "--bad", multiple=True, type=PLACE, help="Known bad pictures (folder, list or picture) or vectors."
 )
 @click.option("--flat", is_flag=True, help="Inner folders are no classes.")
+@click.option(
+    "--per_class", is_flag=True, help="A threshold for each predicted class, which holds the rate within it."
+)
 @click.option("--skip_unreadable", is_flag=True, help="Leave out what cannot be read, or is NaN.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and the distortions.")
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
@@ -68,6 +71,7 @@ def main(
     detector,
     bad,
     flat,
+    per_class,
     skip_unreadable,
     seed,
     out,
@@ -81,6 +85,7 @@ def main(
         "alpha": alpha,
         "detector": "auto" if detector == ("auto",) else detector,
         "bad": bad,
+        "per_class": per_class,
         "seed": seed,
         "device": str(machine().device),
     }
@@ -94,19 +99,18 @@ def main(
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
         found = fit_folder(images, backbone=backbone, flat=flat, skip_unreadable=skip_unreadable, **options)
     found.save(out)
-    calibrated, threshold = found.fitted.calibrated, found.fitted.calibrated.threshold
+    calibrated = found.fitted.calibrated
     for note in found.notes:
         click.echo(shown(note), err=True)
     for line in found.describe():
         click.echo(line)
     for line in calibrated.warnings():
         click.echo(f"Warning: {line}.", err=True)
-    normal = f"normal {'pictures' if vectors is None else 'vectors'}"
+    normal = f"new normal {'pictures' if vectors is None else 'vectors'}"
     done(
         out,
-        f"{calibrated.name} on {found.card.name}, OOD is above {threshold.value:.6g}; {alpha:.3g} of new "
-        f"{normal} will be called OOD ({threshold.low:.3f} to {threshold.high:.3f}, from "
-        f"{threshold.images} that calibrate); {in_a_phrase(calibrated.catches)}",
+        f"{calibrated.name} on {found.card.name}, {calibrated.promise(normal, 'that calibrate')}; "
+        f"{in_a_phrase(calibrated.catches)}",
     )
 
 

@@ -77,17 +77,17 @@ class Calibrated:
             lines.append(f"{name}: {settings or 'no settings'}; fitted on {origin.fitted_on or 'ID images'}.")
         return lines
 
-    def promise(self) -> str:
-        """Return in words what is called OOD, and how many ID images that will be."""
-        limit, count = self.threshold, f"from {self.threshold.images} calibration images"
+    def promise(self, of: str = "ID", unit: str = "calibration images") -> str:
+        """Return in words what is called OOD, and of what images how many; unit: what calibrates."""
+        limit, count = self.threshold, f"from {self.threshold.images} {unit}"
         if self.by_class is not None:
             return (
-                f"OOD is above the threshold of the predicted class; {limit.alpha:.3g} of ID of each class "
+                f"OOD is above the threshold of the predicted class; {limit.alpha:.3g} of {of} of each class "
                 f"will be called OOD ({count}, {self.fewest} or more of a class)"
             )
         return (
-            f"OOD is above {limit.value:.6g}; {limit.alpha:.3g} of ID will be called OOD ({limit.low:.3f} to "
-            f"{limit.high:.3f}, {count})"
+            f"OOD is above {limit.value:.6g}; {limit.alpha:.3g} of {of} will be called OOD "
+            f"({limit.low:.3f} to {limit.high:.3f}, {count})"
         )
 
     def warnings(self) -> list[str]:

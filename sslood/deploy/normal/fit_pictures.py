@@ -130,6 +130,7 @@ def fit_pictures(
     bad: Mapping[str, Found] | None = None,
     flat: bool = False,
     skip_unreadable: bool = False,
+    per_class: bool = False,
     seed: int = 0,
     device: str = "cpu",
 ) -> FittedPictures:
@@ -159,6 +160,7 @@ def fit_pictures(
         alpha=alpha,
         detector=detector,
         with_head=True,
+        per_class=per_class,
         bad={kind: one.features for kind, one in known.items()},
         distorted=distorted,
         split=split,
