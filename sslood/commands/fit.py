@@ -43,6 +43,8 @@ PLACE = click.Path(path_type=Path)
 @click.option("--logits", help="Column or tensor of a classifier's outputs, or a .npy file.")
 @click.option("--classes", type=PLACE, help="File with the names of the classes, in the order of the logits.")
 @click.option("--backbone", help="Pretrained network (default: the one in an installed package).")
+@click.option("--weights", help="Its weights: a file, or an address with #sha256=… (default: its own).")
+@click.option("--size", type=click.IntRange(8), help="Pixels of its images (default: as it was trained).")
 @click.option(
     "--alpha", default=0.05, show_default=True, type=float, help="Share of normal pictures called OOD."
 )
@@ -67,6 +69,8 @@ def main(
     images,
     vectors,
     backbone,
+    weights,
+    size,
     alpha,
     detector,
     bad,
@@ -91,13 +95,15 @@ def main(
     }
     found: FittedPictures | FittedVectors
     if vectors is not None:
-        if backbone or flat:
-            raise InputError(f"--{'backbone' if backbone else 'flat'} is of --images; omit it with --vectors")
+        of_images = {"backbone": backbone, "weights": weights, "size": size, "flat": flat}
+        if wrong := [name for name, value in of_images.items() if value]:
+            raise InputError(f"--{wrong[0]} is of --images; omit it with --vectors")
         found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
     else:
         if given := [name for name, value in of_vectors.items() if value is not None]:
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
-        found = fit_folder(images, backbone=backbone, flat=flat, skip_unreadable=skip_unreadable, **options)
+        network = {"backbone": backbone, "weights": weights, "size": size}
+        found = fit_folder(images, flat=flat, skip_unreadable=skip_unreadable, **network, **options)
     found.save(out)
     calibrated = found.fitted.calibrated
     for note in found.notes:

@@ -64,19 +64,23 @@ def fit_folder(
     *,
     alpha: float,
     backbone: str | None = None,
+    weights: str | None = None,
+    size: int | None = None,
     bad: Sequence[str | Path] = (),
     flat: bool = False,
     **options: Any,
 ) -> FittedPictures:
     """Return `fit_pictures` of a folder (or list, or picture) of normal pictures and of known bad ones.
 
-    backbone: a name of docs/backbones.md, by default the one whose weights are in an installed package. A bad
+    backbone: a name of docs/backbones.md, by default the one whose weights are in an installed package;
+    weights, size: in place of its own, see `open_pretrained`. A bad
     picture that lies among the normal ones is no normal one.
     """
     known = {_kind(one, bad): find_pictures(Path(one)) for one in bad}
     found = _without(find_pictures(Path(folder)), {path for one in known.values() for path in one.paths})
     names = sorted(set(classes_of(found, flat))) or [NORMAL]
-    arrays, card = open_pretrained(backbone or default_name(), set_name=Path(folder).stem, classes=names)
+    name, about = backbone or default_name(), Path(folder).stem
+    arrays, card = open_pretrained(name, set_name=about, classes=names, weights=weights, size=size)
     return fit_pictures(arrays, card, found, alpha=alpha, bad=known, flat=flat, **options)
 
 
