@@ -42,9 +42,8 @@ def obtain(places: Sequence[str], sha256: str, backbone: str) -> Weights:
             if not digest.startswith(sha256):
                 raise InputError(f"{path}: its sha256 is {digest}, published is {sha256}; it is not used")
             return Weights(state, place, digest)
-    raise InputError(
-        f"backbone {backbone!r}: its weights are not at {', '.join(places)}; give a file of them"
-    )
+    where = f"not at {', '.join(places)}" if places else "not published"
+    raise InputError(f"backbone {backbone!r}: its weights are {where}; give a file of them")
 
 
 def own_place(text: str) -> tuple[str, str]:
@@ -129,7 +128,7 @@ def _read(path: Path, place: str, backbone: str) -> tuple[State, str]:
             raise InputError(
                 f"{path}: lists {len(names)} files, of which {len(paths)} are here; fetch the others"
             )
-    total, state = hashlib.sha256(), {}
+    total, state = hashlib.sha256(), State()
     for one in paths:
         with open(one, "rb") as file:
             while chunk := file.read(1 << 20):

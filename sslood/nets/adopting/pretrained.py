@@ -1,8 +1,8 @@
 """A pretrained backbone by its name, as the arrays and the card of a model file, frozen and without a head.
 
 A name is a preset (presets.yaml), a network of another library (timm:NAME, hf:NAME, torchvision:NAME, see
-`sslood.nets.external`), a model file of this library, FILE.yaml:KEY with an entry like those of `models` in the
-params, or architectures.<file>:<function> with a file of weights.
+`sslood.nets.external`), a model file of this library, FILE.yaml:KEY with an entry like those of `models` in
+the params, or architectures.<file>:<function> with a file of weights.
 """
 
 from dataclasses import dataclass, field, replace

@@ -7,6 +7,7 @@ images and texts (CLIP, SigLIP) it is the image tower; CLIP's features are its p
 import json
 from collections.abc import Mapping
 from inspect import signature
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
 from sslood.core.errors import InputError, as_line
+from sslood.data.sets.images import Square
 from sslood.nets.external.hub import hub_file
 from sslood.nets.external.opening import Outside, Recipe, split
 
@@ -78,23 +80,27 @@ def _json(name: str, file: str, arch: str) -> dict[str, Any]:
 def _preprocessing(name: str, size: int | None, arch: str) -> dict[str, Any]:
     """Return the fields of a Recipe that preprocessor_config.json decides, for another size in proportion."""
     said = _json(name, "preprocessor_config.json", arch)
-    whole, crop = said.get("size", 224), said.get("crop_size")
+    whole: Any = said.get("size")
+    crop, cuts = said.get("crop_size"), bool(said.get("do_center_crop"))
+    square: Square = "crop" if cuts or "crop_pct" in said else "squash"
     if isinstance(whole, dict):
         square = "crop" if "shortest_edge" in whole else "squash"
         whole = whole.get("shortest_edge") or whole.get("height")
-    else:
-        square = "crop" if crop and said.get("do_center_crop") else "squash"
-    pixels = (crop.get("height") if isinstance(crop, dict) else crop) if said.get("do_center_crop") else whole
-    if "crop_pct" in said and square == "crop" and not said.get("do_center_crop"):  # ConvNeXt's way
-        whole = int(whole / said["crop_pct"]) if whole < 384 else whole
-        square = "crop" if pixels < 384 else "squash"
+    pixels: Any = (crop.get("height") if isinstance(crop, dict) else crop) if cuts else whole
+    if "crop_pct" in said and not cuts and isinstance(whole, int):  # ConvNeXt's way
+        square, whole = ("crop", int(whole / said["crop_pct"])) if whole < 384 else ("squash", whole)
     filter = _FILTERS.get(said.get("resample", 2))
-    if filter is None or not isinstance(pixels, int) or not isinstance(whole, int) or whole < pixels:
-        raise InputError(f"backbone {arch!r}: its preprocessor_config.json asks for a resizing not offered")
+    numbers = [said.get(key) for key in ("image_mean", "image_std")]
+    known = isinstance(pixels, int) and isinstance(whole, int) and all(isinstance(n, list) for n in numbers)
+    if filter is None or not known or whole < pixels:
+        raise InputError(
+            f"backbone {arch!r}: its preprocessor_config.json asks for what is not offered (size "
+            f"{said.get('size')}, crop {crop}, resample {said.get('resample')}, mean {numbers[0]})"
+        )
     return {
         "size": size or pixels,
-        "mean": [float(value) for value in said.get("image_mean", (0.5,) * 3)],
-        "std": [float(value) for value in said.get("image_std", (0.5,) * 3)],
+        "mean": [float(value) for value in said["image_mean"]],
+        "std": [float(value) for value in said["image_std"]],
         "square": square,
         "filter": filter,
         "resize_to": None if whole == pixels else round(whole * (size or pixels) / pixels),
@@ -122,8 +128,12 @@ def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> n
     return Outside(network.float().eval(), _run, arch)
 
 
-def build(arch: str, record: Mapping[str, Any]) -> nn.Module:
-    """Return the network of `arch` without its weights."""
+def build(arch: str, record: Mapping[str, Any], most: int) -> nn.Module:
+    """Return the network of `arch` without its weights; ValueError if it needs more than `most` numbers."""
+    with torch.device("meta"):  # which takes no memory, whatever sizes a damaged file asks for
+        needs = sum(value.numel() for value in _empty(record).state_dict().values())
+    if needs > most:
+        raise ValueError(f"its configuration needs {needs} weights, the file holds {most}")
     return Outside(_empty(record).float(), _run, arch)
 
 
@@ -146,14 +156,21 @@ def _run(network: Any, x: Tensor) -> tuple[Tensor, Tensor, int]:
     given = network(x, interpolate_pos_encoding=True) if takes and side != config.image_size else network(x)
     last = given.last_hidden_state
     first = 0 if last.ndim == 4 else _first(config, last.shape[1], side)
-    own = given.image_embeds if "image_embeds" in given else given.pooler_output
+    own = given.get("image_embeds", given.get("pooler_output"))
     if own is None:
         own = last[:, 0] if first else last[:, first:].mean(1)
     return torch.flatten(own, 1), last, first
 
 
 def _first(config: Any, tokens: int, side: int) -> int:
-    """Return how many of the tokens are no patches: class and register tokens, if the patches leave some."""
-    patch = getattr(config, "patch_size", 0)
+    """Return how many of the tokens are no patches: those for the class, and registers.
+
+    Where no size of a patch says how many patches there are, their number is a square.
+    """
+    patch, most = getattr(config, "patch_size", 0), 2 + (getattr(config, "num_register_tokens", 0) or 0)
     rest = tokens - (side // patch) ** 2 if isinstance(patch, int) and patch else -1
-    return rest if 0 <= rest <= 1 + (getattr(config, "num_register_tokens", 0) or 0) + 1 else 0
+    return (
+        rest
+        if 0 <= rest <= most
+        else int(isqrt(tokens) ** 2 != tokens and isqrt(tokens - 1) ** 2 == tokens - 1)
+    )

@@ -14,7 +14,7 @@ from sslood.nets.external.opening import Recipe, split
 
 
 def recipe(arch: str, size: int | None) -> Recipe:
-    """Return what torchvision says of `arch`; InputError for an unknown name or tag, or another fixed size."""
+    """Return what torchvision says of `arch`; InputError for an unknown name or tag, or a wrong size."""
     name, tag = _name(arch)
     offered = models.get_model_weights(name)
     if tag and tag not in offered.__members__:
@@ -51,7 +51,7 @@ def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> n
     return _headless(network, arch)
 
 
-def build(arch: str, record: Mapping[str, Any]) -> nn.Module:
+def build(arch: str, record: Mapping[str, Any], most: int) -> nn.Module:
     """Return the network of `arch` without its weights."""
     return _headless(_classifier(arch, record), arch)
 

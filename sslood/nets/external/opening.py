@@ -2,9 +2,9 @@
 
 The module of_<library>.py opens its networks. It offers `recipe(name, size)`, what the library says of a
 pretrained network, `load(name, recipe, state, where)`, the network with these weights, and
-`build(name, record)`, the network that a file records, for which nothing is ever downloaded. POOLING is cls
-(the class token), mean (of the patches) or cls+mean (both, one after the other); without it the features are
-those that the library's own pooling gives.
+`build(name, record, most)`, the network that a file records, for which nothing is ever downloaded. POOLING is
+cls (the class token), mean (of the patches) or cls+mean (both, one after the other); without it the features
+are those that the library's own pooling gives.
 """
 
 import re
@@ -106,13 +106,14 @@ def library_of(arch: str) -> ModuleType:
     return import_module(f"sslood.nets.external.of_{library}")
 
 
-def build(arch: str, record: Mapping[str, Any]) -> nn.Module:
+def build(arch: str, record: Mapping[str, Any], most: int) -> nn.Module:
     """Return the network of a card's `arch` and `network`, with weights that are still to be filled in.
 
-    Nothing is downloaded. Raises InputError if the library is not installed, or no longer has the network.
+    most: how many numbers the file holds for it. Nothing is downloaded. Raises InputError if the library is
+    not installed, no longer has the network, or the record asks for something else than such a network.
     """
     try:
-        return library_of(arch).build(arch, record)
+        return library_of(arch).build(arch, record, most)
     except InputError:
         raise
     except Exception as error:  # whatever a library raises for a record that it does not understand

@@ -89,7 +89,8 @@ def _empty(card: ModelCard, arrays: Mapping[str, np.ndarray]) -> Model:
     if is_own(card.arch):
         backbone = own_network(card.arch)
     elif is_outside(card.arch):  # named, not imported: what no stage of the pipeline needs is no dependency
-        backbone = import_module("sslood.nets.external.opening").build(card.arch, card.network)
+        most = sum(array.size for array in arrays.values())
+        backbone = import_module("sslood.nets.external.opening").build(card.arch, card.network, most)
     else:
         backbone = build_backbone(card.arch, channels=card.channels)
     size = card.feature_dim
