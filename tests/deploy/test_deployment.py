@@ -139,6 +139,17 @@ def test_scores_of_pictures_as_parquet_are_those_of_the_csv(folder, tmp_path):
     assert [row["site"] for row in found] == [f"=s{at}" for at in range(20)]
 
 
+def test_fiftyones_importer_finds_every_picture_of_the_csv(folder, tmp_path):
+    """As its CSVDatasetImporter reads: the media column names a file below data_path."""
+    assert deployed(folder, "knn") == 0 and scored(folder, tmp_path)[0] == 0
+    top = folder / "pictures"
+    there = {path.relative_to(top).as_posix(): path for path in top.rglob("*.png")}
+    with open(tmp_path / "s.csv") as file:  # without newline="", as there
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == there.keys()
+    assert all(0 < float(row["p_value"]) <= 1 and row["is_ood"] in ("true", "false") for row in rows)
+
+
 def results(folder, entries, models=("digital",), detectors=("knn", "vim"), seed=0):
     """Write results of the stage posthoc; return their folder."""
     measured = {model: {detector: {} for detector in detectors} for model in models}
