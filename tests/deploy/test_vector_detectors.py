@@ -19,6 +19,7 @@ from sslood.deploy.scorer import load_deployed, save_deployed
 from sslood.deploy.tables.fitted import vector_card
 from sslood.deploy.tables.reading import open_vectors
 from sslood.deploy.tables.scored import score_table
+from sslood.deploy.tables.writing import save_columns
 from sslood.ood.kit.outputs import Outputs
 from tests.kit.registries import example
 
@@ -115,6 +116,12 @@ def test_ids_keep_their_type_in_parquet_and_give_no_orders_in_csv(file, tmp_path
         assert [row["path"] for row in csv.DictReader(lines)] == ["%3D1+1", "a%2541%0A"]
     score_table(scorer, open_vectors(tmp_path / "w.parquet"), tmp_path / "s.parquet")
     assert pq.read_table(tmp_path / "s.parquet")["path"].to_pylist() == ["=1+1", "a%41\n"]
+
+
+def test_names_that_are_not_utf8_can_stand_in_parquet(tmp_path):
+    values = {"path": ["a/\udcff.jpg", "%41.jpg"], "score": np.array([0.5, 1])}
+    save_columns(tmp_path / "s.parquet", values)
+    assert pq.read_table(tmp_path / "s.parquet")["path"].to_pylist() == ["a/%FF.jpg", "%41.jpg"]
 
 
 def test_logits_give_detectors_and_classes(tmp_path):
