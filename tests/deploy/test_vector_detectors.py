@@ -158,6 +158,28 @@ def test_rows_that_end_a_run_leave_those_before(file, tmp_path):
         assert not (tmp_path / out).exists()
 
 
+@pytest.mark.parametrize("out, read", [("s.csv", pd.read_csv), ("s.parquet", pd.read_parquet)])
+def test_rows_scored_before_an_interrupt_can_be_read(file, tmp_path, capsys, out, read):
+    done = []
+
+    def interrupt(count):
+        done.append(count)
+        if sum(done) > 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_table(
+            load_deployed(file),
+            table(tmp_path / "v.parquet"),
+            tmp_path / out,
+            batch_size=13,
+            progress=interrupt,
+        )
+    assert f"The {sum(done)} rows scored so far are in" in capsys.readouterr().err
+    (tmp_path / f"{out}.partial").rename(tmp_path / f"partial-{out}")
+    assert read(tmp_path / f"partial-{out}")["path"].tolist() == NAMES[: sum(done)]
+
+
 def test_vectors_of_another_model_are_refused(file, tmp_path):
     scorer = load_deployed(file)
     with pytest.raises(
