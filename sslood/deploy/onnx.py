@@ -31,7 +31,7 @@ class Scorer(nn.Module):
 
     def __init__(self, deployed: Deployed):
         super().__init__()
-        self.network = deployed.model.to("cpu").to(memory_format=torch.contiguous_format)
+        self.network = deployed.network.to("cpu").to(memory_format=torch.contiguous_format)
         metadata, calibrated = deployed.metadata, deployed.calibrated
         self.mean, self.std = torch.tensor(metadata["mean"]), torch.tensor(metadata["std"])
         self.detector = Together(calibrated)
