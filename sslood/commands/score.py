@@ -5,14 +5,15 @@
 
 Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class, and those that a
 list has beside `path`. Odd characters are written as %XX. --html PAGE.html also shows the pictures from most
-to least OOD. --fdr 0.1 judges all pictures together instead, so that at
-most a tenth of those called OOD are expected to be ID. A picture that cannot be read ends the run with its
-name; with --skip_unreadable it is left out and named at the end. The rows that were scored before a run ended
-early are in FILE.csv.partial. Memory use is bounded by one batch. With --vectors it decides about vectors of
-the detector's model instead: .npy, .safetensors or parquet, a row each (docs/vectors.md). --out FILE.parquet
-writes parquet.
+to least OOD. --alpha 0.01 changes the share of ID pictures that may be called OOD. --fdr 0.1 judges all
+pictures together instead, so that at most a tenth of those called OOD are expected to be ID. A picture that
+cannot be read ends the run with its name; with --skip_unreadable it is left out and named at the end. The
+rows that were scored before a run ended early are in FILE.csv.partial. Memory use is bounded by one batch.
+With --vectors it decides about vectors of the detector's model instead: .npy, .safetensors or parquet, a row
+each (docs/vectors.md). --out FILE.parquet writes parquet.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sslood.core.names import shown
 from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.images import Remark
 from sslood.data.sets.tree import say_left
+from sslood.deploy.boxes.by_image import save_by_image
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.pictures import (
     chain_of,
@@ -64,6 +66,7 @@ COUNT = click.IntRange(min=1)
 @click.option("--logits", help="Column or tensor of the classifier's outputs, or a .npy file.")
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out what cannot be read, or is NaN.")
+@click.option("--alpha", type=float, help="Share of ID pictures that may be called OOD, if not the file's.")
 @click.option("--fdr", type=float, help="Highest expected share of ID among the pictures called OOD.")
 @click.option(
     "--out", required=True, type=OutputFile(), help="Table to write: CSV, or parquet by its ending."
@@ -72,31 +75,28 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
 )
+@click.option(
+    "--by_image", type=OutputFile(), help="CSV to write, with a row per picture whose boxes a list has."
+)
 def main(
-    detector,
-    images,
-    vectors,
-    column,
-    ids,
-    logits,
-    batch_size,
-    skip_unreadable,
-    fdr,
-    out,
-    html,
-    html_count,
-) -> None:
-    check_apart(detector=detector, vectors=vectors, out=out, html=html)
+    detector, images, vectors, column, ids, logits, batch_size, skip_unreadable, alpha, fdr, out, html,
+    html_count, by_image,
+) -> None:  # fmt: skip
+    check_apart(detector=detector, vectors=vectors, out=out, html=html, by_image=by_image)
     check_table(out)
     if (images is None) == (vectors is None):
         raise InputError("give --images or --vectors, what is to be scored, and not both")
     of_vectors = {"column": column, "ids": ids, "logits": logits}
+    if alpha is not None and fdr is not None:
+        raise InputError("--alpha and --fdr are two rules for what is OOD; give one of them")
     scorer = load_deployed(detector, machine().device)
+    if alpha is not None:
+        scorer = replace(scorer, calibrated=scorer.calibrated.at(alpha))
     calibrated, threshold = scorer.calibrated, scorer.calibrated.threshold
     if fdr is not None:
         if not 0 < fdr < 1:
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
-        check_rate(fdr, threshold.images)
+        check_rate(fdr, calibrated.fewest)
     if vectors is not None:
         if html:
             raise InputError("--html shows pictures, and --vectors has none; omit it")
@@ -114,8 +114,10 @@ def main(
         with rows_so_far(out, found) as keep:
             read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update, keep=keep)
     if fdr is not None:
-        decisions = decisions.judge_together(fdr, threshold.images)
+        decisions = decisions.judge_together(fdr, calibrated.fewest)
     save_table(out, table_rows(read, decisions, found), found)
+    for line in save_by_image(by_image, table_rows(read, decisions, found), threshold) if by_image else ():
+        click.echo(f"{line}.")
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")

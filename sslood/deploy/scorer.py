@@ -22,6 +22,8 @@ from sslood.core.errors import InputError, out_of_memory
 from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.calibrated import Calibrated
 from sslood.deploy.inputs import Inputs
+from sslood.deploy.maps.nearest import Nearest
+from sslood.deploy.maps.patches import Patches
 from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import extract
@@ -37,6 +39,7 @@ TOLERANCE = 1e-2  # of the scores of fixed images: float32 of another processor 
 VECTORS = "vectors"  # the `arch` of a model that is elsewhere: its vectors come, not pictures
 WEIGHT, BIAS = "head.weight", "head.bias"
 _MODEL = "model."
+_PARTS: dict[str, Any] = {"patches": Patches, "nearest": Nearest}  # key of the content, prefix of the arrays
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,15 @@ class Deployed:
     """A scorer: network, its metadata (preprocessing, classes), and the calibrated detectors.
 
     model: None for one that was fitted to vectors. head: the linear classifier on the features, if there is
-    one.
+    one. patches, nearest: for heat maps and ID neighbours, if the file keeps them (`deploy.maps.explaining`).
     """
 
     model: Model | None
     metadata: Mapping[str, Any]
     calibrated: Calibrated
     head: Head | None = None
+    patches: Patches | None = None
+    nearest: Nearest | None = None
 
     @property
     def network(self) -> Model:
@@ -119,11 +124,11 @@ class Deployed:
         return self._decided(Inputs(Outputs("vectors", vectors, logits=logits)), logits)
 
     def _decided(self, inputs: Inputs, logits: np.ndarray | None) -> Decisions:
-        scores = self.calibrated.score(inputs)
+        scores, places = self.calibrated.score(inputs), self.calibrated.places(inputs)
         return Decisions(
             scores,
-            self.calibrated.p_values(scores),
-            self.calibrated.is_ood(scores),
+            self.calibrated.p_values(scores, places),
+            self.calibrated.is_ood(scores, places),
             self._predicted(logits, len(inputs)),
         )
 
@@ -139,6 +144,9 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
     metadata, calibrated = scorer.metadata, scorer.calibrated
     threshold = calibrated.threshold
     rule = f"score above {threshold.value:.6g}: at most {threshold.alpha:.1%} of ID pictures, on average"
+    if calibrated.by_class is not None:
+        rule = f"score above the threshold of the predicted class: at most {threshold.alpha:.1%} of ID "
+        rule += "pictures of each, on average"
     if fdr is not None:
         rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
     settings = {name: asdict(detector.settings) for name, detector in calibrated.detectors.items()}
@@ -150,7 +158,8 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
         "Model": f"{metadata['name']}, seed {metadata['seed']}",
         "ID": f"{metadata['id']}: {', '.join(map(str, metadata['classes']))}",
         "Called OOD": rule,
-        "Calibrated on": f"{threshold.images} ID pictures",
+        "Calibrated on": f"{threshold.images} ID pictures"
+        + ("" if calibrated.by_class is None else f", of each class at least {calibrated.fewest}"),
         "Measured": tested and f"called OOD of the test sets: {tested}",
     }
     return {heading: text for heading, text in rows.items() if text}
@@ -161,13 +170,19 @@ def save_deployed(
     arrays: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
     calibrated: Calibrated,
+    *,
+    patches: Patches | None = None,
+    nearest: Nearest | None = None,
 ) -> None:
     """Write a model file's arrays and metadata and calibrated detectors as one file.
 
     For detectors of vectors: the metadata of `sslood.deploy.tables.fitted.vector_card`, and no arrays but the
-    classifier's, if there is one.
+    classifier's, if there is one. patches, nearest: kept beside them; no score depends on these.
     """
     state, content = pack(calibrated)
+    for part in (patches, nearest):
+        own, said = ({}, {}) if part is None else part.pack()
+        state, content = state | own, content | said
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
     deployed = Deployed(_model(arrays, metadata, path), metadata, calibrated, _head(arrays))
     content |= {"model_metadata": dict(metadata), "answers": _answers(deployed)}
@@ -186,14 +201,27 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     written = content.get("version") != VERSION or content.get("checksum") == checksum(arrays, content)
     if not written:
         raise damaged(where, "its content has not the checksum that was written with it")
-    own = {key: array for key, array in arrays.items() if not key.startswith(_MODEL)}
+    parts, own = _parts(arrays, content, where)
     calibrated = unpack(own, content, where, str(device))
     if not isinstance(metadata, dict):
         raise damaged(where, "it does not describe its model")
-    weights = {key.removeprefix(_MODEL): arrays[key] for key in arrays.keys() - own.keys()}
-    deployed = Deployed(_model(weights, metadata, path, device), metadata, calibrated, _head(weights))
+    weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
+    model = _model(weights, metadata, path, device)
+    deployed = Deployed(model, metadata, calibrated, _head(weights), **parts)
     _check_answers(deployed, content.get("answers"), where)
     return deployed
+
+
+def _parts(
+    arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return (the optional parts that the content names, the arrays of detectors and calibration)."""
+    own = {key: array for key, array in arrays.items() if not key.startswith(_MODEL)}
+    parts = {}
+    for name in sorted(_PARTS.keys() & content.keys()):
+        some = {key: own.pop(key) for key in [*own] if key.startswith(f"{name}.")}
+        parts[name] = _PARTS[name].unpack(some, content[name], where)
+    return parts, own
 
 
 def _model(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from PIL import Image
 
 from sslood.core.names import cell, path_cell, shown
@@ -29,8 +28,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class HeatLayer:
-    """Colours to lay over a thumbnail: their address, their place in lengths of its longer side from its upper
-    left corner, and the hottest value."""
+    """Colours to lay over a thumbnail: their data URL, their place, and the hottest value.
+
+    The place is in lengths of the longer side of the picture, from its upper left corner.
+    """
 
     url: str
     left: float
@@ -156,7 +157,10 @@ def _card(
 ) -> dict[str, Any]:
     picture = read_image(row.get("file", images / row["path"]), levels=levels)
     texts = {key: shown(row[key]) for key in ("path", "predicted_class")}
-    cells = {"path_cell": _quoted(path_cell(row["path"])), "class_cell": _quoted(cell(row["predicted_class"]))}
+    cells = {
+        "path_cell": _quoted(path_cell(row["path"])),
+        "class_cell": _quoted(cell(row["predicted_class"])),
+    }
     extra = extras(row, picture)
     return {**row, **texts, **cells, "rank": rank, "thumbnail": thumbnail(picture, SIDE), "extra": extra}
 

@@ -371,3 +371,26 @@ def test_a_rate_that_the_calibration_images_do_not_allow(folder, tmp_path, capsy
     assert scored(folder, tmp_path, fdr=1.5)[0] == 1
     assert "--fdr must be above 0 and below 1, found 1.5" in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_the_rate_can_be_changed_without_the_detector(folder, tmp_path, capsys):
+    """As another file deployed at that rate decides; what it catches at that rate is not known."""
+    for name, alpha in [("d.safetensors", 0.05), ("e.safetensors", 0.2)]:
+        assert deployed(folder, "knn", out=name, alpha=alpha) == 0
+    expected = scored(folder, tmp_path, detector="e.safetensors")[1]
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    status, rows = scored(folder, tmp_path, alpha=0.2, html=page)
+    assert status == 0 and rows == expected
+    found = capsys.readouterr()
+    assert "a false-alarm rate of 0.2; what it catches was not measured" in found.out
+    assert "its file says that for alpha 0.05 only, not for 0.2" in found.err
+    assert "at most 20.0% of ID pictures" in page.read_text()
+    scorer = load_deployed(folder / "d.safetensors")
+    assert scorer.calibrated.at(0.05) is scorer.calibrated
+    assert scored(folder, tmp_path, alpha=0.001)[0] == 1
+    assert "0.001 needs at least 999 calibration images, there are 100" in capsys.readouterr().err
+    assert scored(folder, tmp_path, alpha=1.5)[0] == 1
+    assert "alpha must be above 0 and below 1, found 1.5" in capsys.readouterr().err
+    assert scored(folder, tmp_path, alpha=0.2, fdr=0.2)[0] == 1
+    assert "two rules for what is OOD; give one of them" in capsys.readouterr().err

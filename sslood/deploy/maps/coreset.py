@@ -1,8 +1,9 @@
 """A few rows that lie close to all others: greedy k-centre.
 
-Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985, doi:10.1016/0304-3975(85)90224-5;
-chosen among projections, as PatchCore does (Roth et al., 2022, arXiv:2106.08265, section 3.2). The projection is
-by signs (Achlioptas 2003, doi:10.1016/S0022-0000(03)00025-4), which are the same on every machine.
+Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985,
+doi:10.1016/0304-3975(85)90224-5; chosen among projections, as PatchCore does (Roth et al., 2022,
+arXiv:2106.08265, section 3.2). The projection is by signs (Achlioptas 2003,
+doi:10.1016/S0022-0000(03)00025-4), which are the same on every machine.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""What can be said of single pictures beside their score: where they are unlike ID, and what they are most like.
+"""What can be said of a picture beside its score: where it is unlike ID, and which ID pictures it is like.
 
 from sslood.deploy.maps.explaining import heat_maps
 
-heat = heat_maps(scorer, images)  # uint8 [N, C, size, size] -> float64 [N, h, w], 1 = one patch in 1,000 of ID
+heat = heat_maps(scorer, images)  # uint8 [N, C, size, size] -> float64 [N, h, w]
 """
 
 import csv
@@ -44,7 +44,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Explained:
-    """Of one picture: heat float64 [h, w], see `Patches.heat`, if the detector keeps patches; ID neighbours."""
+    """Of one picture: heat float64 [h, w] if the detector keeps patches (`Patches.heat`); ID neighbours."""
 
     heat: np.ndarray | None = None
     nearest: Sequence[Neighbour] = ()
@@ -56,7 +56,7 @@ def heat_maps(scorer: Deployed, images: np.ndarray) -> np.ndarray:
     Larger = more OOD; 0 is the median of held-out ID, 1 what one patch in a thousand of it reaches. Raises
     InputError if the scorer's file keeps no patches.
     """
-    reader = Reader(scorer.model, scorer.metadata)
+    reader = Reader(scorer.network, scorer.metadata)
     if scorer.patches is None:
         raise InputError("this detector keeps no patches; write its file again with --maps")
     parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
@@ -78,7 +78,7 @@ def explain(
         features, vectors = read(images)
         heat: Sequence[Any] = [None] * len(some)
         if scorer.patches is not None and vectors is not None:
-            heat = scorer.patches.heat(vectors)
+            heat = [*scorer.patches.heat(vectors)]
         nearest: Sequence[Any] = [()] * len(some)
         if scorer.nearest is not None:
             nearest = scorer.nearest.find(features)
@@ -90,9 +90,9 @@ def explain(
 def _reading(scorer: Deployed) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
     """Return what gives features and, if they are needed, patches of a batch."""
     if scorer.patches is not None:
-        return Reader(scorer.model, scorer.metadata)
+        return Reader(scorer.network, scorer.metadata)
     how = {"mean": scorer.metadata["mean"], "std": scorer.metadata["std"]}
-    return lambda images: (extract(scorer.model, batches(images, BATCH), **how)["features"], None)
+    return lambda images: (extract(scorer.network, batches(images, BATCH), **how)["features"], None)
 
 
 def check_folder(folder: Path) -> None:
@@ -155,7 +155,7 @@ Opener = Callable[[str], tuple[Image.Image, Path | None] | None]
 
 @dataclass
 class Extras:
-    """What the page shows of pictures besides. known: finds an ID picture by name; page: the file to write."""
+    """What the page `page` shows of pictures beside their scores; known: finds an ID picture by its name."""
 
     explained: Mapping[Path, Explained]
     chain: Chain

@@ -1,7 +1,7 @@
 """The ID pictures that a picture is most like, by name: what the detector compares it with.
 
-The names are of the pictures that the detector was fitted on, relative to their folder, or the places of a set.
-The pictures themselves are in no detector file; who has the folder can have them shown.
+The names are those of ID pictures in their folder, or their places in an image set. The pictures themselves
+are in no detector file; who has the folder can have them shown.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,6 +61,7 @@ class Nearest:
         names = said.get("names") if isinstance(said, dict) and said.keys() == {"names"} else None
         if not (
             isinstance(names, list)
+            and len(arrays) == 1
             and all(isinstance(name, str) and _inside(name) for name in names)
             and vectors.dtype == np.float16
             and vectors.ndim == 2
@@ -68,8 +69,8 @@ class Nearest:
             and np.isfinite(vectors).all()
         ):
             raise InputError(
-                f"{where}: the nearest ID pictures are not what the file says of them; it is damaged: copy it "
-                "again, or write it again"
+                f"{where}: the nearest ID pictures are not what the file says of them; the file is damaged: "
+                "copy it again, or write it again"
             )
         return cls(directions(vectors.astype(np.float32)), tuple(names))
 

@@ -1,9 +1,9 @@
-"""Where a picture is unlike ID: the distance of each patch to the nearest patch of ID train, on a fixed scale.
+"""Where a picture is unlike ID: each patch's distance to the nearest patch of ID train, on a fixed scale.
 
-PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2022, arXiv:2106.08265) keeps a
-coreset of the patches of normal pictures, and the distance to its nearest one is a patch's score. Ours: vectors
-are centred and of length one, several resolutions count alike, and the scale is that of held-out ID pictures,
-the same for every picture, so that colours of two pictures can be compared.
+PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2022, arXiv:2106.08265) keeps
+a coreset of the patches of normal pictures, and scores a patch by the distance to the nearest of them. Ours:
+vectors are centred and of length one, several resolutions count alike, and the scale is that of held-out ID
+pictures, the same for every picture, so that colours of two pictures can be compared.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +33,7 @@ _PREFIX = "patches."
 
 @dataclass(frozen=True)
 class Scale:
-    """What distances mean: 0 is the median of the patches of held-out ID pictures, 1 their 99.9 % quantile."""
+    """Distances that become 0 and 1: median and 99.9 % quantile of the patches of held-out ID pictures."""
 
     median: Annotated[float, at_least(0), "distance"]
     top: Annotated[float, above(0), "distance"]
@@ -82,10 +82,11 @@ class Patches:
         """Return what `pack` was given; InputError naming the file `where` if it contradicts itself."""
         said = strict(_Said, said, f"{where}: patches")
         bank, centre = (arrays.get(f"{_PREFIX}{name}", np.empty(0)) for name in ("bank", "centre"))
+        types = len(arrays) == 2 and (bank.dtype, centre.dtype) == (np.float16, np.float32)
         form = (sum(said.widths),)
-        fits = bank.ndim == 2 and len(bank) > 0 and bank.shape[1:] == centre.shape == form
-        types = (bank.dtype, centre.dtype) == (np.float16, np.float32) and min(said.widths, default=0) > 0
-        if not (fits and types and np.isfinite(bank).all() and np.isfinite(centre).all()):
+        fits = bank.ndim == 2 and bank.size > 0 and bank.shape[1:] == centre.shape == form
+        finite = np.isfinite(bank).all() and np.isfinite(centre).all()
+        if not (types and fits and finite and min(said.widths) > 0):
             raise InputError(
                 f"{where}: the patches for heat maps are not what the file says of them; it is damaged: copy "
                 "it again, or write it again with --maps"

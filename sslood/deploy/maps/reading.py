@@ -40,7 +40,8 @@ class Reader:
         except InputError as error:
             raise InputError(f"model {metadata['name']!r}: {error}") from None
         self.widths = [int(one.shape[1]) for one in maps]
-        self.grid: tuple[int, int] = tuple(maps[max(len(maps) - 2, 0)].shape[2:])
+        middle = maps[max(len(maps) - 2, 0)]
+        self.grid = int(middle.shape[2]), int(middle.shape[3])
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (features float32 [B, D], vectors float32 [B, h, w, sum of widths]) of uint8 images."""
@@ -53,8 +54,8 @@ class Reader:
         return features.float().cpu().numpy(), np.ascontiguousarray(rows.cpu().numpy())
 
     def _run(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
-        flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with flags, watched(self.modules, {}) as maps:
+        exact = torch.backends.cudnn.flags(True, benchmark=False, deterministic=True, allow_tf32=False)
+        with exact, watched(self.modules, {}) as maps:
             parts, last = with_patches(self.model, batch)
         return parts["features"], maps or [last]
 

@@ -57,7 +57,7 @@ def score_table(
     Raises InputError for what a table can lack, and for vectors that are not those of the detector's model.
     """
     if fdr is not None:
-        check_rate(fdr, scorer.calibrated.threshold.images)
+        check_rate(fdr, scorer.calibrated.fewest)
     table.check_ids()
     width, known = table.width, scorer.metadata["feature_dim"]
     if width != known:
@@ -70,7 +70,7 @@ def score_table(
     def together() -> np.ndarray | None:
         if fdr is None:
             return None
-        return discoveries(np.concatenate(p_values), fdr, scorer.calibrated.threshold.images)
+        return discoveries(np.concatenate(p_values), fdr, scorer.calibrated.fewest)
 
     with growing(out, together) as add:
         for batch in table.batches(batch_size):
