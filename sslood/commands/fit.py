@@ -20,7 +20,9 @@ from sslood.cli.output import OutputFile, check_apart
 from sslood.core.machine import machine
 from sslood.core.names import shown
 from sslood.deploy.catches import in_a_phrase
+from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
 from sslood.deploy.normal.fit_pictures import fit_folder
+from sslood.deploy.pictures import find_pictures
 from sslood.ood.measures.conformal import images_needed
 
 PLACE = click.Path(path_type=Path)
@@ -42,11 +44,15 @@ PLACE = click.Path(path_type=Path)
 @click.option("--bad", multiple=True, type=PLACE, help="Known bad pictures: a folder, list or picture.")
 @click.option("--flat", is_flag=True, help="Inner folders are no classes.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
+@click.option(
+    "--maps", is_flag=True, help="Keep patches of them, for the heat maps of `score`."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and the distortions.")
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
-def main(images, backbone, alpha, detector, bad, flat, skip_unreadable, seed, out) -> None:
+def main(images, backbone, alpha, detector, bad, flat, skip_unreadable, maps, seed, out) -> None:
     check_apart(images=images, out=out)
     images_needed(alpha)  # refuses an alpha that is no rate
+    device = str(machine().device)
     found = fit_folder(
         images,
         alpha=alpha,
@@ -56,9 +62,10 @@ def main(images, backbone, alpha, detector, bad, flat, skip_unreadable, seed, ou
         flat=flat,
         skip_unreadable=skip_unreadable,
         seed=seed,
-        device=str(machine().device),
+        device=device,
     )
-    found.save(out)
+    patches = patches_of_pictures(found, seed=seed, device=device) if maps else None
+    found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))
     calibrated, threshold = found.fitted.calibrated, found.fitted.calibrated.threshold
     for note in found.notes:
         click.echo(shown(note), err=True)
