@@ -44,9 +44,7 @@ PLACE = click.Path(path_type=Path)
 @click.option("--bad", multiple=True, type=PLACE, help="Known bad pictures: a folder, list or picture.")
 @click.option("--flat", is_flag=True, help="Inner folders are no classes.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
-@click.option(
-    "--maps", is_flag=True, help="Keep patches of them, for the heat maps of `score`."
-)
+@click.option("--maps", is_flag=True, help="Keep patches of them, for the heat maps of `score`.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and the distortions.")
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
 def main(images, backbone, alpha, detector, bad, flat, skip_unreadable, maps, seed, out) -> None:

@@ -127,11 +127,8 @@ def main(
         click.echo(f"{line}.")
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html or maps:
-        title, rows = (
-            shown(f"{images.resolve().name} by {Path(detector).stem}"),
-            table_rows(read, decisions, found),
-        )
-        for line in showing.write(scorer, list(rows), title, fdr):
+        title = shown(f"{images.resolve().name} by {Path(detector).stem}")
+        for line in showing.write(scorer, list(table_rows(read, decisions, found)), title, fdr):
             click.echo(f"{line}.")
     for path, (kind, detail) in remarks:
         if kind == UNREADABLE:

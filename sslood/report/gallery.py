@@ -30,7 +30,7 @@ Row = Mapping[str, Any]
 class HeatLayer:
     """Colours to lay over a thumbnail: their data URL, their place, and the hottest value.
 
-    The place is in lengths of the longer side of the picture, from its upper left corner.
+    The place is in shares of the square around the picture, from its upper left corner.
     """
 
     url: str

@@ -27,7 +27,9 @@ HELDOUT = 100  # those of ID validation that give the scale
 POOL, BANK = 10_000, 2_000  # patches to choose from, and those that are kept
 TOP = 0.999  # quantile of ID patches that is 1 on the scale; the median is 0
 SPREAD = 1.0  # patches, standard deviation of the smoothing
-LEAST = 1e-6  # distance from 0 to 1 of the scale, where ID pictures are all alike
+LEAST = (
+    2e-3  # distance from 0 to 1 of the scale where ID pictures are all alike: ten times what float16 rounds
+)
 _PREFIX = "patches."
 
 

@@ -162,8 +162,11 @@ class Extras:
         said = self.explained.get(row["file"], Explained())
         heat = None
         if said.heat is not None:
-            box = seen(*picture.size, self.chain).scaled(1 / max(picture.size))
-            sides = box.left, box.top, box.right - box.left, box.bottom - box.top
+            side = max(picture.size)  # of the square in whose middle the page shows the picture
+            box = seen(*picture.size, self.chain)
+            x, y = ((side - length) / 2 for length in picture.size)
+            edges = box.left + x, box.top + y, box.right - box.left, box.bottom - box.top
+            sides = [edge / side for edge in edges]
             heat = HeatLayer(png(layer(said.heat)), *sides, float(said.heat.max()))
         near = [NearestPicture(shown(one.name), one.likeness, *self._shown(one.name)) for one in said.nearest]
         return Extra(heat, near)
