@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
@@ -106,8 +107,6 @@ def test_the_page_shows_heat_and_the_nearest_digits(folder, shown, scorer):
 
 
 def _normal(pixels):
-    import torch
-
     return ((torch.from_numpy(pixels.copy()).float() / 255 - 0.3) / 0.37)[None, None]
 
 
