@@ -25,7 +25,9 @@ from sslood.core.errors import InputError
 from sslood.core.machine import machine
 from sslood.core.names import shown
 from sslood.deploy.catches import in_a_phrase
+from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
 from sslood.deploy.normal.fit_pictures import FittedPictures, fit_folder
+from sslood.deploy.pictures import find_pictures
 from sslood.deploy.tables.fitted import FittedVectors, fit_file
 from sslood.ood.measures.conformal import images_needed
 
@@ -64,6 +66,7 @@ PLACE = click.Path(path_type=Path)
     "--per_class", is_flag=True, help="A threshold for each predicted class, which holds the rate within it."
 )
 @click.option("--skip_unreadable", is_flag=True, help="Leave out what cannot be read, or is NaN.")
+@click.option("--maps", is_flag=True, help="Keep patches of them, for the heat maps of `score`.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and the distortions.")
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
 def main(
@@ -78,6 +81,7 @@ def main(
     flat,
     per_class,
     skip_unreadable,
+    maps,
     seed,
     out,
     **of_vectors,
@@ -96,16 +100,18 @@ def main(
     }
     found: FittedPictures | FittedVectors
     if vectors is not None:
-        of_images = {"backbone": backbone, "weights": weights, "size": size, "flat": flat}
+        of_images = {"backbone": backbone, "weights": weights, "size": size, "flat": flat, "maps": maps}
         if wrong := [name for name, value in of_images.items() if value]:
             raise InputError(f"--{wrong[0]} is of --images; omit it with --vectors")
         found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
+        found.save(out)
     else:
         if given := [name for name, value in of_vectors.items() if value]:
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
         network = {"backbone": backbone, "weights": weights, "size": size}
         found = fit_folder(images, flat=flat, skip_unreadable=skip_unreadable, **network, **options)
-    found.save(out)
+        patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
+        found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))
     calibrated = found.fitted.calibrated
     for note in found.notes:
         click.echo(shown(note), err=True)

@@ -23,6 +23,8 @@ from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.calibrated import Calibrated
 from sslood.deploy.folded import folded
 from sslood.deploy.inputs import Inputs
+from sslood.deploy.maps.nearest import Nearest
+from sslood.deploy.maps.patches import Patches
 from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import extract
@@ -39,6 +41,7 @@ TOLERANCE = 1e-2  # of the scores of fixed images: float32 of another processor 
 VECTORS = "vectors"  # the `arch` of a model that is elsewhere: its vectors come, not pictures
 WEIGHT, BIAS = "head.weight", "head.bias"
 _MODEL = "model."
+_PARTS: dict[str, Any] = {"patches": Patches, "nearest": Nearest}  # key of the content, prefix of the arrays
 
 
 def network_batch(shape: Sequence[int]) -> int:
@@ -70,13 +73,15 @@ class Deployed:
     """A scorer: network, its metadata (preprocessing, classes), and the calibrated detectors.
 
     model: None for one that was fitted to vectors. head: the linear classifier on the features, if there is
-    one.
+    one. patches, nearest: for heat maps and ID neighbours, if the file keeps them (`deploy.maps.explaining`).
     """
 
     model: Model | None
     metadata: Mapping[str, Any]
     calibrated: Calibrated
     head: Head | None = None
+    patches: Patches | None = None
+    nearest: Nearest | None = None
 
     @property
     def network(self) -> Model:
@@ -173,13 +178,19 @@ def save_deployed(
     arrays: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
     calibrated: Calibrated,
+    *,
+    patches: Patches | None = None,
+    nearest: Nearest | None = None,
 ) -> None:
     """Write a model file's arrays and metadata and calibrated detectors as one file.
 
     For detectors of vectors: the metadata of `sslood.deploy.tables.fitted.vector_card`, and no arrays but the
-    classifier's, if there is one.
+    classifier's, if there is one. patches, nearest: kept beside them; no score depends on these.
     """
     state, content = pack(calibrated)
+    for part in (patches, nearest):
+        own, said = ({}, {}) if part is None else part.pack()
+        state, content = state | own, content | said
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
     deployed = Deployed(_model(arrays, metadata, path), metadata, calibrated, _head(arrays))
     content |= {"model_metadata": dict(metadata), "answers": _answers(deployed)}
@@ -198,18 +209,28 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     written = content.get("version") != VERSION or content.get("checksum") == checksum(arrays, content)
     if not written:
         raise damaged(where, "its content has not the checksum that was written with it")
-    own = {key: array for key, array in arrays.items() if not key.startswith(_MODEL)}
+    parts, own = _parts(arrays, content, where)
     calibrated = unpack(own, content, where, str(device))
     if not isinstance(metadata, dict):
         raise damaged(where, "it does not describe its model")
-    weights = {key.removeprefix(_MODEL): arrays[key] for key in arrays.keys() - own.keys()}
-<<<<<<< HEAD
-    deployed = Deployed(_model(weights, metadata, path, device), metadata, calibrated, _head(weights))
-=======
-    deployed = Deployed(folded(restore_model(weights, metadata, path, device)), metadata, calibrated)
->>>>>>> fit
+    weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
+    network = _model(weights, metadata, path, device)
+    model = None if network is None else folded(network)
+    deployed = Deployed(model, metadata, calibrated, _head(weights), **parts)
     _check_answers(deployed, content.get("answers"), where)
     return deployed
+
+
+def _parts(
+    arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return (the optional parts that the content names, the arrays of detectors and calibration)."""
+    own = {key: array for key, array in arrays.items() if not key.startswith(_MODEL)}
+    parts = {}
+    for name in sorted(_PARTS.keys() & content.keys()):
+        some = {key: own.pop(key) for key in [*own] if key.startswith(f"{name}.")}
+        parts[name] = _PARTS[name].unpack(some, content[name], where)
+    return parts, own
 
 
 def _model(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.deploy.tables.heads import recovered_head
 from sslood.deploy.tables.reading import VectorTable, open_vectors
 from sslood.deploy.tables.sources import load_lines, open_source
 from sslood.ood.kit.vectors import Arrays, Split, read_npy, read_vectors
@@ -22,8 +21,7 @@ def read_folder(
 ) -> tuple[Arrays, list[str], dict[str, dict[str, int]]]:
     """Return what `read_vectors` does, of files of any kind; columns: those that `FolderReader` takes.
 
-    The weights of a classifier follow from vectors and logits, if these are linear in the vectors. Where
-    labels are texts, the classes are those of classes.txt, in its order, or else those of the labels of
+    Where labels are texts, the classes are those of classes.txt, in its order, or else those of the labels of
     ID train, sorted. Raises InputError as `read_vectors`, and for logits whose order of classes is unknown.
     """
     reader = FolderReader(**columns, id_name=id_name)
@@ -38,12 +36,6 @@ def read_folder(
             f"{folder}: labels are texts, so it is not known which class each of the logits is of; write "
             "their names in order to classes.txt"
         )
-    tensors = found[0]
-    logits = tensors.get(f"{id_name}.train.logits")
-    if logits is not None and "head.weight" not in tensors:
-        head = recovered_head(tensors[f"{id_name}.train.features"], logits)
-        if head is not None:
-            tensors |= {"head.weight": head.weight, "head.bias": head.bias}
     return found
 
 
