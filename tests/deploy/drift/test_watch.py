@@ -167,7 +167,7 @@ def _add_many(detector, path, scores, start):
 
 
 def test_killed_between_batches_it_goes_on_as_if_nothing_happened(detector, calibrated, tmp_path):
-    scores = like(calibrated, 400, 5).scores
+    scores = like(calibrated, 4000, 5).scores
     spawned = multiprocessing.get_context("fork").Process(
         target=_add_many, args=(detector, tmp_path / "killed.json", scores, 0)
     )
@@ -178,7 +178,7 @@ def test_killed_between_batches_it_goes_on_as_if_nothing_happened(detector, cali
     spawned.kill()
     spawned.join()
     done = Watch.open(detector, tmp_path / "killed.json").state.images
-    assert 0 < done < 400, "killed while it worked"
+    assert 0 < done < 3980, "killed while it worked"
     end = done + 20
     _add_many(detector, tmp_path / "killed.json", scores[:end], done)
     whole = Watch.open(detector, tmp_path / "whole.json")
