@@ -110,4 +110,4 @@ def test_a_broken_picture_is_named_and_may_be_left_out(folder, tmp_path, capsys)
     assert "broken.png: cannot be read" in capsys.readouterr().err and not state.exists()
     assert drifted(folder, images=tmp_path / "in", state=state, skip_unreadable=None) == 0
     found = capsys.readouterr()
-    assert "broken.png: left out" in found.err and "1 pictures in 1 batch" in found.out
+    assert "broken.png: left out" in found.err and "1 picture in 1 batch" in found.out

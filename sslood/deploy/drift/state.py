@@ -124,12 +124,11 @@ def _write(hashes: np.ndarray) -> str:
 
 
 def hashes_of(names: Sequence[str], scores: np.ndarray) -> np.ndarray:
-    """Return uint64 [N] that tell images apart: by name, and by score to four digits.
+    """Return uint64 [N] that tell images apart: by name and score, so that a name may be used again.
 
-    So a name that is used again is another image, and the same image is the same though its score was
-    rounded otherwise on another machine (but for one that falls on an edge of rounding).
+    The same image scored on another processor, where the last digits differ, is another one.
     """
-    texts = (f"{name}\n{score:.3e}" for name, score in zip(names, scores.tolist(), strict=True))
+    texts = (f"{name}\n{score!r}" for name, score in zip(names, scores.tolist(), strict=True))
     digests = (hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8) for text in texts)
     return np.frombuffer(b"".join(one.digest() for one in digests), ">u8").astype(np.uint64)
 

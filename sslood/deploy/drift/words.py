@@ -41,14 +41,15 @@ def of_stream(watch: Watch) -> str:
     toward = "as OOD as" if watch.toward_ood() else "as ordinary as"
     return (
         f"ALARM since {place}: so many pictures are {toward} few calibration images are; evidence reached "
-        f"{number(state.highest)}, and {limit} is reached by chance in at most {state.delta:.3g} of streams"
+        f"{number(state.highest)}, and {limit} by chance in at most {state.delta:.1%} of streams"
     )
 
 
 def of_size(state: State) -> str:
     """Return how much a stream holds."""
     count = len(state.batches)
-    return f"{state.images:,} pictures in {count:,} batch{'es' * (count != 1)}"
+    pictures = f"{state.images:,} picture{'s' * (state.images != 1)}"
+    return f"{pictures} in {count:,} batch{'es' * (count != 1)}"
 
 
 def number(log10: float) -> str:
