@@ -36,17 +36,16 @@ class Scorer(nn.Module):
 
     def __init__(self, deployed: Deployed):
         super().__init__()
-        self.network = deployed.model.to("cpu").to(memory_format=torch.contiguous_format)
+        self.network = deployed.network.to("cpu").to(memory_format=torch.contiguous_format)
         metadata, calibrated = deployed.metadata, deployed.calibrated
         self.mean, self.std = torch.tensor(metadata["mean"]), torch.tensor(metadata["std"])
         self.detector = Together(calibrated)
-        self.calibration = torch.from_numpy(np.array(calibrated.calibration))  # a copy: files are memory maps
+        self.p_values = PValues(calibrated)
 
     def forward(self, images: Tensor, alpha: Tensor, fdr: Tensor) -> tuple[Tensor, ...]:
         parts = outputs(self.network, normalise(images, self.mean, self.std))
         score = self.detector({part: value.double() for part, value in parts.items()})
-        above = (self.calibration >= score[:, None]).double().sum(1)
-        p_value = (1.0 + above) / (len(self.calibration) + 1)
+        p_value = self.p_values(score, parts.get("logits"))
         together = fdr > 0
         # ONNX runtimes lack `where` of booleans. An image whose score is NaN is not to pass as ID.
         is_ood = (
@@ -65,6 +64,26 @@ def cut(p: Tensor, rate: Tensor) -> Tensor:
     ones = torch.ones_like(ordered)
     rejected = ordered * (ones.sum() / ones.cumsum(0)) <= rate
     return torch.where(rejected, ordered, torch.zeros_like(ordered)).amax(0)
+
+
+class PValues(nn.Module):
+    """Scores float64 [N] and logits [N, K], if there are any -> conformal p-values [N].
+
+    They are among all calibration images or, if classes have thresholds, those of the predicted class.
+    """
+
+    def __init__(self, calibrated: Calibrated):
+        super().__init__()
+        by_class = calibrated.by_class
+        self.calibration = torch.from_numpy(np.array(calibrated.calibration))  # a copy: files are memory maps
+        self.predicted = None if by_class is None else torch.from_numpy(np.array(by_class.predicted))
+
+    def forward(self, score: Tensor, logits: Tensor | None) -> Tensor:
+        above = self.calibration >= score[:, None]
+        if self.predicted is None or logits is None:
+            return (1.0 + above.double().sum(1)) / (len(self.calibration) + 1)
+        own = self.predicted == logits.argmax(1)[:, None]
+        return (1.0 + (above & own).double().sum(1)) / (1.0 + own.double().sum(1))
 
 
 class Together(nn.Module):
@@ -87,6 +106,8 @@ def contract(deployed: Deployed) -> dict[str, str]:
     size, channels = metadata["size"], metadata["channels"]
     head = metadata["head_classes"]
     names = None if head is None else [str(metadata["classes"][place]) for place in head]
+    by_class = calibrated.by_class
+    limit = "the threshold" if by_class is None else "the threshold of the predicted class"
     kept: dict[str, Any] = {
         "input": f"images: uint8 (batch, {channels}, {size}, {size}), values 0 to 255, "
         f"{'grey' if channels == 1 else 'RGB'}; any batch size",
@@ -96,13 +117,14 @@ def contract(deployed: Deployed) -> dict[str, str]:
         "mean": metadata["mean"],
         "std": metadata["std"],
         "score": "larger = more out-of-distribution",
-        "p_value": "conformal, small = out-of-distribution",
-        "is_ood": "score above the threshold; by the optional inputs alpha and fdr otherwise",
+        "p_value": "conformal, small = out-of-distribution"
+        + ("" if by_class is None else ", among the calibration images of the predicted class"),
+        "is_ood": f"score above {limit}; by the optional inputs alpha and fdr otherwise",
         "alpha_input": f"alpha: float64 (1,), optional, by default {calibrated.threshold.alpha}: is_ood is a "
-        f"p_value of at most alpha, of which there is none below {1 / (calibrated.threshold.images + 1):.3g}",
+        f"p_value of at most alpha, of which there is none below {1 / (calibrated.fewest + 1):.3g}",
         "fdr_input": "fdr: float64 (1,), optional, by default 0, which is not used: is_ood judges a batch "
         "together, so that at most the share fdr of those called OOD is expected to be ID",
-        "threshold": calibrated.threshold.value,
+        "threshold": calibrated.threshold.value if by_class is None else by_class.values,
         "alpha": calibrated.threshold.alpha,
         "calibration_images": calibrated.threshold.images,
         "catches": [asdict(catch) for catch in calibrated.catches],

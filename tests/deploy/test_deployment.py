@@ -8,6 +8,7 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.stats import false_discovery_control
@@ -120,6 +121,22 @@ def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path,
     np.testing.assert_array_equal([row["is_ood"] == "true" for row in rows], p <= 0.05)
     logits = outputs.outputs("digits", "test").logits[:60]
     assert [row["predicted_class"] for row in rows[:60]] == [str(c) for c in logits.argmax(1)]
+
+
+def test_scores_of_pictures_as_parquet_are_those_of_the_csv(folder, tmp_path):
+    assert deployed(folder, "knn") == 0
+    listed = tmp_path / "list.csv"
+    paths = sorted((folder / "pictures" / "digits").iterdir())[:20]
+    listed.write_text("path,site\n" + "".join(f"{path},=s{at}\n" for at, path in enumerate(paths)))
+    _, rows = scored(folder, tmp_path, images=listed)
+    places = {"detector": folder / "d.safetensors", "images": listed}
+    assert call(score.main, **places, out=tmp_path / "s.parquet") == 0
+    found = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    assert [list(row) for row in found] == [list(row) for row in rows]
+    for name, kind in {"path": str, "score": float, "p_value": float}.items():
+        assert [row[name] for row in found] == [kind(row[name]) for row in rows]
+    assert [row["is_ood"] for row in found] == [row["is_ood"] == "true" for row in rows]
+    assert [row["site"] for row in found] == [f"=s{at}" for at in range(20)]
 
 
 def results(folder, entries, models=("digital",), detectors=("knn", "vim"), seed=0):

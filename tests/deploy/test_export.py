@@ -17,9 +17,10 @@ from sslood.commands import deploy, export
 from sslood.core.batches import batches, normalise
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
+from sslood.deploy.by_class import ByClass
 from sslood.deploy.calibrated import KINDS, calibrate
 from sslood.deploy.inputs import Inputs
-from sslood.deploy.onnx import Scorer, Together, check_exportable, exportable_names
+from sslood.deploy.onnx import PValues, Scorer, Together, check_exportable, exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
@@ -182,6 +183,21 @@ def folder(tmp_path_factory):
 
 def exported(folder, name="d.onnx"):
     return call(export.main, detector=folder / "d.safetensors", out=folder / name)
+
+
+def test_thresholds_by_class_are_in_the_graph(tmp_path):
+    random = np.random.default_rng(0)
+    calibration, predicted = np.sort(random.normal(size=80)), random.integers(0, 3, 80)
+    rule = ByClass.of(calibration, predicted, "abc", 0.1)
+    one = calibrate({"energy": example("energy")}, Inputs(TRAIN), Inputs(VALIDATION), alpha=0.1)
+    both = dataclasses.replace(one, calibration=calibration, by_class=rule)
+    scores, logits = random.normal(size=20), random.normal(size=(20, 3))
+    path, given = tmp_path / "p.onnx", (torch.from_numpy(scores), torch.from_numpy(logits))
+    torch.onnx.export(PValues(both).eval(), given, path, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (found,) = session.run(None, {"score": scores, "logits": logits})
+    np.testing.assert_allclose(found, both.p_values(scores, logits.argmax(1)), rtol=1e-15)
+    assert not np.allclose(found, one.p_values(scores))
 
 
 @pytest.fixture(scope="module")
