@@ -15,7 +15,7 @@ import click
 
 from sslood.cli.command import Command
 from sslood.core.errors import InputError
-from sslood.core.files import load_tensors
+from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.names import shown
 from sslood.deploy.catches import in_a_phrase
@@ -70,7 +70,8 @@ def main(detector, alpha, host, port, batch_size, max_images, max_mb, max_reques
     scorer = load_deployed(detector, machine().device)
     if alpha is not None:
         scorer = replace(scorer, calibrated=scorer.calibrated.at(alpha))
-    checksum = load_tensors(detector, kind="detector")[1].get("checksum", "")
+    scorer.network  # noqa: B018 - refuses a detector of vectors
+    checksum = str(read_metadata(detector, kind="detector")["checksum"])
     app = application(scorer, checksum=checksum, limits=limits, batch_size=batch_size)
     for line in scorer.calibrated.warnings():
         click.echo(f"Warning: {line}.", err=True)

@@ -89,7 +89,7 @@ class Judge:
             raise Refused(422, "alpha and fdr are two rules for what is OOD; give one of them")
         self.fdr, calibrated = options.fdr, scorer.calibrated
         self.calibrated = calibrated if options.alpha is None else calibrated.at(options.alpha)
-        self.images = self.calibrated.threshold.images
+        self.images = self.calibrated.fewest
         if self.fdr is not None:
             if not 0 < self.fdr < 1:
                 raise Refused(422, f"fdr must be above 0 and below 1, found {self.fdr}")
