@@ -9,8 +9,9 @@ with (from --results, by the model's name and seed), so that its AUROC is that o
 one of them; --choose takes them from --params instead, and chooses now what is `auto` there. Without
 --detector it is the row `auto`: the detector, or the sum of two or three, that the stage posthoc chose for
 the model on validation images. Several detectors, each by its own --detector, give one score by --combine.
-What the result catches of the near and far sets is measured, said and kept in the file. Takes seconds on two
-CPU cores; a detector that queries the network also takes a pass over the images of --sets_dir.
+What the result catches of the near and far sets is measured, said and kept in the file. --maps keeps what
+`score` needs for heat maps, from up to 600 images of --sets_dir. Takes seconds on two CPU cores; a detector
+that queries the network also takes a pass over the images of --sets_dir.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from sslood.core.machine import machine
 from sslood.deploy.calibrated import KINDS
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.fit import fit_deployed
+from sslood.deploy.maps.keeping import nearest_of_set, patches_of_set
 from sslood.deploy.measured import (
     Members,
     configured,
@@ -96,10 +98,11 @@ def members_of(names: tuple[str, ...], combine: Combination | None, measure: Cal
     type=FOLDER,
     help="Artefact control.",
 )
+@click.option("--maps", is_flag=True, help="Keep patches for heat maps, and the nearest ID images.")
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
 def main(
     model, embeddings, detector, combine, per_class, alpha, results, assignments, choose, params, sets_dir,
-    audit, out,
+    audit, maps, out,
 ) -> None:  # fmt: skip
     check_apart(model=model, embeddings=embeddings, out=out)
     images_needed(alpha)  # refuses an alpha that is no rate
@@ -115,20 +118,24 @@ def main(
         one: configured(one, params, given[one]) if choose else measured(one, name, seed, results, given[one])
         for one in members.names
     }
+    device = str(machine().device)
+    outputs = read_embeddings(embeddings.parent, embeddings.stem, seed) if embeddings else None
     calibrated = fit_deployed(
         arrays,
         metadata,
         choices,
-        embeddings=read_embeddings(embeddings.parent, embeddings.stem, seed) if embeddings else None,
+        embeddings=outputs,
         sets=f"{params}:sets",
         folder=sets_dir,
         audit=audit,
         alpha=alpha,
         combination=members.by,
         per_class=per_class,
-        device=str(machine().device),
+        device=device,
     )
-    save_deployed(out, arrays, metadata, calibrated)
+    patches = patches_of_set(arrays, metadata, sets_dir, device) if maps else None
+    nearest = nearest_of_set(outputs) if maps and outputs else None
+    save_deployed(out, arrays, metadata, calibrated, patches=patches, nearest=nearest)
     if members.source:
         click.echo(f"{detector[0]}: {calibrated.name} ({members.source}).")
     for line in calibrated.describe():

@@ -10,7 +10,8 @@ pictures together instead, so that at most a tenth of those called OOD are expec
 cannot be read ends the run with its name; with --skip_unreadable it is left out and named at the end. The
 rows that were scored before a run ended early are in FILE.csv.partial. Memory use is bounded by one batch.
 With --vectors it decides about vectors of the detector's model instead: .npy, .safetensors or parquet, a row
-each (docs/vectors.md). --out FILE.parquet writes parquet.
+each (docs/vectors.md). --out FILE.parquet writes parquet. --maps FOLDER says where pictures are unlike ID,
+with a detector that was written with --maps (docs/maps.md).
 """
 
 from dataclasses import replace
@@ -23,7 +24,6 @@ from tqdm import tqdm
 from sslood.cli.command import Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
-from sslood.core.files import save_text
 from sslood.core.machine import machine
 from sslood.core.names import shown
 from sslood.data.sets.convert import UNREADABLE, notes_of
@@ -31,29 +31,28 @@ from sslood.data.sets.images import Remark
 from sslood.data.sets.tree import say_left
 from sslood.deploy.boxes.by_image import save_by_image
 from sslood.deploy.catches import in_a_phrase
+from sslood.deploy.maps.showing import Showing
 from sslood.deploy.pictures import (
-    chain_of,
     decide_pictures,
     find_pictures,
     rows_so_far,
     save_table,
     table_rows,
 )
-from sslood.deploy.scorer import BATCH, Deployed, describe_rule, load_deployed
+from sslood.deploy.scorer import BATCH, Deployed, load_deployed
 from sslood.deploy.tables.reading import open_vectors
 from sslood.deploy.tables.scored import known_columns, score_table
 from sslood.deploy.tables.writing import check_table
 from sslood.deploy.thresholds import check_rate
-from sslood.report.gallery import gallery
 
-COUNT = click.IntRange(min=1)
+COUNT, PLACE = click.IntRange(min=1), click.Path(path_type=Path)
 
 
 @click.command(cls=Command)
 @click.option("--detector", required=True, help="Detector file.")
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="A picture, a folder searched recursively, or a list of paths (CSV, or lines of text).",
 )
 @click.option(
@@ -72,15 +71,21 @@ COUNT = click.IntRange(min=1)
     "--out", required=True, type=OutputFile(), help="Table to write: CSV, or parquet by its ending."
 )
 @click.option("--html", type=OutputFile(), help="Page to write, with the pictures from most to least OOD.")
+@click.option("--maps", type=PLACE, help="Folder to write: heat maps of the pictures that the page shows.")
+@click.option("--id_images", type=PLACE, help="ID pictures, a folder or a set file, for the page to show.")
 @click.option(
-    "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
+    "--html_count",
+    default=500,
+    show_default=True,
+    type=COUNT,
+    help="Pictures on the page, and maps, at most.",
 )
 @click.option(
     "--by_image", type=OutputFile(), help="CSV to write, with a row per picture whose boxes a list has."
 )
 def main(
     detector, images, vectors, column, ids, logits, batch_size, skip_unreadable, alpha, fdr, out, html,
-    html_count, by_image,
+    maps, id_images, html_count, by_image,
 ) -> None:  # fmt: skip
     check_apart(detector=detector, vectors=vectors, out=out, html=html, by_image=by_image)
     check_table(out)
@@ -98,12 +103,14 @@ def main(
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
         check_rate(fdr, calibrated.fewest)
     if vectors is not None:
-        if html:
-            raise InputError("--html shows pictures, and --vectors has none; omit it")
+        if html or maps:
+            raise InputError("--html and --maps show pictures, and --vectors has none; omit them")
         return score_vectors(scorer, vectors, of_vectors, skip_unreadable, fdr, out)
     if given := [name for name, value in of_vectors.items() if value is not None]:
         raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
     scorer.network  # noqa: B018 - refuses pictures for a detector of vectors, before any is read
+    showing = Showing(html, maps, id_images, html_count)
+    showing.check(scorer)
     found = find_pictures(images)
     if found.left:
         click.echo(shown(f"{images}: {say_left(found.left)}; not taken"), err=True)
@@ -119,11 +126,10 @@ def main(
     for line in save_by_image(by_image, table_rows(read, decisions, found), threshold) if by_image else ():
         click.echo(f"{line}.")
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
-    if html:
+    if html or maps:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")
-        said: dict[str, Any] = {"headline": caught, "warnings": doubts, "count": html_count}
-        rows, levels = list(table_rows(read, decisions, found)), chain_of(scorer.metadata).levels
-        save_text(html, gallery(rows, Path(), title, describe_rule(scorer, fdr), **said, levels=levels))
+        for line in showing.write(scorer, list(table_rows(read, decisions, found)), title, fdr):
+            click.echo(f"{line}.")
     for path, (kind, detail) in remarks:
         if kind == UNREADABLE:
             click.echo(shown(f"{path}: left out, {detail}"), err=True)

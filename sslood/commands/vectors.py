@@ -65,6 +65,12 @@ def main(
     card = {"name": name, "classes": classes, "head_classes": head}
     about = {"model": name, "seed": seed, "model_metadata": card, "id": id_names[0]}
     save_tensors(out, tensors, kind="embeddings", metadata={**about, "classes": classes, "sets": sets})
+    if head is not None and "head.weight" not in tensors:
+        click.echo(
+            "Note: the logits are not linear in the vectors, so the classifier's weights are not known: "
+            "leave out detectors that read them, such as react and vim, or give vectors of the layer before.",
+            err=True,
+        )
     images = sum(sum(of.values()) for of in counts.values())
     words = sum(len(tensors[key]) for key in tensors if key.startswith("concepts."))
     done(out, f"{images} images of {len(sets)} sets, {words} words, {len(classes)} classes")

@@ -11,6 +11,7 @@ from sslood.core.errors import InputError, known
 from sslood.deploy.by_class import ByClass
 from sslood.deploy.catches import Catch, few_images, hardest, warnings
 from sslood.deploy.inputs import AnyDetector, Inputs, present
+from sslood.deploy.normal.known_bad import KnownBad
 from sslood.deploy.thresholds import p_values
 from sslood.ood import network, posthoc, stochastic
 from sslood.ood.kit.combining import Combination, Combiner
@@ -24,6 +25,7 @@ DETECTORS = classes_in(posthoc, Detector)
 STOCHASTIC = classes_in(stochastic, Detector)
 NETWORK = classes_in(network, NetworkDetector)
 KINDS: dict[str, Kind] = {**DETECTORS, "ssd": SSD, **STOCHASTIC, **NETWORK}
+KEPT: dict[str, Kind] = {**KINDS, "known_bad": KnownBad}  # that a detector file may hold
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Calibrated:
 
 def make_detector(name: str, settings: Any, *, seed: int, device: str) -> AnyDetector:
     """Return an unfitted detector; InputError if the name is unknown."""
-    kind = KINDS[known(name, "detector", KINDS)]
+    kind = KEPT[known(name, "detector", KEPT)]
     return kind(settings) if issubclass(kind, NetworkDetector) else kind(settings, seed=seed, device=device)
 
 

@@ -16,7 +16,7 @@ from sslood.core.errors import InputError, known
 from sslood.core.names import shown
 from sslood.core.settings import strict
 from sslood.deploy.by_class import ByClass
-from sslood.deploy.calibrated import KINDS, Calibrated, Origin, make_detector
+from sslood.deploy.calibrated import KEPT, Calibrated, Origin, make_detector
 from sslood.deploy.catches import Catch
 from sslood.deploy.inputs import AnyDetector
 from sslood.ood.kit.combining import Combination
@@ -223,8 +223,8 @@ def _by_class(said: _Content, arrays: Arrays, where: str) -> ByClass | None:
 
 
 def _restored(entry: _Entry, arrays: Arrays, where: str, device: str) -> AnyDetector:
-    name = known(entry.name, f"detector in {where}:", KINDS)
-    settings: Any = strict(KINDS[name].Settings, entry.settings, where)
+    name = known(entry.name, f"detector in {where}:", KEPT)
+    settings: Any = strict(KEPT[name].Settings, entry.settings, where)
     detector = make_detector(name, settings, seed=entry.seed, device=device)
     prefix = f"detector.{name}."
     state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

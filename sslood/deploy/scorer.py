@@ -22,6 +22,8 @@ from sslood.core.errors import InputError, out_of_memory
 from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.calibrated import Calibrated
 from sslood.deploy.inputs import Inputs
+from sslood.deploy.maps.nearest import Nearest
+from sslood.deploy.maps.patches import Patches
 from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import extract
@@ -29,13 +31,15 @@ from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import restore_model
 from sslood.nets.networks.model import Model
 from sslood.nets.networks.reference import numbers
-from sslood.ood.kit.outputs import Outputs
+from sslood.ood.kit.outputs import Head, Outputs
 from sslood.views.network_view import open_model
 
 BATCH = 256  # images in memory at a time
 TOLERANCE = 1e-2  # of the scores of fixed images: float32 of another processor costs 1e-4, a lie more
 VECTORS = "vectors"  # the `arch` of a model that is elsewhere: its vectors come, not pictures
+WEIGHT, BIAS = "head.weight", "head.bias"
 _MODEL = "model."
+_PARTS: dict[str, Any] = {"patches": Patches, "nearest": Nearest}  # key of the content, prefix of the arrays
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,16 @@ class Decisions:
 class Deployed:
     """A scorer: network, its metadata (preprocessing, classes), and the calibrated detectors.
 
-    model: None for one that was fitted to vectors.
+    model: None for one that was fitted to vectors. head: the linear classifier on the features, if there is
+    one. patches, nearest: for heat maps and ID neighbours, if the file keeps them (`deploy.maps.explaining`).
     """
 
     model: Model | None
     metadata: Mapping[str, Any]
     calibrated: Calibrated
+    head: Head | None = None
+    patches: Patches | None = None
+    nearest: Nearest | None = None
 
     @property
     def network(self) -> Model:
@@ -100,19 +108,20 @@ class Deployed:
     def decide_vectors(self, vectors: np.ndarray, logits: np.ndarray | None = None) -> Decisions:
         """Score vectors, float [N, D], of the model whose features the detectors were fitted to.
 
-        logits, float [N, K]: of its classifier, for detectors that read them, and to predict classes.
-        Raises InputError for other widths or values that are not finite, for logits that are missing, and
-        if a detector needs the network.
+        logits, float [N, K]: of its classifier, for detectors that read them, and to predict classes; by
+        default those of `head`. Raises InputError for other widths or values that are not finite, for logits
+        that are missing, and if a detector needs the network.
         """
         if self.calibrated.reads_network:
             raise InputError(f"{self.calibrated.name} looks at pictures through the network; give pictures")
         if (found := vectors.shape[1:]) != (width := (self.metadata["feature_dim"],)):
             raise InputError(f"vectors must have the shape (N, {width[0]}), found {(len(vectors), *found)}")
-        outputs = Outputs("vectors", features=vectors, logits=logits)
+        if logits is None and self.head is not None:
+            logits = self.head.logits(vectors).astype(np.float32)
         known = len(self.metadata["head_classes"] or [])
         if logits is not None and logits.shape[1] != known:
             raise InputError(f"logits are {logits.shape[1]} wide, but the detector knows {known} classes")
-        return self._decided(Inputs(outputs, name="vectors"), logits)
+        return self._decided(Inputs(Outputs("vectors", vectors, logits=logits)), logits)
 
     def _decided(self, inputs: Inputs, logits: np.ndarray | None) -> Decisions:
         scores, places = self.calibrated.score(inputs), self.calibrated.places(inputs)
@@ -161,14 +170,21 @@ def save_deployed(
     arrays: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
     calibrated: Calibrated,
+    *,
+    patches: Patches | None = None,
+    nearest: Nearest | None = None,
 ) -> None:
     """Write a model file's arrays and metadata and calibrated detectors as one file.
 
-    No arrays, and the metadata of `sslood.deploy.tables.fitted.vector_card`, for detectors of vectors.
+    For detectors of vectors: the metadata of `sslood.deploy.tables.fitted.vector_card`, and no arrays but the
+    classifier's, if there is one. patches, nearest: kept beside them; no score depends on these.
     """
     state, content = pack(calibrated)
+    for part in (patches, nearest):
+        own, said = ({}, {}) if part is None else part.pack()
+        state, content = state | own, content | said
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
-    deployed = Deployed(_model(arrays, metadata, path), metadata, calibrated)
+    deployed = Deployed(_model(arrays, metadata, path), metadata, calibrated, _head(arrays))
     content |= {"model_metadata": dict(metadata), "answers": _answers(deployed)}
     content["checksum"] = checksum(tensors, content)
     save_tensors(path, tensors, kind="detector", metadata=content)
@@ -185,14 +201,27 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     written = content.get("version") != VERSION or content.get("checksum") == checksum(arrays, content)
     if not written:
         raise damaged(where, "its content has not the checksum that was written with it")
-    own = {key: array for key, array in arrays.items() if not key.startswith(_MODEL)}
+    parts, own = _parts(arrays, content, where)
     calibrated = unpack(own, content, where, str(device))
     if not isinstance(metadata, dict):
         raise damaged(where, "it does not describe its model")
-    weights = {key.removeprefix(_MODEL): arrays[key] for key in arrays.keys() - own.keys()}
-    deployed = Deployed(_model(weights, metadata, path, device), metadata, calibrated)
+    weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
+    model = _model(weights, metadata, path, device)
+    deployed = Deployed(model, metadata, calibrated, _head(weights), **parts)
     _check_answers(deployed, content.get("answers"), where)
     return deployed
+
+
+def _parts(
+    arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return (the optional parts that the content names, the arrays of detectors and calibration)."""
+    own = {key: array for key, array in arrays.items() if not key.startswith(_MODEL)}
+    parts = {}
+    for name in sorted(_PARTS.keys() & content.keys()):
+        some = {key: own.pop(key) for key in [*own] if key.startswith(f"{name}.")}
+        parts[name] = _PARTS[name].unpack(some, content[name], where)
+    return parts, own
 
 
 def _model(
@@ -204,10 +233,18 @@ def _model(
     """Return the model as `restore_model` does; None where vectors come from a model elsewhere."""
     if metadata.get("arch") != VECTORS:
         return restore_model(arrays, metadata, path, device)
-    ModelCard.read(metadata, path)
-    if arrays:
-        raise damaged(str(path), f"weight {min(arrays)!r} is of no network: it was fitted to vectors")
+    card = ModelCard.read(metadata, path)
+    count = len(card.head_classes or [])
+    shapes = {WEIGHT: [count, card.feature_dim], BIAS: [count]} if arrays else {}
+    for key in {*shapes, *arrays}:
+        array = np.asarray(arrays.get(key, []))
+        if list(array.shape) != shapes.get(key) or array.dtype != np.float32 or not np.isfinite(array).all():
+            raise damaged(str(path), f"weight {key!r} is not that of a classifier of its vectors")
     return None
+
+
+def _head(arrays: Mapping[str, np.ndarray]) -> Head | None:
+    return Head(arrays[WEIGHT], arrays[BIAS]) if {WEIGHT, BIAS} <= arrays.keys() else None
 
 
 def _answers(deployed: Deployed) -> list[float]:
@@ -218,7 +255,8 @@ def _answers(deployed: Deployed) -> list[float]:
             np.stack([numbers(width, key), np.linspace(0, 1, width)]).astype(np.float32)
             for key, width in enumerate(widths, start=3)
         )
-        return [float(one) for one in deployed.decide_vectors(vectors, logits if widths[1] else None).scores]
+        given = logits if widths[1] and deployed.head is None else None
+        return [float(one) for one in deployed.decide_vectors(vectors, given).scores]
     shape = (deployed.metadata["channels"], deployed.metadata["size"], deployed.metadata["size"])
     noise = 128 + 50 * numbers(math.prod(shape), 2).reshape(shape)
     smooth = np.broadcast_to(np.linspace(0, 255, shape[-1]), shape)

@@ -1,24 +1,66 @@
-"""A page that shows scored pictures from the most to the least OOD; one file that needs nothing else."""
+"""A page that shows scored pictures from the most to the least OOD; one file that needs nothing else.
 
-from collections.abc import Mapping, Sequence
+Its script filters the pictures, moves the threshold and saves the marked ones as a table; without it the page
+shows what was decided. It loads nothing and sends nothing, which its content policy makes sure of.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from sslood.core.names import shown
+from sslood.core.names import cell, path_cell, shown
 from sslood.data.sets.depth import Levels
 from sslood.data.sets.images import read_image
-from sslood.report.pictures import thumbnail
+from sslood.report.pictures import Thumbnail, thumbnail
 from sslood.report.render import render
 
 SIDE = 192  # pixels of a thumbnail's longer side; shown at two thirds of it
 BINS = 20  # bars of the histogram of p-values
+COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")  # of the table of marked pictures
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class HeatLayer:
+    """Colours to lay over a thumbnail: their data URL, their place, and the hottest value.
+
+    The place is in shares of the square around the picture, from its upper left corner.
+    """
+
+    url: str
+    left: float
+    top: float
+    width: float
+    height: float
+    hottest: float
+
+
+@dataclass(frozen=True)
+class NearestPicture:
+    """An ID picture that a picture is like: its name, the cosine, and what the page shows if it is there."""
+
+    name: str
+    likeness: float
+    thumbnail: Thumbnail | None = None
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What the page shows of a picture beside its score."""
+
+    heat: HeatLayer | None = None
+    nearest: Sequence[NearestPicture] = ()
 
 
 def gallery(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     images: Path,
     title: str,
     facts: Mapping[str, str],
@@ -27,19 +69,25 @@ def gallery(
     warnings: Sequence[str] = (),
     count: int,
     levels: Levels | None = None,
+    extras: Callable[[Row, Image.Image], Extra] = lambda row, picture: Extra(),
 ) -> str:
     """Return the HTML page of scored pictures; `images` is the folder that their paths start from.
 
     rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture,
     and `file` if it is elsewhere. facts: what else to say above the pictures, name -> text; headline: what
     stands before them, and warnings: sentences that make it an alarm. levels: of the ID set, for pictures of
-    more than 8 bits. It shows at most `count` pictures, by `shown_groups`. Raises InputError naming a picture
-    that can no longer be read.
+    more than 8 bits. It shows at most `count` pictures, by `shown_groups`. extras: what to show of one beside
+    its score, given its row and the picture. Raises InputError naming a picture that can no longer be read.
     """
-    ranked = sorted(rows, key=lambda row: (-row["score"], row["path"]))
+    ranked = by_rank(rows)
     groups = shown_groups([row["is_ood"] for row in ranked], count)
     p_values = {flag: [row["p_value"] for row in rows if row["is_ood"] == flag] for flag in (True, False)}
     bars = np.stack([np.histogram(p_values[flag], BINS, (0.0, 1.0))[0] for flag in (True, False)], axis=1)
+    cards = [
+        (group, [_card(ranked[place], place + 1, images, levels, extras) for place in group.places])
+        for group in groups
+    ]
+    steps, counts = np.unique([row["p_value"] for row in rows], return_counts=True)
     return render(
         "gallery.html.j2",
         title=title,
@@ -49,12 +97,29 @@ def gallery(
         n_ood=len(p_values[True]),
         total=len(rows),
         shown=sum(len(group.places) for group in groups),
-        groups=[
-            (group, [_card(ranked[place], place + 1, images, levels) for place in group.places])
-            for group in groups
-        ],
+        groups=cards,
         bars=bars.tolist(),
+        heated=any(card["extra"].heat for _, some in cards for card in some),
+        line=max(p_values[True], default=0.0),
+        script={
+            "steps": steps.tolist(),
+            "counts": counts.tolist(),
+            "columns": ",".join(COLUMNS),
+            "name": title,
+        },
     )
+
+
+def by_rank(rows: Sequence[Row]) -> list[Row]:
+    """Return scored pictures from the most to the least OOD."""
+    return sorted(rows, key=lambda row: (-row["score"], row["path"]))
+
+
+def shown_rows(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return the rows that a page of `count` pictures shows, from the most to the least OOD."""
+    ranked = by_rank(rows)
+    groups = shown_groups([row["is_ood"] for row in ranked], count)
+    return [ranked[place] for group in groups for place in group.places]
 
 
 @dataclass(frozen=True)
@@ -87,7 +152,21 @@ def shown_groups(flags: Sequence[bool], count: int) -> list[Group]:
     return [group for group in groups if group.places]
 
 
-def _card(row: Mapping[str, Any], rank: int, images: Path, levels: Levels | None) -> dict[str, Any]:
+def _card(
+    row: Row, rank: int, images: Path, levels: Levels | None, extras: Callable[[Row, Image.Image], Extra]
+) -> dict[str, Any]:
     picture = read_image(row.get("file", images / row["path"]), levels=levels)
     texts = {key: shown(row[key]) for key in ("path", "predicted_class")}
-    return {**row, **texts, "rank": rank, "thumbnail": thumbnail(picture, SIDE)}
+    cells = {
+        "path_cell": _quoted(path_cell(row["path"])),
+        "class_cell": _quoted(cell(row["predicted_class"])),
+    }
+    extra = extras(row, picture)
+    return {**row, **texts, **cells, "rank": rank, "thumbnail": thumbnail(picture, SIDE), "extra": extra}
+
+
+def _quoted(text: str) -> str:
+    """Return a cell as a CSV file writes it."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow([text, ""])
+    return out.getvalue()[:-1]

@@ -25,15 +25,24 @@ class Thumbnail:
 def thumbnail(picture: Image.Image, side: int) -> Thumbnail:
     """Return an RGB or grey picture shrunk to at most `side` pixels: a PNG as it is, or a JPEG if shrunk."""
     pixelated, shrunk = max(picture.size) <= PIXELATED, max(picture.size) > side
+    if not shrunk:
+        return Thumbnail(png(picture), pixelated)
     content = io.BytesIO()
-    if shrunk:
-        shape = [max(1, round(length * side / max(picture.size))) for length in picture.size]
-        picture = picture.resize((shape[0], shape[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        picture.save(content, "jpeg", quality=85)
-    else:
-        picture.save(content, "png", compress_type=_HUFFMAN_ONLY)
-    code = base64.b64encode(content.getvalue()).decode()
-    return Thumbnail(f"data:image/{'jpeg' if shrunk else 'png'};base64,{code}", pixelated)
+    shape = [max(1, round(length * side / max(picture.size))) for length in picture.size]
+    picture = picture.resize((shape[0], shape[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    picture.save(content, "jpeg", quality=85)
+    return Thumbnail(_url("jpeg", content), pixelated)
+
+
+def png(picture: Image.Image) -> str:
+    """Return a picture as it is as a data URL, the same bytes on every machine."""
+    content = io.BytesIO()
+    picture.save(content, "png", compress_type=_HUFFMAN_ONLY)
+    return _url("png", content)
+
+
+def _url(kind: str, content: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)

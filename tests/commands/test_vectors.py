@@ -93,7 +93,7 @@ def test_other_files_give_the_same_model(tmp_path, kind):
         if where.endswith("labels"):
             continue
         rows = np.load(path).astype(np.float32)
-        logits = rows[:, :CLASSES] * 3
+        logits = rows[:, :CLASSES] * 3 - 1  # a classifier, whose weights are found
         np.save(folder / f"{where}.logits.npy", logits)
         known = where.startswith("id.")
         columns = {"features": rows, "logits": logits}
@@ -110,12 +110,23 @@ def test_other_files_give_the_same_model(tmp_path, kind):
     assert files[0] == files[1]
     train = read_embeddings(other / "e", "clip", 0).outputs("id", "train")
     np.testing.assert_array_equal(
-        train.logits, np.load(folder / "id.train.npy")[:, :CLASSES].astype("f4") * 3
+        train.logits, np.load(folder / "id.train.npy")[:, :CLASSES].astype("f4") * 3 - 1
     )
     (other / "classes.txt").unlink()
     if kind == "parquet":
         with pytest.raises(ValueError, match="not known which class each of the logits is of; write"):
             read_folder(other, SPLITS, "id")
+
+
+def test_logits_of_no_linear_classifier_are_kept_and_said(tmp_path, capsys):
+    write_logits(write(tmp_path))
+    np.save(tmp_path / "id.train.logits.npy", np.load(tmp_path / "id.train.npy")[:, :CLASSES] ** 2)
+    for name in ("labels", "negatives"):
+        (tmp_path / f"{name}.npy").unlink()
+    assert made(tmp_path) == 0
+    assert "Note: the logits are not linear in the vectors" in capsys.readouterr().err
+    train = read_embeddings(tmp_path / "e", "clip", 0).outputs("id", "train")
+    assert train.head is None and example("energy").suits(train)
 
 
 def test_without_words_only_the_rows_of_features_remain(tmp_path):

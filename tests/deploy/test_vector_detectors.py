@@ -178,7 +178,7 @@ def lie(file, path, change):
         (lambda a, c: a.update({"detector.knn.bank": a["detector.knn.bank"][::-1] * -1}), "scores two fixed"),
         (
             lambda a, c: a.update({"model.weight": np.zeros(2, np.float32)}),
-            "weight 'weight' is of no network",
+            "weight '.*' is not that of a classifier",
         ),
         (lambda a, c: c["model_metadata"].update(feature_dim=0), "the model's size cannot be"),
         (lambda a, c: c["model_metadata"].pop("head_classes"), "d.safetensors"),
