@@ -70,7 +70,6 @@ def main(detector, alpha, host, port, batch_size, max_images, max_mb, max_reques
     scorer = load_deployed(detector, machine().device)
     if alpha is not None:
         scorer = replace(scorer, calibrated=scorer.calibrated.at(alpha))
-    scorer.network  # noqa: B018 - refuses a detector of vectors
     checksum = str(read_metadata(detector, kind="detector")["checksum"])
     app = application(scorer, checksum=checksum, limits=limits, batch_size=batch_size)
     for line in scorer.calibrated.warnings():

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sslood.data.sets.images import Remark
 from sslood.deploy.scorer import Decisions, Deployed
 from sslood.deploy.serving.limits import Refused
-from sslood.deploy.serving.uploads import Upload
 from sslood.deploy.thresholds import check_rate
 
 _PICTURE = {
@@ -18,6 +17,14 @@ _PICTURE = {
     "required": ["data"],
     "properties": {"name": {"type": "string"}, "data": {"type": "string", "format": "byte"}},
 }
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_ROWS = _list(_list({"type": "number"}))
+_VECTORS = {"vectors": _ROWS, "logits": _ROWS, "ids": _list({"type": "string"})}
 _ONE = {"schema": {"type": "string", "format": "binary"}}
 BODY = {  # of POST /score, for /openapi.json: a body is read as it comes, not by what is written here
     "required": True,
@@ -25,14 +32,15 @@ BODY = {  # of POST /score, for /openapi.json: a body is read as it comes, not b
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "properties": {"images": {"type": "array", "items": _ONE["schema"]}},
+                "properties": {"images": _list(_ONE["schema"])},
             }
         },
         "application/json": {
             "schema": {
-                "type": "object",
-                "required": ["images"],
-                "properties": {"images": {"type": "array", "items": _PICTURE}},
+                "oneOf": [
+                    {"type": "object", "required": ["images"], "properties": {"images": _list(_PICTURE)}},
+                    {"type": "object", "required": ["vectors"], "properties": _VECTORS},
+                ]
             }
         },
         "image/*": _ONE,
@@ -107,21 +115,21 @@ class Judge:
 
 
 def rows(
-    uploads: Sequence[Upload],
+    names: Sequence[str],
     read: Sequence[tuple[np.ndarray | str, Sequence[Remark]]],
     decided: Decisions | None,
 ) -> list[Decision]:
-    """Return a row for each picture: its decision, or why it could not be read (the text in `read`)."""
+    """Return a row for each picture or vector: its decision, or why there is none (the text in `read`)."""
     found: list[Decision] = []
     place = 0
-    for upload, (image, remarks) in zip(uploads, read, strict=True):
+    for name, (image, remarks) in zip(names, read, strict=True):
         warnings = [f"{kind} ({detail})" for kind, detail in remarks]
         if isinstance(image, str) or decided is None:
-            found.append(Decision(name=upload.name, error=str(image), warnings=warnings))
+            found.append(Decision(name=name, error=str(image), warnings=warnings))
             continue
         found.append(
             Decision(
-                name=upload.name,
+                name=name,
                 score=float(decided.scores[place]),
                 p_value=float(decided.p_values[place]),
                 is_ood=bool(decided.is_ood[place]),

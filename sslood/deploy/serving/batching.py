@@ -58,6 +58,10 @@ class Batcher:
         self._arrived.set()
         return await job.answer
 
+    async def alone(self, work: Callable[[], Decisions]) -> Decisions:
+        """Return what a call returns that shares no batch; the thread makes it between two of them."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     async def _work(self) -> None:
         while True:
             await self._arrived.wait()

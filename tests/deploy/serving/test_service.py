@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import httpx
 import numpy as np
@@ -15,7 +16,12 @@ from PIL import Image
 from scipy.stats import false_discovery_control
 
 from sslood.commands import score
+from sslood.core.batches import batches
 from sslood.core.errors import InputError
+from sslood.data.sets.convert import converted
+from sslood.deploy.pictures import chain_of
+from sslood.deploy.scorer import Deployed
+from sslood.nets.inference.extract import extract
 from sslood.ood.measures.conformal import conformal_threshold
 from tests.deploy.serving.conftest import serving
 from tests.kit.small import call
@@ -101,14 +107,13 @@ def test_many_clients_share_batches_and_each_gets_its_own(scorer, pictures, tabl
     jobs = [[paths[(7 * job + k) % len(paths)] for k in range(1 + job % 4)] for job in range(80)]
     images = sum(map(len, jobs))
 
-    class Slow:
-        metadata, calibrated = scorer.metadata, scorer.calibrated
-
+    class Slow(Deployed):
         def decide(self, images):
             time.sleep(0.01)
-            return scorer.decide(images)
+            return super().decide(images)
 
-    with serving(Slow(), batch_size=16) as client, ThreadPoolExecutor(8) as pool:
+    slow = Slow(scorer.model, scorer.metadata, scorer.calibrated)
+    with serving(slow, batch_size=16) as client, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda job: client.post("/score", files=files(job)), jobs))
         health = client.get("/health").json()
     for job, answer in zip(jobs, answers, strict=True):
@@ -126,12 +131,16 @@ BAD = {
     "no JSON": (400, "is no JSON", {"content": b"{", "headers": {"content-type": "application/json"}}),
     "bytes": (400, "is no JSON", {"content": b"\xff\xfe{", "headers": {"content-type": "application/json"}}),
     "deep": (400, "is no JSON", {"content": b"[" * 99999, "headers": {"content-type": "application/json"}}),
-    "a list": (400, "one key `images`", {"json": ["x"]}),
-    "another key": (400, "one key `images`", {"json": {"images": ["eA=="], "alpha": 0.1}}),
+    "a list": (400, "other keys than it may, or no lists", {"json": ["x"]}),
+    "another key": (400, "other keys than it may, or no lists", {"json": {"images": ["eA=="], "alpha": 0.1}}),
     "no base64": (400, "images[1]: its data is no base64", {"json": {"images": ["eA==", "§"]}}),
     "a number": (400, "images[0] is neither base64 nor an object", {"json": {"images": [3]}}),
     "a name that is no text": (400, "no text", {"json": {"images": [{"data": "eA==", "name": 3}]}}),
-    "an empty picture": (422, "1 of 1 pictures cannot be read", {"json": {"images": [""]}}),
+    "an empty picture": (
+        422,
+        "1 of 1 cannot be decided about: images[0] cannot be read",
+        {"json": {"images": [""]}},
+    ),
     "a field": (400, "a field that is no file", {"data": {"a": "b"}, "files": {"x": b"x"}}),
     "no boundary": (
         400,
@@ -153,8 +162,33 @@ BAD = {
     ),
     "no type": (415, "a body of no type", {"content": b"x"}),
     "not a picture": (422, "a.png cannot be read (not an image", {"files": {"images": ("a.png", b"x")}}),
-    "too many": (413, "more than the 64 pictures", {"json": {"images": ["eA=="] * 65}}),
-    "too many files": (413, "more than the 64 pictures", {"files": [("images", ("a", b"x"))] * 65}),
+    "too many": (413, "more than the 64 pictures or vectors", {"json": {"images": ["eA=="] * 65}}),
+    "too many files": (
+        413,
+        "more than the 64 pictures or vectors",
+        {"files": [("images", ("a", b"x"))] * 65},
+    ),
+    "vectors without numbers": (
+        400,
+        "vectors[1] is no list of numbers",
+        {"json": {"vectors": [[1.0], [None]]}},
+    ),
+    "unequal vectors": (
+        400,
+        "vectors[1] has 2 numbers, and vectors[0] has 1",
+        {"json": {"vectors": [[1], [1, 2]]}},
+    ),
+    "few IDs": (400, "not as many ids or logits", {"json": {"vectors": [[1], [2]], "ids": ["a"]}}),
+    "odd IDs": (400, "neither text nor a whole number", {"json": {"vectors": [[1]], "ids": [[]]}}),
+    "too many vectors": (413, "more than the 64 pictures or vectors", {"json": {"vectors": [[1]] * 65}}),
+    "a huge number": (400, "too large; send floats", {"json": {"vectors": [[10**400]]}}),
+    "narrow vectors": (422, "must have the shape (N, 16)", {"json": {"vectors": [[1, 2]]}}),
+    "no vectors": (400, "holds no picture", {"json": {"vectors": []}}),
+    "not finite": (
+        422,
+        "1 of 2 cannot be decided about: b has NaN or infinite values",
+        {"json": {"vectors": [[1.0] * 16, [1e40] * 16], "ids": ["a", "b"]}},
+    ),
     "both rates": (422, "give one of them", {"params": {"alpha": 0.1, "fdr": 0.1}}),
     "a small rate": (422, "0.001 needs at least 999", {"params": {"alpha": 0.001}}),
     "a small fdr": (422, "0.001 needs at least 999", {"params": {"fdr": 0.001}}),
@@ -238,23 +272,28 @@ def test_other_addresses(client, scorer, detector):
         assert answer.status_code == status and "POST /score, GET /detector" in answer.json()["error"]
 
 
-class Held:
-    """A scorer whose network waits until it may go on, and fails as it is told."""
+@dataclass(frozen=True)
+class Held(Deployed):
+    """A scorer whose network waits until it may go on, and fails for a black image as it is told."""
 
-    def __init__(self, scorer):
-        self.metadata, self.calibrated, self.scorer = scorer.metadata, scorer.calibrated, scorer
-        self.begun, self.go_on, self.error = threading.Event(), threading.Event(), None
+    begun: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, scorer, error=None):
+        return cls(scorer.model, scorer.metadata, scorer.calibrated, error=error)
 
     def decide(self, images):
         self.begun.set()
         assert self.go_on.wait(10)
         if self.error and (images == 0).all((1, 2, 3)).any():
             raise self.error
-        return self.scorer.decide(images)
+        return super().decide(images)
 
 
 def test_what_has_begun_is_answered_before_it_stops(scorer, pictures, table):
-    held, path = Held(scorer), pictures / "digit00.png"
+    held, path = Held.of(scorer), pictures / "digit00.png"
     with serving(held) as client, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.post, "/score", files=files([path]))
         assert held.begun.wait(10)
@@ -274,8 +313,7 @@ def test_one_clients_error_is_not_that_of_those_in_its_batch(scorer, pictures, t
         (InputError("too dark"), 422, "too dark"),
         (KeyError("x"), 500, "in its log"),
     ]:
-        held = Held(scorer)
-        held.error = error
+        held = Held.of(scorer, error)
         with serving(held) as client, ThreadPoolExecutor(3) as pool:
             first = pool.submit(client.post, "/score", files=files([pictures / "digit00.png"]))
             assert held.begun.wait(10)
@@ -292,3 +330,24 @@ def test_one_clients_error_is_not_that_of_those_in_its_batch(scorer, pictures, t
             bad = others[0].result()
             assert bad.status_code == status and text in bad.json()["error"]
             assert client.get("/health").status_code == 200
+
+
+def test_vectors_in_place_of_pictures(client, scorer, pictures):
+    """The network's own vectors are decided about as their pictures are, by a scorer without it too."""
+    paths = sorted(pictures.iterdir())
+    chain, statistics = chain_of(scorer.metadata), {key: scorer.metadata[key] for key in ("mean", "std")}
+    images = np.stack([converted(path, chain, []) for path in paths])
+    found = extract(scorer.model, batches(images, 256), **statistics)
+    names = [path.name for path in paths]
+    body = {"vectors": found["features"].tolist(), "logits": found["logits"].tolist(), "ids": names}
+    expected = client.post("/score", files=files(paths)).json()["results"]
+    answer = client.post("/score", json=body).json()
+    assert [one | {"warnings": []} for one in expected] == answer["results"]
+    with serving(replace(scorer, model=None)) as without:
+        assert without.post("/score", json=body).json() == answer
+        body["vectors"][1][0] = 1e40
+        rows = without.post("/score?skip_unreadable=true", json=body).json()["results"]
+        assert rows[1]["error"].startswith("has NaN") and rows[0] == answer["results"][0]
+        refused = without.post("/score", files=files(paths[:1]))
+        assert refused.status_code == 422 and "was fitted to vectors" in refused.json()["error"]
+        assert without.get("/detector").json()["takes"] == "vectors of 16 numbers"
