@@ -82,7 +82,7 @@ class Patches:
     @classmethod
     def unpack(cls, arrays: Mapping[str, np.ndarray], said: Any, where: str) -> "Patches":
         """Return what `pack` was given; InputError naming the file `where` if it contradicts itself."""
-        said = strict(_Said, said, f"{where}: patches")
+        said = strict(_Said, said if isinstance(said, dict) else {}, f"{where}: patches")
         bank, centre = (arrays.get(f"{_PREFIX}{name}", np.empty(0)) for name in ("bank", "centre"))
         types = len(arrays) == 2 and (bank.dtype, centre.dtype) == (np.float16, np.float32)
         form = (sum(said.widths),)

@@ -37,6 +37,9 @@ class Reader:
         self.modules = modules if len(modules) > 1 else []
         try:
             maps = self._run(blank)[1]
+            if any(one.shape[2] != one.shape[3] for one in maps):  # a Swin transformer, channels last
+                self.modules = []
+                maps = self._run(blank)[1]
         except InputError as error:
             raise InputError(f"model {metadata['name']!r}: {error}") from None
         self.widths = [int(one.shape[1]) for one in maps]
@@ -57,6 +60,8 @@ class Reader:
         exact = torch.backends.cudnn.flags(True, benchmark=False, deterministic=True, allow_tf32=False)
         with exact, watched(self.modules, {}) as maps:
             parts, last = with_patches(self.model, batch)
+        if last.shape[1] == last.shape[2] != last.shape[3]:  # images are squares, hence maps too
+            last = last.permute(0, 3, 1, 2)
         return parts["features"], maps or [last]
 
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,9 +97,14 @@ def _check_folder(folder: Path) -> None:
     """Raise InputError if maps cannot be written to a folder, which need not exist."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"--maps {str(folder)!r} is there and no folder; choose another")
-    above = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
-    if not os.access(above, os.W_OK):
-        raise InputError(f"--maps {str(folder)!r} cannot be written; choose another place")
+    above = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--maps {str(folder)!r} cannot be written ({above}: {error.strerror}); choose another place"
+        ) from None
 
 
 def save_maps(folder: Path, rows: Sequence[Row], explained: Mapping[Path, Explained], chain: Chain) -> int:

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torchvision.models import VisionTransformer
+from torchvision.models import SwinTransformer, VisionTransformer
 
 from sslood.core.errors import InputError
 from sslood.data.sets.convert import Chain
@@ -68,6 +68,17 @@ def test_patches_of_a_transformer_are_its_tokens():
         tokens = network._process_input((torch.from_numpy(image).float() / 255 - 0.5) / 0.5)
         tokens = network.encoder(torch.cat((network.class_token, tokens), 1))
     np.testing.assert_allclose(reader(image)[1][0].reshape(16, 8), tokens[0, 1:], rtol=1e-5, atol=1e-6)
+
+
+def test_maps_with_channels_last_are_turned():
+    """The features of a Swin transformer are the mean of its last map, which has two places a side here."""
+    with seeded(0):
+        network = SwinTransformer([4, 4], 8, [1, 1], [1, 2], [2, 2])
+    network.head = nn.Identity()
+    reader = Reader(Model(network), model_card(size=16, channels=3, mean=[0.5] * 3, std=[0.5] * 3).metadata())
+    features, vectors = reader(np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), np.uint8))
+    assert vectors.shape == (3, 2, 2, 16)
+    np.testing.assert_allclose(vectors.mean((1, 2)), features, rtol=1e-4, atol=1e-6)
 
 
 def test_a_network_without_places_is_named():
