@@ -22,6 +22,7 @@ from sslood.deploy.calibrated import KINDS, calibrate
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.onnx import PValues, Scorer, Together, check_exportable, exportable_names
 from sslood.deploy.scorer import load_deployed
+from sslood.deploy.triton import save_config
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import save_model
@@ -29,6 +30,7 @@ from sslood.nets.networks.heads import build_head
 from sslood.ood.kit.outputs import Concepts, Head, Outputs, Prior, part_of
 from sslood.ood.measures.conformal import conformal_threshold
 from stages import embed
+from tests.deploy.model_config import DTYPES, parsed
 from tests.kit.registries import DETECTORS, LEARNING, NETWORK, STOCHASTIC, example
 from tests.kit.small import call, model_card, write_params, write_sets
 from tests.nets.networks.test_published_resnet20 import MEAN, STD, cifar10_test, published
@@ -181,8 +183,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def exported(folder, name="d.onnx"):
-    return call(export.main, detector=folder / "d.safetensors", out=folder / name)
+def exported(folder, name="d.onnx", **more):
+    return call(export.main, detector=folder / "d.safetensors", out=folder / name, **more)
 
 
 def test_thresholds_by_class_are_in_the_graph(tmp_path):
@@ -204,7 +206,7 @@ def test_thresholds_by_class_are_in_the_graph(tmp_path):
 def graph(folder):
     """The scorer's ONNX file."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert exported(folder) == 0
+        assert exported(folder, triton=folder / "config.pbtxt") == 0
     assert "mahalanobis on digital; score, p_value, is_ood, predicted_class" in out.getvalue()
     return folder / "d.onnx"
 
@@ -340,3 +342,35 @@ def test_refuses(folder, capsys, monkeypatch):
     by_cauchy = dataclasses.replace(scorer.calibrated, combination="cauchy")
     with pytest.raises(InputError, match="since ONNX runtimes lack the arctangent .*by sum, fisher or simes"):
         check_exportable(dataclasses.replace(scorer, calibrated=by_cauchy), "d.safetensors")
+
+
+def described(tensor):
+    """Return type and shape of an input or output of a config.pbtxt, as onnxruntime calls them."""
+    kinds = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
+    shape = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
+    return DTYPES[kinds[tensor.data_type].name], list(shape)
+
+
+@pytest.mark.parametrize("batch", [64, 0])
+def test_the_configuration_for_triton_is_that_of_the_graph(folder, graph, batch):
+    """By the rules of its ONNX Runtime backend: the batch is no dimension, or images are the first one."""
+    if not batch:
+        save_config(folder / "config.pbtxt", graph, batch)
+    config, session = parsed(folder / "config.pbtxt"), onnxruntime.InferenceSession(graph, log_options())
+    said = {one.name: described(one) for one in [*config.input, *config.output]}
+    tensors = {one.name: (one.type, one.shape) for one in [*session.get_inputs(), *session.get_outputs()]}
+    expected = {name: (kind, [-1, *shape[1:]][bool(batch) :]) for name, (kind, shape) in tensors.items()}
+    if not batch:
+        expected |= {one.name: (one.type, one.shape) for one in session.get_overridable_initializers()}
+    assert said == expected and config.max_batch_size == batch and config.platform == "onnxruntime_onnx"
+    assert {one.name for one in config.input if one.optional} == (set() if batch else {"alpha", "fdr"})
+    assert config.HasField("dynamic_batching") == bool(batch)
+    about = {entry.key: entry.value.string_value for entry in config.parameters}
+    assert about == session.get_modelmeta().custom_metadata_map
+
+
+def test_what_is_no_graph_is_named(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no graph")
+    for name in ("x.onnx", "absent.onnx"):
+        with pytest.raises(InputError, match=f"{name}: cannot be read as ONNX"):
+            save_config(tmp_path / "config.pbtxt", tmp_path / name, 64)
