@@ -1,4 +1,4 @@
-# make repro            environment, then every stage that is not up to date
+# make repro            environment, then every stage that is not up to date; J=4: four at a time
 # make test             environment, then style, types and all tests
 # make profile P=name   put profiles/name.yaml into params.yaml (DVC's cache serves the way back)
 # make accept           record refactored code in dvc.lock without running the stages again
@@ -21,7 +21,7 @@ repro: $(VENV)/.run
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "No git repository here (or no git), which DVC needs: git clone instead of downloading the zip."; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.ready
 	@echo "Running dvc repro: every stage that is not up to date."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(if $(J),python -m tools.parallel -j "$(J)",dvc repro) $(S)
 	@echo "Done. Results: metrics/table.md and report/index.html; what changed: $(BIN)/dvc metrics diff"
 
 test: lint types
