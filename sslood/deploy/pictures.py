@@ -87,8 +87,9 @@ def _listed_name(text: str, path: str) -> str:
 def chain_of(metadata: Mapping[str, Any]) -> Chain:
     """Return what was done to every picture of the ID set of a model with this metadata."""
     levels = metadata.get("levels")
-    square = metadata.get("square", "crop")
-    return Chain(metadata["size"], metadata["channels"], square, levels and tuple(levels))
+    square, to = metadata.get("square", "crop"), metadata.get("resize_to")
+    how = {"filter": metadata.get("filter", "bilinear"), "resize_to": to}
+    return Chain(metadata["size"], metadata["channels"], square, levels and tuple(levels), **how)
 
 
 def read_pictures(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sslood.core.errors import InputError
 from sslood.data.sets.bounds import TooMuch, pixel_limit
 from sslood.data.sets.depth import Levels, Undeclared, common_levels
-from sslood.data.sets.images import Remark, Square, from_array, read_bytes, read_image, to_array
+from sslood.data.sets.images import Filter, Remark, Square, from_array, read_bytes, read_image, to_array
 from sslood.data.sets.jpeg import decode_plain
 from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.pictures import Images
@@ -31,7 +31,7 @@ class Chain:
     """What is done to every picture: to uint8 [channels, size, size].
 
     levels: what is black and white of more than 8 bits, where a file does not say it; None: with `ask`
-    Undeclared is raised, otherwise the file's full range counts.
+    Undeclared is raised, otherwise the file's full range counts. filter, resize_to: see `images.resize`.
     """
 
     size: int
@@ -39,6 +39,8 @@ class Chain:
     square: Square = "crop"
     levels: Levels | None = None
     ask: bool = False
+    filter: Filter = "bilinear"
+    resize_to: int | None = None
 
 
 @dataclass
@@ -195,4 +197,4 @@ def converted(image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark
     width, height = picture.size
     if chain.square == "crop" and 2 * max(width, height) > 3 * min(width, height):
         remarks.append((CUT, f"{width} x {height} pixels"))
-    return to_array(picture, chain.size, chain.channels, chain.square)
+    return to_array(picture, chain.size, chain.channels, chain.square, chain.filter, chain.resize_to)

@@ -20,6 +20,7 @@ from sslood.data.sets.kinds import enable_heif, is_heif
 from sslood.data.sets.notices import libtiff_heard, listening
 
 Square = Literal["crop", "pad", "squash"]  # the way of a picture to a square
+Filter = Literal["bilinear", "bicubic"]  # of Pillow: over the whole footprint, so antialiased
 SLIVER = "a sliver of the range is used; if another range is meant, write its bits as `data.bits`"
 ODD = "damaged or odd, but taken as far as it can be read"
 _NOTHING = nullcontext()
@@ -31,6 +32,7 @@ _WAYS = {
     "pad": "longer side to {size} pixels by {filter}, centred on black {size}x{size}",
     "squash": "both sides to {size} pixels by {filter}",
 }
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _TURNS = {  # EXIF's orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,11 +45,20 @@ _TURNS = {  # EXIF's orientation -> what makes the picture upright
 Remark = tuple[str, str]  # what holds for several pictures of a set; more about this one
 
 
-def chain_text(size: int, channels: int, square: Square = "crop") -> str:
+def chain_text(
+    size: int,
+    channels: int,
+    square: Square = "crop",
+    filter: Filter = "bilinear",
+    resize_to: int | None = None,
+) -> str:
     """Say in words what `to_array` does; recorded in every set's metadata."""
     colour = "grey by ITU-R 601 luma before resizing" if channels == 1 else "RGB"
-    way = _WAYS[square].format(size=size, filter="Pillow's antialiased bilinear filter")
-    return f"{colour}; {way}; untouched where already {size}x{size}"
+    side = resize_to or size
+    way = _WAYS[square].format(size=side, filter=f"Pillow's antialiased {filter} filter")
+    if side != size:
+        way = way.partition(", centre crop")[0] + f", centre crop {size}x{size}"
+    return f"{colour}; {way}; untouched where already {side}x{side}"
 
 
 def plain(image: Image.Image) -> Image.Image:
@@ -77,46 +88,65 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def resize(image: Image.Image, size: int, square: Square = "crop") -> Image.Image:
-    """Return a picture of `size` x `size` pixels, bilinear over the whole footprint, so antialiased.
+def resize(
+    image: Image.Image,
+    size: int,
+    square: Square = "crop",
+    filter: Filter = "bilinear",
+    resize_to: int | None = None,
+) -> Image.Image:
+    """Return a picture of `size` x `size` pixels, filtered over the whole footprint, so antialiased.
 
     crop: shorter side to `size`, then the centre; pad: longer side to `size`, on black; squash: both sides.
+    resize_to: what crop and squash make the side before the centre of `size` is cut out, as the publishers of
+    ImageNet's weights do (256, of which 224 remain); at least `size`, which it is by default.
     """
-    if image.size == (size, size):
+    how, to = _FILTERS[filter], resize_to or size
+    if image.size == (size, size) == (to, to):
         return image
     if square == "squash":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-    shape, left, top = frame(*image.size, size, square)
+        image = image.resize((to, to), how)
+    shape, left, top = frame(*image.size, size, square, to)
     if square == "pad":
         out = Image.new(image.mode, (size, size))
-        out.paste(image.resize(shape, Image.Resampling.BILINEAR), (left, top))
+        out.paste(image.resize(shape, how), (left, top))
         return out
     if shape[0] * shape[1] > _MOST:  # a line of 100000 pixels: the same centre, without the rest
         across, down = image.width / shape[0], image.height / shape[1]
         box = (left * across, top * down, (left + size) * across, (top + size) * down)
-        return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    image = image.resize(shape, Image.Resampling.BILINEAR)
+        return image.resize((size, size), how, box=box)
+    image = image if image.size == shape else image.resize(shape, how)
     return image if shape == (size, size) else image.crop((left, top, left + size, top + size))
 
 
-def frame(width: int, height: int, size: int, square: Square = "crop") -> tuple[tuple[int, int], int, int]:
+def frame(
+    width: int, height: int, size: int, square: Square = "crop", resize_to: int | None = None
+) -> tuple[tuple[int, int], int, int]:
     """Return (width, height) once the picture is resized, then left and top of the square in it.
 
-    To pad: left and top of the picture in the square.
+    To pad: left and top of the picture in the square. For squash, `width` and `height` once it is squashed.
     """
     if square == "pad":
         scale = size / max(width, height)
         width, height = (min(size, max(1, round(side * scale))) for side in (width, height))
         return (width, height), (size - width) // 2, (size - height) // 2
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    to = resize_to or size
+    scale = to / min(width, height)
+    width, height = max(to, round(width * scale)), max(to, round(height * scale))
     return (width, height), (width - size) // 2, (height - size) // 2
 
 
-def to_array(image: Image.Image, size: int, channels: int, square: Square = "crop") -> np.ndarray:
-    """Return uint8 [channels, size, size], read-only, of an upright 8 bit image."""
+def to_array(
+    image: Image.Image,
+    size: int,
+    channels: int,
+    square: Square = "crop",
+    filter: Filter = "bilinear",
+    resize_to: int | None = None,
+) -> np.ndarray:
+    """Return uint8 [channels, size, size], read-only, of an upright 8 bit image; see `resize`."""
     mode = "L" if channels == 1 else "RGB"
-    image = resize(image if image.mode == mode else image.convert(mode), size, square)
+    image = resize(image if image.mode == mode else image.convert(mode), size, square, filter, resize_to)
     pixels = np.frombuffer(image.tobytes(), np.uint8)  # half the time of np.asarray
     return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 

@@ -14,7 +14,8 @@ class Backbone(nn.Module):
     constructor `(settings, channels)`, where `settings` are of its class `Settings`: positive integers, or
     words, in the order in which a full name such as "resnet-8-16" lists them. Weights come from torch's
     default generator, which `sslood.nets.networks.build` seeds; that also initialises the convolutions. In
-    eval mode no layer may mix the images of a batch.
+    eval mode no layer may mix the images of a batch. Its last spatial map [N, D, h, w] may pass through an
+    nn.Identity called `patches`, where `sslood.nets.inference.patches` then reads it.
     """
 
     Settings: ClassVar[type[SettingsBase]]

@@ -15,7 +15,11 @@ _STAGES = {
 }
 LARGEST = 2**24  # values of an image beyond which a file is damaged, not for large pictures
 _OF_SET = ("size", "channels", "mean", "std", "resize", "classes")  # preprocessing travels with the model
-_UNUSUAL = {"square": "crop", "levels": None}  # the same, where it is not what it was before it could be set
+_UNUSUAL = {  # the same, where it is not what it was before it could be set
+    **{"square": "crop", "levels": None},
+    **{"filter": "bilinear", "resize_to": None},
+}
+_DEFAULTS: dict[str, Any] = {**_UNUSUAL, "network": {}}
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class ModelCard:
     projector, None without one. stochastic: {"space": "h" or "z", "sigma", "components"} of a Gaussian
     embedding. settings: those that the weights depend on. epochs: of the weights, where fewer than trained.
     saw_validation: whether it was trained on images of ID validation. square, levels: of the ID set: the way
-    of its pictures to a square, and the values that are black and white where files do not say it. code:
-    {path: sha256} of a file in architectures/. reference: what the model computes for one fixed image, see
-    `reference_answer`.
+    of its pictures to a square, and the values that are black and white where files do not say it. filter,
+    resize_to: how its pictures are resized, see `sslood.data.sets.images.resize`. code: {path: sha256} of a
+    file in architectures/. network: how another library builds the network, see `sslood.nets.external`.
+    reference: what the model computes for one fixed image, see `reference_answer`.
     """
 
     name: str
@@ -54,6 +59,9 @@ class ModelCard:
     saw_validation: bool = False
     square: str = "crop"
     levels: list[int] | None = None
+    filter: str = "bilinear"
+    resize_to: int | None = None
+    network: dict[str, Any] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
     reference: dict[str, list[float]] = field(default_factory=dict)
 
@@ -92,6 +100,10 @@ class ModelCard:
             "mean": _numbers(self.mean, self.channels),
             "std": _numbers(self.std, self.channels) and all(n > 0 for n in self.std),
             "square": self.square in ("crop", "pad", "squash"),
+            "filter": self.filter in ("bilinear", "bicubic"),
+            "resize_to": self.resize_to is None
+            or (type(self.resize_to) is int and self.size <= self.resize_to <= 8 * self.size),
+            "network": isinstance(self.network, dict),
             "levels": self.levels is None
             or (_numbers(self.levels, 2) and -(2**31) <= self.levels[0] < self.levels[1] < 2**32),
             "classes": isinstance(self.classes, list),  # before head_classes, which are places in it
@@ -110,7 +122,7 @@ class ModelCard:
 
     def metadata(self) -> dict[str, Any]:
         """Return the fields as the metadata of a file."""
-        return {k: v for k, v in asdict(self).items() if k not in _UNUSUAL or v != _UNUSUAL[k]}
+        return {k: v for k, v in asdict(self).items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""

@@ -26,14 +26,21 @@ def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCa
     weights as they are stored. Raises InputError if the modules are not those that the card describes, or a
     weight is not finite.
     """
+    arrays, card = stored(modules, card, path)
+    save_tensors(path, arrays, kind="model", metadata=card.metadata())
+
+
+def stored(
+    modules: Mapping[str, nn.Module], card: ModelCard, where: str | Path
+) -> tuple[dict[str, np.ndarray], ModelCard]:
+    """Return the arrays and the card that `save_model` writes; `where` is named in its errors."""
     arrays = {
         f"{name}.{key}": (value.float() if value.is_floating_point() else value).cpu().contiguous().numpy()
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
-    model = _rebuilt(arrays, card, path)
-    card = card.replace(reference=reference_answer(model, card))
-    save_tensors(path, arrays, kind="model", metadata=card.metadata())
+    model = _rebuilt(arrays, card, where)
+    return arrays, card.replace(reference=reference_answer(model, card))
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Model, ModelCard]:

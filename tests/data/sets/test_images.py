@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from timm.data import create_transform
 
 from sslood.core.errors import InputError
 from sslood.data.sets.convert import convert
@@ -107,3 +108,22 @@ def test_too_many_pixels_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("sslood.data.sets.bounds.pixel_limit", lambda: 1000)
     with pytest.raises(InputError, match="bomb.png"):
         read_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 48), (48, 65), (40, 40), (32, 32), (33, 200)])
+@pytest.mark.parametrize(
+    ("filter", "mode"), [("bicubic", "center"), ("bilinear", "center"), ("bicubic", "squash")]
+)
+def test_resizing_beyond_the_crop_is_what_timm_does(height, width, filter, mode):
+    """Its evaluation crops 32 pixels out of 40; where sides are rounded, ours may lie one pixel off."""
+    image = Image.fromarray(picture(height, width))
+    theirs = create_transform(
+        (3, 32, 32), interpolation=filter, crop_pct=0.8, crop_mode=mode, mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    expected = (theirs(image) * 255).round().byte().numpy()
+    square = "squash" if mode == "squash" else "crop"
+    ours = to_array(image, 32, 3, square, filter, 40)
+    assert np.array_equal(ours, expected)
+    assert f"{filter} filter, centre crop 32x32; untouched where already 40x40" in chain_text(
+        32, 3, square, filter, 40
+    )

