@@ -37,7 +37,7 @@ TABLES = ("headline", "decisions")
 
 
 def place_of(name: str, text: str) -> Path:
-    """Return the full path of a folder, or of a list of pictures; InputError, naming the variable, if none."""
+    """Return the full path of a folder or of a list of pictures; InputError that names the variable."""
     place = Path(os.path.abspath(Path(text).expanduser()))
     if not place.exists():
         raise InputError(f"{name}={text}: {missing(place)}")
@@ -56,9 +56,8 @@ def list_with_test(images: Path, test: Path) -> str:
             raise InputError(f"{variable}={place}: is cut into {', '.join(splits)} already; leave TEST out")
         pictures = splits[""]
         names = [pictures.classes[label] if label >= 0 else "" for label in pictures.labels]
-        rows += [
-            (os.path.abspath(path), name, split) for path, name in zip(pictures.images, names, strict=True)
-        ]
+        paths = map(os.path.abspath, pictures.images)
+        rows += [(path, name, split) for path, name in zip(paths, names, strict=True)]
         known[variable] = set(names)
     if strange := sorted(known["TEST"] - known["IMAGES"]):
         raise InputError(
@@ -140,11 +139,9 @@ def prepare(images: str, near: str | None, far: str | None, test: str | None) ->
 
 def show(metrics: Path = Path("metrics")) -> str:
     """Return the tables of the last run, and what to do with them."""
-    tables = [
-        (metrics / f"{name}.md").read_text(encoding="utf-8").partition("\n\nFalse alarms by")[0]
-        for name in TABLES
-    ]
-    return "\n\n".join([*tables, "Everything, with figures: report/index.html and metrics/table.md"])
+    texts = [(metrics / f"{name}.md").read_text(encoding="utf-8") for name in TABLES]
+    tables = [text.partition("\n\nFalse alarms by")[0].strip() for text in texts]
+    return "\n\n".join([*tables, "All rows: metrics/table.md. With figures: report/index.html"])
 
 
 @click.command(cls=Command)

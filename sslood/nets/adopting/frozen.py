@@ -88,9 +88,8 @@ def frozen_model(
         labels = {split: sets[f"{split}.labels"] for split in features}
         weights, measured = fit_head(features, labels, classes=len(classes), l2s=entry.l2)
         model.head = _as_layer(weights).to(device)
-        note = (
-            f"ID validation accuracy {measured['accuracy']:.4f} of a linear classifier, l2 {measured['l2']:g}"
-        )
+        accuracy = f"ID validation accuracy {measured['accuracy']:.4f}"
+        note = f"linear classifier: {accuracy}, l2 {measured['l2']:g}"
     card = ModelCard.for_set(
         {**id_set, "mean": card.mean, "std": card.std},
         name=name,
