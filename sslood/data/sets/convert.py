@@ -18,6 +18,7 @@ from sslood.data.sets.images import Filter, Remark, Square, from_array, read_byt
 from sslood.data.sets.jpeg import decode_plain
 from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.pictures import Images
+from sslood.data.sets.room import room
 from sslood.data.sets.workers import processes
 
 UNREADABLE = "cannot be read, so left out"
@@ -74,7 +75,7 @@ def convert(
     A file that cannot be decoded raises an InputError that names the first such file; if a list `unreadable`
     is given, its position is appended there instead and its row is left out. levels: called if a picture of
     more than 8 bits does not say which range it uses; by default the range of these pictures. remarks: gets
-    (position, what is to be said of the picture). All cores work, the peak is the result plus a few pictures.
+    (position, what is to be said of the picture). All cores work, the peak is the result (see `room`) plus a few pictures.
     """
     pixel_limit()  # one that is no number stops the whole, whatever is skipped
     count = len(images)
@@ -85,7 +86,7 @@ def convert(
             return np.ascontiguousarray(images[:, None])
     chain = Chain(size, channels, square, None, ask=True)
     skip = unreadable is not None
-    out = np.empty((count, channels, size, size), np.uint8)
+    out = room((count, channels, size, size))
     said: list[tuple[int, Remark]] = []
     undeclared: dict[int, tuple[int, Levels]] = {}  # position -> row of `out`, extremes
     filled = 0
