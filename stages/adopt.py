@@ -14,7 +14,6 @@ from sslood.cli.sections import item_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.needs import CLASSIFIED, check_needs, may_be_left_out
-from sslood.core.settings import read_section
 from sslood.nets.adopting.adoption import (
     build,
     card_of,
@@ -22,26 +21,16 @@ from sslood.nets.adopting.adoption import (
     check_floors,
     final_linear,
     measure,
-    read_entry,
 )
-from sslood.nets.adopting.frozen import frozen_model, is_frozen, read_frozen
+from sslood.nets.adopting.frozen import FrozenSettings, frozen_model, modules_of, read_any
 from sslood.nets.adopting.layouts import weights_of
 from sslood.nets.adopting.weights import located, read_checkpoint
 from sslood.nets.networks.files import save_model
 
 
-def _read(where):
-    values = read_section(where)
-    return read_frozen(values, where) if is_frozen(values) else read_entry(values, where)
-
-
-def modules_of(model):
-    return {"backbone": model.backbone} | ({"head": model.head} if model.head is not None else {})
-
-
 @click.command(cls=StageCommand)
 @click.option("--name", required=True, help="Name of the model, without the seed.")
-@section_option("entry", "its entry", lambda where, _: _read(where))
+@section_option("entry", "its entry", lambda where, _: read_any(where))
 @click.option("--id_set", required=True, help="ID set file.")
 @click.option("--seed", required=True, type=int, help="Seed of its evaluation.")
 @item_options("id")
@@ -51,12 +40,12 @@ def main(name, entry, id_set, seed, out):
     splits = [f"{split}.{part}" for split in ("train", "validation") for part in ("images", "labels")]
     sets, meta = load_tensors(id_set, kind="set", only=splits)
     of_run = {"name": name, "seed": seed}
-    if is_frozen(read_section(entry)):
-        frozen, device = _read(entry), machine().device
-        model, card, note = frozen_model(frozen, sets, meta, device=device, where=entry, **of_run)
+    found = read_any(entry)
+    if isinstance(found, FrozenSettings):
+        model, card, note = frozen_model(found, sets, meta, machine().device, where=entry, **of_run)
         save_model(out, modules_of(model), card)
-        return done(out, f"{frozen.pretrained}, {note}")
-    settings, rules = _read(entry)
+        return done(out, f"{found.pretrained}, {note}")
+    settings, rules = found
     if rules.head or settings.min_knn > 0:
         check_needs((CLASSIFIED,), sets["train.labels"], where=f"{entry}: an accuracy ")
     check_entry(settings, rules, meta, entry)

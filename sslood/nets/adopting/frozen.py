@@ -18,7 +18,9 @@ from sslood.core.errors import InputError, LeftOut
 from sslood.core.needs import CLASSIFIED, check_needs
 from sslood.core.precision import Precision
 from sslood.core.rounding import decimal
-from sslood.core.settings import Settings, at_least, checked
+from sslood.core.settings import Settings, at_least, checked, read_section
+from sslood.nets.adopting.adoption import AdoptSettings, read_entry
+from sslood.nets.adopting.layouts import Layout
 from sslood.nets.adopting.pretrained import open_pretrained
 from sslood.nets.inference.extract import check_finite, extract
 from sslood.nets.networks.card import ModelCard
@@ -46,24 +48,30 @@ class FrozenSettings(Settings):
             raise InputError("l2 must list at least one penalty")
 
 
-def is_frozen(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of `models` names a pretrained backbone, instead of a checkpoint and its layout."""
-    return "pretrained" in entry
+def read_any(where: str) -> FrozenSettings | tuple[AdoptSettings, Layout]:
+    """Return the entry of `models` at FILE:KEY: of a pretrained backbone, or of a checkpoint with its rules.
+
+    Raises InputError for a wrong key or type.
+    """
+    values = read_section(where)
+    if "pretrained" in values:
+        return checked(FrozenSettings, values, where)
+    return read_entry(values, where)
 
 
-def read_frozen(values: Mapping[str, Any], where: str) -> FrozenSettings:
-    """Return the entry; InputError for a wrong key or type."""
-    return checked(FrozenSettings, values, where)
+def modules_of(model: Model) -> dict[str, nn.Module]:
+    """Return backbone and head, if there is one, as `save_model` takes them."""
+    return {"backbone": model.backbone} | ({"head": model.head} if model.head is not None else {})
 
 
 def frozen_model(
     entry: FrozenSettings,
     sets: Mapping[str, np.ndarray],
     id_set: Mapping[str, Any],
+    device: torch.device,
     *,
     name: str,
     seed: int,
-    device: torch.device,
     where: str,
 ) -> tuple[Model, ModelCard, str]:
     """Return (the backbone with a classifier of the ID set, its card, a sentence about it).

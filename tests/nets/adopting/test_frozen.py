@@ -11,7 +11,7 @@ from sslood.core.batches import batches
 from sslood.core.errors import InputError
 from sslood.core.files import save_tensors
 from sslood.nets.adopting import frozen
-from sslood.nets.adopting.frozen import fit_head, read_frozen
+from sslood.nets.adopting.frozen import fit_head, read_any
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.card import ModelCard
@@ -120,5 +120,6 @@ def test_without_labels_it_is_an_encoder_and_grey_or_wrong_entries_are_refused(s
     assert "pretrained backbones see in colour; set data.channels to 3" in capfd.readouterr().err
     assert adopted(tmp_path, "{pretrained: net, layout: dino}", "flat") != 0
     assert "layout" in capfd.readouterr().err
+    (tmp_path / "params.yaml").write_text("models: {frozen: {pretrained: net, l2: []}}")
     with pytest.raises(InputError, match="l2 must list at least one"):
-        read_frozen({"pretrained": "net", "l2": []}, "models.frozen")
+        read_any(f"{tmp_path}/params.yaml:models.frozen")
