@@ -1,6 +1,7 @@
 """Pictures of a folder or list through a scorer, and the table of what it decides."""
 
 import csv
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,8 +26,10 @@ from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.tree import scan
 from sslood.data.sets.user_images import missing
 from sslood.deploy.scorer import BATCH, Decisions, Deployed
+from sslood.deploy.tables.writing import is_parquet, save_columns
 from sslood.ood.kit.network_detector import Progress
 
+VALUES = 2**22  # of the images that a network is shown at a time: beyond, its maps leave the caches
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
 
 
@@ -92,6 +95,11 @@ def chain_of(metadata: Mapping[str, Any]) -> Chain:
     return Chain(metadata["size"], metadata["channels"], square, levels and tuple(levels), **how)
 
 
+def network_batch(shape: Sequence[int]) -> int:
+    """Return how many images [C, H, W] a network is shown at a time, at most BATCH."""
+    return max(1, min(BATCH, VALUES // math.prod(shape)))
+
+
 def read_pictures(
     paths: Sequence[Path],
     chain: Chain,
@@ -117,9 +125,11 @@ def read_pictures(
             return None, [(UNREADABLE, str(error).removeprefix(f"{path}: "))]
 
     with warnings_kept, ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            loaded = list(zip(batch, pool.map(load, batch), strict=True))
+        parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+        waiting = None
+        for batch, following in zip(parts, [*parts[1:], []], strict=True):
+            loaded = list(zip(batch, pool.map(load, batch) if waiting is None else waiting, strict=True))
+            waiting = pool.map(load, following)  # while the network looks at this batch
             arrays = {path: array for path, (array, _) in loaded if array is not None}
             if unreadable is not None:
                 unreadable += [path for path, (array, _) in loaded if array is None]
@@ -192,7 +202,10 @@ class Table:
 
 
 def save_table(path: str | Path, rows: Iterable[dict[str, Any]], found: Found) -> None:
-    """Write `table_rows` as a CSV file."""
+    """Write `table_rows` as a CSV file, or as parquet if that is how `path` ends."""
+    if is_parquet(path):
+        columns, listed = [*COLUMNS, *(found.own[0] if found.own else ())], list(rows)
+        return save_columns(path, {name: [row[name] for row in listed] for name in columns})
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         Table(file, found).add(rows)
 

@@ -14,8 +14,8 @@ IN_MEMORY = 2 << 30  # bytes: 14,000 pictures of 224 pixels
 def room(shape: tuple[int, ...]) -> np.ndarray:
     """Return a uint8 array of this shape, to be filled; of more than IN_MEMORY bytes it is a mapped file.
 
-    The file lies in the folder of downloads, which SSLOOD_DATA_CACHE names, and is gone with the array. Raises
-    InputError if that disk has not enough room, before anything is converted.
+    The file lies in the folder of downloads, which SSLOOD_DATA_CACHE names, and is gone with the array.
+    Raises InputError if that disk has not enough room, before anything is converted.
     """
     size = math.prod(shape)
     if size <= IN_MEMORY:
