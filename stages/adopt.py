@@ -1,6 +1,7 @@
 """Make a model from outside one of ours: any checkpoint, in its publisher's layout, checked against a floor.
 
 Reads an entry of `models` in params.yaml, writes a model file like those of `pretrain` and `train`. Seconds.
+An entry may name a pretrained backbone instead, which gets a linear classifier: one forward pass of ID train.
 """
 
 from dataclasses import replace
@@ -13,7 +14,6 @@ from sslood.cli.sections import item_options
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.needs import CLASSIFIED, check_needs, may_be_left_out
-from sslood.core.settings import read_section
 from sslood.nets.adopting.adoption import (
     build,
     card_of,
@@ -21,8 +21,8 @@ from sslood.nets.adopting.adoption import (
     check_floors,
     final_linear,
     measure,
-    read_entry,
 )
+from sslood.nets.adopting.frozen import FrozenSettings, frozen_model, modules_of, read_any
 from sslood.nets.adopting.layouts import weights_of
 from sslood.nets.adopting.weights import located, read_checkpoint
 from sslood.nets.networks.files import save_model
@@ -30,16 +30,22 @@ from sslood.nets.networks.files import save_model
 
 @click.command(cls=StageCommand)
 @click.option("--name", required=True, help="Name of the model, without the seed.")
-@section_option("entry", "its entry", lambda where, _: read_entry(read_section(where), where))
+@section_option("entry", "its entry", lambda where, _: read_any(where))
 @click.option("--id_set", required=True, help="ID set file.")
 @click.option("--seed", required=True, type=int, help="Seed of its evaluation.")
 @item_options("id")
 @click.option("--out", required=True, help="Model file to write.")
 @may_be_left_out("model")
 def main(name, entry, id_set, seed, out):
-    settings, rules = read_entry(read_section(entry), entry)
     splits = [f"{split}.{part}" for split in ("train", "validation") for part in ("images", "labels")]
     sets, meta = load_tensors(id_set, kind="set", only=splits)
+    of_run = {"name": name, "seed": seed}
+    found = read_any(entry)
+    if isinstance(found, FrozenSettings):
+        model, card, note = frozen_model(found, sets, meta, machine().device, where=entry, **of_run)
+        save_model(out, modules_of(model), card)
+        return done(out, f"{found.pretrained}, {note}")
+    settings, rules = found
     if rules.head or settings.min_knn > 0:
         check_needs((CLASSIFIED,), sets["train.labels"], where=f"{entry}: an accuracy ")
     check_entry(settings, rules, meta, entry)
@@ -52,8 +58,7 @@ def main(name, entry, id_set, seed, out):
     model.to(machine().device)
     values = measure(model, settings, sets, len(classes), entry)
     check_floors(values, settings, entry)
-    modules = {"backbone": model.backbone} | ({"head": model.head} if model.head is not None else {})
-    save_model(out, modules, card_of(settings, rules, values, meta, name=name, seed=seed, width=width))
+    save_model(out, modules_of(model), card_of(settings, rules, values, meta, width=width, **of_run))
     text = ", ".join(f"{key} {value:.4f}" for key, value in values.items())
     if note:
         click.echo(f"Note: {note}.", err=True)

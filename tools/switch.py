@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from io import StringIO
@@ -111,22 +111,26 @@ def _text(content: CommentedMap) -> str:
     return text.getvalue()
 
 
-def rendered(profile: Path, base: Path) -> str:
-    """Return the text of params.yaml that holds `base` with the values of `profile`."""
+def rendered(profile: Path, base: Path, fill: Callable[[CommentedMap], object] | None = None) -> str:
+    """Return the text of params.yaml that holds `base` with the values of `profile`, changed by `fill`."""
     content = read_yaml(base)
     if profile.resolve() != base.resolve():
         merge(content, bare(read_yaml(profile)), str(profile))  # its comments explain the profile, not params
+    if fill is not None:
+        fill(content)
     need_sources(content["sets"], content["id"], str(profile))
     return _text(content)
 
 
-def apply(params: Path, profile: Path, base: Path = BASE) -> bool:
-    """Write `base` with the values of `profile` to `params`; return whether the file changed."""
+def apply(
+    params: Path, profile: Path, base: Path = BASE, fill: Callable[[CommentedMap], object] | None = None
+) -> bool:
+    """Write `rendered(profile, base, fill)` to `params`; return whether the file changed."""
     before = ""
     if params.is_file():
         read_yaml(params)  # a broken file is reported, not overwritten
         before = params.read_text(encoding="utf-8")
-    text = rendered(profile, base)
+    text = rendered(profile, base, fill)
     if text != before:
         save_text(params, text)
     return text != before

@@ -9,7 +9,7 @@ import yaml
 from dvc.repo import Repo
 
 from sslood.core.errors import InputError
-from tools.direct import Runner
+from tools.direct import Direct
 from tools.graph import Cell, cells, needed, order
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def toy(tmp_path, monkeypatch):
     ) -> tuple[list[str], list[str], list[str]]:
         said: list[str] = []
         graph = order(cells({"stages": {**TOY, **stages}}, {"a": a}))
-        failed, cut = Runner(graph, jobs, said.append).run(budget)
+        failed, cut = Direct(graph, jobs, said.append).run(budget)
         ran = [line.split()[1] for line in said if line.startswith("done")]
         return failed, cut, ran
 
