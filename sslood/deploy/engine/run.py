@@ -111,6 +111,9 @@ def _rows(
     many = daft.DataType.from_arrow_type(pa.list_(pa.struct({"path": pa.string(), **fields})))
     col, fetched = daft.col, source.fetched
 
+    def reading(address: str) -> Any:
+        return daft.open_file(address, "rb", BUFFER, io_config=io) if fetched else open(address, "rb")
+
     class Judge:
         def __init__(self) -> None:
             self.worker = make()
@@ -128,10 +131,7 @@ def _rows(
             found = [self.worker.nothing("path")]
             for address in where.to_pylist():
                 name = address.rsplit("/", 1)[-1]
-                opened = (
-                    daft.open_file(address, "rb", BUFFER, io_config=io) if fetched else open(address, "rb")
-                )
-                with opened as file:
+                with reading(address) as file:
                     found.append(self.worker.shard(file, name))
             ends = np.cumsum([len(rows) for rows in found])  # one batch has one archive, or none
             return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.concat_arrays(found))
