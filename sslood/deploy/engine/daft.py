@@ -51,6 +51,25 @@ def io_config(anonymous: bool) -> Any:
     return IOConfig(s3=S3Config(**given))
 
 
+def below(pattern: str, io: Any) -> Any:
+    """Return the table of what a pattern of addresses matches, or None if there is nothing.
+
+    InputError if the store cannot be read.
+    """
+    from daft.exceptions import DaftCoreException
+
+    with said_once(pattern):
+        try:
+            found = engine().from_glob_path(pattern, io_config=io)
+            return found if found.limit(1).count_rows() else None
+        except DaftCoreException as error:
+            if "at least 1 MicroPartition" in str(error):  # its words for nothing
+                return None
+            raise
+        except FileNotFoundError:
+            return None
+
+
 @contextmanager
 def said_once(address: str) -> Iterator[None]:
     """Turn an error of the engine about an address into an InputError of one sentence."""

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from sslood.core.errors import InputError, as_line
 from sslood.core.files import atomic, remove_leftovers
-from sslood.deploy.engine.daft import engine, said_once
+from sslood.deploy.engine.daft import below, engine, said_once
 
 ROWS, BYTES, SECONDS = 65_536, 64 << 20, 60.0  # what a part holds at most: a run that is killed loses less
 
@@ -82,6 +82,10 @@ class Parts:
         if not len(table):
             return
         if self.remote:
+            plain = pa.table({name: table[name].cast(pa.string()) for name in self.about})
+            table = table.drop_columns(list(self.about))  # the engine knows no dictionaries
+            for name in self.about:
+                table = table.append_column(name, plain[name])
             with said_once(self.out):
                 engine().from_arrow(table).write_parquet(self.out, write_mode="append", io_config=self.io)
                 self.files = self._there()
@@ -108,11 +112,10 @@ class Parts:
         return count
 
     def _there(self) -> list[str]:
-        pattern = f"{self.out}/*.parquet"
         if not self.remote:
             return sorted(map(str, Path(self.out).glob("part-*.parquet")))
-        with said_once(self.out):
-            return sorted(engine().from_glob_path(pattern, io_config=self.io).to_pydict()["path"])
+        found = below(f"{self.out}/*.parquet", self.io)
+        return [] if found is None else sorted(found.to_pydict()["path"])
 
     def _check(self) -> None:
         if not self.files:

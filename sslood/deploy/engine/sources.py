@@ -11,7 +11,7 @@ from sslood.core.errors import InputError
 from sslood.core.names import path_cell
 from sslood.data.sets.kinds import HEIF_SUFFIXES, SUFFIXES
 from sslood.data.sets.lists import picture_path
-from sslood.deploy.engine.daft import engine, said_once
+from sslood.deploy.engine.daft import below, engine, said_once
 from sslood.deploy.engine.worker import SAID, Deciding
 from sslood.deploy.pictures import find_pictures
 
@@ -82,9 +82,10 @@ def _free(name: str) -> str:
 def _prefix(address: str, io: Any) -> Source:
     """Return the pictures below a prefix of a store, by their endings; hidden ones are left out."""
     pattern = address if any(mark in address for mark in "*?[") else f"{address.rstrip('/')}/**"
-    col = engine().col
+    col, frame = engine().col, below(pattern, io)
+    if frame is None:
+        raise InputError(f"{address}: nothing is below it; correct the address")
     with said_once(address):
-        frame = engine().from_glob_path(pattern, io_config=io)
         endings = "|".join(ending[1:] for ending in (*sorted(SUFFIXES), *HEIF_SUFFIXES))
         # a part that begins with a dot is hidden, as in a folder
         frame = frame.where(col("path").regexp(rf"(?i)\.({endings})$") & ~col("path").regexp(r"/\.[^/]*"))
@@ -96,8 +97,8 @@ def _prefix(address: str, io: Any) -> Source:
 def _matching(pattern: str, io: Any) -> list[str]:
     """Return the files that a path, an address or a pattern of them names, sorted; InputError if none."""
     if "://" in pattern:
-        with said_once(pattern):
-            found = engine().from_glob_path(pattern, io_config=io).select("path").to_pydict()["path"]
+        matched = below(pattern, io)
+        found = [] if matched is None else matched.to_pydict()["path"]
     else:
         pattern = os.path.expanduser(pattern)
         found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)

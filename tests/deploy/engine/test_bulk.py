@@ -55,7 +55,7 @@ def test_a_folder_gives_the_decisions_of_score_and_goes_on_where_it_was(
     assert len(loads) == 1  # of eleven batches
 
     shutil.copy(pictures / "a" / "003.png", pictures / "a" / "new.png")
-    (tmp_path / "out" / ".part-000001.parquet.99999999.part").write_text(
+    (tmp_path / "out" / ".part-000001.parquet.99999999.x.part").write_text(
         "half of a part, of a run that was killed"
     )
     try:
