@@ -48,7 +48,7 @@ def open_source(images: str, column: str, io: Any) -> Source:
     if lower.endswith(".parquet"):
         return _parquet(images, column, io)
     if lower.endswith(TARS):
-        found = _matching(images, io)
+        found = matching(images, io)
         return Source(images, _frame({"shard": found, WHERE: found}), "shard", remote, count=len(found))
     return _prefix(images, io) if remote else _local(Path(images))
 
@@ -94,7 +94,7 @@ def _prefix(address: str, io: Any) -> Source:
     return Source(address, frame.select(col("path"), col("path").alias(WHERE)), "path", True)
 
 
-def _matching(pattern: str, io: Any) -> list[str]:
+def matching(pattern: str, io: Any) -> list[str]:
     """Return the files that a path, an address or a pattern of them names, sorted; InputError if none."""
     if "://" in pattern:
         matched = below(pattern, io)
@@ -109,7 +109,7 @@ def _matching(pattern: str, io: Any) -> list[str]:
 
 
 def _parquet(pattern: str, column: str, io: Any) -> Source:
-    files = _matching(pattern, io)
+    files = matching(pattern, io)
     col = engine().col
     with said_once(pattern):
         frame = engine().read_parquet(files, io_config=io)

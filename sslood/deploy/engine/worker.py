@@ -79,7 +79,8 @@ class Embedding:
     file: str
 
     @cached_property
-    def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The arrays and the metadata of the network."""
         arrays, metadata = load_tensors(self.file)
         if metadata.get("kind") == "detector":
             arrays = {k.removeprefix("model."): a for k, a in arrays.items() if k.startswith("model.")}
@@ -91,27 +92,26 @@ class Embedding:
     @cached_property
     def columns(self) -> dict[str, pa.DataType]:
         """Name -> type of each column."""
-        arrays, metadata = self._read
-        found = {"features": pa.list_(pa.float32(), metadata["feature_dim"])}
-        if "head.weight" in arrays:
-            found["logits"] = pa.list_(pa.float32(), len(arrays["head.weight"]))
-        return found
+        names = ("features", *(["logits"] if "head.weight" in self.read[0] else []))
+        return {name: pa.list_(pa.float32()) for name in names}  # of fixed size none may be missing
 
     def open(self) -> tuple[Chain, Callable[[np.ndarray], Columns]]:
         """Return the chain of the pictures, and what gives the columns of uint8 images [N, C, H, W]."""
-        arrays, metadata = self._read
+        arrays, metadata = self.read
         model = restore_model(arrays, metadata, self.file, machine().device)
         preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
 
         def judge(images: np.ndarray) -> Columns:
             found = extract(model, batches(images, BATCH), **preprocessing)
-            rows = {name: found[name] for name in self.columns}
-            return {
-                name: pa.FixedSizeListArray.from_arrays(pa.array(row.ravel()), row.shape[1])
-                for name, row in rows.items()
-            }
+            return {name: _lists(found[name]) for name in self.columns}
 
         return chain_of(metadata), judge
+
+
+def _lists(rows: np.ndarray) -> pa.ListArray:
+    """Return rows [N, D] as a column."""
+    ends = np.arange(0, rows.size + 1, rows.shape[1])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(rows.ravel()))
 
 
 Opener = Deciding | Embedding

@@ -160,13 +160,14 @@ def test_vectors_are_those_of_the_network(tmp_path, run, detector, pictures, dec
     from sslood.deploy.scorer import load_deployed
     from sslood.nets.inference.extract import batches, extract
 
-    assert run(pictures / "a", model=detector)[0] == 0
+    assert run(pictures, model=detector)[0] == 0
     found = rows_in(tmp_path / "out")
+    assert {path for path, row in found.items() if row["features"] is None} == {*BROKEN}
     scorer = load_deployed(detector)
     ((_, images),) = read_pictures([pictures / "a" / "007.png"], chain_of(scorer.metadata))
     own = extract(scorer.model, batches(images, 1), mean=scorer.metadata["mean"], std=scorer.metadata["std"])
     for name in ("features", "logits"):
-        np.testing.assert_allclose(found["007.png"][name], own[name][0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found["a/007.png"][name], own[name][0], rtol=1e-5, atol=1e-6)
 
 
 def test_judged_together_as_benjamini_and_hochberg_do(detector):
