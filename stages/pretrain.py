@@ -15,7 +15,7 @@ from sslood.core.files import load_tensors, read_metadata
 from sslood.core.machine import machine
 from sslood.core.needs import check_needs, may_be_left_out
 from sslood.core.settings import read_section
-from sslood.data.chunked.reader import open_split
+from sslood.data.images.chunked import open_split
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.selfsup.objective import read_plan

@@ -11,7 +11,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
-from sslood.data.chunked.reader import NEEDED
+from sslood.data.images.chunked import NEEDED
 from sslood.data.sets.convert import Chain
 from sslood.data.sets.images import Square, chain_text
 from sslood.data.sets.roles.roles import ROLES

@@ -12,7 +12,7 @@ from PIL import Image
 from sslood.commands import pack
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
-from sslood.data.chunked.reader import ChunkedSet, StreamSettings, open_split
+from sslood.data.images.chunked import ChunkedSet, StreamSettings, open_split
 from sslood.nets.training import loop
 from stages import pretrain
 from tests.kit.small import call, digit_images
