@@ -11,11 +11,11 @@ import click
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import section_option, training_options
-from sslood.core.files import load_tensors
+from sslood.core.files import load_tensors, read_metadata
 from sslood.core.machine import machine
 from sslood.core.needs import check_needs, may_be_left_out
 from sslood.core.settings import read_section
-from sslood.data.images.streamed import open_set
+from sslood.data.images.chunked import open_split
 from sslood.nets.networks.build import BACKBONES, build_backbone, read_architecture, seeded
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.selfsup.objective import read_plan
@@ -45,7 +45,8 @@ def check_constants(where, given):
 def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_curves, **shared):
     start_processes("stages.pretrain")
     kind, training, own, recipes = read_plan(objective, shared, constants, recipe)
-    tensors, meta = load_tensors(id_set, kind="set", only=READ)
+    meta = read_metadata(id_set, kind="set")
+    tensors, _ = load_tensors(id_set, only=READ[1:] if "stream" in meta else READ)
     check_needs(kind.needs, tensors["train.labels"], where=f"{id_set}: {objective} ")
     settings = recorded(training, own, recipes)
     about = {"objective": objective, "arch": read_architecture(backbone, sizes), "seed": seed}
@@ -55,7 +56,7 @@ def main(objective, seed, id_set, backbone, sizes, constants, recipe, out, out_c
         with seeded(seed):
             network = build_backbone(about["arch"], channels=meta["channels"])
             method = kind(network, own, classes=len(meta["classes"]))
-        sets = [open_set(tensors[READ[at]], tensors[READ[at + 1]], here.device) for at in (0, 2)]
+        sets = [open_split(tensors, meta, one, here.device, id_set) for one in ("train", "validation")]
         task = Pretraining(
             f"pretrain {objective}-{seed}", network, method, training, recipes, *sets,
             mean=meta["mean"], std=meta["std"], seed=seed, machine=here,

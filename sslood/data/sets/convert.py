@@ -179,10 +179,13 @@ def _block(images: Images, chain: Chain, skip: bool) -> _Block:
     return block
 
 
-def converted(image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark]) -> np.ndarray:
+def converted(
+    image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark], content: bytes | None = None
+) -> np.ndarray:
     """Return uint8 [channels, size, size] of pixels (uint8 [H, W(, 3)]), or of the picture in a file.
 
-    remarks: gets what is to be said of the picture. Raises InputError naming a file that cannot be decoded.
+    content: the bytes of the file, where they have been read already. remarks: gets what is to be said of the
+    picture. Raises InputError naming a file that cannot be decoded.
     """
     if isinstance(image, np.ndarray):
         picture = from_array(np.ascontiguousarray(image))
@@ -190,7 +193,7 @@ def converted(image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark
         picture = read_image(image, levels=chain.levels, ask=chain.ask, remarks=remarks)
     else:
         try:
-            content = read_bytes(image)
+            content = read_bytes(image) if content is None else content
         except TooMuch as error:
             raise InputError(f"{image}: {error}") from None
         except OSError as error:

@@ -1,0 +1,207 @@
+"""Pictures through the engine: the decisions of `score`, one row each, from wherever they come."""
+
+import os
+import shutil
+import signal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sslood.commands import bulk
+from sslood.core.errors import InputError
+from sslood.core.names import original
+from sslood.deploy.engine import worker
+from sslood.deploy.engine.daft import io_config
+from sslood.deploy.engine.parts import Parts
+from sslood.deploy.engine.run import Totals, Workers, columns_of, judge_pictures
+from sslood.deploy.engine.sources import open_source
+from sslood.deploy.engine.worker import Deciding, Worker
+from sslood.deploy.thresholds import discoveries
+from tests.deploy.engine.conftest import BROKEN, check_same, rows_in, write_tar
+from tests.kit.small import call
+
+
+@pytest.fixture
+def run(tmp_path, capsys, detector):
+    """Run the command on pictures into tmp_path/out; return (status, what it says)."""
+
+    def run(images, out=tmp_path / "out", **options):
+        judge = {} if "model" in options else {"detector": detector}
+        status = call(bulk.main, images=images, out=out, **judge, **options)
+        return status, "".join(capsys.readouterr())
+
+    return run
+
+
+def test_a_folder_gives_the_decisions_of_score_and_goes_on_where_it_was(
+    tmp_path, monkeypatch, run, pictures, decided
+):
+    loads = []
+    load = worker.load_deployed
+    monkeypatch.setattr(worker, "load_deployed", lambda *args: loads.append(args) or load(*args))
+    status, said = run(pictures, batch_size=32, fdr=0.2)
+    assert status == 0, said
+    assert "323 pictures, 323 of them new, 2 could not be read" in said and "1 no picture (.txt)" in said
+    found = rows_in(tmp_path / "out")
+    check_same(found, decided)
+    assert {path: bool(row["reason"]) for path, row in found.items() if row["p_value"] is None} == {
+        name: True for name in BROKEN
+    }
+    assert "not an image that Pillow knows" in found["b/broken.png"]["reason"]
+    assert {original(path) for path in found} >= {"a/=1+1,ü 100%41.png", "a/001.png"}
+    assert list(next(iter(found.values())))[:5] == ["path", "score", "p_value", "is_ood", "predicted_class"]
+    assert len(loads) == 1  # of eleven batches
+
+    shutil.copy(pictures / "a" / "003.png", pictures / "a" / "new.png")
+    (tmp_path / "out" / ".part-000001.parquet.99999999.x.part").write_text(
+        "half of a part, of a run that was killed"
+    )
+    try:
+        status, said = run(pictures)
+        assert status == 0 and "324 pictures, 1 of them new" in said
+        again = rows_in(tmp_path / "out")
+    finally:
+        (pictures / "a" / "new.png").unlink()
+    assert again.pop("a/new.png")["p_value"] == found["a/003.png"]["p_value"]
+    assert again == found and not [*(tmp_path / "out").glob(".*part")]
+
+
+def test_pictures_that_could_not_be_read_are_tried_again_when_asked(tmp_path, run, pictures):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(pictures / "a" / "001.png", folder / "good.png")
+    (folder / "bad.png").write_bytes(b"\x89PNG")
+    assert run(folder)[0] == 0
+    shutil.copy(pictures / "a" / "003.png", folder / "bad.png")
+    assert "0 of them new" in run(folder)[1]
+    status, said = run(folder, retry=None)
+    assert status == 0 and "1 pictures that could not be read are tried again" in said
+    assert {path: row["reason"] for path, row in rows_in(tmp_path / "out").items()} == {
+        "good.png": None,
+        "bad.png": None,
+    }
+
+
+class Dying(Worker):
+    """A worker whose process is killed at the picture 160.png, as long as a file is there."""
+
+    flag = ""
+
+    def pictures(self, addresses, contents):
+        if any("160.png" in address for address in addresses) and os.path.exists(self.flag):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().pictures(addresses, contents)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the engine leaves pipes open
+def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(tmp_path, detector, pictures, decided):
+    flag, io = tmp_path / "flag", io_config(False)
+    flag.touch()
+    opener, source = Deciding(str(detector)), open_source(str(pictures), "path", None)
+    parts = Parts(str(tmp_path / "out"), "in", "x", columns_of(source, opener), io)
+
+    def make():
+        made = Dying(opener, 1, batch_size=16)
+        made.flag = str(flag)
+        return made
+
+    team = Workers(1, batch_size=16, processes=True)
+    with pytest.raises(InputError, match="a worker was killed .* run the same command again to go on"):
+        judge_pictures(source, opener, parts, team, io=io, make=make)
+    before = rows_in(tmp_path / "out")
+    assert 0 < len(before) < 320
+    flag.unlink()
+    parts = Parts(str(tmp_path / "out"), "in", "x", columns_of(source, opener), io)
+    new = judge_pictures(source, opener, parts, Workers(batch_size=16), io=io)
+    found = rows_in(tmp_path / "out")
+    assert new == len(found) - len(before) and len(found) == len(decided) + len(BROKEN)
+    check_same(found, decided)
+
+
+def test_shards_are_read_once_from_front_to_end(tmp_path, run, pictures, decided):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_tar(shards / "a.tar", pictures / "a")
+    whole = write_tar(tmp_path / "b.tar.gz", pictures / "b", "w:gz").read_bytes()
+    (shards / "b.tar.gz").write_bytes(whole[: len(whole) * 2 // 3])
+    status, said = run(f"{shards}/*.tar*", batch_size=50)
+    assert status == 0, said
+    found = rows_in(tmp_path / "out")
+    reasons = {path: row["reason"] for path, row in found.items() if row["reason"]}
+    assert "the archive ends early or is damaged" in reasons.pop("b.tar.gz") and len(reasons) == 1
+    assert {row["shard"] for row in found.values()} == {f"{shards}/a.tar", f"{shards}/b.tar.gz"}
+    read = {
+        path.replace(".tar.gz", "").replace(".tar", ""): row
+        for path, row in found.items()
+        if path != "b.tar.gz"
+    }
+    assert sum(path.startswith("a/") for path in read) == 161 and 20 < len(read) - 161 < 160
+    check_same(read, {path: row for path, row in decided.items() if path in read})
+    assert "0 of them new" in run(f"{shards}/*.tar*")[1]
+
+
+def test_a_parquet_table_keeps_its_columns(tmp_path, run, pictures, decided):
+    names = [path for path in decided if "%" not in path]
+    table = {"file": [f"pictures/{name}" for name in names], "score": [*range(len(names))]}
+    pq.write_table(pa.table(table), pictures.parent / "list.parquet")
+    status, said = run(pictures.parent / "list.parquet", column="file")
+    assert status == 0, said
+    found = rows_in(tmp_path / "out")
+    assert [found[f"pictures/{name}"]["list_score"] for name in names] == table["score"]
+    check_same(
+        {path.removeprefix("pictures/"): row for path, row in found.items()}, {n: decided[n] for n in names}
+    )
+
+
+def test_vectors_are_those_of_the_network(tmp_path, run, detector, pictures, decided):
+    from sslood.deploy.pictures import chain_of, read_pictures
+    from sslood.deploy.scorer import load_deployed
+    from sslood.nets.inference.extract import batches, extract
+
+    assert run(pictures, model=detector)[0] == 0
+    found = rows_in(tmp_path / "out")
+    assert {path for path, row in found.items() if row["features"] is None} == {*BROKEN}
+    scorer = load_deployed(detector)
+    ((_, images),) = read_pictures([pictures / "a" / "007.png"], chain_of(scorer.metadata))
+    own = extract(scorer.model, batches(images, 1), mean=scorer.metadata["mean"], std=scorer.metadata["std"])
+    for name in ("features", "logits"):
+        np.testing.assert_allclose(found["a/007.png"][name], own[name][0], rtol=1e-5, atol=1e-6)
+
+
+def test_judged_together_as_benjamini_and_hochberg_do(detector):
+    rng = np.random.default_rng(1)
+    p = np.concatenate([rng.integers(1, 102, 400) / 101, rng.integers(1, 4, 60) / 101])
+    values, counts = np.unique(p, return_counts=True)
+    found = Totals(470, 10, 0, dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    for rate in (0.05, 0.1, 0.3):
+        assert np.array_equal(p <= found.cut(rate, 100), discoveries(p, rate, 100))
+    with pytest.raises(InputError, match="needs at least"):
+        found.cut(0.001, 100)
+
+
+def test_bad_input_is_refused_in_a_sentence(tmp_path, run, detector, pictures):
+    assert run(pictures / "b")[0] == 0
+    status, said = run(pictures / "a")
+    assert status == 1 and "holds results of other pictures" in said and "take another --out" in said
+    status, said = run(pictures / "b", model=detector)
+    assert status == 1 and "holds the columns path" in said
+    other = tmp_path / "other.safetensors"
+    shutil.copy(detector, other)
+    with open(other, "ab") as file:
+        file.write(b" ")
+    pq.write_table(pa.table({"name": ["a"], "label": [1]}), tmp_path / "t.parquet")
+    status, said = run(tmp_path / "t.parquet", out=tmp_path / "o")
+    assert status == 1 and "has no column 'path'; its columns are name, label" in said
+    for paths, words in {
+        ("x.png", "y.png", "x.png"): "lists 'x.png' 2 times",
+        ("x.png", None): "1 of 2 rows have no 'path'",
+        ("x.png", "s3://b/y.png"): "holds paths and addresses",
+        (): "lists no picture",
+    }.items():
+        pq.write_table(pa.table({"path": pa.array(paths, pa.string())}), tmp_path / "t.parquet")
+        status, said = run(tmp_path / "t.parquet", out=tmp_path / "o")
+        assert status == 1 and words in said, said
+    assert "no such file" in run(tmp_path / "*.tar", out=tmp_path / "o")[1]
+    assert "does not exist" in run(tmp_path / "nowhere", out=tmp_path / "o")[1]
