@@ -56,6 +56,7 @@ PLACE = click.Path(path_type=Path)
 @click.option(
     "--bad", multiple=True, type=PLACE, help="Known bad pictures (folder, list or picture) or vectors."
 )
+@click.option("--odd", multiple=True, type=PLACE, help="Vectors of others: what it catches of them is said.")
 @click.option("--flat", is_flag=True, help="Inner folders are no classes.")
 @click.option(
     "--per_class", is_flag=True, help="A threshold for each predicted class, which holds the rate within it."
@@ -95,7 +96,7 @@ def main(
             raise InputError(f"--{'backbone' if backbone else 'flat'} is of --images; omit it with --vectors")
         found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
     else:
-        if given := [name for name, value in of_vectors.items() if value is not None]:
+        if given := [name for name, value in of_vectors.items() if value]:
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
         found = fit_folder(images, backbone=backbone, flat=flat, skip_unreadable=skip_unreadable, **options)
     found.save(out)

@@ -203,7 +203,9 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     if not isinstance(metadata, dict):
         raise damaged(where, "it does not describe its model")
     weights = {key.removeprefix(_MODEL): arrays[key] for key in arrays.keys() - own.keys()}
-    deployed = Deployed(folded(restore_model(weights, metadata, path, device)), metadata, calibrated)
+    model = _model(weights, metadata, path, device)
+    model = None if model is None else folded(model)
+    deployed = Deployed(model, metadata, calibrated, _head(weights))
     _check_answers(deployed, content.get("answers"), where)
     return deployed
 

@@ -119,6 +119,21 @@ def test_known_bad_vectors_are_learned_from(tmp_path, capsys):
     assert found.decide_vectors(NEW).is_ood.mean() < 0.25
 
 
+def test_what_it_catches_is_measured_on_odd_vectors(tmp_path, capsys):
+    write(tmp_path / "far.parquet", ODD)
+    write(tmp_path / "like.parquet", NEW)
+    odd = [tmp_path / "far.parquet", tmp_path / "like.parquet"]
+    assert run(tmp_path, vectors=write(tmp_path / "n.parquet"), odd=odd) == 0
+    scorer = load_deployed(tmp_path / "d.safetensors")
+    shares = [scorer.decide_vectors(rows).is_ood.mean() for rows in (ODD, NEW)]
+    assert [(one.name, one.images, one.share) for one in scorer.calibrated.catches] == [
+        ("far", 60, shares[0]), ("like", 300, shares[1]),
+    ]  # fmt: skip
+    said = capsys.readouterr()
+    assert f"Called OOD: {shares[0]:.0%} of far (far, 60 images), {shares[1]:.0%} of like" in said.out
+    assert "DO NOT RELY ON IT for pictures like like" in said.out and "below the floor of 50%" in said.err
+
+
 def test_equal_vectors_stay_on_one_side(tmp_path):
     """Copies on both sides would have distance 0, and the threshold would promise what does not hold."""
     scorer = fit_vectors(np.repeat(NORMAL, 3, axis=0), alpha=0.1, detector="knn")

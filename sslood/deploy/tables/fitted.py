@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from sslood.core.errors import InputError, as_line
+from sslood.core.errors import InputError
+from sslood.deploy.catches import Catch
 from sslood.deploy.normal.examples import Examples
 from sslood.deploy.normal.fit_normal import Fitted, described, fit_normal
 from sslood.deploy.normal.split import split_normal
 from sslood.deploy.scorer import BIAS, VECTORS, WEIGHT, Deployed, save_deployed
+from sslood.deploy.tables.examples import all_rows, class_indices, groups_of
 from sslood.deploy.tables.reading import VectorTable, open_vectors
 from sslood.deploy.tables.sources import Arrays, load_lines
 from sslood.nets.networks.card import ModelCard
 from sslood.ood.kit.network_detector import Progress
-from sslood.ood.kit.outputs import chunks
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,20 @@ def fit_vectors(
     logits: ArrayLike | None = None,
     detector: str | Sequence[str] = "auto",
     bad: Mapping[str, ArrayLike] | None = None,
+    odd: Mapping[str, ArrayLike] | None = None,
     seed: int = 0,
 ) -> Deployed:
     """Return a scorer fitted to vectors [N, D] of normal images, of which it calls at most alpha OOD.
 
     labels [N]: texts or whole numbers, their classes. classes: their names, in the order of the logits [N, K]
-    of the model's classifier, if there are any. bad: vectors of known bad images by name; all else as
+    of the model's classifier, if there are any. bad: vectors of known bad images by name, which are
+    learned from; odd: of others that are not normal, on which it is measured what is called OOD; all else as
     `fit_normal`. Raises InputError as `fit_table`.
     """
-    given = {name: _table(name, rows) for name, rows in (bad or {}).items()}
+    known, others = ({name: _table(name, rows) for name, rows in (of or {}).items()} for of in (bad, odd))
     table = _table("vectors", vectors, labels=labels, logits=logits)
-    return fit_table(table, alpha=alpha, classes=classes, detector=detector, bad=given, seed=seed).scorer
+    options: dict[str, Any] = {"classes": classes, "detector": detector, "seed": seed}
+    return fit_table(table, alpha=alpha, bad=known, odd=others, **options).scorer
 
 
 def _table(name: str, vectors: ArrayLike, **more: ArrayLike | None) -> VectorTable:
@@ -95,23 +99,35 @@ def fit_file(
     logits: str | None = None,
     classes: str | Path | None = None,
     bad: Sequence[str | Path] = (),
+    odd: Sequence[str | Path] = (),
     skip: bool = False,
     **options: Any,
 ) -> FittedVectors:
     """Return `fit_table` of the vectors in a file; column, ids, labels, logits: as `open_vectors` takes them.
 
     classes: a file of their names, a line each, in the order of the logits. bad: files of known bad vectors,
-    read as the normal ones. skip: rows without a finite vector are left out, and noted.
+    odd: of others that are not normal, both read as the normal ones. skip: rows without a finite vector are
+    left out, and noted.
     """
     skipped: list[str] | None = [] if skip else None
     parts: dict[str, Any] = {"column": column, "ids": ids, "logits": logits, "skipped": skipped}
     table = open_vectors(path, labels=labels, **parts)
-    known = {str(one): open_vectors(one, **parts, known=table.columns) for one in bad}
+    known, others = (
+        {_kind(one, paths): open_vectors(one, **parts, known=table.columns) for one in paths}
+        for paths in (bad, odd)
+    )
     names = None if classes is None else load_lines(Path(classes))
-    rows = len(table) + sum(map(len, known.values()))
+    rows = sum(map(len, (table, *known.values(), *others.values())))
+    given: dict[str, Any] = {"alpha": alpha, "classes": names, "bad": known, "odd": others}
     with tqdm(total=rows, desc="read", unit="vector", disable=None) as bar:
-        found = fit_table(table, alpha=alpha, classes=names, bad=known, progress=bar.update, **options)
+        found = fit_table(table, **given, progress=bar.update, **options)
     return replace(found, notes=[f"{line}; left out" for line in skipped or ()])
+
+
+def _kind(path: str | Path, paths: Sequence[str | Path]) -> str:
+    """Return what the vectors of a file are called: its name, or its path if two have one name."""
+    stems = [Path(one).stem for one in paths]
+    return Path(path).stem if stems.count(Path(path).stem) == 1 else str(path)
 
 
 def fit_table(
@@ -122,6 +138,7 @@ def fit_table(
     detector: str | Sequence[str] = "auto",
     bad: Mapping[str, VectorTable] | None = None,
     per_class: bool = False,
+    odd: Mapping[str, VectorTable] | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress = lambda count: None,
@@ -133,14 +150,14 @@ def fit_table(
     the number of vectors read. Raises InputError as the table does, for labels that are no class, for known
     bad vectors of another width, and if there are too few.
     """
-    vectors, logits, labels = _all_rows(table, progress)
-    names, places = _classes(table, labels, classes, None if logits is None else logits.shape[1])
+    vectors, logits, labels = all_rows(table, progress)
+    names, places = class_indices(table, labels, classes, None if logits is None else logits.shape[1])
     split = split_normal(
-        len(vectors), alpha=alpha, seed=seed, groups=_groups(vectors), labels=places, what="vectors"
+        len(vectors), alpha=alpha, seed=seed, groups=groups_of(vectors), labels=places, what="vectors"
     )
     known = {}
     for name, one in (bad or {}).items():
-        rows, own, _ = _all_rows(one, progress)
+        rows, own, _ = all_rows(one, progress)
         known[name] = Examples(rows, logits=own)
     fitted = fit_normal(
         vectors,
@@ -166,65 +183,15 @@ def fit_table(
         name=table.path.stem,
         seed=seed,
     )
-    return FittedVectors(Deployed(None, card, fitted.calibrated, fitted.head), fitted)
-
-
-def _all_rows(
-    table: VectorTable, progress: Progress
-) -> tuple[np.ndarray, np.ndarray | None, list[Any] | None]:
-    """Return vectors [N, D], logits [N, K] and labels [N] of all rows of a table."""
-    table.check_ids()
-    vectors, done = np.empty((len(table), table.width), np.float32), 0
-    logits: list[np.ndarray] = []
-    labels: list[Any] = []
-    for batch in table.batches():
-        vectors[done : done + len(batch)] = batch.vectors
-        logits += [] if batch.logits is None else [batch.logits]
-        labels += batch.labels or []
-        done += len(batch)
-        progress(len(batch))
-    if not done:
-        raise InputError(f"{table.path}: no row has a finite vector")
-    return vectors[:done], np.concatenate(logits) if logits else None, labels or None
-
-
-def _classes(
-    table: VectorTable, labels: list[Any] | None, classes: Sequence[str] | None, outputs: int | None
-) -> tuple[list[str], np.ndarray | None]:
-    """Return (names of the classes, class indices int64 [N]) from labels, the one in the order of logits."""
-    if classes is not None and outputs is not None and len(classes) != outputs:
-        raise InputError(f"{table.path}: logits are {outputs} wide, but there are {len(classes)} classes")
-    if labels is None:
-        return list(classes or []), None
-    numbers = all(isinstance(label, int) for label in labels)
-    if outputs is not None and not numbers and classes is None:
-        raise InputError(
-            f"{table.path}: labels are texts, so it is not known which class each of the logits is of; "
-            "give the names of the classes in order (--classes)"
-        )
-    if numbers and (classes is not None or outputs is not None):
-        known: list[Any] = list(range(len(classes or range(outputs or 0))))
-        names = list(classes or map(str, known))
-    else:
-        known = list(classes or sorted({*labels} if numbers else {*map(str, labels)}))
-        names, labels = [*map(str, known)], labels if numbers else [*map(str, labels)]
-    places = {label: place for place, label in enumerate(known)}
-    if unknown := [label for label in labels if label not in places]:
-        there = as_line(", ".join(map(str, known)), 200)
-        raise InputError(f"{table.path}: label {unknown[0]!r} is no class; there are {there}")
-    return names, np.array([places[label] for label in labels], np.int64)
-
-
-def _groups(vectors: np.ndarray) -> np.ndarray:
-    """Return int64 [N], equal for equal vectors [N, D]."""
-    bits = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(
-        2
-    ) + np.uint64(1)
-    hashes = [
-        ((rows + 0.0).astype(np.float32).view(np.uint32) * bits).sum(axis=1, dtype=np.uint64)
-        for rows in chunks(vectors)
-    ]
-    return np.unique(np.concatenate(hashes), return_inverse=True)[1]
+    scorer = Deployed(None, card, fitted.calibrated, fitted.head)
+    caught = [*fitted.calibrated.catches]
+    for name, one in (odd or {}).items():
+        rows, own, _ = all_rows(one, progress)
+        caught.append(Catch(name, "far", len(rows), float(scorer.decide_vectors(rows, own).is_ood.mean())))
+    calibrated = replace(
+        fitted.calibrated, catches=caught, unmeasured="" if caught else "no vectors are given as odd or bad"
+    )
+    return FittedVectors(replace(scorer, calibrated=calibrated), replace(fitted, calibrated=calibrated))
 
 
 def save_vectors(path: str | Path, scorer: Deployed) -> None:
