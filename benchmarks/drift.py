@@ -15,6 +15,8 @@ Without --embeddings only 1 and 2. --streams 1000 for a quick look. One core, a 
 """
 
 import argparse
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -172,10 +174,10 @@ def draw(scores: dict[str, np.ndarray], path: str) -> None:
     )
     for label, colour, part in (("turns into CIFAR-100", "#D55E00", share), ("stays", "#0072B2", 0 * share)):
         p = np.array([turning(scores, part, seed) for seed in range(10)])
-        highest = evidence(p).reshape(len(p), -1, 15).max(2) / np.log(10)
+        highest = evidence(p).reshape(len(p), -1, 25).max(2) / np.log(10)
         for row, line in enumerate(np.minimum(highest, 8)):
             top.plot(
-                np.arange(15, len(part) + 1, 15),
+                np.arange(25, len(part) + 1, 25),
                 line,
                 color=colour,
                 linewidth=0.8,
@@ -190,7 +192,10 @@ def draw(scores: dict[str, np.ndarray], path: str) -> None:
     low.set(xlabel="images of the stream", ylabel="CIFAR-100", yticks=(0, 1), yticklabels=("0 %", "100 %"))
     for axis in (top, low):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    lines = re.sub(r"\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", text.getvalue()).splitlines()
+    Path(path).write_text("\n".join(line.rstrip() for line in lines) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> None:

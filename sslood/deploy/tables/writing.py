@@ -152,7 +152,7 @@ def _judge_parquet(path: Path, flags: np.ndarray) -> None:
     """Write a table again with other `is_ood`; a batch of rows is in memory."""
     with atomic(path) as temporary:
         sheet, done = ParquetSheet(temporary), 0
-        for batch in arrow(path).parquet.ParquetFile(path).iter_batches(ROWS):
+        for batch in arrow(path).parquet.ParquetFile(path, pre_buffer=False).iter_batches(ROWS):
             sheet.add(batch.to_pydict() | {"is_ood": flags[done : (done := done + len(batch))]})
         sheet.close()
 
