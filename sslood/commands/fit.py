@@ -9,6 +9,10 @@ which is chosen on distorted copies of them. One folder for each class makes it 
 and `score` names them; --flat where the folders are no classes. --bad FOLDER names known bad pictures, one or
 more; it may be repeated, and what resembles them is OOD too. Pictures that are copies of one another are
 found and kept apart. 1,000 pictures take about a minute on two CPU cores: docs/own.md.
+
+    sslood fit --vectors FILE.parquet --labels COLUMN --out mine.safetensors
+
+does the same with vectors of a network that runs elsewhere: docs/vectors.md.
 """
 
 from pathlib import Path
@@ -17,19 +21,29 @@ import click
 
 from sslood.cli.command import Command, done
 from sslood.cli.output import OutputFile, check_apart
+from sslood.core.errors import InputError
 from sslood.core.machine import machine
 from sslood.core.names import shown
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
-from sslood.deploy.normal.fit_pictures import fit_folder
+from sslood.deploy.normal.fit_pictures import FittedPictures, fit_folder
 from sslood.deploy.pictures import find_pictures
+from sslood.deploy.tables.fitted import FittedVectors, fit_file
 from sslood.ood.measures.conformal import images_needed
 
 PLACE = click.Path(path_type=Path)
 
 
 @click.command(cls=Command)
-@click.option("--images", required=True, type=PLACE, help="Normal pictures: a folder, or a list of paths.")
+@click.option("--images", type=PLACE, help="Normal pictures: a folder, or a list of paths.")
+@click.option("--vectors", type=PLACE, help="Vectors in place of pictures: .npy, .safetensors or .parquet.")
+@click.option(
+    "--column", help="Column or tensor that holds the vectors, or a pattern of several, e.g. emb_*."
+)
+@click.option("--ids", help="Column of the vectors' IDs, or a file of them, one a line.")
+@click.option("--labels", help="Column or tensor of their classes, or a .npy or .txt file.")
+@click.option("--logits", help="Column or tensor of a classifier's outputs, or a .npy file.")
+@click.option("--classes", type=PLACE, help="File with the names of the classes, in the order of the logits.")
 @click.option("--backbone", help="Pretrained network (default: the one in an installed package).")
 @click.option(
     "--alpha", default=0.05, show_default=True, type=float, help="Share of normal pictures called OOD."
@@ -41,29 +55,53 @@ PLACE = click.Path(path_type=Path)
     multiple=True,
     help="auto: chosen on pictures that are not calibrated on; several, each by its own option, are summed.",
 )
-@click.option("--bad", multiple=True, type=PLACE, help="Known bad pictures: a folder, list or picture.")
+@click.option(
+    "--bad", multiple=True, type=PLACE, help="Known bad pictures (folder, list or picture) or vectors."
+)
+@click.option("--odd", multiple=True, type=PLACE, help="Vectors of others: what it catches of them is said.")
 @click.option("--flat", is_flag=True, help="Inner folders are no classes.")
-@click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
+@click.option("--skip_unreadable", is_flag=True, help="Leave out what cannot be read, or is NaN.")
 @click.option("--maps", is_flag=True, help="Keep patches of them, for the heat maps of `score`.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and the distortions.")
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
-def main(images, backbone, alpha, detector, bad, flat, skip_unreadable, maps, seed, out) -> None:
-    check_apart(images=images, out=out)
+def main(
+    images,
+    vectors,
+    backbone,
+    alpha,
+    detector,
+    bad,
+    flat,
+    skip_unreadable,
+    maps,
+    seed,
+    out,
+    **of_vectors,
+) -> None:
+    check_apart(images=images, vectors=vectors, out=out)
     images_needed(alpha)  # refuses an alpha that is no rate
-    device = str(machine().device)
-    found = fit_folder(
-        images,
-        alpha=alpha,
-        backbone=backbone,
-        detector="auto" if detector == ("auto",) else detector,
-        bad=bad,
-        flat=flat,
-        skip_unreadable=skip_unreadable,
-        seed=seed,
-        device=device,
-    )
-    patches = patches_of_pictures(found, seed=seed, device=device) if maps else None
-    found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))
+    if (images is None) == (vectors is None):
+        raise InputError("give --images or --vectors, what is normal, and not both")
+    options = {
+        "alpha": alpha,
+        "detector": "auto" if detector == ("auto",) else detector,
+        "bad": bad,
+        "seed": seed,
+        "device": str(machine().device),
+    }
+    found: FittedPictures | FittedVectors
+    if vectors is not None:
+        for name, given in {"backbone": backbone, "flat": flat, "maps": maps}.items():
+            if given:
+                raise InputError(f"--{name} is of --images; omit it with --vectors")
+        found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
+        found.save(out)
+    else:
+        if given := [name for name, value in of_vectors.items() if value]:
+            raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
+        found = fit_folder(images, backbone=backbone, flat=flat, skip_unreadable=skip_unreadable, **options)
+        patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
+        found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))
     calibrated, threshold = found.fitted.calibrated, found.fitted.calibrated.threshold
     for note in found.notes:
         click.echo(shown(note), err=True)
@@ -71,10 +109,11 @@ def main(images, backbone, alpha, detector, bad, flat, skip_unreadable, maps, se
         click.echo(line)
     for line in calibrated.warnings():
         click.echo(f"Warning: {line}.", err=True)
+    normal = f"normal {'pictures' if vectors is None else 'vectors'}"
     done(
         out,
         f"{calibrated.name} on {found.card.name}, OOD is above {threshold.value:.6g}; {alpha:.3g} of new "
-        f"normal pictures will be called OOD ({threshold.low:.3f} to {threshold.high:.3f}, from "
+        f"{normal} will be called OOD ({threshold.low:.3f} to {threshold.high:.3f}, from "
         f"{threshold.images} that calibrate); {in_a_phrase(calibrated.catches)}",
     )
 

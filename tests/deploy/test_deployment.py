@@ -139,6 +139,30 @@ def test_scores_of_pictures_as_parquet_are_those_of_the_csv(folder, tmp_path):
     assert [row["site"] for row in found] == [f"=s{at}" for at in range(20)]
 
 
+@pytest.mark.parametrize("name", ["knn", "msp"])
+def test_features_of_the_network_are_decided_about_as_its_pictures(folder, name):
+    """Logits that are not given are those of the file's own head."""
+    assert deployed(folder, name) == 0
+    scorer = load_deployed(folder / "d.safetensors")
+    ours = scorer.decide_vectors(
+        read_embeddings(folder / "e", "digital", 0).outputs("heldout", "test").features
+    )
+    theirs = scorer.decide(load_tensors(folder / "heldout.safetensors")[0]["test.images"])
+    np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4, atol=1e-5)
+    assert ours.predicted == theirs.predicted != [""] * len(ours.scores)
+
+
+def test_fiftyones_importer_finds_every_picture_of_the_csv(folder, tmp_path):
+    """As its CSVDatasetImporter reads: the media column names a file below data_path."""
+    assert deployed(folder, "knn") == 0 and scored(folder, tmp_path)[0] == 0
+    top = folder / "pictures"
+    there = {path.relative_to(top).as_posix(): path for path in top.rglob("*.png")}
+    with open(tmp_path / "s.csv") as file:  # without newline="", as there
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == there.keys()
+    assert all(0 < float(row["p_value"]) <= 1 and row["is_ood"] in ("true", "false") for row in rows)
+
+
 def results(folder, entries, models=("digital",), detectors=("knn", "vim"), seed=0):
     """Write results of the stage posthoc; return their folder."""
     measured = {model: {detector: {} for detector in detectors} for model in models}

@@ -19,6 +19,7 @@ from sslood.deploy.scorer import load_deployed, save_deployed
 from sslood.deploy.tables.fitted import vector_card
 from sslood.deploy.tables.reading import open_vectors
 from sslood.deploy.tables.scored import score_table
+from sslood.deploy.tables.writing import save_columns
 from sslood.ood.kit.outputs import Outputs
 from tests.kit.registries import example
 
@@ -117,6 +118,12 @@ def test_ids_keep_their_type_in_parquet_and_give_no_orders_in_csv(file, tmp_path
     assert pq.read_table(tmp_path / "s.parquet")["path"].to_pylist() == ["=1+1", "a%41\n"]
 
 
+def test_names_that_are_not_utf8_can_stand_in_parquet(tmp_path):
+    values = {"path": ["a/\udcff.jpg", "%41.jpg"], "score": np.array([0.5, 1])}
+    save_columns(tmp_path / "s.parquet", values)
+    assert pq.read_table(tmp_path / "s.parquet")["path"].to_pylist() == ["a/%FF.jpg", "%41.jpg"]
+
+
 def test_logits_give_detectors_and_classes(tmp_path):
     path = deployed(tmp_path / "d.safetensors", "energy", head=True)
     decisions = load_deployed(path).decide_vectors(NEW, NEW[:, :3])
@@ -149,6 +156,28 @@ def test_rows_that_end_a_run_leave_those_before(file, tmp_path):
         found = read(tmp_path / f"partial-{out}")
         np.testing.assert_array_equal(found["score"], load_deployed(file).decide_vectors(rows[:48]).scores)
         assert not (tmp_path / out).exists()
+
+
+@pytest.mark.parametrize("out, read", [("s.csv", pd.read_csv), ("s.parquet", pd.read_parquet)])
+def test_rows_scored_before_an_interrupt_can_be_read(file, tmp_path, capsys, out, read):
+    done = []
+
+    def interrupt(count):
+        done.append(count)
+        if sum(done) > 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_table(
+            load_deployed(file),
+            table(tmp_path / "v.parquet"),
+            tmp_path / out,
+            batch_size=13,
+            progress=interrupt,
+        )
+    assert f"The {sum(done)} rows scored so far are in" in capsys.readouterr().err
+    (tmp_path / f"{out}.partial").rename(tmp_path / f"partial-{out}")
+    assert read(tmp_path / f"partial-{out}")["path"].tolist() == NAMES[: sum(done)]
 
 
 def test_vectors_of_another_model_are_refused(file, tmp_path):

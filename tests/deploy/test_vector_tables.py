@@ -190,6 +190,21 @@ def test_a_file_beside_of_another_length_is_refused(tmp_path):
         open_vectors(arrays(tmp_path, ROWS), ids=str(tmp_path / "ids.txt"))
 
 
+def test_what_was_read_is_not_kept(tmp_path):
+    """60 row groups of 100 kB: of Arrow's memory, a few are in use at a time."""
+    rows = np.zeros((60 * 1000, 25), np.float32)
+    table = pa.table({"v": pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 25)})
+    pq.write_table(
+        table, tmp_path / "v.parquet", row_group_size=1000, use_dictionary=False, compression="none"
+    )
+    del table
+    before = pa.total_allocated_bytes()
+    most = (
+        max(pa.total_allocated_bytes() for _ in open_vectors(tmp_path / "v.parquet").batches(1000)) - before
+    )
+    assert most < rows.nbytes / 8
+
+
 def test_without_pyarrow_the_package_is_named(tmp_path, monkeypatch):
     parquet(tmp_path / "v.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)

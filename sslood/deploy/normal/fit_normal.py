@@ -54,6 +54,17 @@ class Fitted:
     accuracy: float | None = None
 
 
+def described(found: Fitted, classes: int, what: str = "pictures") -> list[str]:
+    """Return in sentences how many of `what` did what, what the detector is, and what it catches."""
+    text = f"{len(found.split.fit)} normal {what} teach, {len(found.split.calibration)} calibrate"
+    if found.accuracy is not None:
+        text += f"; of the latter {found.accuracy:.0%} get the right class of {classes}"
+    lines = [f"{text}.", *found.calibrated.describe()]
+    if found.calibrated.catches:
+        lines.append(f"Called OOD: {', '.join(map(str, found.calibrated.catches))}.")
+    return lines
+
+
 def fit_normal(
     features: np.ndarray,
     labels: np.ndarray | None = None,
@@ -63,7 +74,7 @@ def fit_normal(
     detector: str | Sequence[str] = "auto",
     logits: np.ndarray | None = None,
     with_head: bool = False,
-    bad: Mapping[str, np.ndarray] | None = None,
+    bad: Mapping[str, np.ndarray | Examples] | None = None,
     distorted: Distorted | None = None,
     split: Split | None = None,
     seed: int = 0,

@@ -22,7 +22,7 @@ from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.tree import class_of
 from sslood.deploy.normal.copies import groups_of
 from sslood.deploy.normal.embedding import Embedded, Embedder
-from sslood.deploy.normal.fit_normal import Distorted, Fitted, fit_normal
+from sslood.deploy.normal.fit_normal import Distorted, Fitted, described, fit_normal
 from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
 from sslood.deploy.scorer import save_deployed
@@ -52,16 +52,7 @@ class FittedPictures:
 
     def describe(self) -> list[str]:
         """Return in sentences what was done with the pictures, and what the detector is and catches."""
-        split, calibrated = self.fitted.split, self.fitted.calibrated
-        text = f"{len(split.fit)} normal pictures teach, {len(split.calibration)} calibrate"
-        if self.fitted.accuracy is not None:
-            text += (
-                f"; of the latter {self.fitted.accuracy:.0%} get the right class of {len(self.card.classes)}"
-            )
-        lines = [f"{text}.", *calibrated.describe()]
-        if calibrated.catches:
-            lines.append(f"Called OOD: {', '.join(map(str, calibrated.catches))}.")
-        return lines
+        return described(self.fitted, len(self.card.classes))
 
     def save(self, path: str | Path, **parts: Any) -> None:
         """Write the detector file, with other `parts` that `save_deployed` takes."""

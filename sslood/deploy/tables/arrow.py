@@ -86,7 +86,8 @@ class Parquet:
 
     def _open(self, part: Path) -> Any:
         try:
-            return self.arrow.parquet.ParquetFile(part)
+            # buffering ahead keeps all that was read until the file is closed
+            return self.arrow.parquet.ParquetFile(part, pre_buffer=False)
         except (self.arrow.ArrowException, OSError) as error:
             raise _broken(part, error) from None
 

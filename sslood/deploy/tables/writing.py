@@ -68,8 +68,7 @@ class ParquetSheet:
         self.writer: Any = None
 
     def add(self, values: Values) -> None:
-        columns = {key: [_utf8(value) for value in _python(column)] for key, column in values.items()}
-        table = self.arrow.table(columns)
+        table = self.arrow.table({key: _utf8(column) for key, column in values.items()})
         if self.writer is None:
             self.writer = self.arrow.parquet.ParquetWriter(self.path, table.schema)
         self.writer.write_table(table)
@@ -91,10 +90,17 @@ def _cell(column: str, value: Any) -> Any:
     return value
 
 
-def _utf8(value: Any) -> Any:
-    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-        return path_cell(value)
-    return value
+def _utf8(column: Sequence[Any]) -> Sequence[Any]:
+    try:
+        for value in column if isinstance(column, list) else ():
+            value.encode() if isinstance(value, str) else None
+    except UnicodeEncodeError:
+        return [path_cell(one) if isinstance(one, str) and not _is_utf8(one) else one for one in column]
+    return column
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def save_columns(path: str | Path, values: Values) -> None:
@@ -146,7 +152,7 @@ def _judge_parquet(path: Path, flags: np.ndarray) -> None:
     """Write a table again with other `is_ood`; a batch of rows is in memory."""
     with atomic(path) as temporary:
         sheet, done = ParquetSheet(temporary), 0
-        for batch in arrow(path).parquet.ParquetFile(path).iter_batches(ROWS):
+        for batch in arrow(path).parquet.ParquetFile(path, pre_buffer=False).iter_batches(ROWS):
             sheet.add(batch.to_pydict() | {"is_ood": flags[done : (done := done + len(batch))]})
         sheet.close()
 
