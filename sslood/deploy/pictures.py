@@ -1,7 +1,6 @@
 """Pictures of a folder or list through a scorer, and the table of what it decides."""
 
 import csv
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +28,6 @@ from sslood.deploy.scorer import BATCH, Decisions, Deployed
 from sslood.deploy.tables.writing import is_parquet, save_columns
 from sslood.ood.kit.network_detector import Progress
 
-VALUES = 2**22  # of the images that a network is shown at a time: beyond, its maps leave the caches
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
 
 
@@ -93,11 +91,6 @@ def chain_of(metadata: Mapping[str, Any]) -> Chain:
     square, to = metadata.get("square", "crop"), metadata.get("resize_to")
     how = {"filter": metadata.get("filter", "bilinear"), "resize_to": to}
     return Chain(metadata["size"], metadata["channels"], square, levels and tuple(levels), **how)
-
-
-def network_batch(shape: Sequence[int]) -> int:
-    """Return how many images [C, H, W] a network is shown at a time, at most BATCH."""
-    return max(1, min(BATCH, VALUES // math.prod(shape)))
 
 
 def read_pictures(

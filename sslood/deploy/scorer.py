@@ -9,7 +9,7 @@ A file that was fitted to vectors has no network, and decides about vectors only
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sslood.core.batches import batches
 from sslood.core.errors import InputError, out_of_memory
 from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.calibrated import Calibrated
+from sslood.deploy.folded import folded
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.maps.nearest import Nearest
 from sslood.deploy.maps.patches import Patches
@@ -35,11 +36,17 @@ from sslood.ood.kit.outputs import Head, Outputs
 from sslood.views.network_view import open_model
 
 BATCH = 256  # images in memory at a time
+VALUES = 2**20  # of the images that a network is shown at a time: beyond, its maps leave the caches
 TOLERANCE = 1e-2  # of the scores of fixed images: float32 of another processor costs 1e-4, a lie more
 VECTORS = "vectors"  # the `arch` of a model that is elsewhere: its vectors come, not pictures
 WEIGHT, BIAS = "head.weight", "head.bias"
 _MODEL = "model."
 _PARTS: dict[str, Any] = {"patches": Patches, "nearest": Nearest}  # key of the content, prefix of the arrays
+
+
+def network_batch(shape: Sequence[int]) -> int:
+    """Return how many images [C, H, W] a network is shown at a time, at most BATCH."""
+    return max(1, min(BATCH, VALUES // math.prod(shape)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ class Deployed:
                 f"found {images.dtype} {images.shape}; read files with `sslood.deploy.pictures.read_pictures`"
             )
         preprocessing = {"mean": self.metadata["mean"], "std": self.metadata["std"]}
-        arrays: dict[str, Any] = {**extract(network, batches(images, BATCH), **preprocessing)}
+        parts = batches(images, network_batch(images.shape[1:]))
+        arrays: dict[str, Any] = {**extract(network, parts, **preprocessing)}
         inputs = Inputs(Outputs("images", **arrays))
         if self.calibrated.reads_network:
             device = next(network.parameters()).device
@@ -207,6 +215,7 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
         raise damaged(where, "it does not describe its model")
     weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
     model = _model(weights, metadata, path, device)
+    model = None if model is None else folded(model)
     deployed = Deployed(model, metadata, calibrated, _head(weights), **parts)
     _check_answers(deployed, content.get("answers"), where)
     return deployed

@@ -13,7 +13,8 @@ from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
 from sslood.data.sets.corruptions import corrupt
 from sslood.data.sets.images import Remark
-from sslood.deploy.pictures import chain_of, network_batch, read_pictures
+from sslood.deploy.pictures import chain_of, read_pictures
+from sslood.deploy.scorer import network_batch
 from sslood.nets.inference.extract import check_finite, extract
 from sslood.nets.networks.model import Model
 from sslood.ood.kit.network_detector import Progress

@@ -20,6 +20,7 @@ from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
 from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.tree import class_of
+from sslood.deploy.folded import folded
 from sslood.deploy.normal.copies import groups_of
 from sslood.deploy.normal.embedding import Embedded, Embedder
 from sslood.deploy.normal.fit_normal import Distorted, Fitted, described, fit_normal
@@ -144,7 +145,7 @@ def fit_pictures(
     bad = bad or {}
     total = len(found.paths) + sum(len(one.paths) for one in bad.values())
     with tqdm(total=total, desc="embed", unit="image", disable=None) as bar:
-        embedder = Embedder(model, card.metadata(), bar.update, [] if skip_unreadable else None)
+        embedder = Embedder(folded(model), card.metadata(), bar.update, [] if skip_unreadable else None)
         known = {kind: embedder.embed(one.paths) for kind, one in bad.items()}
         pictures, known, groups, notes = _apart(embedder.embed(found.paths), known)
         labels, classes = _labels(pictures, found, names)
