@@ -103,8 +103,9 @@ def main(
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
         check_rate(fdr, calibrated.fewest)
     if vectors is not None:
-        if html or maps:
-            raise InputError("--html and --maps show pictures, and --vectors has none; omit them")
+        for option, given in {"html": html, "maps": maps}.items():
+            if given:
+                raise InputError(f"--{option} shows pictures, and --vectors has none; omit it")
         return score_vectors(scorer, vectors, of_vectors, skip_unreadable, fdr, out)
     if given := [name for name, value in of_vectors.items() if value is not None]:
         raise InputError(f"--{given[0]} is of --vectors; omit it with --images")

@@ -214,8 +214,8 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     if not isinstance(metadata, dict):
         raise damaged(where, "it does not describe its model")
     weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
-    network = _model(weights, metadata, path, device)
-    model = None if network is None else folded(network)
+    model = _model(weights, metadata, path, device)
+    model = None if model is None else folded(model)
     deployed = Deployed(model, metadata, calibrated, _head(weights), **parts)
     _check_answers(deployed, content.get("answers"), where)
     return deployed

@@ -171,9 +171,14 @@ class Extras:
             side = max(picture.size)  # of the square in whose middle the page shows the picture
             box = seen(*picture.size, self.chain)
             x, y = ((side - length) / 2 for length in picture.size)
-            edges = box.left + x, box.top + y, box.right - box.left, box.bottom - box.top
-            sides = [edge / side for edge in edges]
-            heat = HeatLayer(png(layer(said.heat)), *sides, float(said.heat.max()))
+            heat = HeatLayer(
+                png(layer(said.heat)),
+                (box.left + x) / side,
+                (box.top + y) / side,
+                (box.right - box.left) / side,
+                (box.bottom - box.top) / side,
+                float(said.heat.max()),
+            )
         near = [NearestPicture(shown(one.name), one.likeness, *self._shown(one.name)) for one in said.nearest]
         return Extra(heat, near)
 
