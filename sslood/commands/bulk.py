@@ -68,7 +68,7 @@ def main(
     parts = Parts(out, images, made_by, columns_of(source, opener), io)
     if retry and (again := parts.forget_unread()):
         click.echo(f"{again} pictures that could not be read are tried again.", err=True)
-    team = Workers(workers, gpus, threads or 0, batch_size)
+    team = Workers(workers, gpus, threads or 0, batch_size, processes=True if ray else None)
     unit = {"path": "image", "shard": "shard"}[source.unit]
     with tqdm(total=source.count, desc="bulk", unit=unit, disable=None) as bar:
         new = judge_pictures(source, opener, parts, team, io=io, progress=bar.update)
