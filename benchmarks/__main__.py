@@ -1,6 +1,7 @@
 """All benchmarks of minutes, one after another: python -m benchmarks (or one: python -m benchmarks.folder).
 
-`gpu`, `recipe`, `learning`, `outliers` and `rotpred` are run by name: two need a GPU, the others long.
+`gpu`, `recipe`, `learning`, `outliers`, `own` and `rotpred` are run by name: two need a GPU, `own`
+photographs, the others long.
 """
 
 import importlib
@@ -8,7 +9,7 @@ import pkgutil
 
 import benchmarks
 
-BY_NAME = ("gpu", "recipe", "learning", "leaveout", "outliers", "rotpred")
+BY_NAME = ("gpu", "recipe", "learning", "leaveout", "outliers", "own", "rotpred")
 
 
 def main() -> None:
