@@ -3,6 +3,8 @@
 Reads an entry of `models` in params.yaml, writes a model file like those of `pretrain` and `train`. Seconds.
 """
 
+from dataclasses import replace
+
 import click
 
 from sslood.cli.command import StageCommand, done
@@ -22,7 +24,7 @@ from sslood.nets.adopting.adoption import (
     read_entry,
 )
 from sslood.nets.adopting.layouts import weights_of
-from sslood.nets.adopting.weights import locate_weights, read_checkpoint
+from sslood.nets.adopting.weights import located, read_checkpoint
 from sslood.nets.networks.files import save_model
 
 
@@ -41,7 +43,8 @@ def main(name, entry, id_set, seed, out):
     if rules.head or settings.min_knn > 0:
         check_needs((CLASSIFIED,), sets["train.labels"], where=f"{entry}: an accuracy ")
     check_entry(settings, rules, meta, entry)
-    path = locate_weights(settings.weights, settings.sha256)
+    path, sha256 = located(settings.weights, settings.sha256)
+    settings = replace(settings, sha256=sha256)  # all of it, also where the params have its first digits
     state = weights_of(read_checkpoint(path), rules, f"{entry}, {path.name}")
     classes = list(map(str, meta["classes"]))
     model, width = build(settings, state, rules, classes, entry)
@@ -54,7 +57,8 @@ def main(name, entry, id_set, seed, out):
     text = ", ".join(f"{key} {value:.4f}" for key, value in values.items())
     if note:
         click.echo(f"Note: {note}.", err=True)
-    done(out, f"{settings.architecture} with the weights of {path.name}; ID validation: {text}")
+    origin = f"{settings.architecture} with the weights of {path.name} (sha256 {sha256})"
+    done(out, f"{origin}; ID validation: {text}")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def run_to_exit(command: Any, main: Any, args: tuple[Any, ...], kwargs: dict[str
     if os.environ.get("SSLOOD_DEBUG") == "1":
         return main(*args, **kwargs)
     message, status = _outcome(command, main, args, kwargs)
-    if status:
+    if message:
         _report(message, status)
     sys.stdout.flush()
     sys.exit(status)

@@ -76,6 +76,9 @@ def members_of(names: tuple[str, ...], combine: Combination | None, measure: Cal
     help="Name of a detector, or of a combination that the stage posthoc measured; may be repeated.",
 )
 @click.option("--combine", type=click.Choice(get_args(Combination)), help="How several give one score.")
+@click.option(
+    "--per_class", is_flag=True, help="A threshold for each predicted class, which holds the rate within it."
+)
 @click.option("--alpha", required=True, type=float, help="Share of ID images that may be called OOD.")
 @click.option(
     "--results", default="data/results", show_default=True, type=FOLDER, help="Results of the stages."
@@ -95,8 +98,9 @@ def members_of(names: tuple[str, ...], combine: Combination | None, measure: Cal
 )
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
 def main(
-    model, embeddings, detector, combine, alpha, results, assignments, choose, params, sets_dir, audit, out
-) -> None:
+    model, embeddings, detector, combine, per_class, alpha, results, assignments, choose, params, sets_dir,
+    audit, out,
+) -> None:  # fmt: skip
     check_apart(model=model, embeddings=embeddings, out=out)
     images_needed(alpha)  # refuses an alpha that is no rate
     arrays, metadata = load_tensors(model, kind="model")
@@ -121,6 +125,7 @@ def main(
         audit=audit,
         alpha=alpha,
         combination=members.by,
+        per_class=per_class,
         device=str(machine().device),
     )
     save_deployed(out, arrays, metadata, calibrated)
@@ -134,13 +139,8 @@ def main(
         click.echo(f"Note: {audit} is not there, so there is no artefact control to compare with.", err=True)
     for line in calibrated.warnings():
         click.echo(f"Warning: {line}.", err=True)
-    threshold = calibrated.threshold
-    done(
-        out,
-        f"{calibrated.name} on {name}, OOD is above {threshold.value:.6g}; {alpha:.3g} of ID will be called "
-        f"OOD ({threshold.low:.3f} to {threshold.high:.3f}, from {threshold.images} calibration images); "
-        f"{in_a_phrase(calibrated.catches)}",
-    )
+    caught = in_a_phrase(calibrated.catches)
+    done(out, f"{calibrated.name} on {name}, {calibrated.promise()}; {caught}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ which is chosen on distorted copies of them. One folder for each class makes it 
 and `score` names them; --flat where the folders are no classes. --bad FOLDER names known bad pictures, one or
 more; it may be repeated, and what resembles them is OOD too. Pictures that are copies of one another are
 found and kept apart. 1,000 pictures take about a minute on two CPU cores: docs/own.md.
+
+    sslood fit --vectors FILE.parquet --labels COLUMN --out mine.safetensors
+
+does the same with vectors of a network that runs elsewhere: docs/vectors.md.
 """
 
 from pathlib import Path
@@ -17,18 +21,30 @@ import click
 
 from sslood.cli.command import Command, done
 from sslood.cli.output import OutputFile, check_apart
+from sslood.core.errors import InputError
 from sslood.core.machine import machine
 from sslood.core.names import shown
 from sslood.deploy.catches import in_a_phrase
-from sslood.deploy.normal.fit_pictures import fit_folder
+from sslood.deploy.normal.fit_pictures import FittedPictures, fit_folder
+from sslood.deploy.tables.fitted import FittedVectors, fit_file
 from sslood.ood.measures.conformal import images_needed
 
 PLACE = click.Path(path_type=Path)
 
 
 @click.command(cls=Command)
-@click.option("--images", required=True, type=PLACE, help="Normal pictures: a folder, or a list of paths.")
+@click.option("--images", type=PLACE, help="Normal pictures: a folder, or a list of paths.")
+@click.option("--vectors", type=PLACE, help="Vectors in place of pictures: .npy, .safetensors or .parquet.")
+@click.option(
+    "--column", help="Column or tensor that holds the vectors, or a pattern of several, e.g. emb_*."
+)
+@click.option("--ids", help="Column of the vectors' IDs, or a file of them, one a line.")
+@click.option("--labels", help="Column or tensor of their classes, or a .npy or .txt file.")
+@click.option("--logits", help="Column or tensor of a classifier's outputs, or a .npy file.")
+@click.option("--classes", type=PLACE, help="File with the names of the classes, in the order of the logits.")
 @click.option("--backbone", help="Pretrained network (default: the one in an installed package).")
+@click.option("--weights", help="Its weights: a file, or an address with #sha256=… (default: its own).")
+@click.option("--size", type=click.IntRange(8), help="Pixels of its images (default: as it was trained).")
 @click.option(
     "--alpha", default=0.05, show_default=True, type=float, help="Share of normal pictures called OOD."
 )
@@ -39,38 +55,68 @@ PLACE = click.Path(path_type=Path)
     multiple=True,
     help="auto: chosen on pictures that are not calibrated on; several, each by its own option, are summed.",
 )
-@click.option("--bad", multiple=True, type=PLACE, help="Known bad pictures: a folder, list or picture.")
+@click.option(
+    "--bad", multiple=True, type=PLACE, help="Known bad pictures (folder, list or picture) or vectors."
+)
 @click.option("--flat", is_flag=True, help="Inner folders are no classes.")
-@click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
+@click.option(
+    "--per_class", is_flag=True, help="A threshold for each predicted class, which holds the rate within it."
+)
+@click.option("--skip_unreadable", is_flag=True, help="Leave out what cannot be read, or is NaN.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and the distortions.")
 @click.option("--out", required=True, type=OutputFile(), help="Detector file to write.")
-def main(images, backbone, alpha, detector, bad, flat, skip_unreadable, seed, out) -> None:
-    check_apart(images=images, out=out)
+def main(
+    images,
+    vectors,
+    backbone,
+    weights,
+    size,
+    alpha,
+    detector,
+    bad,
+    flat,
+    per_class,
+    skip_unreadable,
+    seed,
+    out,
+    **of_vectors,
+) -> None:
+    check_apart(images=images, vectors=vectors, out=out)
     images_needed(alpha)  # refuses an alpha that is no rate
-    found = fit_folder(
-        images,
-        alpha=alpha,
-        backbone=backbone,
-        detector="auto" if detector == ("auto",) else detector,
-        bad=bad,
-        flat=flat,
-        skip_unreadable=skip_unreadable,
-        seed=seed,
-        device=str(machine().device),
-    )
+    if (images is None) == (vectors is None):
+        raise InputError("give --images or --vectors, what is normal, and not both")
+    options = {
+        "alpha": alpha,
+        "detector": "auto" if detector == ("auto",) else detector,
+        "bad": bad,
+        "per_class": per_class,
+        "seed": seed,
+        "device": str(machine().device),
+    }
+    found: FittedPictures | FittedVectors
+    if vectors is not None:
+        of_images = {"backbone": backbone, "weights": weights, "size": size, "flat": flat}
+        if wrong := [name for name, value in of_images.items() if value]:
+            raise InputError(f"--{wrong[0]} is of --images; omit it with --vectors")
+        found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
+    else:
+        if given := [name for name, value in of_vectors.items() if value is not None]:
+            raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
+        network = {"backbone": backbone, "weights": weights, "size": size}
+        found = fit_folder(images, flat=flat, skip_unreadable=skip_unreadable, **network, **options)
     found.save(out)
-    calibrated, threshold = found.fitted.calibrated, found.fitted.calibrated.threshold
+    calibrated = found.fitted.calibrated
     for note in found.notes:
         click.echo(shown(note), err=True)
     for line in found.describe():
         click.echo(line)
     for line in calibrated.warnings():
         click.echo(f"Warning: {line}.", err=True)
+    normal = f"new normal {'pictures' if vectors is None else 'vectors'}"
     done(
         out,
-        f"{calibrated.name} on {found.card.name}, OOD is above {threshold.value:.6g}; {alpha:.3g} of new "
-        f"normal pictures will be called OOD ({threshold.low:.3f} to {threshold.high:.3f}, from "
-        f"{threshold.images} that calibrate); {in_a_phrase(calibrated.catches)}",
+        f"{calibrated.name} on {found.card.name}, {calibrated.promise(normal, 'that calibrate')}; "
+        f"{in_a_phrase(calibrated.catches)}",
     )
 
 

@@ -1,15 +1,19 @@
-"""Decide whether a picture, or each one of a folder or list, is OOD, with a file that `deploy` wrote.
+"""Decide whether a picture, or each one of a folder or list, is OOD, with a file of `deploy` or `fit`.
 
     python -m sslood.commands.score --detector data/detectors/NAME.safetensors --images FOLDER --out FILE.csv
+    python -m sslood.commands.score --detector FILE.safetensors --vectors FILE.parquet --out scores.parquet
 
 Columns: path, score (larger = more OOD), p_value (small = OOD), is_ood, predicted_class, and those that a
 list has beside `path`. Odd characters are written as %XX. --html PAGE.html also shows the pictures from most
-to least OOD. --fdr 0.1 judges all pictures together instead, so that at
-most a tenth of those called OOD are expected to be ID. A picture that cannot be read ends the run with its
-name; with --skip_unreadable it is left out and named at the end. The rows that were scored before a run ended
-early are in FILE.csv.partial. Memory use is bounded by one batch.
+to least OOD. --alpha 0.01 changes the share of ID pictures that may be called OOD. --fdr 0.1 judges all
+pictures together instead, so that at most a tenth of those called OOD are expected to be ID. A picture that
+cannot be read ends the run with its name; with --skip_unreadable it is left out and named at the end. The
+rows that were scored before a run ended early are in FILE.csv.partial. Memory use is bounded by one batch.
+With --vectors it decides about vectors of the detector's model instead: .npy, .safetensors or parquet, a row
+each (docs/vectors.md). --out FILE.parquet writes parquet.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from sslood.core.names import shown
 from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.images import Remark
 from sslood.data.sets.tree import say_left
+from sslood.deploy.boxes.by_image import save_by_image
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.pictures import (
     chain_of,
@@ -34,7 +39,10 @@ from sslood.deploy.pictures import (
     save_table,
     table_rows,
 )
-from sslood.deploy.scorer import BATCH, describe_rule, load_deployed
+from sslood.deploy.scorer import BATCH, Deployed, describe_rule, load_deployed
+from sslood.deploy.tables.reading import open_vectors
+from sslood.deploy.tables.scored import known_columns, score_table
+from sslood.deploy.tables.writing import check_table
 from sslood.deploy.thresholds import check_rate
 from sslood.report.gallery import gallery
 
@@ -45,26 +53,57 @@ COUNT = click.IntRange(min=1)
 @click.option("--detector", required=True, help="Detector file.")
 @click.option(
     "--images",
-    required=True,
     type=click.Path(path_type=Path),
     help="A picture, a folder searched recursively, or a list of paths (CSV, or lines of text).",
 )
+@click.option(
+    "--vectors", help="Vectors in place of pictures: .npy, .safetensors, .parquet, or a folder of it."
+)
+@click.option(
+    "--column", help="Column or tensor that holds the vectors, or a pattern of several, e.g. emb_*."
+)
+@click.option("--ids", help="Column of the vectors' IDs, or a file of them, one a line.")
+@click.option("--logits", help="Column or tensor of the classifier's outputs, or a .npy file.")
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
-@click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
+@click.option("--skip_unreadable", is_flag=True, help="Leave out what cannot be read, or is NaN.")
+@click.option("--alpha", type=float, help="Share of ID pictures that may be called OOD, if not the file's.")
 @click.option("--fdr", type=float, help="Highest expected share of ID among the pictures called OOD.")
-@click.option("--out", required=True, type=OutputFile(), help="CSV to write.")
+@click.option(
+    "--out", required=True, type=OutputFile(), help="Table to write: CSV, or parquet by its ending."
+)
 @click.option("--html", type=OutputFile(), help="Page to write, with the pictures from most to least OOD.")
 @click.option(
     "--html_count", default=500, show_default=True, type=COUNT, help="Pictures on the page, at most."
 )
-def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_count) -> None:
-    check_apart(detector=detector, out=out, html=html)
+@click.option(
+    "--by_image", type=OutputFile(), help="CSV to write, with a row per picture whose boxes a list has."
+)
+def main(
+    detector, images, vectors, column, ids, logits, batch_size, skip_unreadable, alpha, fdr, out, html,
+    html_count, by_image,
+) -> None:  # fmt: skip
+    check_apart(detector=detector, vectors=vectors, out=out, html=html, by_image=by_image)
+    check_table(out)
+    if (images is None) == (vectors is None):
+        raise InputError("give --images or --vectors, what is to be scored, and not both")
+    of_vectors = {"column": column, "ids": ids, "logits": logits}
+    if alpha is not None and fdr is not None:
+        raise InputError("--alpha and --fdr are two rules for what is OOD; give one of them")
     scorer = load_deployed(detector, machine().device)
+    if alpha is not None:
+        scorer = replace(scorer, calibrated=scorer.calibrated.at(alpha))
     calibrated, threshold = scorer.calibrated, scorer.calibrated.threshold
     if fdr is not None:
         if not 0 < fdr < 1:
             raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
-        check_rate(fdr, threshold.images)
+        check_rate(fdr, calibrated.fewest)
+    if vectors is not None:
+        if html:
+            raise InputError("--html shows pictures, and --vectors has none; omit it")
+        return score_vectors(scorer, vectors, of_vectors, skip_unreadable, fdr, out)
+    if given := [name for name, value in of_vectors.items() if value is not None]:
+        raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
+    scorer.network  # noqa: B018 - refuses pictures for a detector of vectors, before any is read
     found = find_pictures(images)
     if found.left:
         click.echo(shown(f"{images}: {say_left(found.left)}; not taken"), err=True)
@@ -74,11 +113,11 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
     with tqdm(total=len(found.paths), desc="score", unit="image", disable=None) as bar:
         with rows_so_far(out, found) as keep:
             read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update, keep=keep)
-    rate = f"a false-alarm rate of {threshold.alpha:.3g}"
     if fdr is not None:
-        decisions = decisions.judge_together(fdr, threshold.images)
-        rate = f"a false-discovery rate of {fdr:.3g}"
+        decisions = decisions.judge_together(fdr, calibrated.fewest)
     save_table(out, table_rows(read, decisions, found), found)
+    for line in save_by_image(by_image, table_rows(read, decisions, found), threshold) if by_image else ():
+        click.echo(f"{line}.")
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")
@@ -93,7 +132,34 @@ def main(detector, images, batch_size, skip_unreadable, fdr, out, html, html_cou
         click.echo(shown(note), err=True)
     for line in doubts:
         click.echo(f"Warning: {line}.", err=True)
-    done(out, f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate}; {caught}")
+    done(
+        out,
+        f"{int(decisions.is_ood.sum())} of {len(read)} images are OOD at {rate_of(scorer, fdr)}; {caught}",
+    )
+
+
+def score_vectors(
+    scorer: Deployed, path: str, columns: dict[str, Any], skip: bool, fdr: float | None, out: str
+) -> None:
+    """Write the scores of a table of vectors, and say what is in them."""
+    skipped: list[str] | None = [] if skip else None
+    table = open_vectors(path, **columns, known=known_columns(scorer.metadata), skipped=skipped)
+    with tqdm(total=len(table), desc="score", unit="vector", disable=None) as bar:
+        counts = score_table(scorer, table, out, fdr=fdr, progress=bar.update)
+    for line in skipped or ():
+        click.echo(shown(f"{line}; left out"), err=True)
+    calibrated = scorer.calibrated
+    for line in calibrated.warnings():
+        click.echo(f"Warning: {line}.", err=True)
+    caught = in_a_phrase(calibrated.catches)
+    done(out, f"{counts.ood} of {counts.total} vectors are OOD at {rate_of(scorer, fdr)}; {caught}")
+
+
+def rate_of(scorer: Deployed, fdr: float | None) -> str:
+    """Return in words what the decisions promise."""
+    if fdr is not None:
+        return f"a false-discovery rate of {fdr:.3g}"
+    return f"a false-alarm rate of {scorer.calibrated.threshold.alpha:.3g}"
 
 
 if __name__ == "__main__":

@@ -225,7 +225,8 @@ def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             raise InputError(f"{where}: unknown key {name!r}{near(name, known)}")
     missing = [name for name, field in known.items() if name not in values and _required(field)]
     if missing:
-        raise InputError(f"{where}: missing key {missing[0]!r}")
+        keys = "key" if len(missing) == 1 else "keys"
+        raise InputError(f"{where}: missing {keys} {', '.join(map(repr, missing))}")
     content = {}
     for name, value in values.items():
         content[name] = typed(type_of(kind, name), value, f"{where}.{name}")

@@ -1,15 +1,16 @@
 """Fitted detectors as arrays and JSON values, with the calibration that turns scores into decisions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from sslood.core.discovery import classes_in
 from sslood.core.errors import InputError, known
+from sslood.deploy.by_class import ByClass
 from sslood.deploy.catches import Catch, few_images, hardest, warnings
-from sslood.deploy.inputs import AnyDetector, Inputs
+from sslood.deploy.inputs import AnyDetector, Inputs, present
 from sslood.deploy.normal.known_bad import KnownBad
 from sslood.deploy.thresholds import p_values
 from sslood.ood import network, posthoc, stochastic
@@ -43,7 +44,8 @@ class Calibrated:
     scores of ID images by detector; else there is one and its score is the score.
     calibration: ascending scores [n] of the calibration images; threshold: computed from them;
     calibrated_on: their name. origins: of each detector. catches: what it called OOD of the run's test sets;
-    unmeasured: why that is not known.
+    unmeasured: why that is not known. by_class: thresholds by predicted class, where these decide; then
+    `threshold` is that of all images together, and decides nothing.
     """
 
     detectors: Mapping[str, AnyDetector]
@@ -55,6 +57,7 @@ class Calibrated:
     calibrated_on: str = ""
     catches: Sequence[Catch] = ()
     unmeasured: str = ""
+    by_class: ByClass | None = None
 
     @property
     def name(self) -> str:
@@ -74,6 +77,19 @@ class Calibrated:
             lines.append(f"{name}: {settings or 'no settings'}; fitted on {origin.fitted_on or 'ID images'}.")
         return lines
 
+    def promise(self, of: str = "ID", unit: str = "calibration images") -> str:
+        """Return in words what is called OOD, and of what images how many; unit: what calibrates."""
+        limit, count = self.threshold, f"from {self.threshold.images} {unit}"
+        if self.by_class is not None:
+            return (
+                f"OOD is above the threshold of the predicted class; {limit.alpha:.3g} of {of} of each class "
+                f"will be called OOD ({count}, {self.fewest} or more of a class)"
+            )
+        return (
+            f"OOD is above {limit.value:.6g}; {limit.alpha:.3g} of {of} will be called OOD "
+            f"({limit.low:.3f} to {limit.high:.3f}, {count})"
+        )
+
     def warnings(self) -> list[str]:
         """Return in sentences why the decisions deserve no trust; [] if nothing is known against them."""
         found = warnings(self.catches, self.threshold)
@@ -81,7 +97,12 @@ class Calibrated:
             why = self.unmeasured or "there is no near or far set"
             found.append(f"what it catches was not measured: {why}")
         ranks = min(map(len, self.references.values())) if self.references else None
-        return found + few_images(self.threshold, ranks)
+        return found + few_images(self.threshold, ranks, self.fewest)
+
+    @property
+    def fewest(self) -> int:
+        """The number of calibration images of a p-value; by class, of the class that has fewest."""
+        return self.threshold.images if self.by_class is None else self.by_class.fewest
 
     @property
     def detector(self) -> AnyDetector:
@@ -93,6 +114,18 @@ class Calibrated:
         """Whether scores need the images and the network, not its outputs alone."""
         return any(isinstance(detector, NetworkDetector) for detector in self.detectors.values())
 
+    def at(self, alpha: float) -> "Calibrated":
+        """Return the same detectors with the threshold for another false-alarm rate, by the same images.
+
+        What the threshold of the file caught is not known of it. InputError for too few images.
+        """
+        if alpha == self.threshold.alpha:
+            return self
+        threshold = conformal_threshold(self.calibration, alpha)
+        unmeasured = f"its file says that for alpha {self.threshold.alpha:g} only, not for {alpha:g}"
+        by_class = None if self.by_class is None else self.by_class.at(alpha)
+        return replace(self, threshold=threshold, by_class=by_class, catches=(), unmeasured=unmeasured)
+
     def score(self, inputs: Inputs) -> np.ndarray:
         """Return float64 [N], larger = more OOD. InputError unless all are finite: NaN is above nothing."""
         scores = {
@@ -102,13 +135,21 @@ class Calibrated:
             return scores[self.name]
         return Combiner(self.references, self.combination).score(scores)
 
-    def p_values(self, scores: np.ndarray) -> np.ndarray:
-        """Return conformal p-values of scores [N]: float64 [N], small for OOD."""
-        return p_values(self.calibration, scores)
+    def places(self, inputs: Inputs) -> np.ndarray | None:
+        """Return what `p_values` and `is_ood` need beside scores: the predicted classes, if these decide."""
+        return None if self.by_class is None else inputs.predicted()
 
-    def is_ood(self, scores: np.ndarray) -> np.ndarray:
-        """Return bool [N]: whether each score is above the threshold."""
-        return scores > self.threshold.value
+    def p_values(self, scores: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """Return conformal p-values of scores [N]: float64 [N], small for OOD. places: by `places`."""
+        if self.by_class is None:
+            return p_values(self.calibration, scores)
+        return self.by_class.p_values(scores, present(places))
+
+    def is_ood(self, scores: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """Return bool [N]: whether each score is above its threshold. places: by `places`."""
+        if self.by_class is None:
+            return scores > self.threshold.value
+        return self.by_class.is_ood(scores, present(places))
 
 
 def make_detector(name: str, settings: Any, *, seed: int, device: str) -> AnyDetector:
@@ -125,6 +166,7 @@ def calibrate(
     alpha: float,
     validation: Inputs | None = None,
     combination: Combination | None = None,
+    per_class: Sequence[str] | None = None,
     sources: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress = lambda count: None,
 ) -> Calibrated:
@@ -133,6 +175,7 @@ def calibrate(
     train, validation: ID images that detectors are fitted on, as in their stages. Without `validation`, a
     detector that is fitted on it gets every second image of `heldout`, and the others calibrate: an image
     that the score was fitted on is not exchangeable with a new one. So do the references of a combination.
+    per_class: names of the classes that the model predicts, if each is to have a threshold of its own.
     sources: of the settings, detector -> setting -> words. Raises InputError for too few images.
     """
     halved = validation is None and any(map(reads_validation, detectors.values()))
@@ -140,6 +183,9 @@ def calibrate(
     if halved or combination is not None:
         first, second = heldout.halves()
     _check_count(alpha, len(second), len(heldout))
+    places = np.zeros(len(second), np.int64) if per_class is None else second.predicted()
+    if per_class is not None:  # before anything is fitted
+        ByClass.of(np.zeros(len(second)), places, per_class, alpha)
     learnt = first if validation is None else validation
     origins = {}
     for name, detector in detectors.items():
@@ -154,9 +200,11 @@ def calibrate(
             name: np.sort(finite_scores(first.score(one, progress), name)) for name, one in detectors.items()
         }
         score = Combiner(references, combination).score(scores)
-    calibration = np.sort(score)
-    threshold = conformal_threshold(calibration, alpha)
-    return Calibrated(detectors, calibration, threshold, combination, references, origins, second.name)
+    order = np.argsort(score, kind="stable")
+    calibration, threshold = score[order], conformal_threshold(score, alpha)
+    by_class = None if per_class is None else ByClass.of(calibration, places[order], per_class, alpha)
+    found = Calibrated(detectors, calibration, threshold, combination, references, origins, second.name)
+    return replace(found, by_class=by_class)
 
 
 def _check_count(alpha: float, count: int, heldout: int) -> None:

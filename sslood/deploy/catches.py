@@ -123,11 +123,17 @@ def warnings(catches: Sequence[Catch], threshold: Threshold) -> list[str]:
     return found
 
 
-def few_images(threshold: Threshold, ranks: int | None = None) -> list[str]:
+def few_images(threshold: Threshold, ranks: int | None = None, fewest: int | None = None) -> list[str]:
     """Return in a sentence what few calibration images still allow; [] if they are FEW or more.
 
-    ranks: number of images that a combination ranks its detectors among.
+    ranks: number of images that a combination ranks its detectors among. fewest: of one class, where each has
+    a threshold of its own.
     """
+    if fewest is not None and fewest < min(FEW, threshold.images):
+        return [
+            f"a class has only {fewest} calibration images: of those taken for it, no p-value is below "
+            f"{1 / (fewest + 1):.2g}, and the share of ID called OOD may be far from that promised"
+        ]
     count = threshold.images
     if count >= FEW:
         return []

@@ -51,6 +51,7 @@ def fit_deployed(
     audit: Path | None = None,
     alpha: float,
     combination: Combination | None,
+    per_class: bool = False,
     device: str,
 ) -> Calibrated:
     """Fit detectors (name -> settings) for a model file's `arrays` and `metadata`, and calibrate.
@@ -61,6 +62,7 @@ def fit_deployed(
     surer of images that it was trained on than of new ones, and a threshold from them raises too many alarms.
     What the result catches is measured on the test images of the near and far sets, those of `embeddings` or
     else of `sets`, and compared with the artefact control of the file `audit`, if there is one.
+    per_class: a threshold for each class that the model predicts.
     Raises InputError if the embeddings are of another model, or the model lacks what a detector reads.
     """
     kinds = {name: KINDS[name] for name in choices}
@@ -70,7 +72,8 @@ def fit_deployed(
     outputs: dict[str, Outputs] = {}
     images: dict[str, np.ndarray] = {}
     network = None
-    if any(issubclass(kind, Detector) for kind in kinds.values()):
+    classes = _classes(metadata) if per_class else None
+    if per_class or any(issubclass(kind, Detector) for kind in kinds.values()):
         outputs = _outputs(embeddings, arrays, metadata, splits)
     if any(issubclass(kind, NetworkDetector) for kind in kinds.values()):
         images, network = _images(arrays, metadata, folder, splits, device)
@@ -95,6 +98,7 @@ def fit_deployed(
             alpha=alpha,
             validation=parts["validation"] if "test" in parts else None,
             combination=combination,
+            per_class=classes,
             sources={name: choice.sources for name, choice in choices.items()},
             progress=bar.update,
         )
@@ -105,8 +109,20 @@ def fit_deployed(
         if "test" in parts:  # which calibrated
             del tests[metadata["id"]]
         control = {} if audit is None else read_control(audit, metadata["id"], alpha)
-        catches = measure_catches(lambda part: found.is_ood(found.score(part)), tests, control)
+        catches = measure_catches(
+            lambda part: found.is_ood(found.score(part), found.places(part)), tests, control
+        )
         return replace(found, catches=catches)
+
+
+def _classes(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the names of the classes in the order of the logits; InputError if there is no classifier."""
+    if metadata["head_classes"] is None:
+        raise InputError(
+            f"--per_class needs the classes that a model predicts, but model {metadata['name']!r} lacks "
+            f"{LACKING['logits']}; omit it"
+        )
+    return [str(metadata["classes"][place]) for place in metadata["head_classes"]]
 
 
 def _tests(

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from sslood.core.errors import InputError
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 from sslood.ood.kit.outputs import Outputs, part_of
@@ -41,6 +42,19 @@ class Inputs:
     def at_most(self, count: int) -> "Inputs":
         """Return at most `count` of the images, at even steps from the first."""
         return self._part(slice(None, None, max(1, -(-len(self) // count))))
+
+    def predicted(self) -> np.ndarray:
+        """Return the class that the model takes each image for, by place among its logits: int64 [N].
+
+        InputError if there are no logits.
+        """
+        logits = present(self.outputs).logits
+        if logits is None:
+            raise InputError(
+                f"{self.name}: the predicted classes have thresholds of their own, but there are no logits; "
+                "give --logits"
+            )
+        return logits.argmax(axis=1)
 
     def _part(self, rows: slice) -> "Inputs":
         outputs = None if self.outputs is None else part_of(self.outputs, rows)

@@ -15,6 +15,7 @@ import numpy as np
 from sslood.core.errors import InputError, known
 from sslood.core.names import shown
 from sslood.core.settings import strict
+from sslood.deploy.by_class import ByClass
 from sslood.deploy.calibrated import KEPT, Calibrated, Origin, make_detector
 from sslood.deploy.catches import Catch
 from sslood.deploy.inputs import AnyDetector
@@ -24,6 +25,7 @@ from sslood.ood.kit.outputs import chunks
 from sslood.ood.measures.conformal import Threshold, conformal_threshold
 
 VERSION = 3  # of what `pack` writes; raised when detectors keep other states
+PREDICTED = "by_class.predicted"  # the array with the class of each calibration image, if these decide
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -51,6 +53,15 @@ class _Content:
     catches: tuple[dict, ...]
     unmeasured: str
     combination: Combination | None
+    by_class: dict | None = None
+
+
+@dataclass(frozen=True)
+class _ByClass:
+    """The JSON values of thresholds by class."""
+
+    names: tuple[str, ...]
+    thresholds: tuple[dict, ...]
 
 
 def pack(calibrated: Calibrated) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -62,7 +73,13 @@ def pack(calibrated: Calibrated) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             arrays[f"reference.{name}"] = calibrated.references[name]
         origin = asdict(calibrated.origins.get(name, Origin()))
         entries.append({"name": name, "settings": asdict(detector.settings), **origin, **_learned(detector)})
+    own: dict[str, Any] = {}  # parts that older files lack
+    if calibrated.by_class is not None:
+        arrays[PREDICTED] = calibrated.by_class.predicted.astype(np.float64)
+        thresholds = [asdict(threshold) for threshold in calibrated.by_class.thresholds]
+        own["by_class"] = {"names": list(calibrated.by_class.names), "thresholds": thresholds}
     return arrays, {
+        **own,
         "version": VERSION,
         "detectors": entries,
         "arrays": {name: _form(array) for name, array in arrays.items()},
@@ -125,7 +142,8 @@ def unpack(arrays: Arrays, content: Mapping[str, Any], where: str, device: str =
         raise damaged(where, f"{len(said.detectors)} detectors with the combination {said.combination}")
     references = {} if said.combination is None else {name: f"reference.{name}" for name in detectors}
     _check_arrays(arrays, said.arrays, where)
-    _check_names(arrays, [f"detector.{name}." for name in detectors], list(references.values()), where)
+    others = [*references.values(), *([] if said.by_class is None else [PREDICTED])]
+    _check_names(arrays, [f"detector.{name}." for name in detectors], others, where)
     for name in ("calibration", *references.values()):
         if arrays[name].ndim != 1 or arrays[name].dtype != np.float64 or (np.diff(arrays[name]) < 0).any():
             raise damaged(where, f"the scores {name!r} are not float64 in ascending order")
@@ -139,6 +157,7 @@ def unpack(arrays: Arrays, content: Mapping[str, Any], where: str, device: str =
         shown(said.calibrated_on),
         [strict(Catch, _shown(one), f"{where}: catches") for one in said.catches],
         shown(said.unmeasured),
+        _by_class(said, arrays, where),
     )
 
 
@@ -183,6 +202,24 @@ def _threshold(values: Mapping[str, Any], calibration: np.ndarray, where: str) -
             f"the threshold {said.value!r} is not what its scores give, {found.value!r} ({said} is said)",
         )
     return said
+
+
+def _by_class(said: _Content, arrays: Arrays, where: str) -> ByClass | None:
+    """Return the thresholds by class, if there are any; InputError unless they follow from the scores."""
+    if said.by_class is None:
+        return None
+    entry = strict(_ByClass, said.by_class, f"{where}: by_class")
+    scores, predicted = np.asarray(arrays["calibration"]), np.asarray(arrays[PREDICTED])
+    fit = predicted.shape == scores.shape and np.isin(predicted, np.arange(len(entry.names))).all()
+    if not fit or len(entry.thresholds) != len(entry.names):
+        raise damaged(where, f"array {PREDICTED!r} is not a class for each calibration image")
+    places = predicted.astype(np.int64)
+    thresholds = [
+        _threshold(values, scores[places == place], where) for place, values in enumerate(entry.thresholds)
+    ]
+    if {threshold.alpha for threshold in thresholds} != {said.threshold.get("alpha")}:
+        raise damaged(where, "the thresholds of its classes are for other rates than it says")
+    return ByClass([shown(name) for name in entry.names], places, scores, thresholds)
 
 
 def _restored(entry: _Entry, arrays: Arrays, where: str, device: str) -> AnyDetector:

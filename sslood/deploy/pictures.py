@@ -25,6 +25,7 @@ from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.tree import scan
 from sslood.data.sets.user_images import missing
 from sslood.deploy.scorer import BATCH, Decisions, Deployed
+from sslood.deploy.tables.writing import is_parquet, save_columns
 from sslood.ood.kit.network_detector import Progress
 
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
@@ -194,7 +195,10 @@ class Table:
 
 
 def save_table(path: str | Path, rows: Iterable[dict[str, Any]], found: Found) -> None:
-    """Write `table_rows` as a CSV file."""
+    """Write `table_rows` as a CSV file, or as parquet if that is how `path` ends."""
+    if is_parquet(path):
+        columns, listed = [*COLUMNS, *(found.own[0] if found.own else ())], list(rows)
+        return save_columns(path, {name: [row[name] for row in listed] for name in columns})
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         Table(file, found).add(rows)
 

@@ -4,6 +4,8 @@ from sslood.deploy.scorer import load_deployed
 
 scorer = load_deployed("data/detectors/simclr-ssd.safetensors")
 decisions = scorer.decide(images)  # uint8 [N, C, size, size]
+
+A file that was fitted to vectors has no network, and decides about vectors only.
 """
 
 import math
@@ -24,15 +26,18 @@ from sslood.deploy.inputs import Inputs
 from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import extract
+from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import restore_model
 from sslood.nets.networks.model import Model
 from sslood.nets.networks.reference import numbers
-from sslood.ood.kit.outputs import Outputs
+from sslood.ood.kit.outputs import Head, Outputs
 from sslood.views.network_view import open_model
 
 BATCH = 256  # images in memory at a time
 VALUES = 2**20  # of the images that a network is shown at a time: beyond, its maps leave the caches
 TOLERANCE = 1e-2  # of the scores of fixed images: float32 of another processor costs 1e-4, a lie more
+VECTORS = "vectors"  # the `arch` of a model that is elsewhere: its vectors come, not pictures
+WEIGHT, BIAS = "head.weight", "head.bias"
 _MODEL = "model."
 
 
@@ -62,18 +67,33 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A scorer: network, its metadata (preprocessing, classes), and the calibrated detectors."""
+    """A scorer: network, its metadata (preprocessing, classes), and the calibrated detectors.
 
-    model: Model
+    model: None for one that was fitted to vectors. head: the linear classifier on the features, if there is
+    one.
+    """
+
+    model: Model | None
     metadata: Mapping[str, Any]
     calibrated: Calibrated
+    head: Head | None = None
+
+    @property
+    def network(self) -> Model:
+        """The model; InputError for a scorer of vectors, which has none."""
+        if self.model is None:
+            raise InputError(
+                "this detector was fitted to vectors and has no network, so it cannot see pictures: score "
+                "their vectors (--vectors), or fit one to pictures with `sslood fit --images`"
+            )
+        return self.model
 
     def decide(self, images: np.ndarray) -> Decisions:
         """Score uint8 images [N, C, size, size] of the model's size and channels.
 
         Raises InputError for another shape or dtype, or if the network gives values that are not finite.
         """
-        size, channels = self.metadata["size"], self.metadata["channels"]
+        network, size, channels = self.network, self.metadata["size"], self.metadata["channels"]
         if images.dtype != np.uint8 or images.shape[1:] != (channels, size, size):
             raise InputError(
                 f"images must be uint8 of shape (N, {channels}, {size}, {size}), "
@@ -81,17 +101,38 @@ class Deployed:
             )
         preprocessing = {"mean": self.metadata["mean"], "std": self.metadata["std"]}
         parts = batches(images, network_batch(images.shape[1:]))
-        arrays: dict[str, Any] = {**extract(self.model, parts, **preprocessing)}
+        arrays: dict[str, Any] = {**extract(network, parts, **preprocessing)}
         inputs = Inputs(Outputs("images", **arrays))
         if self.calibrated.reads_network:
-            device = next(self.model.parameters()).device
-            inputs = Inputs(inputs.outputs, images, open_model(self.model, device=device, **preprocessing))
-        scores = self.calibrated.score(inputs)
+            device = next(network.parameters()).device
+            inputs = Inputs(inputs.outputs, images, open_model(network, device=device, **preprocessing))
+        return self._decided(inputs, arrays.get("logits"))
+
+    def decide_vectors(self, vectors: np.ndarray, logits: np.ndarray | None = None) -> Decisions:
+        """Score vectors, float [N, D], of the model whose features the detectors were fitted to.
+
+        logits, float [N, K]: of its classifier, for detectors that read them, and to predict classes; by
+        default those of `head`. Raises InputError for other widths or values that are not finite, for logits
+        that are missing, and if a detector needs the network.
+        """
+        if self.calibrated.reads_network:
+            raise InputError(f"{self.calibrated.name} looks at pictures through the network; give pictures")
+        if (found := vectors.shape[1:]) != (width := (self.metadata["feature_dim"],)):
+            raise InputError(f"vectors must have the shape (N, {width[0]}), found {(len(vectors), *found)}")
+        if logits is None and self.head is not None:
+            logits = self.head.logits(vectors).astype(np.float32)
+        known = len(self.metadata["head_classes"] or [])
+        if logits is not None and logits.shape[1] != known:
+            raise InputError(f"logits are {logits.shape[1]} wide, but the detector knows {known} classes")
+        return self._decided(Inputs(Outputs("vectors", vectors, logits=logits)), logits)
+
+    def _decided(self, inputs: Inputs, logits: np.ndarray | None) -> Decisions:
+        scores, places = self.calibrated.score(inputs), self.calibrated.places(inputs)
         return Decisions(
             scores,
-            self.calibrated.p_values(scores),
-            self.calibrated.is_ood(scores),
-            self._predicted(arrays.get("logits"), len(images)),
+            self.calibrated.p_values(scores, places),
+            self.calibrated.is_ood(scores, places),
+            self._predicted(logits, len(inputs)),
         )
 
     def _predicted(self, logits: np.ndarray | None, count: int) -> list[str]:
@@ -106,6 +147,9 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
     metadata, calibrated = scorer.metadata, scorer.calibrated
     threshold = calibrated.threshold
     rule = f"score above {threshold.value:.6g}: at most {threshold.alpha:.1%} of ID pictures, on average"
+    if calibrated.by_class is not None:
+        rule = f"score above the threshold of the predicted class: at most {threshold.alpha:.1%} of ID "
+        rule += "pictures of each, on average"
     if fdr is not None:
         rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
     settings = {name: asdict(detector.settings) for name, detector in calibrated.detectors.items()}
@@ -117,7 +161,8 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
         "Model": f"{metadata['name']}, seed {metadata['seed']}",
         "ID": f"{metadata['id']}: {', '.join(map(str, metadata['classes']))}",
         "Called OOD": rule,
-        "Calibrated on": f"{threshold.images} ID pictures",
+        "Calibrated on": f"{threshold.images} ID pictures"
+        + ("" if calibrated.by_class is None else f", of each class at least {calibrated.fewest}"),
         "Measured": tested and f"called OOD of the test sets: {tested}",
     }
     return {heading: text for heading, text in rows.items() if text}
@@ -129,10 +174,14 @@ def save_deployed(
     metadata: Mapping[str, Any],
     calibrated: Calibrated,
 ) -> None:
-    """Write a model file's arrays and metadata and calibrated detectors as one file."""
+    """Write a model file's arrays and metadata and calibrated detectors as one file.
+
+    For detectors of vectors: the metadata of `sslood.deploy.tables.fitted.vector_card`, and no arrays but the
+    classifier's, if there is one.
+    """
     state, content = pack(calibrated)
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
-    deployed = Deployed(restore_model(arrays, metadata, path), metadata, calibrated)
+    deployed = Deployed(_model(arrays, metadata, path), metadata, calibrated, _head(arrays))
     content |= {"model_metadata": dict(metadata), "answers": _answers(deployed)}
     content["checksum"] = checksum(tensors, content)
     save_tensors(path, tensors, kind="detector", metadata=content)
@@ -154,13 +203,46 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     if not isinstance(metadata, dict):
         raise damaged(where, "it does not describe its model")
     weights = {key.removeprefix(_MODEL): arrays[key] for key in arrays.keys() - own.keys()}
-    deployed = Deployed(folded(restore_model(weights, metadata, path, device)), metadata, calibrated)
+    model = _model(weights, metadata, path, device)
+    model = None if model is None else folded(model)
+    deployed = Deployed(model, metadata, calibrated, _head(weights))
     _check_answers(deployed, content.get("answers"), where)
     return deployed
 
 
+def _model(
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    path: str | Path,
+    device: torch.device | str = "cpu",
+) -> Model | None:
+    """Return the model as `restore_model` does; None where vectors come from a model elsewhere."""
+    if metadata.get("arch") != VECTORS:
+        return restore_model(arrays, metadata, path, device)
+    card = ModelCard.read(metadata, path)
+    count = len(card.head_classes or [])
+    shapes = {WEIGHT: [count, card.feature_dim], BIAS: [count]} if arrays else {}
+    for key in {*shapes, *arrays}:
+        array = np.asarray(arrays.get(key, []))
+        if list(array.shape) != shapes.get(key) or array.dtype != np.float32 or not np.isfinite(array).all():
+            raise damaged(str(path), f"weight {key!r} is not that of a classifier of its vectors")
+    return None
+
+
+def _head(arrays: Mapping[str, np.ndarray]) -> Head | None:
+    return Head(arrays[WEIGHT], arrays[BIAS]) if {WEIGHT, BIAS} <= arrays.keys() else None
+
+
 def _answers(deployed: Deployed) -> list[float]:
-    """Return the scores of two fixed images, one of noise and one that is smooth."""
+    """Return the scores of two fixed images or vectors, one of noise and one that is smooth."""
+    if deployed.model is None:
+        widths = deployed.metadata["feature_dim"], len(deployed.metadata["head_classes"] or [])
+        vectors, logits = (
+            np.stack([numbers(width, key), np.linspace(0, 1, width)]).astype(np.float32)
+            for key, width in enumerate(widths, start=3)
+        )
+        given = logits if widths[1] and deployed.head is None else None
+        return [float(one) for one in deployed.decide_vectors(vectors, given).scores]
     shape = (deployed.metadata["channels"], deployed.metadata["size"], deployed.metadata["size"])
     noise = 128 + 50 * numbers(math.prod(shape), 2).reshape(shape)
     smooth = np.broadcast_to(np.linspace(0, 255, shape[-1]), shape)

@@ -3,9 +3,13 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
 from sslood.commands import vectors
+from sslood.deploy.tables.folder import read_folder
 from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.kit.vectors import read_vectors
 from sslood.ood.measures.metrics import ood_metrics
@@ -24,6 +28,7 @@ PARAMS = "sets:\n" + "".join(f"  {name}: {{role: {role}, source: digits}}\n" for
 
 def write(folder, dtype=np.float16):
     """Images lie about the vectors of their classes, those of the far set about other words."""
+    folder.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     labels, negatives = random.normal(size=(CLASSES, WIDTH)), random.normal(size=(20, WIDTH))
     for name, splits in SPLITS.items():
@@ -71,6 +76,57 @@ def test_vectors_become_rows_of_the_results(tmp_path):
     detector = example("neglabel", groups=5, **chosen).fit(train)
     inside, outside = (detector.score(file.outputs(name, "test")) for name in ("id", "far"))
     assert found["neglabel"]["far"]["auroc"] == pytest.approx(ood_metrics(inside, outside)["auroc"])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "safetensors"])
+def test_other_files_give_the_same_model(tmp_path, kind):
+    """The logits of a classifier beside the vectors, and class names as labels, in parquet."""
+    folder, other = write(tmp_path / "npy"), tmp_path / "other"
+    for name in ("labels", "negatives"):
+        (folder / f"{name}.npy").unlink()
+    (folder / "classes.txt").write_text("cat\nant\nbee\n")
+    other.mkdir()
+    for name in ("params.yaml", "classes.txt"):
+        (other / name).write_bytes((folder / name).read_bytes())
+    for path in sorted(folder.glob("*.*.npy")):
+        where = path.name.removesuffix(".npy")
+        if where.endswith("labels"):
+            continue
+        rows = np.load(path).astype(np.float32)
+        logits = rows[:, :CLASSES] * 3 - 1  # a classifier, whose weights are found
+        np.save(folder / f"{where}.logits.npy", logits)
+        known = where.startswith("id.")
+        columns = {"features": rows, "logits": logits}
+        if kind == "safetensors":
+            save_file(
+                columns | ({"labels": np.arange(40) % CLASSES} if known else {}), other / f"{where}.{kind}"
+            )
+            continue
+        of = {"label": [("cat", "ant", "bee")[place % CLASSES] for place in range(40)]} if known else {}
+        table = {key: list(part.astype(float)) for key, part in columns.items()} | of
+        pq.write_table(pa.table(table), other / f"{where}.{kind}")
+    assert made(folder) == made(other) == 0
+    files = [(one / "e" / "clip.safetensors").read_bytes() for one in (folder, other)]
+    assert files[0] == files[1]
+    train = read_embeddings(other / "e", "clip", 0).outputs("id", "train")
+    np.testing.assert_array_equal(
+        train.logits, np.load(folder / "id.train.npy")[:, :CLASSES].astype("f4") * 3 - 1
+    )
+    (other / "classes.txt").unlink()
+    if kind == "parquet":
+        with pytest.raises(ValueError, match="not known which class each of the logits is of; write"):
+            read_folder(other, SPLITS, "id")
+
+
+def test_logits_of_no_linear_classifier_are_kept_and_said(tmp_path, capsys):
+    write_logits(write(tmp_path))
+    np.save(tmp_path / "id.train.logits.npy", np.load(tmp_path / "id.train.npy")[:, :CLASSES] ** 2)
+    for name in ("labels", "negatives"):
+        (tmp_path / f"{name}.npy").unlink()
+    assert made(tmp_path) == 0
+    assert "Note: the logits are not linear in the vectors" in capsys.readouterr().err
+    train = read_embeddings(tmp_path / "e", "clip", 0).outputs("id", "train")
+    assert train.head is None and example("energy").suits(train)
 
 
 def test_without_words_only_the_rows_of_features_remain(tmp_path):
@@ -127,6 +183,31 @@ def test_refuses(tmp_path, case):
     name, change, message = BAD[case]
     path = write(tmp_path) / f"{name}.npy"
     np.save(path, change(np.load(path)))
+    with pytest.raises(ValueError, match=message):
+        read_vectors(tmp_path, SPLITS, "id")
+
+
+def write_logits(folder, but=(), width=CLASSES, count=40):
+    for name, splits in SPLITS.items():
+        for split in splits:
+            if f"{name}.{split}" not in but:
+                np.save(folder / f"{name}.{split}.logits.npy", np.zeros((count, width), np.float32))
+
+
+@pytest.mark.parametrize(
+    "options, words, message",
+    [
+        ({"but": ["far.test"]}, False, "far.test has no logits, but corruptions.validation.logits are there"),
+        ({"count": 39}, False, "id.train.npy: there are other numbers of logits and vectors"),
+        ({}, True, "id.train.npy: there are logits, and labels.npy gives others"),
+        ({"width": 2}, False, "holds class 2, but there are 2 classes"),
+    ],
+)
+def test_logits_that_do_not_fit(tmp_path, options, words, message):
+    write_logits(write(tmp_path), **options)
+    if not words:
+        for name in ("labels", "negatives"):
+            (tmp_path / f"{name}.npy").unlink()
     with pytest.raises(ValueError, match=message):
         read_vectors(tmp_path, SPLITS, "id")
 

@@ -8,6 +8,7 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.stats import false_discovery_control
@@ -120,6 +121,22 @@ def test_a_folder_of_pictures_has_the_scores_of_the_embeddings(folder, tmp_path,
     np.testing.assert_array_equal([row["is_ood"] == "true" for row in rows], p <= 0.05)
     logits = outputs.outputs("digits", "test").logits[:60]
     assert [row["predicted_class"] for row in rows[:60]] == [str(c) for c in logits.argmax(1)]
+
+
+def test_scores_of_pictures_as_parquet_are_those_of_the_csv(folder, tmp_path):
+    assert deployed(folder, "knn") == 0
+    listed = tmp_path / "list.csv"
+    paths = sorted((folder / "pictures" / "digits").iterdir())[:20]
+    listed.write_text("path,site\n" + "".join(f"{path},=s{at}\n" for at, path in enumerate(paths)))
+    _, rows = scored(folder, tmp_path, images=listed)
+    places = {"detector": folder / "d.safetensors", "images": listed}
+    assert call(score.main, **places, out=tmp_path / "s.parquet") == 0
+    found = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    assert [list(row) for row in found] == [list(row) for row in rows]
+    for name, kind in {"path": str, "score": float, "p_value": float}.items():
+        assert [row[name] for row in found] == [kind(row[name]) for row in rows]
+    assert [row["is_ood"] for row in found] == [row["is_ood"] == "true" for row in rows]
+    assert [row["site"] for row in found] == [f"=s{at}" for at in range(20)]
 
 
 def results(folder, entries, models=("digital",), detectors=("knn", "vim"), seed=0):
@@ -354,3 +371,26 @@ def test_a_rate_that_the_calibration_images_do_not_allow(folder, tmp_path, capsy
     assert scored(folder, tmp_path, fdr=1.5)[0] == 1
     assert "--fdr must be above 0 and below 1, found 1.5" in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_the_rate_can_be_changed_without_the_detector(folder, tmp_path, capsys):
+    """As another file deployed at that rate decides; what it catches at that rate is not known."""
+    for name, alpha in [("d.safetensors", 0.05), ("e.safetensors", 0.2)]:
+        assert deployed(folder, "knn", out=name, alpha=alpha) == 0
+    expected = scored(folder, tmp_path, detector="e.safetensors")[1]
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    status, rows = scored(folder, tmp_path, alpha=0.2, html=page)
+    assert status == 0 and rows == expected
+    found = capsys.readouterr()
+    assert "a false-alarm rate of 0.2; what it catches was not measured" in found.out
+    assert "its file says that for alpha 0.05 only, not for 0.2" in found.err
+    assert "at most 20.0% of ID pictures" in page.read_text()
+    scorer = load_deployed(folder / "d.safetensors")
+    assert scorer.calibrated.at(0.05) is scorer.calibrated
+    assert scored(folder, tmp_path, alpha=0.001)[0] == 1
+    assert "0.001 needs at least 999 calibration images, there are 100" in capsys.readouterr().err
+    assert scored(folder, tmp_path, alpha=1.5)[0] == 1
+    assert "alpha must be above 0 and below 1, found 1.5" in capsys.readouterr().err
+    assert scored(folder, tmp_path, alpha=0.2, fdr=0.2)[0] == 1
+    assert "two rules for what is OOD; give one of them" in capsys.readouterr().err

@@ -11,20 +11,23 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from scipy.stats import false_discovery_control
 
 from sslood.commands import deploy, export
 from sslood.core.batches import batches, normalise
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
+from sslood.deploy.by_class import ByClass
 from sslood.deploy.calibrated import KINDS, calibrate
 from sslood.deploy.inputs import Inputs
-from sslood.deploy.onnx import Scorer, Together, check_exportable, exportable_names
+from sslood.deploy.onnx import PValues, Scorer, Together, check_exportable, exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.kit.outputs import Concepts, Head, Outputs, Prior, part_of
+from sslood.ood.measures.conformal import conformal_threshold
 from stages import embed
 from tests.kit.registries import DETECTORS, LEARNING, NETWORK, STOCHASTIC, example
 from tests.kit.small import call, model_card, write_params, write_sets
@@ -182,6 +185,21 @@ def exported(folder, name="d.onnx"):
     return call(export.main, detector=folder / "d.safetensors", out=folder / name)
 
 
+def test_thresholds_by_class_are_in_the_graph(tmp_path):
+    random = np.random.default_rng(0)
+    calibration, predicted = np.sort(random.normal(size=80)), random.integers(0, 3, 80)
+    rule = ByClass.of(calibration, predicted, "abc", 0.1)
+    one = calibrate({"energy": example("energy")}, Inputs(TRAIN), Inputs(VALIDATION), alpha=0.1)
+    both = dataclasses.replace(one, calibration=calibration, by_class=rule)
+    scores, logits = random.normal(size=20), random.normal(size=(20, 3))
+    path, given = tmp_path / "p.onnx", (torch.from_numpy(scores), torch.from_numpy(logits))
+    torch.onnx.export(PValues(both).eval(), given, path, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (found,) = session.run(None, {"score": scores, "logits": logits})
+    np.testing.assert_allclose(found, both.p_values(scores, logits.argmax(1)), rtol=1e-15)
+    assert not np.allclose(found, one.p_values(scores))
+
+
 @pytest.fixture(scope="module")
 def graph(folder):
     """The scorer's ONNX file."""
@@ -195,7 +213,7 @@ def test_a_whole_scorer_in_onnxruntime(folder, graph):
     scorer = load_deployed(folder / "d.safetensors")
     images = load_tensors(folder / "digits.safetensors")[0]["test.images"]
     images = np.concatenate([load_tensors(folder / "noise.safetensors")[0]["test.images"][:20], images])
-    session = onnxruntime.InferenceSession(graph)
+    session = onnxruntime.InferenceSession(graph, log_options())
     for count in (1, 7, len(images)):
         expected = scorer.decide(images[:count])
         values, p, is_ood, place = session.run(None, {"images": images[:count]})
@@ -219,12 +237,72 @@ class Given(torch.nn.Module):
 
 
 def test_an_image_whose_score_is_nan_does_not_pass_as_id(folder, graph):
-    scorer = Scorer(load_deployed(folder / "d.safetensors")).eval()
-    values = [torch.nan, torch.inf, -torch.inf, scorer.threshold]
+    deployed = load_deployed(folder / "d.safetensors")
+    scorer = Scorer(deployed).eval()
+    values = [torch.nan, torch.inf, -torch.inf, deployed.calibrated.threshold.value]
     scorer.detector = Given(torch.tensor(values, dtype=torch.float64))
-    _, p, is_ood, _ = scorer(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    images, rates = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0.05, 0.2, 1e-9, 0.0]).double()
+    _, p, is_ood, _ = scorer(images, rates[:1], rates[3:])
     assert is_ood.tolist() == [True, True, False, False]
     assert p[:3].tolist() == pytest.approx([1 / 101, 1 / 101, 1.0])
+    for alpha, fdr in [
+        (rates[:1], rates[1:2]),
+        (rates[2:3], rates[3:]),
+        (torch.tensor([torch.nan]), rates[3:]),
+    ]:
+        assert scorer(images, alpha.double(), fdr)[2][0], "NaN is OOD at any rate"
+    assert scorer(images, torch.tensor([torch.nan]).double(), rates[3:])[2].all(), (
+        "a rate of NaN trusts nothing"
+    )
+
+
+def by_onnxruntime(graph, images, **rates):
+    """Return p-values and decisions of the graph; rates: of its optional inputs."""
+    session = onnxruntime.InferenceSession(graph, log_options())
+    given = {name: np.array([rate]) for name, rate in rates.items()}
+    return session.run(["p_value", "is_ood"], {"images": images, **given})
+
+
+def log_options():
+    """Without the warning that an optional input is no constant."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
+
+
+@pytest.fixture(scope="module")
+def mixed(folder):
+    """Noise and digits, uint8 [70, 1, 8, 8]."""
+    parts = [load_tensors(folder / f"{name}.safetensors")[0]["test.images"] for name in ("noise", "digits")]
+    return np.concatenate([parts[0][:20], parts[1][:50]])
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.07, 0.29, 0.5, 0.99])
+def test_alpha_can_be_changed_after_export(folder, graph, mixed, alpha):
+    """As the threshold of that rate on the calibration scores of the file decides."""
+    scorer = load_deployed(folder / "d.safetensors")
+    scores, threshold = scorer.decide(mixed).scores, conformal_threshold(scorer.calibrated.calibration, alpha)
+    _, is_ood = by_onnxruntime(graph, mixed, alpha=alpha)
+    clear = np.abs(scores - threshold.value) > 1e-3
+    np.testing.assert_array_equal(is_ood[clear], (scores > threshold.value)[clear])
+    assert clear.mean() > 0.9
+    if alpha == 0.05:
+        np.testing.assert_array_equal(by_onnxruntime(graph, mixed)[1], is_ood)
+
+
+@pytest.mark.parametrize("fdr", [0.02, 0.1, 0.3, 0.9])
+def test_a_batch_can_be_judged_together(graph, mixed, fdr):
+    """As SciPy's Benjamini-Hochberg procedure judges the graph's p-values, also a batch of one."""
+    for images in (mixed, mixed[::-1], mixed[:1], mixed[25:26]):
+        p, is_ood = by_onnxruntime(graph, images, fdr=fdr)
+        np.testing.assert_array_equal(is_ood, false_discovery_control(p) <= fdr)
+
+
+def test_alpha_and_fdr_are_optional_inputs(graph):
+    session = onnxruntime.InferenceSession(graph, log_options())
+    assert [one.name for one in session.get_inputs()] == ["images"]
+    optional = {one.name: (one.type, one.shape) for one in session.get_overridable_initializers()}
+    assert optional == {name: ("tensor(double)", [1]) for name in ("alpha", "fdr")}
 
 
 def test_the_graph_says_how_to_use_it(folder, graph):
@@ -233,6 +311,8 @@ def test_the_graph_says_how_to_use_it(folder, graph):
     about = {entry.key: entry.value for entry in proto.metadata_props}
     assert about["input"].startswith("images: uint8 (batch, 1, 8, 8), values 0 to 255, grey")
     assert about["score"] == "larger = more out-of-distribution"
+    assert about["alpha_input"].startswith("alpha: float64 (1,), optional, by default 0.05")
+    assert about["fdr_input"].startswith("fdr: float64 (1,), optional, by default 0")
     assert json.loads(about["classes"]) == [str(label) for label in range(8)]
     threshold = load_deployed(folder / "d.safetensors").calibrated.threshold
     caught = json.loads(about["catches"])

@@ -69,10 +69,12 @@ def resaved(folder, entry, change):
     return entry | {"weights": str(folder / "changed.th"), "sha256": digest}
 
 
-def test_the_published_resnet20_has_its_accuracy_as_a_model_file(real, mirror):
+def test_the_published_resnet20_has_its_accuracy_as_a_model_file(real, mirror, capsys):
     folder, entry = real
-    assert adopted(folder, entry) == 0
+    assert adopted(folder, entry | {"sha256": entry["sha256"][:8]}) == 0
+    assert f"(sha256 {entry['sha256']})" in capsys.readouterr().out
     model, card = load_model(folder / "net-3.safetensors")
+    assert card.settings["sha256"] == entry["sha256"]
     assert (card.name, card.seed, card.objective) == ("net", 3, "adopted")
     assert card.saw_validation is False
     assert card.head_classes == list(range(10)) and card.feature_dim == 64
@@ -141,7 +143,7 @@ def rename(state):
         (None, {"architecture": "resnet-26-16"}, "missing: 'layer1.3.conv1.weight'"),
         (None, {"head": "fc"}, "missing: 'fc.weight', 'fc.bias'"),
         (None, {"sha256": "0" * 64}, "its sha256 is 12fca82f"),
-        (None, {"sha256": "12fca82f"}, "must be 64 hexadecimal digits"),
+        (None, {"sha256": "12fca82"}, "must be 64 hexadecimal digits"),
         (None, {"size": 224}, "size is 224, but the images of set 'cifar10' have 32; change data.size"),
         (None, {"mean": [0.5]}, "mean needs one number for each of 3 channels"),
         (None, {"std": [0.2, 0.0, 0.2]}, "std must be above 0, found 0.0"),

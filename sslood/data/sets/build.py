@@ -1,6 +1,5 @@
 """From an entry of `sets` to the tensors and metadata of its file: find, read, cut, limit, convert."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.data.sets import common_corruptions
 from sslood.data.sets.convert import convert, notes_of, survey
 from sslood.data.sets.corruptions import CITATION, KINDS, corrupt
+from sslood.data.sets.crops import relative
 from sslood.data.sets.cuts import ClassSettings, Cut, DataSettings, cut_splits, strangers
 from sslood.data.sets.depth import Levels, Range
 from sslood.data.sets.entries import source_of
@@ -232,7 +232,7 @@ def _read(
 def _names(pictures: Pictures, place: Path) -> list[str]:
     """Return the names of pictures relative to the folder, or the CSV file's folder, that they are of."""
     root = place if place.is_dir() else place.parent
-    return [os.path.relpath(path, root) for path in pictures.images]
+    return [relative(path, root) for path in pictures.images]
 
 
 def _decoded(

@@ -9,15 +9,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from sslood.core.errors import InputError
-from sslood.data.sets.bounds import TooMuch, pixel_limit
+from sslood.data.sets.bounds import TooMuch, check_file, pixel_limit
+from sslood.data.sets.crops import split_box
 from sslood.data.sets.depth import Levels, Undeclared, common_levels
 from sslood.data.sets.images import Filter, Remark, Square, from_array, read_bytes, read_image, to_array
 from sslood.data.sets.jpeg import decode_plain
 from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.pictures import Images
+from sslood.data.sets.room import room
 from sslood.data.sets.workers import processes
 
 UNREADABLE = "cannot be read, so left out"
@@ -74,7 +77,8 @@ def convert(
     A file that cannot be decoded raises an InputError that names the first such file; if a list `unreadable`
     is given, its position is appended there instead and its row is left out. levels: called if a picture of
     more than 8 bits does not say which range it uses; by default the range of these pictures. remarks: gets
-    (position, what is to be said of the picture). All cores work, the peak is the result plus a few pictures.
+    (position, what is to be said of the picture). All cores work, the peak is the result (see `room`) plus a
+    few pictures.
     """
     pixel_limit()  # one that is no number stops the whole, whatever is skipped
     count = len(images)
@@ -85,7 +89,7 @@ def convert(
             return np.ascontiguousarray(images[:, None])
     chain = Chain(size, channels, square, None, ask=True)
     skip = unreadable is not None
-    out = np.empty((count, channels, size, size), np.uint8)
+    out = room((count, channels, size, size))
     said: list[tuple[int, Remark]] = []
     undeclared: dict[int, tuple[int, Levels]] = {}  # position -> row of `out`, extremes
     filled = 0
@@ -182,6 +186,8 @@ def converted(image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark
     """
     if isinstance(image, np.ndarray):
         picture = from_array(np.ascontiguousarray(image))
+    elif split_box(image)[1] is not None:
+        picture = read_image(image, levels=chain.levels, ask=chain.ask, remarks=remarks)
     else:
         try:
             content = read_bytes(image)
@@ -189,11 +195,27 @@ def converted(image: np.ndarray | str | Path, chain: Chain, remarks: list[Remark
             raise InputError(f"{image}: {error}") from None
         except OSError as error:
             raise InputError(f"{image}: cannot be read ({error}); repair or remove it") from None
-        pixels = decode_plain(content)
-        if pixels is None:
-            picture = read_image(image, content, levels=chain.levels, ask=chain.ask, remarks=remarks)
-        else:
-            picture = from_array(pixels)
+        picture = _decoded(content, image, chain, remarks)
+    return _squared(picture, chain, remarks)
+
+
+def converted_bytes(content: bytes, name: str, chain: Chain, remarks: list[Remark]) -> np.ndarray:
+    """Return what `converted` returns for a file of this content; `name` is how messages call it."""
+    try:
+        check_file(len(content))
+    except TooMuch as error:
+        raise InputError(f"{name}: {error}") from None
+    return _squared(_decoded(content, name, chain, remarks), chain, remarks)
+
+
+def _decoded(content: bytes, name: str | Path, chain: Chain, remarks: list[Remark]) -> Image.Image:
+    pixels = decode_plain(content)
+    if pixels is None:
+        return read_image(name, content, levels=chain.levels, ask=chain.ask, remarks=remarks)
+    return from_array(pixels)
+
+
+def _squared(picture: Image.Image, chain: Chain, remarks: list[Remark]) -> np.ndarray:
     width, height = picture.size
     if chain.square == "crop" and 2 * max(width, height) > 3 * min(width, height):
         remarks.append((CUT, f"{width} x {height} pixels"))

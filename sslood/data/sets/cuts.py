@@ -160,9 +160,17 @@ def _divided(
     data: DataSettings,
     least: int = 1,
 ) -> Cut:
-    """Cut a stratified share, at least `least`, off, drawn from `stream`: rest and share, under `names`."""
+    """Cut a stratified share, at least `least`, off, drawn from `stream`: rest and share, under `names`.
+
+    The boxes of one picture stay together: they may overlap. Their first one's class is the picture's here.
+    """
     pictures, index = part
-    cut = stratified_cut(pictures.labels, share, numpy_stream(data.seed, stream), least)
+    files = pictures.files()
+    _, first, unit = np.unique(files, return_index=True, return_inverse=True)
+    labels = pictures.labels if len(first) == len(files) else pictures.labels[first]
+    cut = stratified_cut(labels, share, numpy_stream(data.seed, stream), least)
+    if labels is not pictures.labels:
+        cut = (np.flatnonzero(np.isin(unit, cut[0])), np.flatnonzero(np.isin(unit, cut[1])))
     return {split: (pictures.take(rows), index[rows]) for split, rows in zip(names, cut, strict=True)}
 
 

@@ -8,13 +8,14 @@ import re
 import stat
 from contextlib import nullcontext
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sslood.core.errors import InputError
 from sslood.data.sets.bounds import TooMuch, check_file, check_image, pixel_limit, too_many
+from sslood.data.sets.crops import LastPictures, cut_box, split_box
 from sslood.data.sets.depth import Levels, Undeclared, depth_of, eight_bits, low_bytes
 from sslood.data.sets.kinds import enable_heif, is_heif
 from sslood.data.sets.notices import libtiff_heard, listening
@@ -24,6 +25,7 @@ Filter = Literal["bilinear", "bicubic"]  # of Pillow: over the whole footprint, 
 SLIVER = "a sliver of the range is used; if another range is meant, write its bits as `data.bits`"
 ODD = "damaged or odd, but taken as far as it can be read"
 _NOTHING = nullcontext()
+_LAST = LastPictures()
 _READ = 1 << 16  # bytes asked for at a time
 _MOST = 1 << 24  # pixels of a resized picture of which the centre is cut out
 _STRIP = 1 << 22  # pixels that are laid over white at a time
@@ -166,13 +168,18 @@ def read_image(
     ask: bool = False,
     remarks: list[Remark] | None = None,
 ) -> Image.Image:
-    """Decode one file (or its `content`) into an upright 8 bit image, grey or RGB.
+    """Decode one file (or its `content`, or a box of it) into an upright 8 bit image, grey or RGB.
 
     levels: what becomes black and white of a picture of more bits that does not say, see
     `sslood.data.sets.depth`; by default the full range of its file, or with `ask` Undeclared is raised for
     such a picture. remarks: gets what is to be said of the picture. Raises InputError that names a file that
-    cannot be decoded, or would be too much work.
+    cannot be decoded, or would be too much work, and a box that lies outside its picture.
     """
+    file, box = split_box(path)
+    if box is not None:
+        how: Any = {"levels": levels, "ask": ask, "remarks": remarks}
+        whole = _LAST.get(file, (levels, ask), lambda: read_image(file, content, **how))
+        return cut_box(whole, box, path)
     try:
         content = read_bytes(path) if content is None else content  # one read instead of Pillow's dozens
         with listening() as said:

@@ -5,6 +5,7 @@
     /elsewhere/x.tif,dog,test
 
 A table names its columns in the first line: path, and optionally label, split and columns of your own.
+With x0, y0, x1 and y1 each row is a box of its picture (`sslood.data.sets.crops`).
 """
 
 import csv
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from sslood.core.errors import InputError
 from sslood.core.names import original, shown
+from sslood.data.sets import crops
+from sslood.data.sets.crops import box_of, split_box, with_box
 from sslood.data.sets.layout import split_of
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".lst", ".list")
@@ -28,12 +31,13 @@ _MEANT = {  # what else these columns are called
     "path": ("paths", "file", "filename", "filepath", "image", "img", "picture", "name"),
     "split": ("subset", "set", "partition", "phase", "fold", "usage"),
 }
+_EDGES = dict(zip(("xmin", "ymin", "xmax", "ymax"), crops.COLUMNS, strict=True))
 _MOST = 1 << 30  # bytes of a list
 
 
 @dataclass(frozen=True)
 class PictureList:
-    """Rows of a list as {column: text}, the path of each row's picture, and each row's number in the file."""
+    """Rows of a list as {column: text}, the path of each row's picture or box, each row's number there."""
 
     rows: Sequence[Mapping[str, str]]
     paths: Sequence[str]
@@ -45,7 +49,7 @@ def read_list(place: Path) -> PictureList:
 
     A path may also be as `scores.csv` writes it, begin with ~, or be spelt in another form of Unicode or with
     backslashes: what exists is taken. Raises InputError, naming the row, for a row that lacks something, and
-    for a picture that is listed twice, by whatever names.
+    for a picture (or a box of one) that is listed twice, by whatever names.
     """
     text = _text(place)
     table = _table(place, text)
@@ -55,9 +59,27 @@ def read_list(place: Path) -> PictureList:
     if not numbered:
         raise InputError(f"{place}: lists no image")
     rows = list(numbered.values())
-    listed = PictureList(rows, [picture_path(place.parent, row["path"]) for row in rows], list(numbered))
+    boxes = _boxes(place, numbered)
+    paths = [
+        with_box(picture_path(place.parent, row["path"]), box) for row, box in zip(rows, boxes, strict=True)
+    ]
+    listed = PictureList(rows, paths, list(numbered))
     _check_once(place, listed)
     return listed
+
+
+def _boxes(place: Path, numbered: "Numbered") -> list[crops.Box | None]:
+    """Return the box of each row; None for each if there are no columns of boxes."""
+    columns = next(iter(numbered.values())).keys()
+    there = [column for column in crops.COLUMNS if column in columns]
+    if len(there) < len(crops.COLUMNS):
+        for column in there:
+            lacking = ", ".join(one for one in crops.COLUMNS if one not in there)
+            raise InputError(
+                f"{place}: has a column {column} but no {lacking}; boxes need all four, or rename it"
+            )
+        return [None] * len(numbered)
+    return [box_of(row, f"{place}, row {number}") for number, row in numbered.items()]
 
 
 def _text(place: Path) -> str:
@@ -98,7 +120,7 @@ def _table(place: Path, text: str) -> Numbered | None:
 
 
 def _column(name: str) -> str:
-    return name.strip().lower() if name.strip().lower() in COLUMNS else name.strip()
+    return name.strip().lower() if name.strip().lower() in (*COLUMNS, *crops.COLUMNS) else name.strip()
 
 
 def _columns_missing(place: Path, text: str) -> InputError:
@@ -113,12 +135,16 @@ def _columns_missing(place: Path, text: str) -> InputError:
 
 
 def _check_meant(place: Path, table: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
-    """Raise InputError for a column of one's own that was meant as label or split: it would be ignored."""
-    for name in set(columns) - set(COLUMNS):
+    """Raise InputError for a column of one's own that was meant as one of those: it would be ignored."""
+    for name in (name for name in columns if name not in COLUMNS):
         near = get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.7)
         near = ["split"] if name.lower() in _MEANT["split"] and _holds_splits(table, name) else near
         if near and near[0] not in columns:
             raise InputError(f"{place}: column {name!r} must be called {near[0]}, or anything less like it")
+        if name.lower() in _EDGES:
+            raise InputError(
+                f"{place}: column {name!r} must be called {_EDGES[name.lower()]}, if it is of boxes"
+            )
 
 
 def _holds_splits(table: Sequence[Mapping[str, str]], column: str) -> bool:
@@ -167,6 +193,9 @@ def picture_path(folder: Path, text: str) -> str:
     plain = os.path.join(folder, text)
     if os.path.lexists(plain) or "\0" in text:
         return plain
+    file, box = split_box(text)
+    if box is not None:
+        return with_box(picture_path(folder, file), box)
     spellings = (
         *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")),
         *(os.path.expanduser(text), text.strip(), original(text), text.replace("\\", "/")),
@@ -176,19 +205,20 @@ def picture_path(folder: Path, text: str) -> str:
 
 
 def _check_once(place: Path, listed: PictureList) -> None:
-    """Raise InputError for a picture that is listed twice, or one that is no regular file."""
+    """Raise InputError for a picture or box that is listed twice, or one that is no regular file."""
     seen: dict[object, tuple[int, str]] = {}
     for row, path, number in zip(listed.rows, listed.paths, listed.numbers, strict=True):
-        keys: list[object] = [unicodedata.normalize("NFC", os.path.abspath(path))]
+        file, box = split_box(path)
+        keys: list[object] = [(unicodedata.normalize("NFC", os.path.abspath(file)), box)]
         try:
-            about = os.stat(path)
+            about = os.stat(file)
         except (OSError, ValueError):
             pass  # whoever reads the picture decides what that means
         else:
             if not stat.S_ISREG(about.st_mode):
                 kind = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
                 raise InputError(f"{place}, row {number}: {row['path']!r} is {kind}; name a picture")
-            keys.append((about.st_dev, about.st_ino))
+            keys.append((about.st_dev, about.st_ino, box))
         for key in keys:
             first, other = seen.setdefault(key, (number, row["path"]))
             if first != number:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.data.sets.crops import file_of
 from sslood.data.sets.images import read_bytes
 from sslood.data.sets.kinds import what_is
 from sslood.data.sets.layout import Layout, lay_out, splits_for
@@ -149,7 +150,7 @@ def _digest(listed: PictureList) -> str:
     total = hashlib.sha256()
     for row, path in zip(listed.rows, listed.paths, strict=True):
         try:
-            content = hashlib.sha256(read_bytes(path)).hexdigest()
+            content = hashlib.sha256(read_bytes(file_of(path))).hexdigest()
         except OSError:
             content = "missing"
         total.update(f"{chr(0).join(row.values())}\0{content}\n".encode(errors="surrogateescape"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.deploy.by_class import ByClass
 from sslood.deploy.calibrated import Calibrated, Origin
 from sslood.deploy.catches import Catch
 from sslood.deploy.inputs import Inputs
@@ -54,6 +55,17 @@ class Fitted:
     accuracy: float | None = None
 
 
+def described(found: Fitted, classes: int, what: str = "pictures") -> list[str]:
+    """Return in sentences how many of `what` did what, what the detector is, and what it catches."""
+    text = f"{len(found.split.fit)} normal {what} teach, {len(found.split.calibration)} calibrate"
+    if found.accuracy is not None:
+        text += f"; of the latter {found.accuracy:.0%} get the right class of {classes}"
+    lines = [f"{text}.", *found.calibrated.describe()]
+    if found.calibrated.catches:
+        lines.append(f"Called OOD: {', '.join(map(str, found.calibrated.catches))}.")
+    return lines
+
+
 def fit_normal(
     features: np.ndarray,
     labels: np.ndarray | None = None,
@@ -63,9 +75,10 @@ def fit_normal(
     detector: str | Sequence[str] = "auto",
     logits: np.ndarray | None = None,
     with_head: bool = False,
-    bad: Mapping[str, np.ndarray] | None = None,
+    bad: Mapping[str, np.ndarray | Examples] | None = None,
     distorted: Distorted | None = None,
     split: Split | None = None,
+    per_class: bool = False,
     seed: int = 0,
     device: str = "cpu",
     name: str = "normal examples",
@@ -76,7 +89,8 @@ def fit_normal(
     labels int [N], positions among the names `classes`; logits [N, K] of a classifier of them, if there is
     one; with_head: learn a linear one here. detector: "auto", a name, or several, whose standardised scores
     are summed. bad: features [k, D], k at least 1, of known bad examples of each kind; the nearness to them
-    joins the sum. split: of `split_normal`, by default made here. Nothing is chosen on an example that
+    joins the sum. split: of `split_normal`, by default made here. per_class: each predicted class has a
+    threshold of its own. Nothing is chosen on an example that
     calibrates, so the rate is exact for new examples that are exchangeable with them. Raises InputError for
     too few examples, an unknown detector, features of unequal width or that are not finite.
     """
@@ -98,12 +112,13 @@ def fit_normal(
     )
     head = taught.head()
     parts = _Parts(taught.outputs(head), held.outputs(head), taught, chosen, seed, device)
-    found = _calibrated(parts, known, alpha, name)
+    names = _predicted(parts.held, classes, name) if per_class else None
+    found = _calibrated(parts, known, alpha, name, names)
     checks = np.isin(distorted.of, split.calibration)
     catches = list(left_out(found, parts.taught, parts.held, known, head)) if known else []
     if checks.any():
-        outputs = examples.others(distorted.features[checks], DISTORTED).outputs(head)
-        caught = found.is_ood(found.score(Inputs(outputs)))
+        odd = Inputs(examples.others(distorted.features[checks], DISTORTED).outputs(head))
+        caught = found.is_ood(found.score(odd), found.places(odd))
         catches.insert(0, Catch(DISTORTED, "far", len(caught), float(caught.mean())))
     found = replace(found, catches=catches, unmeasured="" if catches else UNMEASURED)
     accuracy = None
@@ -145,8 +160,23 @@ def _known(bad: np.ndarray | Examples, kind: str, examples: Examples) -> Example
     return found
 
 
-def _calibrated(parts: _Parts, known: Mapping[str, Examples], alpha: float, name: str) -> Calibrated:
-    """Return the chosen detectors with that of known bad examples, fitted and calibrated."""
+def _predicted(held: Outputs, classes: Sequence[str], name: str) -> Sequence[str]:
+    """Return the names of the classes that are predicted; InputError if none is."""
+    if held.logits is None:
+        raise InputError(
+            f"{name}: thresholds for each class need classes: put the pictures of each into a folder, give "
+            "labels or logits, or omit --per_class"
+        )
+    return classes or [str(place) for place in range(held.logits.shape[1])]
+
+
+def _calibrated(
+    parts: _Parts, known: Mapping[str, Examples], alpha: float, name: str, per_class: Sequence[str] | None
+) -> Calibrated:
+    """Return the chosen detectors with that of known bad examples, fitted and calibrated.
+
+    per_class: names of the predicted classes, if each is to have a threshold.
+    """
     detectors: dict[str, Detector] = {one: parts.fit(one, parts.taught) for one in parts.chosen.settings}
     on = f"{name} ({len(parts.taught)})"
     origins = {
@@ -160,7 +190,12 @@ def _calibrated(parts: _Parts, known: Mapping[str, Examples], alpha: float, name
         origins[KNOWN] = Origin({}, " and ".join(f"{kind} ({len(one)})" for kind, one in known.items()))
         references[KNOWN] = detectors[KNOWN].score(parts.taught)
     scores = {one: finite_scores(detector.score(parts.held), one) for one, detector in detectors.items()}
-    calibration = np.sort(together(references, scores))
+    unordered = together(references, scores)
+    order = np.argsort(unordered, kind="stable")
+    calibration, by_class = unordered[order], None
+    if per_class is not None:
+        places = Inputs(parts.held).predicted()[order]
+        by_class = ByClass.of(calibration, places, per_class, alpha)
     return Calibrated(
         detectors,
         calibration,
@@ -169,6 +204,7 @@ def _calibrated(parts: _Parts, known: Mapping[str, Examples], alpha: float, name
         {one: np.sort(scores) for one, scores in references.items()},
         origins,
         f"{name}, held out",
+        by_class=by_class,
     )
 
 

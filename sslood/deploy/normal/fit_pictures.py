@@ -23,7 +23,7 @@ from sslood.data.sets.tree import class_of
 from sslood.deploy.folded import folded
 from sslood.deploy.normal.copies import groups_of
 from sslood.deploy.normal.embedding import Embedded, Embedder
-from sslood.deploy.normal.fit_normal import Distorted, Fitted, fit_normal
+from sslood.deploy.normal.fit_normal import Distorted, Fitted, described, fit_normal
 from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
 from sslood.deploy.scorer import save_deployed
@@ -53,16 +53,7 @@ class FittedPictures:
 
     def describe(self) -> list[str]:
         """Return in sentences what was done with the pictures, and what the detector is and catches."""
-        split, calibrated = self.fitted.split, self.fitted.calibrated
-        text = f"{len(split.fit)} normal pictures teach, {len(split.calibration)} calibrate"
-        if self.fitted.accuracy is not None:
-            text += (
-                f"; of the latter {self.fitted.accuracy:.0%} get the right class of {len(self.card.classes)}"
-            )
-        lines = [f"{text}.", *calibrated.describe()]
-        if calibrated.catches:
-            lines.append(f"Called OOD: {', '.join(map(str, calibrated.catches))}.")
-        return lines
+        return described(self.fitted, len(self.card.classes))
 
     def save(self, path: str | Path, **parts: Any) -> None:
         """Write the detector file, with other `parts` that `save_deployed` takes."""
@@ -74,19 +65,23 @@ def fit_folder(
     *,
     alpha: float,
     backbone: str | None = None,
+    weights: str | None = None,
+    size: int | None = None,
     bad: Sequence[str | Path] = (),
     flat: bool = False,
     **options: Any,
 ) -> FittedPictures:
     """Return `fit_pictures` of a folder (or list, or picture) of normal pictures and of known bad ones.
 
-    backbone: a name of docs/backbones.md, by default the one whose weights are in an installed package. A bad
+    backbone: a name of docs/backbones.md, by default the one whose weights are in an installed package;
+    weights, size: in place of its own, see `open_pretrained`. A bad
     picture that lies among the normal ones is no normal one.
     """
     known = {_kind(one, bad): find_pictures(Path(one)) for one in bad}
     found = _without(find_pictures(Path(folder)), {path for one in known.values() for path in one.paths})
     names = sorted(set(classes_of(found, flat))) or [NORMAL]
-    arrays, card = open_pretrained(backbone or default_name(), set_name=Path(folder).stem, classes=names)
+    name, about = backbone or default_name(), Path(folder).stem
+    arrays, card = open_pretrained(name, set_name=about, classes=names, weights=weights, size=size)
     return fit_pictures(arrays, card, found, alpha=alpha, bad=known, flat=flat, **options)
 
 
@@ -140,6 +135,7 @@ def fit_pictures(
     bad: Mapping[str, Found] | None = None,
     flat: bool = False,
     skip_unreadable: bool = False,
+    per_class: bool = False,
     seed: int = 0,
     device: str = "cpu",
 ) -> FittedPictures:
@@ -169,6 +165,7 @@ def fit_pictures(
         alpha=alpha,
         detector=detector,
         with_head=True,
+        per_class=per_class,
         bad={kind: one.features for kind, one in known.items()},
         distorted=distorted,
         split=split,

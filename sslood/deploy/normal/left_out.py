@@ -39,6 +39,7 @@ def left_out(
     between, place = _Nearest(bank, bank), 0
     for kind, examples in known.items():
         outputs, caught = Inputs(examples.outputs(head)), 0
+        places = found.places(outputs)
         of_kind = {name: outputs.score(one) for name, one in others.items()}
         for row in range(len(examples)):
             references, calibration = dict(found.references), dict(of_held)
@@ -47,7 +48,10 @@ def left_out(
                 references[KNOWN] = of_taught.without(place)
                 calibration[KNOWN] = of_calibration.without(place)
                 scores[KNOWN] = between.without(place)[place : place + 1]
-            threshold = conformal_threshold(together(references, calibration), found.threshold.alpha)
+            summed = together(references, calibration)
+            if places is not None:  # the predicted class has a threshold of its own
+                summed = summed[Inputs(held).predicted() == places[row]]
+            threshold = conformal_threshold(summed, found.threshold.alpha)
             caught += int(together(references, scores)[0] > threshold.value)
             place += 1
         yield Catch(kind, "near", len(examples), caught / len(examples))

@@ -53,8 +53,10 @@ class AdoptSettings(Settings):
     min_norm: Annotated[float, at_least(0), "floor of the mean length of the features, 0 = none"] = 0.0
 
     def _check(self) -> None:
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise InputError("sha256 must be 64 hexadecimal digits, as `sha256sum FILE` prints them")
+        if not re.fullmatch(r"[0-9a-f]{8,64}", self.sha256):
+            raise InputError(
+                "sha256 must be 64 hexadecimal digits, as `sha256sum FILE` prints them, or the first 8"
+            )
         for key in ("mean", "std"):
             if len(getattr(self, key)) != self.channels:
                 raise InputError(f"{key} needs one number for each of {self.channels} channels")
@@ -124,7 +126,7 @@ def build(
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
-    _check_keys(state, expected, where)
+    check_keys(state, expected, where)
     # files of PyTorch before 0.4.1 lack this counter, which no evaluation reads
     counters = {key: value for key, value in expected.items() if _is_counter(key)}
     state = {key: value.detach().to(expected[key].dtype) for key, value in (counters | state).items()}
@@ -140,16 +142,19 @@ def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _check_keys(state: State, expected: State, where: str) -> None:
+def check_keys(
+    state: State,
+    expected: State,
+    where: str,
+    advice: str = "correct architecture, layout, strip, drop, rename or head",
+) -> None:
+    """Raise InputError unless every weight has its place and shape and is finite; counters may be missing."""
     missing = [key for key in expected if key not in state and not _is_counter(key)]
     unexpected = [key for key in state if key not in expected]
     if missing or unexpected:
         groups = {"missing": missing, "unexpected": unexpected}
         text = "; ".join(f"{len(keys)} {what}: {_few(keys)}" for what, keys in groups.items() if keys)
-        raise InputError(
-            f"{where}: the weights do not fit the architecture ({text}); correct architecture, layout, "
-            f"strip, drop, rename or head"
-        )
+        raise InputError(f"{where}: the weights do not fit the architecture ({text}); {advice}")
     for key, value in state.items():
         if value.shape != expected[key].shape:
             raise InputError(

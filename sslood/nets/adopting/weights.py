@@ -25,24 +25,31 @@ from sslood.data.sets.fetching.transfer import compare, download, reason, sums
 MAX_RATIO, MAX_PICKLE = 10, 2 << 20  # of the records to the file; bytes of the names and what lies beside
 
 
-def _is_address(place: str) -> bool:
+def is_address(place: str) -> bool:
+    """Whether a place is an address rather than a path."""
     return place.startswith(("http://", "https://"))
 
 
 def locate_weights(place: str, sha256: str) -> Path:
-    """Return the file `place`: a path, a path below SSLOOD_DATA_MIRROR, or an address (then cached).
+    """Return the file of `located`."""
+    return located(place, sha256)[0]
 
-    Raises InputError if it does not exist, or has another sha256.
+
+def located(place: str, sha256: str) -> tuple[Path, str]:
+    """Return (file, its sha256) of `place`: a path, a path below SSLOOD_DATA_MIRROR, or an address (cached).
+
+    sha256: all digits, or at least the first 8. Raises InputError if the file does not exist, or has another.
     """
     mirror = os.environ.get("SSLOOD_DATA_MIRROR", "")
     file = Published(name=place.rsplit("/", 1)[-1], sources=(place,), sha256=sha256)
-    if not _is_address(place):
-        paths = [Path(place)] + ([Path(mirror) / place] if mirror and not _is_address(mirror) else [])
+    if not is_address(place):
+        paths = [Path(place)] + ([Path(mirror) / place] if mirror and not is_address(mirror) else [])
         local = next((path for path in paths if path.is_file()), None)
         if local:
-            compare(sums(local), file, local)
-            return local
-        if not _is_address(mirror):
+            seen = sums(local)
+            compare(seen, file, local)
+            return local, seen.sha256
+        if not is_address(mirror):
             below = f" or below {mirror}" if mirror else ""
             raise InputError(
                 f"weights {place!r}: no such file here{below}; put it there, or "
@@ -52,7 +59,7 @@ def locate_weights(place: str, sha256: str) -> Path:
     return _fetched(place, file)
 
 
-def _fetched(address: str, file: Published) -> Path:
+def _fetched(address: str, file: Published) -> tuple[Path, str]:
     cached = cache_folder() / "weights" / file.sha256 / file.name
     with writable(cached.parent), FileLock(f"{cached}.lock"):
         if not cached.is_file():
@@ -62,8 +69,9 @@ def _fetched(address: str, file: Published) -> Path:
                 raise InputError(
                     f"weights {address}: {reason(error)}; download the file yourself and give its path"
                 ) from None
-        compare(sums(cached), file, cached)
-    return cached
+        seen = sums(cached)
+        compare(seen, file, cached)
+    return cached, seen.sha256
 
 
 class _Omitted:

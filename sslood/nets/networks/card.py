@@ -117,7 +117,7 @@ class ModelCard:
             if not holds:
                 raise InputError(
                     f"{where}: the model's {key} cannot be {getattr(self, key)!r:.80}; the file is damaged: "
-                    f"write it again with the stage `{self.stage}` (`dvc repro`)"
+                    f"{self.again}"
                 )
 
     def metadata(self) -> dict[str, Any]:
@@ -132,6 +132,13 @@ class ModelCard:
     def stage(self) -> str:
         """The stage that writes such a model."""
         return _STAGES.get(self.objective, "pretrain")
+
+    @property
+    def again(self) -> str:
+        """What to do to get the file of such a model again."""
+        if self.objective == "pretrained":
+            return "write it again with `sslood fit`"
+        return f"run its stage `{self.stage}` again (`dvc repro`)"
 
     @property
     def preprocessing(self) -> dict[str, list[float]]:

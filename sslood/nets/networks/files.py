@@ -1,6 +1,7 @@
 """Model files: weights with all that is needed to use them."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sslood.nets.networks.gaussian import GaussianHead, build_prior
 from sslood.nets.networks.heads import build_head, build_projector
 from sslood.nets.networks.model import Model
 from sslood.nets.networks.reference import check_reference, reference_answer
-from sslood.nets.networks.user_architectures import check_source, is_own, own_network
+from sslood.nets.networks.user_architectures import check_source, is_outside, is_own, own_network
 
 
 def save_model(path: str | Path, modules: Mapping[str, nn.Module], card: ModelCard) -> None:
@@ -84,9 +85,14 @@ def _rebuilt(arrays: Mapping[str, np.ndarray], card: ModelCard, path: str | Path
 
 
 def _empty(card: ModelCard, arrays: Mapping[str, np.ndarray]) -> Model:
-    backbone: nn.Module = (
-        own_network(card.arch) if is_own(card.arch) else build_backbone(card.arch, channels=card.channels)
-    )
+    backbone: nn.Module
+    if is_own(card.arch):
+        backbone = own_network(card.arch)
+    elif is_outside(card.arch):  # named, not imported: what no stage of the pipeline needs is no dependency
+        most = sum(array.size for array in arrays.values())
+        backbone = import_module("sslood.nets.external.opening").build(card.arch, card.network, most)
+    else:
+        backbone = build_backbone(card.arch, channels=card.channels)
     size = card.feature_dim
     head = None if card.head_classes is None else build_head(size, len(card.head_classes))
     rotation = build_head(size, 4) if "rotation.weight" in arrays else None

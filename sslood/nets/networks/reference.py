@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, as_line
 from sslood.core.rounding import decimal
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.model import Model
@@ -71,9 +71,14 @@ def check_reference(model: Model, card: ModelCard, where: str | Path) -> None:
         if not _agree(then, now):
             raise InputError(
                 f"{where}: the weights load, but this code computes other {name} than when the file was "
-                f"written (norm {then[:1]} then, {now[:1]} now); run its stage `{card.stage}` again "
-                f"(`dvc repro`)"
+                f"written (norm {then[:1]} then, {now[:1]} now{_library(card)}); {card.again}"
             )
+
+
+def _library(card: ModelCard) -> str:
+    """Say which version of another library the file was written with, if its network is of one."""
+    library = card.network.get("library")
+    return f", with {as_line(library, 40)} then" if library else ""
 
 
 def _agree(then: list[float], now: list[float]) -> bool:

@@ -13,14 +13,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, as_line, out_of_memory
 
 FOLDER = "architectures"
+LIBRARIES = ("timm", "hf", "torchvision")  # whose networks have names too, see sslood.nets.external
 
 
 def is_own(arch: str) -> bool:
-    """Whether `arch` names a function in architectures/ rather than a backbone of ours."""
-    return ":" in arch
+    """Whether `arch` names a function in architectures/ rather than a backbone of ours or of a library."""
+    return ":" in arch and not is_outside(arch)
+
+
+def is_outside(arch: str) -> bool:
+    """Whether `arch` names a network of another library, such as "timm:NAME"."""
+    return arch.partition(":")[0] in LIBRARIES and ":" in arch
 
 
 def _split(arch: str) -> tuple[str, str, str]:
@@ -89,8 +95,10 @@ def feature_dim(network: nn.Module, arch: str, *, channels: int, size: int) -> i
     network.eval()
     try:
         features = network(torch.zeros(2, channels, size, size))
-    except RuntimeError as error:
-        text = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if isinstance(error, InputError) or out_of_memory(error):
+            raise
+        text = as_line(error)
         raise InputError(
             f"architecture {arch!r} does not accept images of {channels}x{size}x{size}: {text}"
         ) from None

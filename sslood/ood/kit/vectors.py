@@ -1,12 +1,14 @@
 """Vectors that a model elsewhere has made, as the tensors of an embeddings file.
 
-A folder holds NumPy files: SET.SPLIT.npy [N, D], a vector for each image, and SET.SPLIT.labels.npy [N],
-class indices, where they are known. From a vision-language model besides: labels.npy [K, D], the text vector
+A folder holds NumPy files: SET.SPLIT.npy [N, D], a vector for each image, SET.SPLIT.labels.npy [N], class
+indices, where they are known, and SET.SPLIT.logits.npy [N, K] if a classifier gave any. Another `Reader`
+takes these from other files. From a vision-language model besides: labels.npy [K, D], the text vector
 of each ID class in order, and negatives.npy [M, D], those of words that are no ID class. classes.txt names
 the classes, a line each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +22,41 @@ SCALE = 100.0  # of CLIP's logits: its cosines over its temperature 0.01
 Arrays = dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Split:
+    """Of the N images of a split: the file, vectors float32 [N, D], labels int64 [N], logits [N, K]."""
+
+    path: Path
+    vectors: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray | None = None
+
+
+Reader = Callable[[Path, str], Split]  # (folder, "SET.SPLIT") -> what it holds of them
+
+
+def read_npy(folder: Path, name: str) -> Split:
+    """Return a split from NumPy files; InputError, naming the file, for what cannot be."""
+    path, logits = folder / f"{name}.npy", folder / f"{name}.logits.npy"
+    rows = _vectors(path)
+    labels = _labels(folder / f"{name}.labels.npy", len(rows))
+    return Split(path, rows, labels, _vectors(logits) if logits.exists() else None)
+
+
 def read_vectors(
-    folder: Path, splits: Mapping[str, Sequence[str]], id_name: str
+    folder: Path,
+    splits: Mapping[str, Sequence[str]],
+    id_name: str,
+    read: Reader = read_npy,
+    names: Sequence[str] | None = None,
 ) -> tuple[Arrays, list[str], dict[str, dict[str, int]]]:
     """Return (tensors of an embeddings file, names of the classes, images of each set and split).
 
-    splits: set -> its splits, all of which the folder must hold. With vectors of the labels the file has a
-    classifier, too, whose logits are 100 times the cosines with them. Raises InputError, naming the file, for
-    one that is missing or no array of numbers, of another width than the others, or with rows that are NaN;
-    for labels that are no class; for no class at all.
+    splits: set -> its splits, all of which the folder must hold. names: of the classes, if not in a file of
+    the folder. With vectors of the labels the file has a classifier, too, whose logits are 100 times the
+    cosines with them. Raises InputError, naming the file, for one that is missing or no array of numbers, of
+    another width than the others, or with rows that are NaN; for labels that are no class; for no class at
+    all; for logits of another width or of some splits only.
     """
     words = {part: _vectors(folder / f"{part}.npy") for part in ("labels", "negatives") if _is(folder, part)}
     if "negatives" in words and "labels" not in words:
@@ -38,14 +66,16 @@ def read_vectors(
     counts: dict[str, dict[str, int]] = {}
     for name, parts in splits.items():
         for split in parts:
-            path = folder / f"{name}.{split}.npy"
-            rows = _vectors(path)
+            found = read(folder, f"{name}.{split}")
+            path, rows = found.path, found.vectors
             width = rows.shape[1] if width is None else width
             if rows.shape[1] != width:
                 against = "the vectors of the labels are" if words else "those before are"
                 raise InputError(f"{path}: vectors are {rows.shape[1]} wide, but {against} {width} wide")
             tensors[f"{name}.{split}.features"] = rows
-            tensors[f"{name}.{split}.labels"] = _labels(folder / f"{name}.{split}.labels.npy", len(rows))
+            tensors[f"{name}.{split}.labels"] = found.labels
+            if found.logits is not None:
+                tensors[f"{name}.{split}.logits"] = _logits(found, words)
             counts.setdefault(name, {})[split] = len(rows)
     for part, rows in words.items():
         if rows.shape[1] != width:
@@ -56,13 +86,37 @@ def read_vectors(
             raise InputError(f"{folder / part}.npy: row {zero[0]} is zero, and so has no direction")
         tensors[f"concepts.{part}"] = rows
     known = tensors[f"{id_name}.train.labels"]
-    classes = _classes(folder, len(words["labels"]) if words else int(known.max(initial=-1)) + 1)
+    logits = {key: rows for key, rows in tensors.items() if key.endswith(".logits")}
+    wide = [len(words["labels"])] if words else [rows.shape[1] for rows in logits.values()]
+    classes = _classes(folder, wide[0] if wide else int(known.max(initial=-1)) + 1, names)
+    _check_logits(folder, logits, counts, len(classes))
     for split in splits[id_name]:
         labels = tensors[f"{id_name}.{split}.labels"]
         if labels.max(initial=-1) >= len(classes):
             path = folder / f"{id_name}.{split}.labels.npy"
             raise InputError(f"{path}: holds class {labels.max()}, but there are {len(classes)} classes")
     return tensors | _classifier(tensors, words.get("labels")), classes, counts
+
+
+def _logits(found: Split, words: Arrays) -> np.ndarray:
+    if words:
+        raise InputError(f"{found.path}: there are logits, and labels.npy gives others; remove one of them")
+    if found.logits is None or len(found.logits) != len(found.vectors):
+        raise InputError(f"{found.path}: there are other numbers of logits and vectors; each image has both")
+    return found.logits
+
+
+def _check_logits(
+    folder: Path, logits: Arrays, counts: Mapping[str, Mapping[str, int]], classes: int
+) -> None:
+    """Raise InputError unless all splits have logits of all classes, or none has any."""
+    for where in [f"{name}.{split}" for name, splits in counts.items() for split in splits]:
+        if logits and (rows := logits.get(f"{where}.logits")) is None:
+            raise InputError(
+                f"{folder}: {where} has no logits, but {min(logits)} are there; give all or none"
+            )
+        if logits and rows is not None and rows.shape[1] != classes:
+            raise InputError(f"{folder}: the logits of {where} are {rows.shape[1]} wide; {classes} classes")
 
 
 def _classifier(tensors: Arrays, labels: np.ndarray | None) -> Arrays:
@@ -128,11 +182,13 @@ def _labels(path: Path, count: int) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _classes(folder: Path, count: int) -> list[str]:
+def _classes(folder: Path, count: int, names: Sequence[str] | None) -> list[str]:
     """Return the names of the classes, numbers without classes.txt; InputError for another count, or none."""
     path = folder / "classes.txt"
     if not count:
         raise InputError(f"{folder}: no class is known; give labels.npy, or labels of the ID training images")
+    if names is not None and len(names) == count:
+        return list(names)
     if not path.exists():
         return [str(number) for number in range(count)]
     try:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sslood.core.errors import InputError
 from sslood.data.sets import convert as module
-from sslood.data.sets.convert import convert
+from sslood.data.sets.convert import Chain, convert, converted, converted_bytes
 from sslood.data.sets.images import read_image, to_array
 
 RNG = np.random.default_rng(0)
@@ -110,3 +110,21 @@ def test_a_memory_map_is_read_block_by_block(tmp_path):
 
 def test_none_at_all():
     assert convert([], 8, 3, "x").shape == (0, 3, 8, 8)
+
+
+def test_the_bytes_of_a_file_give_what_the_file_gives(tmp_path, monkeypatch):
+    picture, chain = Image.fromarray(RNG.integers(0, 256, (20, 40, 3), np.uint8)), Chain(16, 3)
+    for kind in ("png", "jpg", "webp"):
+        path = tmp_path / f"a.{kind}"
+        picture.save(path)
+        remarks: list[list] = [[], []]
+        expected = converted(path, chain, remarks[0])
+        found = converted_bytes(path.read_bytes(), "b", chain, remarks[1])
+        assert np.array_equal(found, expected) and remarks[0] == remarks[1] and remarks[0]
+    for content, said in [
+        (b"", "picture 3: cannot be read"),
+        (bytes(4_000_001), "picture 3: has 4 MB, more"),
+    ]:
+        monkeypatch.setenv("SSLOOD_MEGAPIXELS", "1")
+        with pytest.raises(InputError, match=said):
+            converted_bytes(content, "picture 3", chain, [])

@@ -22,7 +22,7 @@ from sslood.nets.networks.files import stored
 from tests.kit.small import ARCH, call, model_card
 
 
-def pretrained(name, *, set_name, classes):
+def pretrained(name, *, set_name, classes, **options):
     """Return a small untrained network for grey digits of 8 x 8 in place of a pretrained one."""
     with seeded(0):
         backbone = build_backbone(ARCH, channels=1)

@@ -94,7 +94,7 @@ def test_layouts_with_a_head_keep_it(plain):
 
 def test_every_layout_is_tested_and_names_its_source():
     layouts = load_layouts()
-    assert layouts.keys() == WRAPPED.keys() | {"torchvision", "akamaster", "supce"}
+    assert layouts.keys() == WRAPPED.keys() | {"torchvision", "akamaster", "supce", "efficientnet_lite"}
     assert all(layout.source for layout in layouts.values())
 
 

@@ -139,7 +139,10 @@ def test_convolutions_start_from_he_et_als_variance():
 @pytest.mark.parametrize(
     ("arch", "says"),
     [
-        ("vit", "unknown architecture 'vit'; the forms are: densenet-<depth>-<growth>; resnet-<depth>"),
+        (
+            "vit",
+            "unknown architecture 'vit'; the forms are: densenet-<depth>-<growth>; efficientnet_lite-<size>",
+        ),
         ("", "unknown architecture ''; the forms are: .*wideresnet-<depth>-<width>\\[-<dropout>\\]"),
         ("resnet-8-4-30", "unknown architecture 'resnet-8-4-30'; the form is: resnet-<depth>-<width>"),
         ("resnet-9-16", "depth must be 6n \\+ 2 .*, found 9"),
@@ -178,7 +181,9 @@ def test_sizes_come_from_a_section(tmp_path):
     assert read_architecture("wideresnet", f"{tmp_path}/p.yaml:b.wideresnet") == "wideresnet-10-2"
     with pytest.raises(InputError, match="p.yaml:b.wrong: depth must be 6n"):
         read_architecture("wideresnet", f"{tmp_path}/p.yaml:b.wrong")
-    with pytest.raises(InputError, match="unknown backbone 'vit'; known: densenet, resnet, torch"):
+    with pytest.raises(
+        InputError, match="unknown backbone 'vit'; known: densenet, efficientnet_lite, resnet, torch"
+    ):
         read_architecture("vit", f"{tmp_path}/p.yaml:b.wrong")
 
 

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sslood.core.batches import normalise
 from sslood.data.sets.convert import converted
 from sslood.deploy.pictures import chain_of
+from sslood.nets.adopting.obtaining import packaged
 from sslood.nets.adopting.presets import load_presets
-from sslood.nets.adopting.pretrained import in_package
 from sslood.nets.adopting.weights import read_checkpoint
 from sslood.nets.backbones.efficientnet_lite import SameConv2d
 from sslood.nets.networks.build import build_backbone
@@ -46,7 +46,7 @@ def test_padding_is_tensorflows(kernel, side, tap):
 def test_the_published_weights_know_imagenet(mirror, lite0):
     arrays, card = lite0
     model = restore_model(arrays, card.metadata(), "lite0")
-    raw = read_checkpoint(in_package(load_presets()["efficientnet-lite0"]))
+    raw = read_checkpoint(packaged(load_presets()["efficientnet-lite0"].weights))
     files = sorted(
         (mirror / "photos/imagenet-samples").iterdir()
     )  # by WordNet's numbers: the order of the head

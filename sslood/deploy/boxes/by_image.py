@@ -1,0 +1,68 @@
+"""From decisions about boxes to one about each picture."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from math import floor
+from pathlib import Path
+from typing import Any
+
+from sslood.core.files import atomic
+from sslood.core.names import path_cell
+from sslood.data.sets.crops import split_box
+from sslood.ood.measures.conformal import Threshold
+
+HEADER = ("path", "boxes", "ood_boxes", "score", "p_value", "is_ood", "worst")
+
+
+def by_image(rows: Iterable[Mapping[str, Any]], alpha: float) -> Iterator[dict[str, Any]]:
+    """Yield a row for each picture, in the order of their first boxes.
+
+    rows: of boxes, as `table_rows` makes them of a list. A picture has its boxes' largest score, and the
+    p-value min(1, n p) of the smallest p of its n boxes (Bonferroni, since the boxes of one picture depend on
+    each other). So is_ood, p_value <= alpha, is true of at most the share alpha of the pictures whose boxes
+    are all ID, however many they have; ood_boxes counts those that are OOD one by one.
+    """
+    pictures: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        pictures.setdefault(row["path"], []).append(row)
+    for path, boxes in pictures.items():
+        worst = min(boxes, key=lambda row: (row["p_value"], -row["score"]))
+        p_value = min(1.0, len(boxes) * worst["p_value"])
+        yield {
+            "path": path,
+            "boxes": len(boxes),
+            "ood_boxes": sum(bool(row["is_ood"]) for row in boxes),
+            "score": max(row["score"] for row in boxes),
+            "p_value": p_value,
+            "is_ood": p_value <= alpha,
+            "worst": " ".join(map(str, split_box(worst["file"])[1] or ())),
+        }
+
+
+def most_boxes(threshold: Threshold) -> int:
+    """Return of how many boxes a picture may have so that it can be OOD: no p-value is below 1 / (n + 1)."""
+    return floor(threshold.alpha * (threshold.images + 1) + 1e-9)
+
+
+def save_by_image(out: str | Path, rows: Iterable[Mapping[str, Any]], threshold: Threshold) -> list[str]:
+    """Write `by_image` as CSV and return in sentences how many pictures are OOD, and how many cannot be.
+
+    threshold: of the detector; worst holds the box with the smallest p-value as `left top right bottom`.
+    """
+    total = count = beyond = 0
+    with atomic(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+        writer.writeheader()
+        for row in by_image(rows, threshold.alpha):
+            total, count = total + 1, count + row["is_ood"]
+            beyond += row["boxes"] > most_boxes(threshold)
+            decision = "true" if row["is_ood"] else "false"
+            writer.writerow(row | {"path": path_cell(row["path"]), "is_ood": decision})
+    rate = f"a false-alarm rate of {threshold.alpha:.3g} per picture"
+    said = [f"{count} of {total} pictures are OOD at {rate}"]
+    if beyond:
+        said.append(
+            f"{beyond} pictures have more than {most_boxes(threshold)} boxes and so cannot be OOD with "
+            f"{threshold.images} calibration images; look at their boxes, or calibrate on more"
+        )
+    return said

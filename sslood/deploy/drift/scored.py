@@ -1,0 +1,130 @@
+"""Batches of scored pictures: from the tables that `score` writes."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslood.core.errors import InputError, as_line
+from sslood.core.names import shown
+from sslood.deploy.calibrated import Calibrated
+from sslood.deploy.scorer import Decisions
+from sslood.deploy.tables.arrow import Parquet, parquet_files, texts_of
+from sslood.ood.kit.outputs import CHUNK
+
+NAMES = ("path", "id")  # columns that say which picture a row is of
+BOX = ("x0", "y0", "x1", "y1")  # and which part of it
+_SAME = 1e-6  # p-values further apart are of another detector
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Pictures of a batch: what each is called, its score float64 [N], and its class.
+
+    places: int64 [N], position of the predicted class among those with a threshold; None if there are none.
+    """
+
+    names: Sequence[str]
+    scores: np.ndarray
+    places: np.ndarray | None = None
+
+
+def of_decisions(names: Sequence[str], decisions: Decisions, calibrated: Calibrated) -> Scored:
+    """Return a batch that was just scored."""
+    return Scored(names, decisions.scores, _places(decisions.predicted, calibrated, "the detector"))
+
+
+def read_scores(path: Path, calibrated: Calibrated) -> Scored:
+    """Return a batch from a table of `score`, CSV or parquet.
+
+    Raises InputError, naming the row or listing the columns, if something is missing or no number, and if its
+    p-values are not those of this detector.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file; write it with `sslood score`")
+    rows = _parquet(path) if parquet_files(path) else _csv(path)
+    names: list[str] = []
+    scores: list[float] = []
+    said: list[float] = []
+    classes: list[str] = []
+    for number, row in rows:
+        names.append(" ".join(str(row[key]) for key in (*NAMES, *BOX) if row.get(key) is not None))
+        scores.append(_number(path, number, "score", row["score"]))
+        if row.get("p_value") is not None:
+            said.append(_number(path, number, "p_value", row["p_value"]))
+        if calibrated.by_class is not None:
+            classes.append(str(row["predicted_class"]))
+    if not names:
+        raise InputError(f"{path}: holds no row; score some pictures")
+    batch = Scored(names, np.array(scores), _places(classes, calibrated, str(path)))
+    if len(said) == len(names):
+        _check_same(path, batch, np.array(said), calibrated)
+    return batch
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            _check_columns(path, reader.fieldnames or [])
+            yield from enumerate(reader, 1)
+    except (csv.Error, OSError) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({as_line(error)}); write it again") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    table = Parquet(parquet_files(path))
+    _check_columns(path, table.names)
+    wanted = [name for name in (*NAMES, *BOX, "score", "p_value", "predicted_class") if name in table.names]
+    number = 0
+    for _, _, columns in table.batches(wanted, CHUNK):
+        for values in zip(*(texts_of(columns[name]) for name in wanted), strict=True):
+            number += 1
+            yield number, dict(zip(wanted, values, strict=True))
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    there = ", ".join(columns) or "none"
+    if "score" not in columns:
+        raise InputError(f"{path}: no column 'score'; write it with `sslood score` (columns: {shown(there)})")
+    if not {*NAMES} & {*columns}:
+        raise InputError(
+            f"{path}: neither a column 'path' nor 'id' says which picture a row is of, so that none is "
+            f"counted twice; add one (columns: {shown(there)})"
+        )
+
+
+def _number(path: Path, row: int, column: str, value: Any) -> float:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if not np.isfinite(found):
+        raise InputError(f"{path}, row {row}: {column} {as_line(repr(value), 40)} is no finite number")
+    return found
+
+
+def _places(classes: Sequence[str], calibrated: Calibrated, where: str) -> np.ndarray | None:
+    if calibrated.by_class is None:
+        return None
+    place = {name: at for at, name in enumerate(calibrated.by_class.names)}
+    for row, name in enumerate(classes, 1):
+        if name not in place:
+            raise InputError(
+                f"{where}, row {row}: predicted_class {as_line(repr(name), 60)} is no class of the detector, "
+                "which has a threshold for each; take the scores of this detector"
+            )
+    return np.array([place[name] for name in classes], np.int64)
+
+
+def _check_same(path: Path, batch: Scored, said: np.ndarray, calibrated: Calibrated) -> None:
+    found = calibrated.p_values(batch.scores, batch.places)
+    if (wrong := np.flatnonzero(np.abs(found - said) > _SAME)).size:
+        at = int(wrong[0])
+        raise InputError(
+            f"{path}, row {at + 1}: its p_value is {said[at]:.6g}, but of its score this detector says "
+            f"{found[at]:.6g}; take the scores of this detector"
+        )

@@ -1,0 +1,113 @@
+"""The command `drift`: batches of scores and of pictures, the stream that they make, and what is refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sslood.commands import drift, score
+from sslood.core.files import load_tensors
+from sslood.deploy.drift.batches import flags_p_value
+from sslood.deploy.drift.watch import Watch, groups_of
+from sslood.deploy.scorer import load_deployed
+from tests.kit.detector import write_detector
+from tests.kit.small import call
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A detector for digits, and folders of pictures: digits of ID test, and noise."""
+    folder = tmp_path_factory.mktemp("drift")
+    write_detector(folder)
+    digits = load_tensors(folder / "digits.safetensors")[0]["test.images"]
+    noise = load_tensors(folder / "noise.safetensors")[0]["test.images"]
+    for name, images in (
+        ("one", digits[:60]),
+        ("two", digits[60:120]),
+        ("noise", noise),
+        ("id", digits[120:]),
+    ):
+        (folder / name).mkdir()
+        for place, image in enumerate(images):
+            Image.fromarray(image[0]).save(folder / name / f"{name}{place:03}.png")
+    return folder
+
+
+def drifted(folder, **values):
+    return call(drift.main, detector=folder / "d.safetensors", **values)
+
+
+def test_a_stream_of_scored_tables_and_pictures(folder, tmp_path, capsys):
+    detector, state = folder / "d.safetensors", tmp_path / "stream.json"
+    assert call(score.main, detector=detector, images=folder / "one", out=tmp_path / "one.csv") == 0
+    capsys.readouterr()
+    assert drifted(folder, scores=tmp_path / "one.csv", state=state, delta=0.05, fail=None) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^one.csv: \d of 60 pictures are called OOD \(\d.\d%; of ID 5.0% on average\)", said)
+    assert "60 pictures in 1 batch; no alarm: evidence" in said and "where 20 raise it" in said
+    assert drifted(folder, images=folder / "two", state=state, name="second") == 0
+    assert "second: " in (said := capsys.readouterr().out) and "120 pictures in 2 batches; no alarm" in said
+    assert drifted(folder, images=folder / "noise", state=state, fail=None) == drift.ALARM
+    found = capsys.readouterr()
+    assert "170 pictures in 3 batches; ALARM since picture" in found.out and not found.err
+    assert "of batch 3 (noise), in shuffled order: so many pictures are as OOD as few" in found.out
+    assert drifted(folder, state=state) == 0
+    assert "170 pictures in 3 batches; ALARM since" in capsys.readouterr().out
+    records = Watch.open(detector, state).state.records
+    assert [record.images for record in records] == [60, 60, 50] and records[2].flags_p < 1e-6
+
+
+def test_pictures_give_what_their_scores_give(folder, tmp_path):
+    assert (
+        call(score.main, detector=folder / "d.safetensors", images=folder / "one", out=tmp_path / "s.csv")
+        == 0
+    )
+    for way, batch in (("a.json", {"scores": tmp_path / "s.csv"}), ("b.json", {"images": folder / "one"})):
+        assert drifted(folder, **batch, state=tmp_path / way, name="one") == 0
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert one == two
+
+
+def test_a_batch_alone_with_vectors_of_pictures_and_of_files(folder, tmp_path, capsys):
+    assert drifted(folder, images=folder / "noise", reference=folder / "id") == 0
+    found = capsys.readouterr().out
+    assert "Such vectors: p = 0.002 (MMD^2" in found and "50 against 80 of the reference" in found
+    scorer = load_deployed(folder / "d.safetensors")
+    images = load_tensors(folder / "noise.safetensors")[0]["test.images"]
+    decisions = scorer.decide(images)
+    batch = drift.of_decisions([*map(str, range(50))], decisions, scorer.calibrated)
+    assert f"So many flags: p = {flags_p_value(groups_of(batch, scorer.calibrated)):.2g} (one-sided" in found
+    outputs = load_tensors(folder / "e" / "digital.safetensors")[0]
+    for name in ("digits.test", "noise.test"):
+        np.save(tmp_path / f"{name}.npy", outputs[f"{name}.features"])
+    files = {"vectors": tmp_path / "noise.test.npy", "reference": tmp_path / "digits.test.npy"}
+    assert drifted(folder, images=folder / "noise", **files) == 0
+    assert "50 against 200 of the reference" in capsys.readouterr().out
+
+
+def test_what_does_not_go_together_is_refused(folder, tmp_path, capsys):
+    for says, values in {
+        "there is no batch: give --scores or --images": {"state": tmp_path / "none.json"},
+        "give one of them": {"scores": tmp_path / "s.csv", "images": folder / "one"},
+        "give --reference too": {"images": folder / "one", "vectors": tmp_path / "v.npy"},
+        "give --images or --vectors": {"scores": tmp_path / "s.csv", "reference": folder / "id"},
+        "s.csv: no such file": {"scores": tmp_path / "s.csv"},
+        "--delta must be above 0": {"images": folder / "one", "state": tmp_path / "s.json", "delta": 2},
+    }.items():
+        assert drifted(folder, **values) == 1
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_a_broken_picture_is_named_and_may_be_left_out(folder, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.png").write_bytes(b"not a picture")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / "good.png")
+    state = tmp_path / "s.json"
+    assert drifted(folder, images=tmp_path / "in", state=state) == 1
+    assert "broken.png: cannot be read" in capsys.readouterr().err and not state.exists()
+    assert drifted(folder, images=tmp_path / "in", state=state, skip_unreadable=None) == 0
+    found = capsys.readouterr()
+    assert "broken.png: left out" in found.err and "1 pictures in 1 batch" in found.out

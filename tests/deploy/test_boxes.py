@@ -1,0 +1,197 @@
+"""Boxes of annotations and detectors through the commands, and what they say of a whole picture."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+from torchvision.ops import box_convert
+
+from sslood.commands import boxes
+from sslood.core.errors import InputError
+from sslood.data.sets.images import read_image
+from sslood.data.sets.lists import read_list
+from sslood.deploy.boxes.by_image import by_image, most_boxes
+from sslood.deploy.boxes.formats import Boxed, read_boxes, save_boxes
+from sslood.ood.measures.conformal import conformal_threshold
+from tests.kit.small import call
+
+XYXY = torch.tensor([[3.0, 4.0, 23.0, 20.0], [10.5, 1.0, 40.0, 30.0]])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.jpg"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)).save(
+            tmp_path / "in" / name
+        )
+    return tmp_path / "in"
+
+
+def coco(folder):
+    bboxes = box_convert(XYXY, "xyxy", "xywh").tolist()
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "deep/b.jpg"}],
+        "categories": [{"id": 3, "name": "cat"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 3, "bbox": bboxes[0]},
+            {"image_id": 9, "category_id": 3, "bbox": bboxes[1]},
+            {"image_id": 9, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+        ],
+    }
+    (folder / "coco.json").write_text(json.dumps(content))
+    return folder / "coco.json"
+
+
+def coco_results(folder):
+    bboxes = box_convert(XYXY, "xyxy", "xywh").tolist()
+    names = zip(("a", "b"), bboxes, strict=True)
+    results = [{"image_id": name, "category_id": "cat", "bbox": bbox, "score": 0.5} for name, bbox in names]
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder / "results.json"
+
+
+def voc(folder):
+    (folder / "voc").mkdir()
+    for name, (x0, y0, x1, y1) in zip(("a.png", "b.jpg"), XYXY.tolist(), strict=True):
+        edges = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}
+        inside = "".join(f"<{key}>{value}</{key}>" for key, value in edges.items())
+        box = f"<object><name>cat</name><bndbox>{inside}</bndbox></object>"
+        text = f"<annotation><filename>{name}</filename>{box}</annotation>"
+        (folder / "voc" / f"{name}.xml").write_text(text)
+    return folder / "voc"
+
+
+def yolo(folder):
+    shares = box_convert(XYXY, "xyxy", "cxcywh") / torch.tensor([40, 30, 40, 30])
+    (folder / "yolo" / "deep").mkdir(parents=True)
+    (folder / "yolo" / "classes.txt").write_text("dog\ncat\n")
+    for name, row in zip(("a", "deep/b"), shares.tolist(), strict=True):
+        (folder / "yolo" / f"{name}.txt").write_text(f"1 {' '.join(map(str, row))} 0.5\n\n")
+    (folder / "yolo" / "empty.txt").write_text("")
+    return folder / "yolo"
+
+
+@pytest.mark.parametrize("write", [coco, coco_results, voc, yolo])
+def test_all_formats_give_the_same_boxes(tmp_path, pictures, write):
+    found = read_boxes(write(tmp_path), pictures)
+    np.testing.assert_allclose([box.edges for box in found], XYXY, atol=1e-5)
+    assert [box.picture for box in found] == [f"{pictures}/a.png", f"{pictures}/deep/b.jpg"]
+    assert {box.label for box in found} == {"cat"}
+
+
+def test_the_whole_picture_in_vocs_numbers(tmp_path, pictures):
+    """VOC counts pixels from 1: a box of a whole picture of 40 x 30 is 1, 1, 40, 30."""
+    inside = "<xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>30</ymax>"
+    (tmp_path / "voc").mkdir()
+    text = f"<annotation><object><bndbox>{inside}</bndbox></object></annotation>"
+    (tmp_path / "voc" / "a.xml").write_text(text)
+    (found,) = read_boxes(tmp_path / "voc", pictures)
+    assert found.edges == (0, 0, 40, 30)
+
+
+def test_torchvisions_detectors(tmp_path, pictures):
+    """What the docs show: boxes of an (untrained) detector become a list, whose rows lie in their picture."""
+    torch.manual_seed(0)
+    network = fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, box_score_thresh=0.0, box_detections_per_img=5, min_size=64
+    ).eval()
+    with torch.inference_mode():
+        (result,) = network([torch.rand(3, 30, 40)])
+    assert len(result["boxes"])
+    values = zip(result["boxes"].tolist(), result["scores"].tolist(), strict=True)
+    save_boxes(
+        tmp_path / "b.csv", [Boxed(f"{pictures}/a.png", tuple(edges), "", sure) for edges, sure in values]
+    )
+    sizes = [read_image(path).size for path in read_list(tmp_path / "b.csv").paths]
+    widths = (result["boxes"][:, 2].ceil() - result["boxes"][:, 0].floor()).clamp(max=40).tolist()
+    assert [size[0] for size in sizes] == widths
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("x.json", "{", "no COCO file"),
+        ("x.json", '{"images": []}', "no COCO file (KeyError: 'annotations')"),
+        ("x.json", '{"images": [], "annotations": []}', "holds no box"),
+        ("x.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}', "annotation 0"),
+        ("x.json", '[{"image_id": "a", "bbox": [1, 2, 0, 4]}]', "result 0: the box (1, 2, 1, 6) has no area"),
+        ("x.json", '[{"image_id": "a", "bbox": [1, 2, 3]}]', "result 0: lacks a bbox of four numbers"),
+        ("x.json", '[{"image_id": "no", "bbox": [1, 2, 3, 4]}]', "result 0: there is no picture 'no' in"),
+        ("v/a.xml", "<annotation>", "a.xml: no XML file"),
+        (
+            "v/a.xml",
+            "<a><object><bndbox><xmin>1</xmin></bndbox></object></a>",
+            "object 0: its bndbox is not four",
+        ),
+        ("v/a.txt", "0 0.5 0.5 0.1", "a.txt, line 1: is no line"),
+        ("v/a.txt", "0 0.5 0.5 0.1 0.1 0.1 0.2 0.3", "a.txt, line 1: is no line"),
+        ("v/a.txt", "0 50 50 10 10", "shares from 0 to 1"),
+        ("v/a.md", "", "holds 0 .xml files, 0 .txt files"),
+    ],
+)
+def test_annotations_that_cannot_be(tmp_path, pictures, name, text, words):
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_boxes(place.parent if place.parent != tmp_path else place, pictures)
+    assert words in str(error.value)
+
+
+def test_from_annotations_to_decisions_about_pictures(
+    tmp_path, pictures, scored, monkeypatch, capsys, detector
+):  # noqa: F811
+    """Each box is decided about by its own pixels, and each picture by its boxes."""
+    array = np.zeros((30, 40), np.uint8)
+    array[:, 20:] = 200  # the scorer below calls what begins with it OOD
+    Image.fromarray(array).save(pictures / "a.png")
+    Image.fromarray(0 * array).save(pictures / "c.png")
+    content = [
+        *({"image_id": "a", "bbox": [x, 0, 10, 10]} for x in (0, 20, 30)),
+        *({"image_id": "c", "bbox": [x, 0, 10, 10]} for x in (0, 20)),
+        {"image_id": "c", "bbox": [0, 0, 3, 10]},
+    ]
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    arguments = {"annotations": tmp_path / "r.json", "images": pictures}
+    assert call(boxes.main, **arguments, out=tmp_path / "boxes.csv") == 0
+    assert "5 boxes of 2 pictures; 1 with a side below 8 pixels are left out" in capsys.readouterr().out
+    status, rows, said = scored(tmp_path / "boxes.csv", by_image=tmp_path / "i.csv", html=tmp_path / "p.html")
+    assert status == 0, said
+    assert [row["is_ood"] for row in rows] == ["false", "true", "true", "false", "false"]
+    assert [(row["path"], row["x0"]) for row in rows[:3]] == [("in/a.png", x) for x in ("0", "20", "30")]
+    with open(tmp_path / "i.csv", newline="") as file:
+        pictures_ = list(csv.DictReader(file))
+    assert [(row["path"], row["boxes"], row["ood_boxes"]) for row in pictures_] == [
+        ("in/a.png", "3", "2"),
+        ("in/c.png", "2", "0"),
+    ]
+    assert float(pictures_[0]["p_value"]) == pytest.approx(3 / 201) and pictures_[0]["worst"] == "20 0 30 10"
+    assert "1 of 2 pictures are OOD at a false-alarm rate of 0.05 per picture" in said
+    assert (tmp_path / "p.html").read_text().count("data:image/png") == 5
+
+
+def test_the_rate_holds_per_picture_however_many_boxes_it_has():
+    """Simulated: pictures of 1 to 20 boxes, all ID, whose scores depend on each other."""
+    rng = np.random.default_rng(0)
+    alarms, single = [], []
+    for _ in range(40):
+        calibration = np.sort(rng.normal(size=999))
+        threshold = conformal_threshold(calibration, 0.05)
+        rows = []
+        for picture in range(50):
+            count = int(rng.integers(1, 21))
+            common = rng.normal()
+            for score_ in 0.6 * common + 0.8 * rng.normal(size=count):
+                p_value = (1 + (calibration >= score_).sum()) / 1000
+                row = {"path": str(picture), "score": score_, "p_value": p_value, "file": "x"}
+                rows.append(row | {"is_ood": score_ > threshold.value})
+        found = list(by_image(rows, threshold.alpha))
+        alarms += [row["is_ood"] for row in found]
+        single += [row["ood_boxes"] > 0 for row in found]
+    assert np.mean(alarms) < 0.05 < 0.2 < np.mean(single)
+    assert most_boxes(threshold) == 50 and most_boxes(conformal_threshold(calibration[:99], 0.05)) == 5
