@@ -1,7 +1,7 @@
 """All benchmarks of minutes, one after another: python -m benchmarks (or one: python -m benchmarks.folder).
 
-`gpu`, `recipe`, `learning`, `outliers`, `parallel` and `rotpred` are run by name: two need a GPU, the others
-long.
+Those of BY_NAME are left out: `gpu` and `recipe` need a GPU, `boxes`, `own` and `pasted` photographs, `drift`
+embeddings, the others long.
 """
 
 import importlib
@@ -9,7 +9,10 @@ import pkgutil
 
 import benchmarks
 
-BY_NAME = ("gpu", "recipe", "learning", "leaveout", "outliers", "parallel", "rotpred")
+BY_NAME = (
+    *("boxes", "drift", "gpu", "leaveout", "learning", "outliers", "own", "parallel", "pasted", "recipe"),
+    "rotpred",
+)
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
-"""Which pictures are copies of one another: the same content, re-compressed, resized, slightly cut or
-mirrored."""
+"""Which pictures are copies of one another: the same, re-compressed, resized, a little cut, or mirrored.
+
+Hashes propose, features of a frozen network decide. How alike these must be, and whether hashes suffice, is
+told by the set itself: pictures of one layout have hashes alike, and so are all features of hands on white.
+"""
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -7,12 +10,12 @@ from scipy.sparse.csgraph import connected_components
 
 from sslood.auditing.hashes import neighbours
 from sslood.core.rows import unit_rows
+from sslood.core.seeding import numpy_stream
 
-# bits of 128 in which two hashes may differ; beyond SURE the features must agree too. Of 499,500 pairs of
-# different photographs (one a class of ImageNet) 7 are within 32 bits, of as many pairs of hands on white one
-# is within 10; of photographs cut by 5 % on all sides half are within 11, all within 21.
-SURE, LIKELY = 8, 24
-ALIKE = 0.97  # cosine of features
+LIKELY = 24  # bits of 128 in which the hashes of copies may differ; photographs cut by 5 % do in 21 at most
+SURE, RARE = 12, 1e-3  # bits that suffice where fewer than this share of all pairs are within LIKELY
+ALIKE = 1 / 10  # copies are as far apart, by 1 - cosine of features, as a tenth of the median of all pairs
+PAIRS, FEWER = 20_000, 2000  # random pairs that the share, and the median, are taken of
 MOST = 64  # copies of a picture that are looked at
 
 
@@ -20,22 +23,36 @@ def groups_of(hashes: np.ndarray, mirrored: np.ndarray, features: np.ndarray) ->
     """Return int [N]: equal for pictures that are copies of one another, numbered from 0.
 
     hashes, mirrored: of pictures and of their mirror images, uint64 [N, 2] of `perceptual_hashes`; features
-    [N, D] of one network. All pairs are compared: 10,000 pictures take a second, 100,000 two minutes.
+    [N, D] of one network. All pairs of hashes are compared: 10,000 pictures take a second or two.
     """
+    count = len(hashes)
     pairs = np.concatenate([neighbours(some, hashes, LIKELY, MOST) for some in (hashes, mirrored)])
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    joined = pairs[copied(hashes, mirrored, features, pairs)]
-    graph = coo_array((np.ones(len(joined)), joined.T), shape=(len(hashes), len(hashes)))
+    random = numpy_stream(0, "copies").integers(count, size=(PAIRS, 2))
+    random = random[random[:, 0] != random[:, 1]]
+    if len(random):
+        kept = _distances(features, pairs) <= ALIKE * np.median(_distances(features, random[:FEWER]))
+        if (_bits(hashes, mirrored, random) <= LIKELY).mean() < RARE:
+            kept |= _bits(hashes, mirrored, pairs) <= SURE
+        pairs = pairs[kept]
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def copied(hashes: np.ndarray, mirrored: np.ndarray, features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return bool [P]: whether the pictures of each pair are copies."""
-    one, other = pairs.T
-    bits = np.minimum(*(np.bitwise_count(some[one] ^ hashes[other]).sum(1) for some in (hashes, mirrored)))
-    cosine = np.empty(len(pairs))
+def _distances(features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return 1 - cosine [P] of the features of pairs [P, 2], by differences, so that none is below 0."""
+    found = np.empty(len(pairs))
     for start in range(0, len(pairs), 1024):
         part = slice(start, start + 1024)
-        both = (unit_rows(features[rows[part]].astype(np.float64)) for rows in (one, other))
-        cosine[part] = np.einsum("nd,nd->n", *both)
-    return (bits <= SURE) | ((bits <= LIKELY) & (cosine >= ALIKE))
+        one, other = (unit_rows(features[rows].astype(np.float64)) for rows in pairs[part].T)
+        found[part] = ((one - other) ** 2).sum(1) / 2
+    return found
+
+
+def _bits(hashes: np.ndarray, mirrored: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return in how many bits the hashes of pairs [P, 2] differ, one of them perhaps mirrored: int [P]."""
+    one, other = pairs.T
+    found = [
+        np.bitwise_count(some[one] ^ hashes[other]).sum(1, dtype=np.int64) for some in (hashes, mirrored)
+    ]
+    return np.minimum(*found)

@@ -1,0 +1,174 @@
+"""From folders of pictures to a detector file: copies, classes, known bad pictures, and the command."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_images
+
+from sslood.auditing.hashes import perceptual_hashes
+from sslood.commands import fit, score
+from sslood.core.errors import InputError
+from sslood.data.sets.convert import Chain, converted
+from sslood.deploy.normal import fit_pictures as module
+from sslood.deploy.normal.copies import groups_of
+from sslood.deploy.normal.fit_pictures import classes_of, fit_folder
+from sslood.deploy.pictures import Found, find_pictures
+from sslood.deploy.scorer import load_deployed
+from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.files import stored
+from tests.kit.small import ARCH, call, model_card
+
+
+def pretrained(name, *, set_name, classes, **options):
+    """Return a small untrained network for grey digits of 8 x 8 in place of a pretrained one."""
+    with seeded(0):
+        backbone = build_backbone(ARCH, channels=1)
+    return stored({"backbone": backbone}, model_card(name=name, id=set_name, classes=classes), name)
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    monkeypatch.setattr(module, "open_pretrained", pretrained)
+    monkeypatch.setattr(module, "default_name", lambda: "small")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder of scikit-learn's digits as PNG files of 8 x 8, by class, and one of noise."""
+    folder = tmp_path_factory.mktemp("digits")
+    data = load_digits()
+    images = (data.images * 255 / 16).round().astype(np.uint8)
+    for row in range(260):
+        place = folder / "normal" / str(data.target[row] % 3)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[row]).save(place / f"{row:03}.png")
+    (folder / "odd").mkdir()
+    for row, noise in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)):
+        Image.fromarray(noise).save(folder / "odd" / f"{row:02}.png")
+    return folder
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_becomes_decisions(digits, tmp_path, capsys):
+    out, table = tmp_path / "mine.safetensors", tmp_path / "s.csv"
+    assert call(fit.main, images=digits / "normal", out=out, flat=None, alpha=0.1) == 0
+    said = capsys.readouterr()
+    assert " normal pictures teach, " in said.out and "Called OOD: " in said.out
+    assert " normal pictures are copies of others" in said.err  # digits of 8 x 8 pixels look alike
+    assert "of distorted pictures (far, " in said.out and f"Wrote {out}: " in said.out
+    deployed = load_deployed(out)
+    assert deployed.metadata["classes"] == ["normal"] and deployed.metadata["id"] == "normal"
+    assert call(score.main, detector=out, images=digits / "odd", out=table) == 0
+    rows = rows_of(table)
+    assert len(rows) == 40 and {row["predicted_class"] for row in rows} == {""}
+    # the same as in memory, where features come from the network before its batch norms are folded
+    images = np.stack([converted(digits / "odd" / row["path"], Chain(8, 1), []) for row in rows])
+    np.testing.assert_allclose(
+        [float(row["score"]) for row in rows], deployed.decide(images).scores, rtol=1e-6
+    )
+    assert np.mean([row["is_ood"] == "true" for row in rows]) > 0.8
+    again = tmp_path / "again.safetensors"
+    assert call(fit.main, images=digits / "normal", out=again, flat=None, alpha=0.1) == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_class_folders_give_classes(digits, tmp_path, capsys):
+    out = tmp_path / "mine.safetensors"
+    options = {"images": digits / "normal", "out": out, "alpha": 0.1, "detector": ["knn", "energy"]}
+    assert call(fit.main, **options) == 0
+    assert "get the right class of 3" in capsys.readouterr().out
+    deployed = load_deployed(out)
+    assert deployed.metadata["classes"] == ["0", "1", "2"] == sorted(deployed.metadata["classes"])
+    assert deployed.calibrated.name == "knn + energy by sum"
+    found = find_pictures(digits / "normal")
+    images = np.stack([converted(path, Chain(8, 1), []) for path in found.paths])
+    right = np.array(deployed.decide(images).predicted) == [name[0] for name in found.names]
+    assert right.mean() > 0.5  # of a third by chance, by a network without training
+
+
+def test_known_bad_pictures_are_no_normal_ones(digits, tmp_path):
+    folder = shutil.copytree(digits / "normal", tmp_path / "normal")
+    bad = shutil.copytree(digits / "odd", folder / "odd")
+    for number in range(3):
+        shutil.copy(bad / "00.png", bad / f"copy{number}.png")
+    shutil.copy(bad / "01.png", folder / "0" / "sneaked.png")
+    found = fit_folder(folder, alpha=0.1, bad=[bad], flat=True)
+    assert not [path for path in found.pictures.paths if "odd" in path.parts or path.name == "sneaked.png"]
+    assert any(note.startswith("3 of 43 pictures of odd are copies of other") for note in found.notes)
+    assert any(note.startswith("1 of 261 normal pictures are copies of known bad") for note in found.notes)
+    catch = found.fitted.calibrated.catches[1]
+    assert (catch.name, catch.images) == ("odd", 40) and catch.share > 0.6
+    assert found.fitted.calibrated.name.endswith("known_bad by sum")
+
+
+def photographs():
+    """Return scikit-learn's two photographs in overlapping and separate views of 128 px."""
+    views = []
+    for photograph in load_sample_images().images:
+        for top in range(0, 427 - 128, 140):
+            views += [photograph[top : top + 128, left : left + 128] for left in range(0, 640 - 128, 140)]
+    return np.stack(views)
+
+
+def test_copies_are_found_and_different_views_are_not(tmp_path):
+    views = photographs()
+    copies = []
+    for view in views:
+        image = Image.fromarray(np.ascontiguousarray(view))
+        image.resize((90, 90)).save(tmp_path / "copy.jpg", quality=60)
+        copies.append(np.asarray(Image.open(tmp_path / "copy.jpg").resize((128, 128))))
+    mirrored = views[:, :, ::-1]
+    images = np.ascontiguousarray(np.concatenate([views, np.stack(copies), mirrored]).transpose(0, 3, 1, 2))
+    blocks = images.reshape(len(images), 3, 8, 16, 8, 16).mean((3, 5)) - 128
+    features = (blocks + blocks[..., ::-1]).reshape(len(images), -1)  # as a network: blind to left and right
+    groups = groups_of(perceptual_hashes(images), perceptual_hashes(images[..., ::-1]), features)
+    one, two, three = groups.reshape(3, -1)
+    assert len(set(one.tolist())) == len(views)
+    assert (one == two).mean() > 0.9
+    assert (one == three).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("names", "own", "expected"),
+    [
+        (["a.png", "b.png"], (), []),
+        (["x/a.png", "x/b.png"], (), []),
+        (["x/a.png", "y/2/b.png"], (), ["x", "y"]),
+        (["a.png", "b.png"], ({"label": "cat"}, {"label": "dog"}), ["cat", "dog"]),
+        (["x/a.png", "y/b.png"], ({"camera": "1"}, {"camera": "2"}), []),
+    ],
+)
+def test_classes_are_folders_or_labels(tmp_path, names, own, expected):
+    assert classes_of(Found([tmp_path / name for name in names], names, own=own)) == expected
+    assert classes_of(Found([tmp_path / name for name in names], names, own=own), flat=True) == []
+
+
+def test_bad_folders_are_told(digits, tmp_path, capsys):
+    shutil.copy(digits / "odd" / "00.png", digits / "normal" / "loose.png")
+    try:
+        assert call(fit.main, images=digits / "normal", out=tmp_path / "x") == 1
+        assert (
+            "loose.png: has no class, others have; put each picture into a folder" in capsys.readouterr().err
+        )
+    finally:
+        (digits / "normal" / "loose.png").unlink()
+    (tmp_path / "few").mkdir()
+    for row in range(20):
+        shutil.copy(digits / "odd" / f"{row:02}.png", tmp_path / "few")
+    assert call(fit.main, images=tmp_path / "few", out=tmp_path / "x", alpha=0.01) == 1
+    assert "20 normal pictures are too few for alpha 0.01, which needs 109" in capsys.readouterr().err
+    (tmp_path / "few" / "broken.png").write_bytes(b"none")
+    assert call(fit.main, images=tmp_path / "few", out=tmp_path / "x", alpha=0.2) == 1
+    assert "broken.png: cannot be read" in capsys.readouterr().err
+    options = {"images": tmp_path / "few", "out": tmp_path / "x", "alpha": 0.2, "skip_unreadable": None}
+    assert call(fit.main, **options) == 0
+    assert "broken.png: left out, cannot be read" in capsys.readouterr().err
+    with pytest.raises(InputError, match="all normal pictures are also known bad ones"):
+        fit_folder(digits / "odd", alpha=0.1, bad=[digits / "odd"])
