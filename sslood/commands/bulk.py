@@ -11,6 +11,8 @@ that was ended goes on where it was when the same command runs again: what is wr
 """
 
 import hashlib
+import os
+import sys
 from typing import Any
 
 import click
@@ -24,7 +26,25 @@ from sslood.data.sets.tree import say_left
 COUNT = click.IntRange(min=1)
 
 
-@click.command(cls=Command)
+class EngineCommand(Command):
+    """A command that leaves the process at once when it has ended: threads of the engine may still run.
+
+    An interrupted engine would abort while Python takes itself apart, and hide the exit status.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            spec = getattr(sys.modules["__main__"], "__spec__", None)
+            if spec is None or spec.name != "sslood.commands.bulk":
+                raise
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+
+
+@click.command(cls=EngineCommand)
 @click.option("--detector", help="Detector file; its decisions are written.")
 @click.option("--model", help="Model file, or a detector file; features and logits are written.")
 @click.option("--images", required=True, help="Folder, list, address, parquet table or tar archives.")

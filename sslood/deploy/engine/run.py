@@ -78,7 +78,8 @@ def judge_pictures(
 
     Rows whose key (`path`, or `shard` of an archive) is in the parts are not judged again. `progress` is
     called with the number of keys that are done: at first those from before. make: a worker, for tests.
-    Raises InputError for a store that cannot be read, and if a worker is killed.
+    Raises InputError for a store that cannot be read, and if a worker is killed; KeyboardInterrupt, when what
+    was judged is written, if the engine was interrupted.
     """
     frame, done = source.frame, parts.done(source.unit)
     if done is not None:
@@ -87,16 +88,25 @@ def judge_pictures(
             progress(len(done))
         frame = frame.join(done, on=source.unit, how="anti")
     run, made = uuid.uuid4().hex, make or workers.make(opener)
+    before, seen = parts.written, 0
     rows = _rows(frame, source, opener, workers, io, lambda: _worker(run, made))
-    before = parts.written
     try:
         with parts.alone(), said_once(source.name):
             for batch in rows.to_arrow_iter(results_buffer_size=AHEAD):
                 parts.add(_flat(pa.table(batch), source, opener))
+                seen += batch.num_rows
                 progress(batch.num_rows)
     finally:
         _open.pop(run, None)
+    if seen < _expected(frame, source):  # the engine ends quietly when it is interrupted
+        raise KeyboardInterrupt
     return parts.written - before
+
+
+def _expected(frame: Any, source: Source) -> int:
+    """Return how many keys were to be judged; of a store, those that it lists now."""
+    with said_once(source.name):
+        return int(frame.count_rows())
 
 
 def _rows(

@@ -120,6 +120,18 @@ def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(tmp_path, detecto
     check_same(found, decided)
 
 
+def test_an_engine_that_ends_early_is_no_success(monkeypatch, run, pictures):
+    from sslood.deploy.engine import run as running
+
+    judged = running._rows
+    monkeypatch.setattr(running, "_rows", lambda frame, *rest: judged(frame.limit(40), *rest))
+    status, said = run(pictures)
+    assert status == 130 and "run the same command again to go on" in said
+    monkeypatch.undo()
+    status, said = run(pictures)
+    assert status == 0 and "323 pictures, 283 of them new" in said
+
+
 def test_shards_are_read_once_from_front_to_end(tmp_path, run, pictures, decided):
     shards = tmp_path / "shards"
     shards.mkdir()
