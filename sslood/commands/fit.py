@@ -1,7 +1,8 @@
 """Fit and calibrate a detector on a folder of normal pictures, without labels, training or DVC.
 
-    sslood fit --images normal/ --out mine.safetensors
-    sslood score --detector mine.safetensors --images new/ --out scores.csv --html gallery.html
+    python -m sslood.commands.fit --images normal/ --out mine.safetensors
+    python -m sslood.commands.score --detector mine.safetensors --images new/ --out scores.csv
+        --html gallery.html
 
 A frozen pretrained network gives the features (docs/backbones.md). Some of the pictures calibrate the
 threshold: of new pictures like them, at most the share --alpha is called OOD. The others teach the detector,
@@ -10,7 +11,7 @@ and `score` names them; --flat where the folders are no classes. --bad FOLDER na
 more; it may be repeated, and what resembles them is OOD too. Pictures that are copies of one another are
 found and kept apart. 1,000 pictures take about a minute on two CPU cores: docs/own.md.
 
-    sslood fit --vectors FILE.parquet --labels COLUMN --out mine.safetensors
+    python -m sslood.commands.fit --vectors FILE.parquet --labels COLUMN --out mine.safetensors
 
 does the same with vectors of a network that runs elsewhere: docs/vectors.md.
 """

@@ -124,8 +124,10 @@ def main(
     if fdr is not None:
         decisions = decisions.judge_together(fdr, calibrated.fewest)
     save_table(out, table_rows(read, decisions, found), found)
-    for line in save_by_image(by_image, table_rows(read, decisions, found), threshold) if by_image else ():
-        click.echo(f"{line}.")
+    if by_image:
+        rows = table_rows(read, decisions, found)
+        for line in save_by_image(by_image, rows, threshold.alpha, calibrated.fewest):
+            click.echo(f"{line}.")
     caught, doubts = in_a_phrase(calibrated.catches), calibrated.warnings()
     if html or maps:
         title = shown(f"{images.resolve().name} by {Path(detector).stem}")

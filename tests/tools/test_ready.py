@@ -96,7 +96,7 @@ def test_wrong_params_stop_it(tmp_path, monkeypatch):
 
 def test_make_repro_checks_before_it_runs():
     lines = (ROOT / "Makefile").read_text().split("\nrepro:")[1].split("\n\n")[0]
-    assert lines.index("tools.ready") < lines.index("dvc repro\n")
+    assert lines.index("tools.ready") < lines.index("tools.parallel") < lines.index(",dvc repro)")
 
 
 def test_an_old_variable_is_answered_with_what_to_write_now(monkeypatch):

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sslood.core.errors import InputError
@@ -77,12 +78,13 @@ def test_the_longest_chain_goes_first(inside):
 
 
 def test_the_peak_of_a_job_is_that_of_its_largest_process(inside):
-    """A child's peak begins with the size of its parent, so this needs more than pytest has."""
+    """A child's peak begins with the size of its parent, which is that of pytest."""
     grow = f"python3 -c 'bytearray({10**9}); print()'"
     job = jobs.started(cell("big"), ["/bin/sh", "-c", grow], 0, {})
     while not job.ended():
         time.sleep(0.01)
-    assert job.status == 0 and 1.0e9 < job.peak < 1.1e9
+    own = psutil.Process().memory_info().rss
+    assert job.status == 0 and 1.0e9 < job.peak < max(1.1e9, 1.1 * own)
 
 
 def test_an_interrupt_ends_the_jobs_and_all_that_they_started(inside):

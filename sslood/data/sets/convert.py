@@ -184,31 +184,24 @@ def converted(
 ) -> np.ndarray:
     """Return uint8 [channels, size, size] of pixels (uint8 [H, W(, 3)]), or of the picture in a file.
 
-    content: the bytes of the file, where they have been read already. remarks: gets what is to be said of the
-    picture. Raises InputError naming a file that cannot be decoded.
+    content: the bytes of the file, where they have been read already; `image` is then what messages call it.
+    remarks: gets what is to be said of the picture. Raises InputError naming a file that cannot be decoded.
     """
     if isinstance(image, np.ndarray):
         picture = from_array(np.ascontiguousarray(image))
     elif split_box(image)[1] is not None:
-        picture = read_image(image, levels=chain.levels, ask=chain.ask, remarks=remarks)
+        picture = read_image(image, content, levels=chain.levels, ask=chain.ask, remarks=remarks)
     else:
         try:
-            content = read_bytes(image) if content is None else content
+            if content is None:
+                content = read_bytes(image)
+            check_file(len(content))
         except TooMuch as error:
             raise InputError(f"{image}: {error}") from None
         except OSError as error:
             raise InputError(f"{image}: cannot be read ({error}); repair or remove it") from None
         picture = _decoded(content, image, chain, remarks)
     return _squared(picture, chain, remarks)
-
-
-def converted_bytes(content: bytes, name: str, chain: Chain, remarks: list[Remark]) -> np.ndarray:
-    """Return what `converted` returns for a file of this content; `name` is how messages call it."""
-    try:
-        check_file(len(content))
-    except TooMuch as error:
-        raise InputError(f"{name}: {error}") from None
-    return _squared(_decoded(content, name, chain, remarks), chain, remarks)
 
 
 def _decoded(content: bytes, name: str | Path, chain: Chain, remarks: list[Remark]) -> Image.Image:

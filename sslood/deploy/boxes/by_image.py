@@ -9,7 +9,6 @@ from typing import Any
 from sslood.core.files import atomic
 from sslood.core.names import path_cell
 from sslood.data.sets.crops import split_box
-from sslood.ood.measures.conformal import Threshold
 
 HEADER = ("path", "boxes", "ood_boxes", "score", "p_value", "is_ood", "worst")
 
@@ -39,30 +38,30 @@ def by_image(rows: Iterable[Mapping[str, Any]], alpha: float) -> Iterator[dict[s
         }
 
 
-def most_boxes(threshold: Threshold) -> int:
-    """Return of how many boxes a picture may have so that it can be OOD: no p-value is below 1 / (n + 1)."""
-    return floor(threshold.alpha * (threshold.images + 1) + 1e-9)
+def most_boxes(alpha: float, images: int) -> int:
+    """Return how many boxes a picture may have so that it can be OOD: no p-value is below 1 / (images + 1)."""
+    return floor(alpha * (images + 1) + 1e-9)
 
 
-def save_by_image(out: str | Path, rows: Iterable[Mapping[str, Any]], threshold: Threshold) -> list[str]:
+def save_by_image(out: str | Path, rows: Iterable[Mapping[str, Any]], alpha: float, images: int) -> list[str]:
     """Write `by_image` as CSV and return in sentences how many pictures are OOD, and how many cannot be.
 
-    threshold: of the detector; worst holds the box with the smallest p-value as `left top right bottom`.
+    alpha, images: of the detector, and how many of them calibrate; worst holds the box with the smallest p-value as `left top right bottom`.
     """
     total = count = beyond = 0
     with atomic(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, HEADER, lineterminator="\n")
         writer.writeheader()
-        for row in by_image(rows, threshold.alpha):
+        for row in by_image(rows, alpha):
             total, count = total + 1, count + row["is_ood"]
-            beyond += row["boxes"] > most_boxes(threshold)
+            beyond += row["boxes"] > most_boxes(alpha, images)
             decision = "true" if row["is_ood"] else "false"
             writer.writerow(row | {"path": path_cell(row["path"]), "is_ood": decision})
-    rate = f"a false-alarm rate of {threshold.alpha:.3g} per picture"
+    rate = f"a false-alarm rate of {alpha:.3g} per picture"
     said = [f"{count} of {total} pictures are OOD at {rate}"]
     if beyond:
         said.append(
-            f"{beyond} pictures have more than {most_boxes(threshold)} boxes and so cannot be OOD with "
-            f"{threshold.images} calibration images; look at their boxes, or calibrate on more"
+            f"{beyond} pictures have more than {most_boxes(alpha, images)} boxes and so cannot be OOD with "
+            f"{images} calibration images; look at their boxes, or calibrate on more"
         )
     return said

@@ -4,6 +4,9 @@ Hashes propose, features of a frozen network decide. How alike these must be, an
 told by the set itself: pictures of one layout have hashes alike, and so are all features of hands on white.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -11,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from sslood.auditing.hashes import neighbours
 from sslood.core.rows import unit_rows
 from sslood.core.seeding import numpy_stream
+from sslood.data.sets.crops import file_of
 
 LIKELY = 24  # bits of 128 in which the hashes of copies may differ; photographs cut by 5 % do in 21 at most
 SURE, RARE = 12, 1e-3  # bits that suffice where fewer than this share of all pairs are within LIKELY
@@ -56,3 +60,14 @@ def _bits(hashes: np.ndarray, mirrored: np.ndarray, pairs: np.ndarray) -> np.nda
         np.bitwise_count(some[one] ^ hashes[other]).sum(1, dtype=np.int64) for some in (hashes, mirrored)
     ]
     return np.minimum(*found)
+
+
+def together(groups: np.ndarray, paths: Sequence[str | Path]) -> np.ndarray:
+    """Return groups int [N] of which those that hold boxes of one file are joined: they may overlap."""
+    _, files = np.unique([file_of(path) for path in paths], return_inverse=True)
+    if len(set(files.tolist())) == len(files):
+        return groups
+    pairs = (groups, files + groups.max() + 1)  # a graph of groups and of files
+    size = int(pairs[1].max()) + 1
+    graph = coo_array((np.ones(len(files)), pairs), shape=(size, size))
+    return np.asarray(connected_components(graph, directed=False)[1][groups], np.int64)

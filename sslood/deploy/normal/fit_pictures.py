@@ -21,7 +21,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.tree import class_of
 from sslood.deploy.folded import folded
-from sslood.deploy.normal.copies import groups_of
+from sslood.deploy.normal.copies import groups_of, together
 from sslood.deploy.normal.embedding import Embedded, Embedder
 from sslood.deploy.normal.fit_normal import Distorted, Fitted, described, fit_normal
 from sslood.deploy.normal.split import Split, split_normal
@@ -185,7 +185,7 @@ def _apart(
     ones that are copies of one another, what is to be said)."""
     every = [*known.values(), pictures]
     parts = [[getattr(one, key) for one in every] for key in ("hashes", "mirrored", "features")]
-    groups = groups_of(*map(np.concatenate, parts))
+    groups = together(groups_of(*map(np.concatenate, parts)), [path for one in every for path in one.paths])
     starts = np.cumsum([0, *(len(one.paths) for one in every)])
     seen: set[int] = set()
     notes: list[str] = []

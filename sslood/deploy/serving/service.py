@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from sslood.core.errors import InputError
 from sslood.data.sets.bounds import pixel_limit
-from sslood.data.sets.convert import Chain, converted_bytes
+from sslood.data.sets.convert import Chain, converted
 from sslood.data.sets.images import Remark
 from sslood.deploy.pictures import chain_of
 from sslood.deploy.scorer import Decisions, Deployed, describe_rule
@@ -93,7 +93,7 @@ def read(upload: Upload, chain: Chain) -> Read:
     """Return the picture of an upload as all pictures are converted, or why it cannot be read."""
     remarks: list[Remark] = []
     try:  # not by its name, which may look like one of ours
-        return converted_bytes(upload.content, "picture", chain, remarks), remarks
+        return converted("picture", chain, remarks, upload.content), remarks
     except InputError as error:
         return str(error).removeprefix("picture: "), []
 

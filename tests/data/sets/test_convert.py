@@ -9,7 +9,7 @@ from PIL import Image
 
 from sslood.core.errors import InputError
 from sslood.data.sets import convert as module
-from sslood.data.sets.convert import Chain, convert, converted, converted_bytes
+from sslood.data.sets.convert import Chain, convert, converted
 from sslood.data.sets.images import read_image, to_array
 
 RNG = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def test_the_bytes_of_a_file_give_what_the_file_gives(tmp_path, monkeypatch):
         picture.save(path)
         remarks: list[list] = [[], []]
         expected = converted(path, chain, remarks[0])
-        found = converted_bytes(path.read_bytes(), "b", chain, remarks[1])
+        found = converted("b", chain, remarks[1], path.read_bytes())
         assert np.array_equal(found, expected) and remarks[0] == remarks[1] and remarks[0]
     for content, said in [
         (b"", "picture 3: cannot be read"),
@@ -127,4 +127,4 @@ def test_the_bytes_of_a_file_give_what_the_file_gives(tmp_path, monkeypatch):
     ]:
         monkeypatch.setenv("SSLOOD_MEGAPIXELS", "1")
         with pytest.raises(InputError, match=said):
-            converted_bytes(content, "picture 3", chain, [])
+            converted("picture 3", chain, [], content)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sslood.core.errors import InputError
+from sslood.deploy.normal.copies import together
 from sslood.deploy.normal.split import LEAST, examples_needed, split_normal
 
 
@@ -75,3 +76,12 @@ def test_the_rate_that_is_named_is_the_lowest_possible(count):
 def test_copies_do_not_make_few_pictures_many():
     with pytest.raises(InputError, match="100 pictures, 10 without copies and .* give 19 more$"):
         split(100, groups=np.arange(100) % 10, what="pictures")
+
+
+def test_the_boxes_of_a_picture_stay_together():
+    """As do pictures that are copies of it, and their boxes."""
+    names = ["a#xywh=0,0,9,9", "b", "a#xywh=5,5,9,9", "c#xywh=0,0,9,9", "c", "d"]
+    groups = together(np.array([0, 1, 2, 3, 1, 4]), names)  # b and c are copies
+    assert groups[0] == groups[2] and groups[1] == groups[3] == groups[4]
+    assert len(set(groups.tolist())) == 3
+    np.testing.assert_array_equal(together(np.arange(3), ["a", "b", "c"]), np.arange(3))
