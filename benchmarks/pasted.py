@@ -1,6 +1,7 @@
 """Where in the picture: heat maps against the boxes of pasted objects, on photographs.
 
-SSLOOD_DATA_MIRROR=MIRROR python -m benchmarks.pasted
+    SSLOOD_DATA_MIRROR=MIRROR python -m benchmarks.pasted
+    python -m benchmarks.pasted --figure docs/maps.jpg    # the picture of the docs, which needs no mirror
 
 Into photographs of hands, and of rooms, a square of another photograph is pasted, of a quarter to two fifths
 of the side, at a random place. Prints the pixel AUROC over all pictures with a bootstrap interval over
@@ -13,14 +14,18 @@ import os
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
 from sklearn.metrics import roc_auc_score
 
 from sslood.core.seeding import numpy_stream
+from sslood.data.sets.convert import Chain
 from sslood.data.sets.images import from_array, to_array
 from sslood.deploy.maps import reading
-from sslood.deploy.maps.drawing import enlarged
+from sslood.deploy.maps.drawing import enlarged, overlaid
 from sslood.deploy.maps.patches import fit_patches
 from sslood.deploy.pictures import chain_of, read_pictures
 from sslood.nets.adopting.pretrained import open_pretrained
@@ -56,7 +61,45 @@ def pixel_auroc(boxes: np.ndarray, heat: np.ndarray) -> float:
     return float(roc_auc_score(boxes.ravel(), heat.ravel()))
 
 
-def main() -> None:
+def cuts(picture: Image.Image, count: int, side: int, stream: str) -> np.ndarray:
+    """Return uint8 [count, 3, side, side]: random parts of a photograph."""
+    rng = numpy_stream(0, "pasted", stream)
+    images = np.empty((count, 3, side, side), np.uint8)
+    for image in images:
+        own = int(rng.integers(3 * side // 4, min(2 * side, *picture.size)))
+        left, top = (int(rng.integers(0, length - own + 1)) for length in picture.size)
+        image[:] = to_array(picture.crop((left, top, left + own, top + own)), side, 3)
+    return images
+
+
+def draw(path: Path, shown: int = 4) -> None:
+    """Write parts of a photograph of a temple, three with parts of one of a flower, and their heat maps."""
+    arrays, card = open_pretrained("efficientnet-lite0", set_name="normal", classes=["normal"])
+    metadata = card.metadata()
+    model, chain = restore_model(arrays, metadata, card.name), chain_of(metadata)
+    china, flower = (Image.fromarray(load_sample_image(f"{name}.jpg")) for name in ("china", "flower"))
+    own = cuts(china, FIT + HELDOUT + shown, chain.size, "china")
+    train, heldout, rest = np.split(own, [FIT, FIT + HELDOUT])
+    images, _ = paste(rest, cuts(flower, shown, chain.size, "flower"))
+    images[0] = rest[0]  # one stays as it is
+    reader = reading.Reader(model, metadata)
+    patches = fit_patches(reader, np.array_split(train, 10), FIT, np.array_split(heldout, 4), seed=0)
+    heat, gap = patches.heat(reader(images)[1]), 8
+    step = chain.size + gap
+    page = Image.new("RGB", (shown * step - gap, 2 * step - gap), "white")
+    for place, (image, one) in enumerate(zip(images, heat, strict=True)):
+        picture = from_array(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        page.paste(picture, (place * step, 0))
+        page.paste(overlaid(picture, one, Chain(chain.size, 3)), (place * step, step))
+    page.save(path, quality=85)
+
+
+@click.command()
+@click.option("--figure", type=click.Path(path_type=Path), help="Write the picture of the docs, and end.")
+def main(figure: Path | None) -> None:
+    if figure is not None:
+        draw(figure)
+        return
     mirror = Path(os.environ.get("SSLOOD_DATA_MIRROR", ""))
     if not (mirror / "photos").is_dir():
         print("pasted: set SSLOOD_DATA_MIRROR to a mirror with photos (docs/data.md)")

@@ -20,6 +20,7 @@ from sslood.ood.measures.conformal import Threshold, conformal_threshold, images
 
 FLOOR = 0.5  # share of a set below which a detector must not be relied on
 MOST = 2000  # images of a set, at even steps: its standard error is then 1.1 % at most
+SHARES = 8  # images from which a share is said
 ID = "id"
 
 
@@ -87,12 +88,21 @@ def hardest(catches: Sequence[Catch]) -> list[Catch]:
     return [min((one for one in catches if one.role == role), key=lambda one: one.share) for role in roles]
 
 
+def _amount(one: Catch) -> str:
+    """Return the share in words; of so few images that a share would promise too much, their number."""
+    return (
+        f"{round(one.share * one.images)} of {one.images}"
+        if one.images < SHARES
+        else f"about {one.share:.0%}"
+    )
+
+
 def in_a_phrase(catches: Sequence[Catch]) -> str:
     """Return what is caught of the hardest sets, for the end of a sentence."""
     worst = hardest(catches)
     if not worst:
         return "what it catches was not measured"
-    first, *others = [f"about {one.share:.0%}" for one in worst]
+    first, *others = [_amount(one) for one in worst]
     text = f"of pictures like {worst[0].name} it catches {first}"
     text += "".join(f", like {one.name} {share}" for one, share in zip(worst[1:], others, strict=True))
     low = [one.name for one in worst if one.share < FLOOR]

@@ -39,14 +39,15 @@ def by_image(rows: Iterable[Mapping[str, Any]], alpha: float) -> Iterator[dict[s
 
 
 def most_boxes(alpha: float, images: int) -> int:
-    """Return how many boxes a picture may have so that it can be OOD: no p-value is below 1 / (images + 1)."""
+    """Return how many boxes a picture may have to be ever OOD: no p-value is below 1 / (images + 1)."""
     return floor(alpha * (images + 1) + 1e-9)
 
 
 def save_by_image(out: str | Path, rows: Iterable[Mapping[str, Any]], alpha: float, images: int) -> list[str]:
     """Write `by_image` as CSV and return in sentences how many pictures are OOD, and how many cannot be.
 
-    alpha, images: of the detector, and how many of them calibrate; worst holds the box with the smallest p-value as `left top right bottom`.
+    alpha: of the detector; images: how many calibrate it. worst holds the box with the smallest p-value as
+    `left top right bottom`.
     """
     total = count = beyond = 0
     with atomic(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:

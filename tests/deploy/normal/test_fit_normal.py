@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from sslood.core.errors import InputError
+from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.normal.examples import Examples, linear_head
 from sslood.deploy.normal.fit_normal import Distorted, fit_normal
@@ -110,6 +111,8 @@ def test_one_known_bad_example_finds_others_like_it():
     assert caught[1] > caught[0] + 0.2
     far = np.mean([one.calibrated.is_ood(score(one, ODD)).mean() for one in (plain, known)])
     assert far > 0.9
+    assert in_a_phrase(known.calibrated.catches).startswith("of pictures like scratch it catches ")
+    assert " of 1" in in_a_phrase(known.calibrated.catches)
     (catch,) = known.calibrated.catches
     assert (catch.name, catch.images, catch.share) == ("scratch", 1, float(plain.calibrated.is_ood(
         score(plain, near[:1])
