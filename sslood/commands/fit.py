@@ -17,6 +17,7 @@ does the same with vectors of a network that runs elsewhere: docs/vectors.md.
 """
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -25,6 +26,7 @@ from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.machine import machine
 from sslood.core.names import shown
+from sslood.data.sets.images import Square
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
 from sslood.deploy.normal.fit_pictures import FittedPictures, fit_folder
@@ -47,6 +49,11 @@ PLACE = click.Path(path_type=Path)
 @click.option("--classes", type=PLACE, help="File with the names of the classes, in the order of the logits.")
 @click.option("--backbone", help="Pretrained network (default: the one in an installed package).")
 @click.option("--weights", help="Its weights: a file, or an address with #sha256=… (default: its own).")
+@click.option(
+    "--square",
+    type=click.Choice(get_args(Square)),
+    help="Way of pictures to a square: crop loses the ends, pad adds bars (default: its own).",
+)
 @click.option("--size", type=click.IntRange(8), help="Pixels of its images (default: as it was trained).")
 @click.option(
     "--alpha", default=0.05, show_default=True, type=float, help="Share of normal pictures called OOD."
@@ -76,6 +83,7 @@ def main(
     backbone,
     weights,
     size,
+    square,
     alpha,
     detector,
     bad,
@@ -101,7 +109,8 @@ def main(
     }
     found: FittedPictures | FittedVectors
     if vectors is not None:
-        of_images = {"backbone": backbone, "weights": weights, "size": size, "flat": flat, "maps": maps}
+        of_images = {"backbone": backbone, "weights": weights, "size": size, "square": square}
+        of_images |= {"flat": flat, "maps": maps}
         if wrong := [name for name, value in of_images.items() if value]:
             raise InputError(f"--{wrong[0]} is of --images; omit it with --vectors")
         found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
@@ -109,7 +118,7 @@ def main(
     else:
         if given := [name for name, value in of_vectors.items() if value]:
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
-        network = {"backbone": backbone, "weights": weights, "size": size}
+        network = {"backbone": backbone, "weights": weights, "size": size, "square": square}
         found = fit_folder(images, flat=flat, skip_unreadable=skip_unreadable, **network, **options)
         patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
         found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))

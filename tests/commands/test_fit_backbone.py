@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from sslood.commands import fit
-from sslood.deploy.pictures import decide_pictures
+from sslood.deploy.pictures import chain_of, decide_pictures, read_pictures
 from sslood.deploy.scorer import load_deployed
 from tests.kit.small import call
 
@@ -29,11 +29,13 @@ def test_fit_takes_weights_and_size_and_the_file_needs_neither(normal, tmp_path,
     weights = tmp_path / "vit.pth"
     torch.save(timm.create_model("test_vit").state_dict(), weights)
     arguments = {"images": normal, "backbone": "timm:test_vit", "out": tmp_path / "d.safetensors"}
-    arguments |= {"weights": weights, "size": 32, "alpha": 0.1, "detector": "knn"}
+    arguments |= {"weights": weights, "size": 32, "square": "pad", "alpha": 0.1, "detector": "knn"}
     assert call(fit.main, **arguments) == 0
     weights.unlink()
     scorer = load_deployed(tmp_path / "d.safetensors")
     assert (scorer.metadata["arch"], scorer.metadata["size"]) == ("timm:test_vit", 32)
+    ((_, images),) = read_pictures(sorted(normal.iterdir()), chain_of(scorer.metadata))
+    assert not images[:, :, [0, 1, -2, -1]].any() and images[:, :, 2:-2].all()  # bars above and below
     paths, decisions = decide_pictures(scorer, sorted(normal.iterdir()))
     assert len(paths) == 40 and decisions.is_ood.mean() <= 0.3
     assert call(fit.main, **arguments) == 1

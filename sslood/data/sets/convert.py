@@ -24,7 +24,7 @@ from sslood.data.sets.room import room
 from sslood.data.sets.workers import processes
 
 UNREADABLE = "cannot be read, so left out"
-CUT = "more than a third is lost to the square crop, which `data.square: pad` or squash avoids"
+CUT = "more than a third is lost to the square crop; `square` pad or squash keeps it"
 _BLOCK = 256  # pictures that a thread or process takes at a time
 _MANY = 1000  # files from which processes pay
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
 from sslood.data.sets.convert import UNREADABLE, notes_of
+from sslood.data.sets.images import Square, chain_text
 from sslood.data.sets.tree import class_of
 from sslood.deploy.folded import folded
 from sslood.deploy.normal.copies import groups_of, together
@@ -67,6 +68,7 @@ def fit_folder(
     backbone: str | None = None,
     weights: str | None = None,
     size: int | None = None,
+    square: Square | None = None,
     bad: Sequence[str | Path] = (),
     flat: bool = False,
     **options: Any,
@@ -74,14 +76,17 @@ def fit_folder(
     """Return `fit_pictures` of a folder (or list, or picture) of normal pictures and of known bad ones.
 
     backbone: a name of docs/backbones.md, by default the one whose weights are in an installed package;
-    weights, size: in place of its own, see `open_pretrained`. A bad
-    picture that lies among the normal ones is no normal one.
+    weights, size: in place of its own, see `open_pretrained`. square: the way of pictures to a square, in
+    place of its own. A bad picture that lies among the normal ones is no normal one.
     """
     known = {_kind(one, bad): find_pictures(Path(one)) for one in bad}
     found = _without(find_pictures(Path(folder)), {path for one in known.values() for path in one.paths})
     names = sorted(set(classes_of(found, flat))) or [NORMAL]
     name, about = backbone or default_name(), Path(folder).stem
     arrays, card = open_pretrained(name, set_name=about, classes=names, weights=weights, size=size)
+    if square not in (None, card.square):
+        way = chain_text(card.size, card.channels, square, card.filter)
+        card = card.replace(square=square, resize_to=None, resize=way)
     return fit_pictures(arrays, card, found, alpha=alpha, bad=known, flat=flat, **options)
 
 
