@@ -9,7 +9,7 @@ fit_folder("normal", alpha=0.05).save("mine.safetensors")
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
 from sslood.data.sets.convert import UNREADABLE, notes_of
-from sslood.data.sets.images import Square, chain_text
+from sslood.data.sets.images import Filter, Square, chain_text
 from sslood.data.sets.tree import class_of
 from sslood.deploy.folded import folded
 from sslood.deploy.normal.copies import groups_of, together
@@ -85,7 +85,7 @@ def fit_folder(
     name, about = backbone or default_name(), Path(folder).stem
     arrays, card = open_pretrained(name, set_name=about, classes=names, weights=weights, size=size)
     if square not in (None, card.square):
-        way = chain_text(card.size, card.channels, square, card.filter)
+        way = chain_text(card.size, card.channels, square, cast(Filter, card.filter))
         card = card.replace(square=square, resize_to=None, resize=way)
     return fit_pictures(arrays, card, found, alpha=alpha, bad=known, flat=flat, **options)
 

@@ -112,6 +112,7 @@ def test_it_travels_to_the_scorer(folder, tmp_path):
     assert np.array_equal(seen[0], convert(paths, 16, 1, "x", square="pad", levels=lambda: (0, 4095)))
     assert seen[0][1].max() > 250
     threshold = SimpleNamespace(value=1.0, alpha=0.1, images=10)
-    calibrated = SimpleNamespace(threshold=threshold, name="knn", catches=[], warnings=list)
+    rule = {"threshold": threshold, "by_class": None, "fewest": 10}
+    calibrated = SimpleNamespace(**rule, name="knn", catches=[], warnings=list)
     kept = contract(SimpleNamespace(metadata=metadata, calibrated=calibrated))
     assert kept["levels"] == "[0, 4095]" and "resize as in training: …" in kept["preprocessing"]
