@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from sslood.core.batches import batches
-from sslood.data.sets.convert import converted_bytes
+from sslood.data.sets.convert import converted
 from sslood.deploy.calibrated import calibrate, make_detector
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.pictures import chain_of
@@ -58,7 +58,7 @@ def deployed(contents: list[bytes]) -> Deployed:
     arrays, card = open_pretrained(default_name(), set_name="patches", classes=["patch"])
     metadata = card.metadata()
     model = restore_model(arrays, metadata, "benchmark")
-    images = np.stack([converted_bytes(content, "patch", chain_of(metadata), []) for content in contents])
+    images = np.stack([converted("patch", chain_of(metadata), [], content) for content in contents])
     found = extract(model, batches(images, 64), mean=metadata["mean"], std=metadata["std"])
     parts = [Inputs(Outputs("patches", features=found["features"][start::2])) for start in (0, 1)]
     knn = {"knn": make_detector("knn", KNN.Settings(k=5), seed=0, device="cpu")}
@@ -71,7 +71,7 @@ def by_hand(scorer: Deployed) -> FastAPI:
 
     @app.post("/score")
     def score(images: UploadFile) -> dict[str, object]:
-        image = converted_bytes(images.file.read(), "upload", chain, [])
+        image = converted("upload", chain, [], images.file.read())
         found = scorer.decide(image[None])
         return {"score": float(found.scores[0]), "p_value": float(found.p_values[0])}
 
