@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 SECONDS, MEGABYTES = 10.0, 1000.0  # of a processor and of memory: what a case may take
-FRESH = 400.0  # megabytes of a process that has imported what the commands need
+FRESH = 200.0  # megabytes, without mapped files, of a process that has imported what the commands need
 ROOM = 4 << 30  # bytes of address space beyond today's, so that a faulty case cannot take the machine
 Kind = Literal["right", "silent", "stopped", "unnamed", "traceback", "limits"]
 MEANING: dict[Kind, str] = {
@@ -85,8 +85,9 @@ def call(main: Callable[..., Any], *args: object, cwd: Path | None = None, **env
 
 
 def _resident() -> float:
-    """Return the megabytes that this process holds, which a fork begins with."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    """Return the megabytes that this process holds, which a fork begins with: all but mapped files."""
+    resident, mapped = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    return (resident - mapped) * resource.getpagesize() / 2**20
 
 
 def _child(main: Any, args: tuple[object, ...], cwd: Path | None, environ: dict[str, str], to: int) -> None:
