@@ -9,7 +9,7 @@ threshold: of new pictures like them, at most the share --alpha is called OOD. T
 which is chosen on distorted copies of them. One folder for each class makes it conditional on the classes,
 and `score` names them; --flat where the folders are no classes. --bad FOLDER names known bad pictures, one or
 more; it may be repeated, and what resembles them is OOD too. Pictures that are copies of one another are
-found and kept apart. 1,000 pictures take about a minute on two CPU cores: docs/own.md.
+found and kept apart. 1,000 pictures take half a minute on two CPU cores: docs/own.md.
 
     python -m sslood.commands.fit --vectors FILE.parquet --labels COLUMN --out mine.safetensors
 

@@ -60,6 +60,8 @@ def described(found: Fitted, classes: int, what: str = "pictures") -> list[str]:
     text = f"{len(found.split.fit)} normal {what} teach, {len(found.split.calibration)} calibrate"
     if found.accuracy is not None:
         text += f"; of the latter {found.accuracy:.0%} get the right class of {classes}"
+    if found.split.unused:
+        text += f"; {found.split.unused} copies or boxes of what calibrates are not used"
     lines = [f"{text}.", *found.calibrated.describe()]
     if found.calibrated.catches:
         lines.append(f"Called OOD: {', '.join(map(str, found.calibrated.catches))}.")

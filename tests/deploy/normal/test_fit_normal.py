@@ -10,8 +10,9 @@ from sslood.core.errors import InputError
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.normal.examples import Examples, linear_head
-from sslood.deploy.normal.fit_normal import Distorted, fit_normal
+from sslood.deploy.normal.fit_normal import Distorted, described, fit_normal
 from sslood.deploy.normal.known_bad import KnownBad
+from sslood.deploy.normal.split import split_normal
 from sslood.deploy.packed import pack, unpack
 from sslood.ood.kit.outputs import Outputs
 from sslood.ood.measures.conformal import conformal_threshold
@@ -187,3 +188,11 @@ def test_a_constant_feature_has_no_say():
     head = linear_head(rows, LABELS, 3)
     assert np.isfinite(head.weight).all()
     np.testing.assert_allclose(head.weight[:, -1], 0, atol=1e-12)
+
+
+def test_it_says_how_many_copies_are_not_used():
+    rows = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    split = split_normal(60, alpha=0.1, seed=0, groups=np.arange(60) // 2)
+    assert split.unused == len(split.calibration)
+    said = described(fit_normal(rows, alpha=0.1, detector="knn", split=split), 0)[0]
+    assert said.endswith(f"; {split.unused} copies or boxes of what calibrates are not used.")
