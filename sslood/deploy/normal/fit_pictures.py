@@ -25,6 +25,7 @@ from sslood.deploy.folded import folded
 from sslood.deploy.normal.copies import groups_of, together
 from sslood.deploy.normal.embedding import Embedded, Embedder
 from sslood.deploy.normal.fit_normal import Distorted, Fitted, described, fit_normal
+from sslood.deploy.normal.known_bad import kind_of
 from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
 from sslood.deploy.scorer import save_deployed
@@ -79,7 +80,7 @@ def fit_folder(
     weights, size: in place of its own, see `open_pretrained`. square: the way of pictures to a square, in
     place of its own. A bad picture that lies among the normal ones is no normal one.
     """
-    known = {_kind(one, bad): find_pictures(Path(one)) for one in bad}
+    known = {kind_of(one, bad): find_pictures(Path(one)) for one in bad}
     found = _without(find_pictures(Path(folder)), {path for one in known.values() for path in one.paths})
     names = sorted(set(classes_of(found, flat))) or [NORMAL]
     name, about = backbone or default_name(), Path(folder).stem
@@ -88,13 +89,6 @@ def fit_folder(
         way = chain_text(card.size, card.channels, square, cast(Filter, card.filter))
         card = card.replace(square=square, resize_to=None, resize=way)
     return fit_pictures(arrays, card, found, alpha=alpha, bad=known, flat=flat, **options)
-
-
-def _kind(place: str | Path, all_of: Sequence[str | Path]) -> str:
-    """Return what known bad pictures are called: the name of their folder, or its path if two have one
-    name."""
-    name = Path(place).stem
-    return name if [Path(one).stem for one in all_of].count(name) == 1 else str(place)
 
 
 def _without(found: Found, others: set[Path]) -> Found:

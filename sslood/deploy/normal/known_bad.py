@@ -5,12 +5,21 @@ of the known images needs dozens of them. The distance to the nearest one is use
 other half of the score of Sun et al. (ICML 2022, arXiv:2204.06507), and the two are summed.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from torch import Tensor
 
 from sslood.core.rows import unit_rows
 from sslood.ood.geometry.nearest.bank import directions, kth_distance
 from sslood.ood.kit.detector import Arrays, Detector, Tensors
 from sslood.ood.kit.outputs import Outputs
+
+
+def kind_of(place: str | Path, places: Sequence[str | Path]) -> str:
+    """Return what examples are called: their file or folder by name, or by path if two have one name."""
+    stems = [Path(one).stem for one in places]
+    return Path(place).stem if stems.count(Path(place).stem) == 1 else str(place)
 
 
 class KnownBad(Detector):

@@ -20,6 +20,7 @@ from sslood.core.errors import InputError
 from sslood.deploy.catches import Catch
 from sslood.deploy.normal.examples import Examples
 from sslood.deploy.normal.fit_normal import Fitted, described, fit_normal
+from sslood.deploy.normal.known_bad import kind_of
 from sslood.deploy.normal.split import split_normal
 from sslood.deploy.scorer import BIAS, VECTORS, WEIGHT, Deployed, save_deployed
 from sslood.deploy.tables.examples import all_rows, class_indices, groups_of
@@ -113,7 +114,7 @@ def fit_file(
     parts: dict[str, Any] = {"column": column, "ids": ids, "logits": logits, "skipped": skipped}
     table = open_vectors(path, labels=labels, **parts)
     known, others = (
-        {_kind(one, paths): open_vectors(one, **parts, known=table.columns) for one in paths}
+        {kind_of(one, paths): open_vectors(one, **parts, known=table.columns) for one in paths}
         for paths in (bad, odd)
     )
     names = None if classes is None else load_lines(Path(classes))
@@ -122,12 +123,6 @@ def fit_file(
     with tqdm(total=rows, desc="read", unit="vector", disable=None) as bar:
         found = fit_table(table, **given, progress=bar.update, **options)
     return replace(found, notes=[f"{line}; left out" for line in skipped or ()])
-
-
-def _kind(path: str | Path, paths: Sequence[str | Path]) -> str:
-    """Return what the vectors of a file are called: its name, or its path if two have one name."""
-    stems = [Path(one).stem for one in paths]
-    return Path(path).stem if stems.count(Path(path).stem) == 1 else str(path)
 
 
 def fit_table(
