@@ -89,7 +89,7 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     begin = time.perf_counter()
     with pytest.raises(InputError, match=r"a\.jpg: has 2,0\d\d scans of 4\.0 megapixels, more than the 320"):
         convert([path], 16, 1, "x")
-    assert time.perf_counter() - begin < 1
+    assert time.perf_counter() - begin < 10  # all its scans take minutes
     path.write_bytes(content)
     assert convert([path], 16, 1, "x").max() == 0
 
