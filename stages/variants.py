@@ -17,8 +17,9 @@ from sslood.core.needs import may_be_left_out
 from sslood.core.settings import read_section
 from sslood.nets import objectives as kinds
 from sslood.nets.networks.build import read_architecture
-from sslood.nets.selfsup.kept import pretrain_once
+from sslood.nets.selfsup.kept import kept_run
 from sslood.nets.selfsup.objective import plan_of
+from sslood.nets.selfsup.run import inputs_of
 from sslood.nets.selfsup.settings import PretrainSettings, recipes_of
 from sslood.nets.selfsup.variants import OF, constants_of, is_variant
 from sslood.nets.training.launcher import start_processes
@@ -50,9 +51,11 @@ def check_variant(where, given):
 def main(variant, seed, id_set, backbone, sizes, objectives, recipe, out, out_curves, **shared):
     start_processes("stages.variants")
     plan = read_variant(variant, shared, objectives, recipe)
-    run = {"arch": read_architecture(backbone, sizes), "seed": seed, "id_set": id_set}
-    text = pretrain_once(plan, variant, **run, out=out, out_curves=out_curves)
-    if text is not None:
+    arch = read_architecture(backbone, sizes)
+    inputs = inputs_of(plan, arch, id_set)
+    kept, text = kept_run(plan, variant, arch=arch, seed=seed, id_set=id_set, inputs=inputs)
+    if text:  # of several processes, the first writes
+        kept.give(variant, out, out_curves)
         done(out, text)
 
 

@@ -39,23 +39,19 @@ class Kept:
         save_text(out_curves, self.curves.read_text(encoding="utf-8"))
 
 
-def pretrain_once(
-    plan: Plan, name: str, *, arch: str, seed: int, id_set: str, out: str | Path, out_curves: str | Path
-) -> str | None:
-    """Write the encoder of a plan as the model `name`, and its curves; train it unless that was done before.
+def kept_run(plan: Plan, name: str, *, arch: str, seed: int, id_set: str, inputs: str) -> tuple[Kept, str]:
+    """Return the files of a run, and a sentence about it; it is trained unless that was done before.
 
-    Returns a sentence about it, or None in all but the first of several processes. Raises as `pretrain` does.
+    inputs: what `inputs_of` says. In all but the first of several processes the sentence is empty, and only
+    the first may read the files. Raises as `pretrain` does.
     """
-    kept = Kept(machine(plan.training.precision).scratch, identity_of(plan, arch, seed, id_set))
+    identity = identity_of(plan, arch, seed, inputs)
+    kept = Kept(machine(plan.training.precision).scratch, identity)
     if kept.exists():
-        if os.environ.get("RANK", "0") != "0":
-            return None
-        text = f"{name}, pretrained before with the same settings"
-    else:
-        trained = pretrain(plan, name, arch=arch, seed=seed, id_set=id_set)
-        if trained is None:
-            return None
-        finish(str(kept.model), str(kept.curves), *trained)
-        text = trained.summary()
-    kept.give(name, out, out_curves)
-    return text
+        first = os.environ.get("RANK", "0") == "0"
+        return kept, f"{name}, pretrained before with the same settings" if first else ""
+    trained = pretrain(plan, name, arch=arch, seed=seed, id_set=id_set, identity=identity)
+    if trained is None:
+        return kept, ""
+    finish(str(kept.model), str(kept.curves), *trained)
+    return kept, trained.summary()

@@ -37,24 +37,31 @@ class Trained(NamedTuple):
         return f"{self.card.name} after {self.card.epochs} epochs, {', '.join(last)}"
 
 
-def identity_of(plan: Plan, arch: str, seed: int, id_set: str | Path) -> str:
-    """Return the fingerprint of a run: its settings, its network, the bytes of its set, and its code."""
-    about = {"objective": plan.objective, "arch": arch, "seed": seed}
+def inputs_of(plan: Plan, arch: str, id_set: str | Path) -> str:
+    """Return the fingerprint of what a run reads beside its settings: the bytes of its set, and its code."""
     code = __name__, plan.kind.__module__, f"{BACKBONES}.{parse_name(arch)[0]}"
-    return fingerprint({**plan.recorded(), **about}, [Path(id_set)], *code)
+    return fingerprint({}, [Path(id_set)], *code)
 
 
-def pretrain(plan: Plan, name: str, *, arch: str, seed: int, id_set: str) -> Trained | None:
+def identity_of(plan: Plan, arch: str, seed: int, inputs: str) -> str:
+    """Return the fingerprint of a run: its settings, its network, and `inputs`, what `inputs_of` says."""
+    about = {"objective": plan.objective, "arch": arch, "seed": seed, "inputs": inputs}
+    return fingerprint({**plan.recorded(), **about}, [])
+
+
+def pretrain(
+    plan: Plan, name: str, *, arch: str, seed: int, id_set: str, identity: str = ""
+) -> Trained | None:
     """Train an encoder of the architecture `arch` on ID train, and return it as the model `name`.
 
-    Goes on where an earlier run of the same identity was stopped. Of several processes only the first returns
-    a model, the others None. Raises LeftOut if the set lacks what the objective needs, InputError if the
-    training diverges or does not fit into memory.
+    Goes on where an earlier run of the same identity was stopped (identity: what `identity_of` says, where
+    that is known). Of several processes only the first returns a model, the others None. Raises LeftOut if
+    the set lacks what the objective needs, InputError if the training diverges or does not fit into memory.
     """
     meta = read_metadata(id_set, kind="set")
     tensors, _ = load_tensors(id_set, only=READ[1:] if "stream" in meta else READ)
     check_needs(plan.kind.needs, tensors["train.labels"], where=f"{id_set}: {name} ")
-    identity = identity_of(plan, arch, seed, id_set)
+    identity = identity or identity_of(plan, arch, seed, inputs_of(plan, arch, id_set))
     with session(machine(plan.training.precision)) as here:
         with seeded(seed):
             network = build_backbone(arch, channels=meta["channels"])
