@@ -46,6 +46,7 @@ ALLOWED = {
     "sslood/views": {"core", "data", "nets", "ood"},
     "sslood/auditing": {"core", "data", "ood"},
     "sslood/report": {"core", "data", "ood"},
+    "sslood/sweeps": {"core", "data", "nets", "ood"},
     "sslood/deploy": {"core", "data", "nets", "ood", "views", "auditing", "report"},
     "sslood/commands": {"cli", "core", "data", "deploy", "nets", "ood", "report"},
 }

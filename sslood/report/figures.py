@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -229,3 +229,47 @@ def _curve(axis: Axes, run: Mapping[str, Sequence[float]], name: str, label: str
     if points:
         marker = "." if len(points) < len(run["epoch"]) or len(points) == 1 else None
         axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label, linewidth=1)
+
+
+class Level(NamedTuple):
+    """A level of a factor: its name, and the mean there with its spread, None if it is not known."""
+
+    name: str
+    mean: float
+    spread: float | None = None
+
+
+def levels(
+    facets: Mapping[str, Mapping[str, Mapping[str, Sequence[Level]]]], factor: str, titles: Mapping[str, str]
+) -> str:
+    """Return an SVG of what a factor does: a column per facet, a row per panel, a line per detector.
+
+    `facets` maps a facet ("" without any) to {panel: {line: its levels}}; titles: of panels that are not
+    near or far AUROC. Bars are spreads. A line has the same colour in all panels of a row.
+    """
+    panels = list(dict.fromkeys(panel for found in facets.values() for panel in found))
+    with _drawing() as figure:
+        figure.set_size_inches(max(5.5, 2.9 * len(facets)), 0.6 + 2.3 * len(panels))
+        grid = figure.subplots(len(panels), len(facets), squeeze=False, sharex="col", sharey="row")
+        for row, panel in zip(grid, panels, strict=True):
+            lines = list(dict.fromkeys(name for found in facets.values() for name in found.get(panel, {})))
+            for axis, (facet, found) in zip(row, facets.items(), strict=True):
+                for place, name in enumerate(lines):
+                    if name in found.get(panel, {}):
+                        _line(axis, found[panel][name], name, place)
+                axis.grid(axis="y", color="#eeeeee")
+                axis.set_title(facet if panel == panels[0] else "", fontsize=9)
+                axis.set_xlabel(factor if panel == panels[-1] else "")
+            row[0].set_ylabel(f"{titles.get(panel, f'AUROC, {panel}')}, %")
+            row[-1].legend(*row[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1, 0.5),
+                           fontsize=7, frameon=False)  # fmt: skip
+        return _svg(figure, f"levels-{factor}")
+
+
+def _line(axis: Axes, points: Sequence[Level], label: str, place: int) -> None:
+    style = "-" if place < len(COLOURS) else "--"  # more lines than colours
+    axis.errorbar(
+        [point.name for point in points], [100 * point.mean for point in points],
+        yerr=[100 * (point.spread or 0.0) for point in points], color=COLOURS[place % len(COLOURS)],
+        linestyle=style, marker=".", linewidth=1, elinewidth=0.7, capsize=2, label=label,
+    )  # fmt: skip
