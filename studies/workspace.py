@@ -104,15 +104,15 @@ def check_parts(study: Study, folder: Path) -> None:
     for part in study.parts:
         if part.command:
             continue
-        text = params_text(study, part)
         place = folder / "check"
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / "dvc.yaml", place / "dvc.yaml")
-        save_text(place / "params.yaml", text)
         try:
+            save_text(place / "params.yaml", params_text(study, part))
             check_params(place / "params.yaml")
         except InputError as error:
-            said = str(error).replace(f"{place}/", "")
-            raise InputError(f"{study.name}.yaml: parts.{part.name}: {said}") from None
+            said = str(error).replace(f"{place}/", "").replace(f"{ROOT}/", "")
+            where = f"{study.name}.yaml: parts.{part.name}"
+            raise InputError(said if where in said else f"{where}: {said}") from None
         finally:
             shutil.rmtree(place, ignore_errors=True)
