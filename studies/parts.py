@@ -48,7 +48,10 @@ class Outcome:
 class Call:
     """One call of a study: its folder, its store, its time."""
 
-    def __init__(self, study: Study, folder: Path, jobs: int, store: Store, budget: float, say: Say):
+    def __init__(
+        self, study: Study, folder: Path, jobs: int, store: Store, budget: float, say: Say, root: Path = ROOT
+    ):
+        self.root = root
         self.study, self.folder, self.jobs, self.store, self.say = study, folder, jobs, store, say
         self.budget, self.end = budget, time.monotonic() + budget
         self.lost = dict[str, str]()  # downloads that failed in this call, which are not tried again
@@ -72,7 +75,7 @@ class Call:
         return outcome
 
     def _stages(self, part: Part, place: Path, outcome: Outcome) -> None:
-        lay_out(place, self.folder / "code", params_text(self.study, part))
+        lay_out(place, self.folder / "code", params_text(self.study, part, root=self.root))
         with chdir(place):
             graph = graph_of()
             downloads = [cell for cell in needed(graph, part.goals) if cell.name.startswith("download@")]
@@ -93,7 +96,7 @@ class Call:
             outcome.state, outcome.reason = "left out", lost.reason
             return
         if lost.dropped:
-            lay_out(place, self.folder / "code", params_text(self.study, part, lost.dropped))
+            lay_out(place, self.folder / "code", params_text(self.study, part, lost.dropped, self.root))
         with chdir(place):
             graph = graph_of()
             tidy(graph)

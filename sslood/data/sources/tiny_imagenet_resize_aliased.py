@@ -1,7 +1,8 @@
 """The set tiny_imagenet_resize_fixed with aliases: every second pixel of Tiny ImageNet's validation images.
 
-What a resize without antialiasing leaves, as in ODIN's archives of this kind, so that its trace can be measured:
-the pictures are the same, and only the chain differs. Shares with cifar10 and cifar100 what tiny_imagenet does.
+What a resize without antialiasing leaves, as in ODIN's archives of this kind, so that its trace can be
+measured: the pictures are the same, and only the chain differs. Shares with cifar10 and cifar100 what
+tiny_imagenet does.
 """
 
 from collections.abc import Mapping
