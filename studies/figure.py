@@ -23,7 +23,7 @@ def near_and_far(groups: pd.DataFrame, detectors: Sequence[str]) -> str:
         for axis, role in zip(axes, roles, strict=True):
             for place, name in enumerate(detectors):
                 rows = groups[(groups["detector"] == name) & (groups["role"] == role)]
-                heights = [models.index(key) + (place - 2.5) * 0.11
+                heights = [models.index(key) + (place - 3) * 0.1
                            for key in zip(rows["part"], rows["model"], strict=True)]  # fmt: skip
                 middle = 100 * rows["auroc"]
                 wide = [(middle - 100 * rows["low"]).fillna(0), (100 * rows["high"] - middle).fillna(0)]

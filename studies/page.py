@@ -20,7 +20,7 @@ from studies.table import best
 if TYPE_CHECKING:
     from studies.results import Finished
 
-SHOWN = ("msp", "energy", "knn", "mahalanobis", "ssd", "auto")  # detectors with a column of their own
+SHOWN = ("msp", "energy", "knn", "mahalanobis", "ssd", "ssdk", "auto")  # detectors with a column of their own
 HOURS = ("hours", "core_hours")
 ACCURACIES = {"accuracy_head": "head", "accuracy_knn": "kNN"}
 

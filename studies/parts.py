@@ -78,7 +78,8 @@ class Call:
         lay_out(place, self.folder / "code", params_text(self.study, part, root=self.root))
         with chdir(place):
             graph = graph_of()
-            downloads = [cell for cell in needed(graph, part.goals) if cell.name.startswith("download@")]
+            chosen = needed(graph, part.goals)
+            downloads = [cell for cell in chosen if cell.name.startswith("download@")]
             tidy(graph)
             keys = {cell.name: digest(cell) for cell in downloads}
             cut = self._make([cell for cell in downloads if keys[cell.name] not in self.lost], outcome)
@@ -88,7 +89,7 @@ class Call:
             reasons = {
                 set_of(cell): self.lost[keys[cell.name]] for cell in downloads if keys[cell.name] in self.lost
             }
-            lost = absence(reasons, load_params(Path("params.yaml")), part.needs)
+            lost = absence(reasons, load_params(Path("params.yaml")), part.needs, chosen)
         outcome.absent, outcome.failed = lost.dropped, {}
         if lost.dropped:
             self.say(f"left out of {part.name}: {', '.join(lost.dropped)}, which cannot be had")

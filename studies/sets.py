@@ -1,6 +1,6 @@
 """Which image sets of a part can be had: fetched first, and those that cannot are dropped and named."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from tools.graph import Cell
 from tools.jobs import log_of
 
-NAMED = ("id", "auxiliary", "tuning", "mixing")  # keys of the params that name a set
+CHOSEN_ON = ("id", "tuning")  # roles of sets that every part learns from or chooses on
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,17 @@ class Absence:
     reason: str = ""
 
 
-def absence(failed: Mapping[str, str], params: Mapping[str, Any], needs: tuple[str, ...]) -> Absence:
-    """Return what becomes of a part whose sets `failed` (name -> reason) cannot be had."""
-    needed = {str(params[key]) for key in NAMED if key in params} | set(needs)
-    needed |= {name for name, entry in params["sets"].items() if entry["role"] in ("id", "tuning")}
+def absence(
+    failed: Mapping[str, str], params: Mapping[str, Any], needs: tuple[str, ...], cells: Sequence[Cell]
+) -> Absence:
+    """Return what becomes of a part whose sets `failed` (name -> reason) cannot be had.
+
+    cells: those that the part needs. One that names the file of a set cannot do without it.
+    """
+    files = {Path(dep) for cell in cells for dep in cell.deps}
     for name in failed:
-        if name in needed:
+        is_read = any(path.stem == name and path.parent.name == "sets" for path in files)
+        if name in needs or is_read or params["sets"][name]["role"] in CHOSEN_ON:
             return Absence(dict(failed), f"set {name} cannot be had")
     return Absence(dict(failed))
 
