@@ -11,20 +11,26 @@ named, and the others finish (exit status 1). Parts that are done are gathered i
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
 from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from studies.origin import hardware, revision
+from studies.pack import pack, unpack
 from studies.parts import Call, Outcome
-from studies.plan import chosen, read_study, study_names
+from studies.plan import Study, chosen, read_study, study_names
 from studies.results import gather
 from studies.runner import Store, check_budget
 from studies.workspace import check_parts, copy_code
 from tools.closure import ROOT
 from tools.direct import CUT_OFF
+
+FOLDER = click.Path(path_type=Path)
 
 
 @click.command(cls=Command)
@@ -32,10 +38,10 @@ from tools.direct import CUT_OFF
 @click.argument("parts", nargs=-1)
 @click.option("--budget", default=float("inf"), help="Seconds after which what runs is cut off.")
 @click.option("--jobs", "-j", default=1, type=click.IntRange(1), help="Stages that run at the same time.")
-@click.option(
-    "--folder", type=click.Path(path_type=Path), help="Work folder; scratch/studies/NAME if not given."
-)
-@click.option("--results", type=click.Path(path_type=Path), help="Results; results/NAME if not given.")
+@click.option("--folder", type=FOLDER, help="Work folder; scratch/studies/NAME if not given.")
+@click.option("--results", type=FOLDER, help="Folder of results; results/NAME if not given.")
+@click.option("--pack", "out", type=FOLDER, help="Put results, checkpoints and models here: at most 64 MiB.")
+@click.option("--unpack", "back", type=FOLDER, help="Begin with what --pack put here.")
 def main(
     name: str | None,
     parts: tuple[str, ...],
@@ -43,24 +49,50 @@ def main(
     jobs: int,
     folder: Path | None,
     results: Path | None,
+    out: Path | None,
+    back: Path | None,
 ) -> None:
     """Run the parts of the study NAME, or PARTS alone, and gather what is done."""
     if name is None:
-        click.echo(
-            "\n".join(f"{one}: {read_study(one).title}" for one in study_names()) or "There are no studies."
-        )
+        for one in study_names():
+            click.echo(f"{one}: {read_study(one).title}")
         return
     study = read_study(name)
-    name = study.name
     picked = chosen(study, parts)
-    folder = (folder or ROOT / "scratch/studies" / name).absolute()
-    store = Store(folder, {"revision": revision(), "hardware": hardware()})
-    check_budget(budget, study.least, (), store)
-    check_parts(picked, folder)
-    copy_code(folder)
-    call = Call(study, folder, jobs, store, budget, click.echo)
+    folder = (folder or ROOT / "scratch/studies" / study.name).absolute()
+    results = (results or ROOT / "results" / study.name).absolute()
+    with alone(folder):
+        if back is not None:
+            unpack(back, folder, results)
+        store = Store(folder, {"revision": revision(), "hardware": hardware()})
+        check_budget(budget, study.least, (), store)
+        check_parts(picked, folder)
+        copy_code(folder)
+        outcomes = _run(Call(study, folder, jobs, store, budget, click.echo), picked, results)
+        if out is not None:
+            click.echo(f"{pack(folder, results, out)} files are packed in {out}")
+    _end(outcomes, results)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a study's folder; InputError if another call is at work there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another call runs this study in {folder}; wait, or give a --folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(call: Call, picked: Study, results: Path) -> list[Outcome]:
+    """Run the parts, and gather what is done after each."""
     if picked.minutes:
-        on = f" on {study.hardware}" if study.hardware else ""
+        on = f" on {picked.hardware}" if picked.hardware else ""
         click.echo(f"{len(picked.parts)} parts, about {picked.minutes:.0f} minutes{on} from the start.")
     outcomes = []
     for place, part in enumerate(picked.parts, 1):
@@ -69,8 +101,8 @@ def main(
             continue
         click.echo(f"--- {part.name} ({place} of {len(picked.parts)}) {part.title}".rstrip())
         outcomes.append(call.run(part))
-        gather(study, folder, results or ROOT / "results" / name, store)
-    _end(outcomes, results or ROOT / "results" / name)
+        gather(call.study, call.folder, results, call.store)
+    return outcomes
 
 
 def _end(outcomes: list[Outcome], results: Path) -> None:

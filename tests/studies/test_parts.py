@@ -1,12 +1,15 @@
 """Parts of a study: what they share, what is left out, cut off, failed, and goes on."""
 
+import shutil
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from sslood.core.errors import InputError
+from studies.pack import pack, unpack
 from studies.results import gather
+from studies.run import alone
 from studies.runner import check_budget
 from tests.studies.toy import LOST, Toy
 from tools.graph import Cell
@@ -122,3 +125,31 @@ def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
     toy.call([{"name": "one", "settings": {"train.command": "false"}}])  # what was measured stays
     gather(toy.study, toy.root / "work", results, toy.store)
     assert (results / "one/params.yaml").read_text() == measured
+
+
+def test_what_is_packed_goes_on_elsewhere(toy):
+    parts = [{"name": "one", "settings": {"runs.seeds": [0, 1]}}]
+    toy.call(parts)
+    work, results, out = (toy.root / name for name in ("work", "results", "out"))
+    gather(toy.study, work, results, toy.store)
+    before = {path.name: path.read_text() for path in results.iterdir() if path.is_file()}
+    assert pack(work, results, out, piece=1000) > 5
+    pieces = sorted(out.iterdir())
+    assert pieces[0].name == "study-00" and all(path.stat().st_size <= 1000 for path in pieces)
+    for folder in (work, results):
+        shutil.rmtree(folder)
+    unpack(out, work, results)
+    assert {path.name: path.read_text() for path in results.iterdir() if path.is_file()} == before
+    assert states(toy.call(parts)) == ["done"]
+    assert sorted(toy.ran) == ["download blobs", "download digits"]  # the models are there
+    assert pack(work, results, out, total=200_000, piece=200_000) > 5
+    (out / "study-00").write_bytes((out / "study-00").read_bytes()[:-100])
+    with pytest.raises(InputError, match="out: not what --pack wrote, or not all of it"):
+        unpack(out, toy.root / "work2", toy.root / "results2")
+    with pytest.raises(InputError, match="no file study-00 in it"):
+        unpack(work, work, results)
+
+
+def test_two_calls_do_not_meet(tmp_path):
+    with alone(tmp_path), pytest.raises(InputError, match="another call runs this study"), alone(tmp_path):
+        pass
