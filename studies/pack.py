@@ -1,4 +1,4 @@
-"""The way back from a lent machine, results and state as a few files of bounded size, and the way there again.
+"""The way back from a lent machine, results and state as a few files of bounded size, and the way there.
 
     python -m studies.run cifar10 --budget 540 --pack out     # out/study-00, study-01, …
     python -m studies.run cifar10 --budget 540 --unpack out   # on a machine that has nothing yet
