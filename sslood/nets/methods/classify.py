@@ -1,18 +1,21 @@
 """Supervised training of a classifier on the in-distribution set."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslood.core.errors import LeftOut
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.needs import CLASSIFIED
-from sslood.core.seeding import numpy_stream
+from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.core.settings import Limits
 from sslood.core.splits import stratified_choice
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.supervised import Batch, Supervised, accuracy
 from sslood.nets.training.settings import TrainingSettings
@@ -31,6 +34,9 @@ class ClassifySettings(TrainingSettings):
         "share of each target that is spread evenly over all classes",
     ]
     freeze: Annotated[Literal["none", "backbone"], "backbone: train the head alone"]
+    alternate: Annotated[
+        bool, "images are mirrored in every second epoch, half of them in the first, and not at random"
+    ] = False
 
 
 def labelled(
@@ -65,6 +71,28 @@ class Classify(Supervised):
 
     settings: ClassifySettings
 
+    def __init__(self, *args: Any, settings: ClassifySettings, recipe: AugmentSettings, **how: Any):
+        if settings.alternate and recipe.flip:
+            raise InputError(
+                f"train: alternate mirrors every image in turn, and flip is {recipe.flip:g}, which mirrors "
+                "at random; set alternate to false, or flip of augment.classifier to 0"
+            )
+        super().__init__(*args, settings=settings, recipe=recipe, **how)
+
+    def begin_epoch(self, epoch: int) -> None:
+        super().begin_epoch(epoch)
+        self._mirrored = mirrored(len(self.data), self.seed, epoch).to(self.data.device)
+
+    def batches(self, indices: Iterator[Tensor]) -> Iterator[Batch]:
+        if not self.settings.alternate:
+            yield from super().batches(indices)
+            return
+        for index in indices:
+            images, labels = self.data.images[index], self.data.labels[index]
+            turned = self._mirrored[index].view(-1, 1, 1, 1)
+            images = torch.where(turned, images.flip(-1), images)
+            yield self.views(images, self._generator)[0], labels
+
     def set_modes(self) -> None:
         super().set_modes()
         if self.settings.freeze == "backbone":
@@ -76,3 +104,14 @@ class Classify(Supervised):
         logits = self.logits(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
         return loss, {"train_accuracy": accuracy(logits, labels)}
+
+
+def mirrored(count: int, seed: int, epoch: int) -> Tensor:
+    """Return which of `count` images are mirrored in epoch `epoch`, from 0: bool [count].
+
+    Half of them at random in the first epoch, and then each in every second one, so that two epochs show both
+    sides of every image (Jordan 2024, arXiv:2404.00498, section 3.6).
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "mirror"))
+    first = torch.rand(count, generator=generator) < 0.5
+    return first ^ bool(epoch % 2)

@@ -230,6 +230,7 @@ class Leaveout(Watched, WithOutliers):
         size = settings.batch_size
         how |= {"outlier_batch_size": size, "stream": "leftout", "settings": settings}
         super().__init__(model, inside, validation, outside, **how)
+        self.prepare_backbone()
         self.watch_on(validation, kept, tuning)
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -253,6 +254,7 @@ class PlainMember(Watched):
         **how: Any,
     ):
         super().__init__(model, split_classes(data, kept)[0], validation, settings=settings, **how)
+        self.prepare_backbone()
         self.watch_on(validation, kept, tuning)
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -16,6 +16,7 @@ from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
+from sslood.nets.networks.backbone import PREPARED, Backbone
 from sslood.nets.networks.model import Model
 from sslood.nets.training.engine import Task, compiled, place
 from sslood.nets.training.settings import TrainingSettings
@@ -64,6 +65,12 @@ class Supervised(Task[Batch]):
         self.modules = self.model = place(model, machine.device, settings.precision)
         self._network = compiled(self.model, label, machine)
         self.set_modes()  # before an optimiser is built: it takes what requires a gradient
+
+    def prepare_backbone(self) -> None:
+        """Give a backbone that starts from scratch what it takes from training images."""
+        backbone = self.model.backbone
+        assert isinstance(backbone, Backbone)
+        backbone.prepare(map(self.views.clean, self.data.in_order(PREPARED)))
 
     def set_modes(self) -> None:
         """Prepare the model for a step."""

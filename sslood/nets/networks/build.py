@@ -7,14 +7,12 @@ from dataclasses import MISSING, fields
 from importlib import import_module
 
 import torch
-from torch import nn
 
 from sslood.core.discovery import class_named, names_in
 from sslood.core.errors import InputError
 from sslood.core.seeding import stream_seed
 from sslood.core.settings import Settings, checked, read_section
 from sslood.nets.networks.backbone import Backbone
-from sslood.nets.networks.initialise import he_normal_
 
 BACKBONES = "sslood.nets.backbones"  # named, not imported: a stage depends on the one file that it loads
 
@@ -46,15 +44,12 @@ def read_architecture(name: str, where: str) -> str:
 def make_backbone(name: str, settings: Settings, *, channels: int) -> Backbone:
     """Return the backbone `name` with these sizes for images of 1 (grey) or 3 (colour) channels.
 
-    Convolutions start from a normal distribution of variance 2 / fan-out (He et al., "Delving Deep into
-    Rectifiers", arXiv:1502.01852), drawn from torch's default generator (see `seeded`).
+    Its weights are drawn from torch's default generator (see `seeded` and `Backbone.initialise`).
     """
     if channels not in (1, 3):
         raise InputError(f"images of {channels} channels; use 1 (grey) or 3 (colour)")
     network = find_backbone(name)(settings, channels)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            he_normal_(module.weight, "fan_out")
+    network.initialise()
     return network
 
 

@@ -11,7 +11,7 @@ from sslood.core.needs import CLASSIFIED
 from sslood.core.precision import at_least_float32, autocast
 from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import AugmentSettings
-from sslood.nets.networks.backbone import Backbone
+from sslood.nets.networks.backbone import PREPARED, Backbone
 from sslood.nets.selfsup.objective import Objective
 from sslood.nets.selfsup.settings import PretrainSettings
 from sslood.nets.training.checkpoint import Checkpoint
@@ -55,6 +55,7 @@ class Pretraining(Task[Batch]):
             recipes[: objective.views], mean=mean, std=std, seed=seed, device=machine.device,
             precision=settings.precision, compiled=f"{label}, augmentation" if machine.compile else None,
         )  # fmt: skip
+        backbone.prepare(map(self.views.clean, data.in_order(PREPARED)))
         self._loss = compiled(objective.forward, f"{label}, step", machine)
 
     def _check(self) -> None:

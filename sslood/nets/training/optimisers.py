@@ -1,4 +1,4 @@
-"""Optimisers by name: SGD and AdamW of torch, and LARS without a host synchronisation."""
+"""Optimisers by name: SGD and AdamW of torch, LARS without a host synchronisation, and Muon for kernels."""
 
 from collections.abc import Iterable
 from inspect import unwrap
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sslood.core.errors import known
 
-NAMES = ("sgd", "adamw", "lars")
+NAMES = ("sgd", "adamw", "lars", "muon")
+BETAS = (0.9, 0.95)  # of AdamW beside Muon
 
 
 class _WithoutCompiler(torch.optim.Optimizer):
@@ -97,6 +98,73 @@ class LARS(_WithoutCompiler):
         return gradients
 
 
+class Muon(_WithoutCompiler):
+    """Momentum whose update has all singular values near 1, for matrices and kernels; AdamW for the rest.
+
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; a kernel is the matrix
+    [outputs, inputs k k]. The update is scaled to the root mean square of AdamW's, 0.2, so that both share
+    one rate and one decoupled decay (Liu et al. 2025, "Muon is scalable for LLM training", arXiv:2502.16982,
+    section 2.2). AdamW's betas are 0.9 and 0.95; vectors (biases, normalisation) are not decayed.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        nesterov: bool = True,
+    ):
+        settings = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(parameters, {"lr": lr, **settings})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    (self._turn if weight.ndim > 1 else self._adapt)(weight, weight.grad, group)
+
+    def _turn(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        velocity = self._kept(weight, "momentum_buffer")
+        velocity.lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(velocity, group["momentum"]) if group["nesterov"] else velocity
+        matrix = ahead.flatten(1)
+        scale = 0.2 * max(matrix.shape) ** 0.5
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_(orthogonalised(matrix).view(weight.shape), alpha=-group["lr"] * scale)
+
+    def _adapt(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        mean, square = self._kept(weight, "exp_avg"), self._kept(weight, "exp_avg_sq")
+        step = self.state[weight]["step"] = self.state[weight].get("step", 0) + 1
+        mean.lerp_(gradient, 1 - BETAS[0])
+        square.lerp_(gradient.square(), 1 - BETAS[1])
+        spread = (square / (1 - BETAS[1] ** step)).sqrt_().add_(1e-8)
+        weight.addcdiv_(mean, spread, value=-group["lr"] / (1 - BETAS[0] ** step))
+
+    def _kept(self, weight: Tensor, name: str) -> Tensor:
+        """Return what is kept of a parameter under `name`, zeros at first."""
+        if name not in self.state[weight]:
+            self.state[weight][name] = torch.zeros_like(weight)
+        return self.state[weight][name]
+
+
+def orthogonalised(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """Return U f(S) V' of a matrix U S V' [M, N], the values f(S) from 0.7 to 1.2 unless S is tiny.
+
+    Newton and Schulz's iteration with the quintic polynomial of Muon: p(s) = 3.4445 s - 4.775 s^3 + 2.0315
+    s^5, `rounds` times, after division by the Frobenius norm.
+    """
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = torch.addmm(3.4445 * x, torch.addmm(-4.775 * gram, gram, gram, alpha=2.0315), x)
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
 def build_optimiser(
     name: str,
     parameters: nn.Module | Iterable[nn.Parameter],
@@ -108,8 +176,8 @@ def build_optimiser(
 ) -> torch.optim.Optimizer:
     """Return the optimiser `name` over the parameters that require a gradient.
 
-    `momentum` is the first beta of AdamW; `nesterov` concerns sgd and lars, and is ignored without momentum.
-    Raises InputError for an unknown name.
+    `momentum` is the first beta of AdamW; `nesterov` concerns sgd, lars and muon, and is ignored without
+    momentum. Raises InputError for an unknown name.
     """
     known(name, "optimiser", NAMES)
     tensors = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
@@ -119,8 +187,9 @@ def build_optimiser(
         betas = (momentum, 0.999)
         return AdamW(trained, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
     nesterov = nesterov and momentum > 0
-    if name == "lars":
-        return LARS(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    if name in ("lars", "muon"):
+        kind = LARS if name == "lars" else Muon
+        return kind(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
     return SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
 
 

@@ -4,7 +4,7 @@ import math
 
 from sslood.core.errors import InputError, known
 
-KINDS = ("constant", "cosine", "steps")
+KINDS = ("constant", "cosine", "linear", "steps")
 
 
 def linear_between(start: float, end: float, share: float) -> float:
@@ -28,9 +28,10 @@ def learning_rate(
 
     1. `warmup` steps rise linearly to `base`: step s has base (s + 1) / warmup.
     2. "cosine" falls from `base` towards `final`, which the step after the last one would have.
-    3. "steps" divides `base` by 10 after one half and again after three quarters of the run, warm-up
+    3. "linear" falls there in equal steps.
+    4. "steps" divides `base` by 10 after one half and again after three quarters of the run, warm-up
        included (He et al. 2016, "Deep residual learning", arXiv:1512.03385, section 4.2).
-    4. "constant" stays at `base`.
+    5. "constant" stays at `base`.
 
     Raises InputError for an unknown kind, or a warm-up that is longer than the run.
     """
@@ -41,6 +42,8 @@ def learning_rate(
         return base * (step + 1) / warmup
     if kind == "cosine":
         return cosine_between(base, final, step - warmup, steps - warmup)
+    if kind == "linear":
+        return linear_between(base, final, (step - warmup) / max(1, steps - warmup))
     if kind == "steps":
         return base * 0.1 ** ((2 * step >= steps) + (4 * step >= 3 * steps))
     return base

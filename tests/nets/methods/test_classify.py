@@ -10,11 +10,16 @@ import torch
 
 from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors, read_metadata, save_tensors
+from sslood.core.machine import machine
 from sslood.core.seeding import numpy_stream
 from sslood.core.splits import stratified_choice
+from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods.classify import ClassifySettings, labelled
+from sslood.nets.methods.classify import Classify, ClassifySettings, labelled, mirrored
+from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model
+from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from stages.train import main
 from tests.kit.small import call, options, write_encoder, write_params, write_sets
 from tests.kit.training import SHARED
@@ -22,6 +27,7 @@ from tests.kit.training import SHARED
 SECTION = {
     **SHARED, "labels": 100, "epochs": 4, "batch_size": 50, "lr": 0.1, "nesterov": True, "weight_decay": 5e-4,
     "schedule": "cosine", "warmup_epochs": 1, "label_smoothing": 0.0, "freeze": "none",
+    "alternate": False,
 }  # fmt: skip
 
 
@@ -181,8 +187,8 @@ def test_few_labels_that_leave_a_class_out_leave_the_model_out(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimiser": "adma"}, "'adma' is not one of 'sgd', 'adamw', 'lars'"),
-        ({"schedule": "cosin"}, "'cosin' is not one of 'constant', 'cosine', 'steps'"),
+        ({"optimiser": "adma"}, "'adma' is not one of 'sgd', 'adamw', 'lars', 'muon'"),
+        ({"schedule": "cosin"}, "'cosin' is not one of 'constant', 'cosine', 'linear', 'steps'"),
         ({"freeze": "all"}, "'all' is not one of 'none', 'backbone'"),
         ({"precision": "bf32"}, "'bf32' is not one of 'float64', 'float32', 'bf16'"),
     ],
@@ -214,3 +220,39 @@ def test_a_cut_set_file_is_refused(run, capsys):
     assert call(main, **run) == 1
     assert "not a complete safetensors file" in capsys.readouterr().err
     assert read_metadata(run["init_model"])["name"] == "scratch"
+
+
+def test_alternating_images_are_mirrored_in_every_second_epoch():
+    """Each shows both sides in two epochs, half of them start mirrored, in the order of the labels."""
+    data = ResidentSet(torch.arange(48, dtype=torch.uint8).view(12, 1, 2, 2), torch.arange(12), "cpu")
+    with seeded(0):
+        model = Model(build_backbone("resnet-8-4", channels=1), build_head(16, 12))
+    task = Classify(
+        model, data, data, recipe=AugmentSettings(), preprocessing={"mean": [0.0], "std": [1 / 255]},
+        label="toy", settings=ClassifySettings(**{**SECTION, "alternate": True}), seed=0,
+        machine=machine("float32"),
+    )  # fmt: skip
+    shown = []
+    for epoch in range(4):
+        task.begin_epoch(epoch)
+        for images, labels in task.batches(data.epoch_batches(0, epoch, 4)):
+            plain = data.images[labels].float()
+            sides = [
+                [torch.allclose(one, side) for one, side in zip(images, sides, strict=True)]
+                for sides in (plain, plain.flip(-1))
+            ]
+            assert all(a != b for a, b in zip(*sides, strict=True))
+            shown += [(epoch, int(label), turned) for label, turned in zip(labels, sides[1], strict=True)]
+    turned = {(epoch, label): side for epoch, label, side in shown}
+    assert len(turned) == 48
+    assert all(turned[epoch, i] == (turned[0, i] ^ (epoch % 2 == 1)) for epoch in range(4) for i in range(12))
+    assert 0 < sum(turned[0, i] for i in range(12)) < 12
+    assert mirrored(20_000, 0, 0).double().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert not torch.equal(mirrored(100, 0, 0), mirrored(100, 1, 0))
+
+
+def test_random_and_alternating_flips_exclude_each_other(run, tmp_path, capsys):
+    path = write_params(tmp_path / "params.yaml")
+    path.write_text(path.read_text().replace("classifier: {pad: 1}", "classifier: {flip: 0.5}"))
+    assert call(main, **{**run, "alternate": True}) == 1
+    assert "train: alternate mirrors every image in turn, and flip is 0.5" in capsys.readouterr().err

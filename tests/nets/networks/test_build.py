@@ -182,7 +182,7 @@ def test_sizes_come_from_a_section(tmp_path):
     with pytest.raises(InputError, match="p.yaml:b.wrong: depth must be 6n"):
         read_architecture("wideresnet", f"{tmp_path}/p.yaml:b.wrong")
     with pytest.raises(
-        InputError, match="unknown backbone 'vit'; known: densenet, efficientnet_lite, resnet, torch"
+        InputError, match="unknown backbone 'vit'; known: densenet, efficientnet_lite, fast, resnet, torch"
     ):
         read_architecture("vit", f"{tmp_path}/p.yaml:b.wrong")
 

@@ -302,7 +302,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(folder, here, capsys, chan
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"optimiser": "adam"}, "'--optimiser': 'adam' is not one of 'sgd', 'adamw', 'lars'"),
+        ({"optimiser": "adam"}, "'--optimiser': 'adam' is not one of 'sgd', 'adamw', 'lars', 'muon'"),
         ({"schedule": "cosin"}, "'--schedule': 'cosin' is not one of 'constant', 'cosine', 'steps'"),
         ({"precision": "fp32"}, "'--precision': 'fp32' is not one of 'float64', 'float32', 'bf16'"),
         ({"keep": "best"}, "--keep"),

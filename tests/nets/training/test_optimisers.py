@@ -107,6 +107,47 @@ def test_sgd_and_adamw_step_like_torchs(name, theirs):
         assert torch.equal(a, b) and a.requires_grad
 
 
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (6, 2, 3, 3)])
+def test_muons_update_has_the_singular_values_of_its_polynomial(shape):
+    """By NumPy's decomposition: the odd polynomial acts on the singular values alone."""
+    gradient = np.random.default_rng(0).normal(size=shape)
+    u, s, v = np.linalg.svd(gradient.reshape(shape[0], -1), full_matrices=False)
+    s = s / np.sqrt((s**2).sum())
+    for _ in range(5):
+        s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+    weight = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    optimiser = build_optimiser("muon", [weight], lr=0.5, weight_decay=0.0, momentum=0.9)
+    weight.grad = torch.from_numpy(gradient)
+    optimiser.step()
+    expected = -0.5 * 0.2 * max(len(u), v.shape[1]) ** 0.5 * (u * s) @ v
+    assert np.allclose(weight.detach().numpy().reshape(shape[0], -1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_muon_steps_like_torchs_two_optimisers(nesterov):
+    """torch's Muon computes in bfloat16, hence the tolerance; AdamW has the vectors."""
+    ours, reference = network(), network()
+    matrices = [p for p in reference.parameters() if p.ndim == 2]
+    vectors = [p for p in reference.parameters() if p.ndim < 2]
+    how = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.9, "nesterov": nesterov}
+    theirs = (
+        torch.optim.Muon(matrices, **how, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(vectors, 0.1, betas=(0.9, 0.95), weight_decay=0.0),
+    )
+    mine = build_optimiser("muon", ours, **how)
+    for step in range(6):
+        for model, optimisers in ((ours, (mine,)), (reference, theirs)):
+            for parameter, gradient in zip(model.parameters(), gradients(model, step), strict=True):
+                parameter.grad = gradient
+            for optimiser in optimisers:
+                set_learning_rate(optimiser, 0.1 / (step + 1))
+                optimiser.step()
+                optimiser.load_state_dict(optimiser.state_dict())
+    for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
+        tolerance = {"rtol": 1e-9} if a.ndim < 2 else {"atol": 0.01}
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), **tolerance)
+
+
 def test_training_does_not_import_torchs_compiler():
     """It takes 2 to 3 s, in each training stage, where nothing is compiled."""
     code = """
@@ -138,5 +179,5 @@ def test_frozen_parameters_are_left_out():
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(InputError, match="unknown optimiser 'adam'; known: adamw, lars, sgd"):
+    with pytest.raises(InputError, match="unknown optimiser 'adam'; known: adamw, lars, muon, sgd"):
         build_optimiser("adam", network(), lr=0.1, weight_decay=0.0, momentum=0.9)

@@ -26,7 +26,12 @@ def test_steps_are_a_tenth_from_the_half_and_a_hundredth_from_three_quarters_on(
     assert curve("steps", steps, base=1.0) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", ["constant", "cosine", "steps"])
+def test_linear_falls_in_equal_steps_to_the_one_after_the_last():
+    expected = [0.5, 1.0, 1.0, 0.775, 0.55, 0.325]
+    assert curve("linear", 6, base=1.0, final=0.1, warmup=2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "linear", "steps"])
 def test_warmup_is_linear_and_meets_the_base(kind):
     rates = curve(kind, base=2.0, warmup=4)
     assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
@@ -41,7 +46,7 @@ def test_what_moves_between_two_values():
 
 
 def test_bad_schedules_are_refused():
-    with pytest.raises(InputError, match="known: constant, cosine, steps"):
-        learning_rate("linear", 0, 10, base=1.0)
+    with pytest.raises(InputError, match="known: constant, cosine, linear, steps"):
+        learning_rate("quadratic", 0, 10, base=1.0)
     with pytest.raises(InputError, match="warm-up of 11 steps is longer than the run of 10"):
         learning_rate("cosine", 0, 10, base=1.0, warmup=11)
