@@ -1,10 +1,8 @@
 """README.md and index.html of a study's results."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
@@ -13,12 +11,10 @@ from sslood.core.files import save_text
 from sslood.report import render as report
 from sslood.report.cells import MISSING, Code, Table, markdown, percent
 from sslood.report.frame import INFORMED
+from studies.done import Finished, unfinished
 from studies.figure import near_and_far
 from studies.plan import Study
 from studies.table import best
-
-if TYPE_CHECKING:
-    from studies.results import Finished
 
 SHOWN = ("msp", "energy", "knn", "mahalanobis", "ssd", "ssdk", "auto")  # detectors with a column of their own
 HOURS = ("hours", "core_hours")
@@ -29,8 +25,6 @@ def write_pages(
     study: Study, states: Mapping[str, Mapping[str, Any]], done: Sequence[Finished], results: Path
 ) -> None:
     """Write table.csv, README.md and index.html."""
-    from studies.results import unfinished
-
     groups = [found.rows.groups for found in done if len(found.rows.groups)]
     if groups:
         save_text(results / "table.csv", pd.concat(groups).to_csv(index=False, lineterminator="\n"))

@@ -10,48 +10,30 @@ A part that is not done leaves the results of an earlier run, which name their o
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sslood.core.files import save_json, save_text
+from studies.done import finished, read_json
 from studies.page import write_pages
 from studies.parts import OUTPUT, STATE
 from studies.plan import Part, Study
 from studies.runner import Store
-from studies.table import Rows, read_rows
 
 LEAVE = ("summary.json", "headline.md")  # that the other files hold
 MOST = 1 << 24  # bytes of a file that is gathered
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A part with results: where they come from, and its rows (none of a command)."""
-
-    part: Part
-    origin: Mapping[str, Any]
-    rows: Rows
-    output: str = ""
-
-
 def gather(study: Study, folder: Path, results: Path, store: Store) -> None:
     """Copy what is done from the work folder to `results`, and write the pages anew."""
-    states = {part.name: _read(folder / part.name / STATE) for part in study.parts}
+    states = {part.name: read_json(folder / part.name / STATE) for part in study.parts}
     for part in study.parts:
         if states[part.name].get("state") == "done":
             _copy(part, folder / part.name, results / part.name, _origin(states[part.name], store))
-    done = [found for part in study.parts if (found := _finished(part, results / part.name))]
+    done = [found for part in study.parts if (found := finished(part, results / part.name))]
     if done:
         write_pages(study, states, done, results)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, json.JSONDecodeError):
-        return json.loads(path.read_text())
-    return {}
 
 
 def _origin(state: Mapping[str, Any], store: Store) -> dict[str, Any]:
@@ -100,27 +82,3 @@ def _accuracies(folder: Path) -> str:
         ",".join([model, *(str(values.get(key, "")) for key in columns)]) for model, values in found.items()
     ]
     return "\n".join([",".join(["model", *columns]), *lines, ""]) if lines else ""
-
-
-def _finished(part: Part, folder: Path) -> Finished | None:
-    """Return what `results` holds of a part, None if nothing."""
-    if not (origin := _read(folder / "origin.json")):
-        return None
-    output = folder / OUTPUT
-    text = output.read_text(errors="replace") if output.is_file() else ""
-    return Finished(part, origin, read_rows(part.name, folder), text)
-
-
-def unfinished(study: Study, states: Mapping[str, Mapping[str, Any]], done: Sequence[Finished]) -> list[str]:
-    """Return a sentence for each part without results."""
-    names = {found.part.name for found in done}
-    lines = []
-    for part in study.parts:
-        state = states[part.name]
-        if part.name in names:
-            continue
-        why = f": {state['reason']}" if state.get("reason") else ""
-        failed = "".join(f" {stage}: {reason}." for stage, reason in state.get("failed", {}).items())
-        if state.get("state") != "done":
-            lines.append(f"`{part.name}`: {state.get('state', 'not begun')}{why}.{failed}")
-    return lines
