@@ -222,7 +222,7 @@ def test_two_runs_give_the_same_bytes_and_folds_differ(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone": "vgg"}, "unknown backbone 'vgg'; known: densenet, efficientnet_lite, resnet"),
+        ({"backbone": "vgg"}, "unknown backbone 'vgg'; known: densenet, efficientnet_lite, fast"),
         ({"fold": 4}, "fold is 4"),
         ({"beta": -0.1}, "leaveout.beta must be at least 0, found -0.1"),
     ],
