@@ -22,7 +22,6 @@ from tools.closure import ROOT
 from tools.switch import BASE, WHOLE, rendered
 
 CODE = ("dvc.yaml", "sslood", "stages", "architectures")
-_LEAVE = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 def copy_code(folder: Path, root: Path = ROOT) -> None:
@@ -32,7 +31,7 @@ def copy_code(folder: Path, root: Path = ROOT) -> None:
     fresh.mkdir(parents=True)
     for name in CODE:
         if (root / name).is_dir():
-            shutil.copytree(root / name, fresh / name, ignore=_LEAVE)
+            shutil.copytree(root / name, fresh / name)  # with times, so that compiled files stay valid
         else:
             shutil.copy2(root / name, fresh / name)
     shutil.rmtree(place, ignore_errors=True)
