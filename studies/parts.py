@@ -48,10 +48,7 @@ class Outcome:
 class Call:
     """One call of a study: its folder, its store, its time."""
 
-    def __init__(
-        self, study: Study, folder: Path, jobs: int, store: Store, budget: float, say: Say, root: Path = ROOT
-    ):
-        self.root = root
+    def __init__(self, study: Study, folder: Path, jobs: int, store: Store, budget: float, say: Say):
         self.study, self.folder, self.jobs, self.store, self.say = study, folder, jobs, store, say
         self.budget, self.end = budget, time.monotonic() + budget
         self.lost = dict[str, str]()  # downloads that failed in this call, which are not tried again
@@ -75,7 +72,7 @@ class Call:
         return outcome
 
     def _stages(self, part: Part, place: Path, outcome: Outcome) -> None:
-        lay_out(place, self.folder / "code", params_text(self.study, part, root=self.root))
+        lay_out(place, self.folder / "code", params_text(self.study, part, root=self.folder / "code"))
         with chdir(place):
             graph = graph_of()
             chosen = needed(graph, part.goals)
@@ -97,7 +94,9 @@ class Call:
             outcome.state, outcome.reason = "left out", lost.reason
             return
         if lost.dropped:
-            lay_out(place, self.folder / "code", params_text(self.study, part, lost.dropped, self.root))
+            lay_out(
+                place, self.folder / "code", params_text(self.study, part, lost.dropped, self.folder / "code")
+            )
         with chdir(place):
             graph = graph_of()
             tidy(graph)
