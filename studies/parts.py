@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import chdir
 from dataclasses import asdict, dataclass, field
 from math import isinf
@@ -72,7 +72,7 @@ class Call:
         return outcome
 
     def _stages(self, part: Part, place: Path, outcome: Outcome) -> None:
-        lay_out(place, self.folder / "code", params_text(self.study, part, root=self.folder / "code"))
+        self._lay_out(part, place, {})
         with chdir(place):
             graph = graph_of()
             chosen = needed(graph, part.goals)
@@ -94,13 +94,16 @@ class Call:
             outcome.state, outcome.reason = "left out", lost.reason
             return
         if lost.dropped:
-            lay_out(
-                place, self.folder / "code", params_text(self.study, part, lost.dropped, self.folder / "code")
-            )
+            self._lay_out(part, place, lost.dropped)
         with chdir(place):
             graph = graph_of()
             tidy(graph)
             self._make(needed(graph, part.goals), outcome)
+
+    def _lay_out(self, part: Part, place: Path, without: Mapping[str, str]) -> None:
+        """Make the folder of a part from the code and profiles as they were when the call began."""
+        code = self.folder / "code"
+        lay_out(place, code, params_text(self.study, part, without, code))
 
     def _make(self, chosen: list[Cell], outcome: Outcome) -> list[str]:
         """Make cells; fills in the outcome, and returns the names that time cut off."""
