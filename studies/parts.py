@@ -48,9 +48,19 @@ class Outcome:
 class Call:
     """One call of a study: its folder, its store, its time."""
 
-    def __init__(self, study: Study, folder: Path, jobs: int, store: Store, budget: float, say: Say):
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        jobs: int,
+        store: Store,
+        budget: float,
+        say: Say,
+        began: float | None = None,
+    ):
+        """budget: seconds from `began` on, a time of the monotonic clock; None = now."""
         self.study, self.folder, self.jobs, self.store, self.say = study, folder, jobs, store, say
-        self.budget, self.end = budget, time.monotonic() + budget
+        self.budget, self.end = budget, (began or time.monotonic()) + budget
         self.lost = dict[str, str]()  # downloads that failed in this call, which are not tried again
 
     @property
