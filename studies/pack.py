@@ -3,8 +3,8 @@
     python -m studies.run cifar10 --budget 540 --pack out     # out/study-00, study-01, …
     python -m studies.run cifar10 --budget 540 --unpack out   # on a machine that has nothing yet
 
-Results come first, then the record of times, checkpoints of what was cut off, and models, the small ones
-first, as far as there is room. Image sets and embeddings are made again.
+Results come first, then the record of times, what commands printed, checkpoints of what was cut off, and
+models, the small ones first, as far as there is room. Image sets and embeddings are made again.
 """
 
 import tarfile
@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from sslood.core.errors import InputError
+from studies.parts import OUTPUT
 
 TOTAL, PIECE = 64 << 20, 16 << 20  # bytes in all, and of one file
 EDGE = 1 << 16  # bytes kept free for the archive's own words
@@ -45,7 +46,11 @@ def _wanted(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
         if path.is_file():
             yield path, f"results/{path.relative_to(results).as_posix()}"
     models = [path for path in folder.glob("made/*/data/models/**/*.safetensors") if path.is_file()]
-    state = [folder / "record.json", *sorted(folder.glob("*/scratch/*.pt"))]
+    state = [
+        folder / "record.json",
+        *sorted(folder.glob(f"*/{OUTPUT}")),
+        *sorted(folder.glob("*/scratch/*.pt")),
+    ]
     for path in [*state, *sorted(models, key=lambda path: (path.stat().st_size, path))]:
         if path.is_file():
             yield path, f"work/{path.relative_to(folder).as_posix()}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 
 from sslood.core.files import save_text
 from sslood.report import render as report
@@ -16,6 +16,9 @@ from studies.figure import near_and_far
 from studies.plan import Study
 from studies.table import best
 
+FOLDERS = (Path(report.__file__).parent / "templates", Path(__file__).parent / "templates")
+# read at once: they may be edited while a study runs
+TEMPLATES = {path.name: path.read_text(encoding="utf-8") for folder in FOLDERS for path in folder.iterdir()}
 SHOWN = ("msp", "energy", "knn", "mahalanobis", "ssd", "ssdk", "auto")  # detectors with a column of their own
 HOURS = ("hours", "core_hours")
 ACCURACIES = {"accuracy_head": "head", "accuracy_knn": "kNN"}
@@ -48,11 +51,8 @@ def write_pages(
 
 
 def _environment() -> Environment:
-    own = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=ChoiceLoader(
-            [FileSystemLoader(own), FileSystemLoader(Path(report.__file__).parent / "templates")]
-        ),
+        loader=DictLoader(TEMPLATES),
         autoescape=lambda name: name is not None and ".html" in name,
         undefined=StrictUndefined,
         trim_blocks=True,

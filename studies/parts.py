@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import chdir
 from dataclasses import asdict, dataclass, field
 from math import isinf
@@ -49,11 +49,18 @@ class Call:
     """One call of a study: its folder, its store, its time."""
 
     def __init__(
-        self, study: Study, folder: Path, jobs: int, store: Store, budget: float, say: Say, root: Path = ROOT
+        self,
+        study: Study,
+        folder: Path,
+        jobs: int,
+        store: Store,
+        budget: float,
+        say: Say,
+        began: float | None = None,
     ):
-        self.root = root
+        """budget: seconds from `began` on, a time of the monotonic clock; None = now."""
         self.study, self.folder, self.jobs, self.store, self.say = study, folder, jobs, store, say
-        self.budget, self.end = budget, time.monotonic() + budget
+        self.budget, self.end = budget, (began or time.monotonic()) + budget
         self.lost = dict[str, str]()  # downloads that failed in this call, which are not tried again
 
     @property
@@ -75,7 +82,7 @@ class Call:
         return outcome
 
     def _stages(self, part: Part, place: Path, outcome: Outcome) -> None:
-        lay_out(place, self.folder / "code", params_text(self.study, part, root=self.root))
+        self._lay_out(part, place, {})
         with chdir(place):
             graph = graph_of()
             chosen = needed(graph, part.goals)
@@ -97,11 +104,16 @@ class Call:
             outcome.state, outcome.reason = "left out", lost.reason
             return
         if lost.dropped:
-            lay_out(place, self.folder / "code", params_text(self.study, part, lost.dropped, self.root))
+            self._lay_out(part, place, lost.dropped)
         with chdir(place):
             graph = graph_of()
             tidy(graph)
             self._make(needed(graph, part.goals), outcome)
+
+    def _lay_out(self, part: Part, place: Path, without: Mapping[str, str]) -> None:
+        """Make the folder of a part from the code and profiles as they were when the call began."""
+        code = self.folder / "code"
+        lay_out(place, code, params_text(self.study, part, without, code))
 
     def _make(self, chosen: list[Cell], outcome: Outcome) -> list[str]:
         """Make cells; fills in the outcome, and returns the names that time cut off."""

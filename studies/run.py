@@ -11,6 +11,7 @@ named, and the others finish (exit status 1). Parts that are done are gathered i
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,7 @@ def main(
         for one in study_names():
             click.echo(f"{one}: {read_study(one).title}")
         return
+    began = time.monotonic()
     study = read_study(name)
     picked = chosen(study, parts)
     folder = (folder or ROOT / "scratch/studies" / study.name).absolute()
@@ -68,7 +70,7 @@ def main(
         check_budget(budget, study.least, (), store)
         check_parts(picked, folder)
         copy_code(folder)
-        outcomes = _run(Call(study, folder, jobs, store, budget, click.echo), picked, results)
+        outcomes = _run(Call(study, folder, jobs, store, budget, click.echo, began), picked, results)
         if out is not None:
             click.echo(f"{pack(folder, results, out)} files are packed in {out}")
     _end(outcomes, results)

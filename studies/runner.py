@@ -132,7 +132,9 @@ class PartRunner(Direct):
                 )
 
     def _threads(self) -> int:
-        return int(self.threads.get("SSLOOD_THREADS") or os.environ.get("SSLOOD_THREADS") or cores())
+        """Return how many threads a stage has."""
+        given = {**os.environ, **self.threads}
+        return int(given.get("SSLOOD_THREADS") or given.get("OMP_NUM_THREADS") or cores())
 
 
 def _kept_since(since: float) -> bool:

@@ -21,8 +21,7 @@ from studies.plan import Part, Study
 from tools.closure import ROOT
 from tools.switch import BASE, WHOLE, rendered
 
-CODE = ("dvc.yaml", "sslood", "stages", "architectures")
-_LEAVE = shutil.ignore_patterns("__pycache__", "*.pyc")
+RUN = ("dvc.yaml", "sslood", "stages", "architectures")  # what stages need
 
 
 def copy_code(folder: Path, root: Path = ROOT) -> None:
@@ -30,9 +29,9 @@ def copy_code(folder: Path, root: Path = ROOT) -> None:
     place, fresh = folder / "code", folder / "code.part"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    for name in CODE:
+    for name in (*RUN, "profiles"):
         if (root / name).is_dir():
-            shutil.copytree(root / name, fresh / name, ignore=_LEAVE)
+            shutil.copytree(root / name, fresh / name)  # with times, so that compiled files stay valid
         else:
             shutil.copy2(root / name, fresh / name)
     shutil.rmtree(place, ignore_errors=True)
@@ -42,7 +41,7 @@ def copy_code(folder: Path, root: Path = ROOT) -> None:
 def lay_out(folder: Path, code: Path, text: str) -> None:
     """Make a part's folder: links to the code, and params.yaml with this text."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in CODE:
+    for name in RUN:
         link = folder / name
         if not link.is_symlink() or link.resolve() != (code / name).resolve():
             link.unlink(missing_ok=True)

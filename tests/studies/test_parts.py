@@ -128,7 +128,8 @@ def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
 
 
 def test_what_is_packed_goes_on_elsewhere(toy):
-    parts = [{"name": "one", "settings": {"runs.seeds": [0, 1]}}]
+    speed = {"name": "speed", "command": "sh -c 'echo run >> $RAN; echo fast'"}
+    parts = [{"name": "one", "settings": {"runs.seeds": [0, 1]}}, speed]
     toy.call(parts)
     work, results, out = (toy.root / name for name in ("work", "results", "out"))
     gather(toy.study, work, results, toy.store)
@@ -140,8 +141,8 @@ def test_what_is_packed_goes_on_elsewhere(toy):
         shutil.rmtree(folder)
     unpack(out, work, results)
     assert {path.name: path.read_text() for path in results.iterdir() if path.is_file()} == before
-    assert states(toy.call(parts)) == ["done"]
-    assert sorted(toy.ran) == ["download blobs", "download digits"]  # the models are there
+    assert states(toy.call(parts)) == ["done", "done"]
+    assert sorted(toy.ran) == ["download blobs", "download digits"]  # models and output are there
     assert pack(work, results, out, total=200_000, piece=200_000) > 5
     (out / "study-00").write_bytes((out / "study-00").read_bytes()[:-100])
     with pytest.raises(InputError, match="out: not what --pack wrote, or not all of it"):

@@ -70,7 +70,7 @@ class Toy:
         folder = self.root / "work"
         copy_code(folder, self.root)
         self.store = Store(folder, {"revision": "r1", "hardware": "h1"})
-        call = Call(self.study, folder, 1, self.store, budget, self.said.append, self.root)
+        call = Call(self.study, folder, 1, self.store, budget, self.said.append)
         self.before = self._lines()
         return [call.run(part) for part in self.study.parts]
 
