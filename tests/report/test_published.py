@@ -23,7 +23,7 @@ from tests.kit.summarised import written
 SOURCES = [read_source(name) for name in published_sources()]
 CLASSIFYING = {"head", "error", "knn", "linear", "ece"}
 # test sets that this project has no source for
-ELSEWHERE = {"lsun", "ssb_hard", "ninco", "inaturalist", "openimage_o", "other_classes", ""}
+ELSEWHERE = {"lsun", "sun", "imagenet_o", "ssb_hard", "ninco", "inaturalist", "openimage_o", "other_classes", ""}
 KNOWN = set(all_sources()) | ELSEWHERE
 NETWORKS = Networks("wideresnet", {"wideresnet": {"depth": 40, "width": 2, "dropout": 30}}, {})
 
