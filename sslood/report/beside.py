@@ -37,7 +37,8 @@ class Ours(NamedTuple):
 class Line:
     """A published row and the model and detector of ours that stand beside it.
 
-    id: name of our ID set. ours: by published metric, where we measure the same. differs: sentences.
+    id: name of our ID set. ours: by published metric, where we measure the same. images: OOD test images of
+    ours, of all sets together. differs: sentences.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Line:
     model: str
     detector: str
     ours: Mapping[str, Ours]
+    images: int
     differs: Sequence[str]
 
 
@@ -90,7 +92,7 @@ def read_choices(where: str) -> Choices:
         rows = read_source(name).rows
         known = {row.model for row in rows} | {f"{row.model}.{row.detector}" for row in rows if row.detector}
         for ours, theirs in pairs.items():
-            if theirs not in known:
+            if not isinstance(theirs, str) or theirs not in known:
                 raise InputError(f"{where}.{name}.{ours}: nothing published is called {theirs!r}"
                                  f"{near(theirs, sorted(known))}")  # fmt: skip
         found[name] = {str(ours): str(theirs) for ours, theirs in pairs.items()}
@@ -138,14 +140,17 @@ def _lines(
     there = [sets[one] for one in source.sets_of(row) if one in sets]
     absent = [one for one in source.sets_of(row) if one not in sets]
     for model, detector in _standing_for(row, alike):
+        images = 0
         if row.set:
-            own = rows.get((model, detector))
-            found = {} if own is None else _detection(own, there, source, row)
+            own = rows.get((model, detector), summary.rows.iloc[:0])
+            own = own[own["set"].isin(there)]
+            images = int(own.groupby("set")["n_ood"].first().sum())
+            found = _detection(own, len(there), source, row)
         else:
             found = _classification(summary, model, source, row)
         if found:
             differs = _differences(source, row, model, absent, networks)
-            lines.append(Line(summary.id, source, row, model, detector, found, differs))
+            lines.append(Line(summary.id, source, row, model, detector, found, images, differs))
     return lines
 
 
@@ -161,15 +166,14 @@ def _standing_for(row: Row, alike: Sequence[tuple[str, str]]) -> list[tuple[str,
     return list(dict.fromkeys(found))
 
 
-def _detection(rows: pd.DataFrame, sets: Sequence[str], source: Source, row: Row) -> dict[str, Ours]:
-    """Return {published metric: ours}: of `rows` means over `sets`, then over the seeds that have all."""
-    part = rows[rows["set"].isin(sets)]
+def _detection(rows: pd.DataFrame, sets: int, source: Source, row: Row) -> dict[str, Ours]:
+    """Return {published metric: ours}: means over sets, then over the seeds that have all `sets`."""
     found = {}
     for name in row.values:
         metric = source.metrics[name].ours
-        if metric in part.columns:
-            grouped = part.groupby("seed", sort=False)[metric]
-            found[name] = _over_seeds(grouped.mean()[grouped.count() == len(sets)])
+        if metric in rows.columns:
+            grouped = rows.groupby("seed", sort=False)[metric]
+            found[name] = _over_seeds(grouped.mean()[grouped.count() == sets])
     return {name: one for name, one in found.items() if one.seeds}
 
 
@@ -206,12 +210,13 @@ def _differences(
     return found + [source.protocol[flag] for flag in row.flags]
 
 
-def described(line: Line) -> tuple[str, str]:
-    """Return the names of a line, ours and the published one."""
+def described(line: Line) -> tuple[str, str, str]:
+    """Return the names of a line, ours and the published one, and its OOD set with our images."""
     ours = f"{line.model} · {line.detector}" if line.detector else line.model
     row = line.row
     theirs = f"{row.model} · {row.detector}" if row.detector else row.model
-    return ours, f"{theirs} ({row.what})" if row.what else theirs
+    on = f"{row.set} ({line.images:,})" if row.set else "ID"
+    return ours, f"{theirs} ({row.what})" if row.what else theirs, on
 
 
 def cell(line: Line, metric: str) -> str:

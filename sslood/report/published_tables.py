@@ -40,7 +40,7 @@ def _part(lines: Sequence[Line]) -> Part:
     sentences = list(dict.fromkeys(text for line in lines for text in line.differs))
     letters = dict(zip(sentences, map(_letter, range(len(sentences))), strict=True))
     rows = [
-        [*described(line), line.row.set or "ID", *(cell(line, name) for name in metrics),
+        [*described(line), *(cell(line, name) for name in metrics),
          ", ".join(letters[text] for text in line.differs)]
         for line in lines
     ]  # fmt: skip
@@ -89,7 +89,19 @@ def write_published(folder: Path, lines: Sequence[Line], sets: Path) -> None:
 
 def as_csv(lines: Sequence[Line]) -> str:
     """Return a row per figure, ours and published as fractions, empty where there is none."""
-    header = ["source", "link", "id", "set", "model", "detector", "metric", "ours", "ours_std", "seeds"]
+    header = [
+        "source",
+        "link",
+        "id",
+        "set",
+        "model",
+        "detector",
+        "metric",
+        "ours",
+        "ours_std",
+        "seeds",
+        "images",
+    ]
     header += ["published", "published_std", "published_model", "published_detector", "variant", "network"]
     header += ["measures_the_same", "means", "differs"]
     rows = []
@@ -99,10 +111,12 @@ def as_csv(lines: Sequence[Line]) -> str:
             ours = line.ours.get(name)
             numbers = [ours.mean, ours.std, ours.seeds] if ours else [None, None, None]
             definition = source.metrics[name]
-            rows.append([source.name, source.link, row.id, row.set, line.model, line.detector, name,
-                         *map(_number, numbers), _number(value.mean), _number(value.std), row.model,
-                         row.detector, row.what, row.network, definition.ours or "", definition.means,
-                         "; ".join(line.differs)])  # fmt: skip
+            rows.append([
+                source.name, source.link, row.id, row.set, line.model, line.detector, name,
+                *map(_number, numbers), line.images or "", _number(value.mean), _number(value.std),
+                row.model, row.detector, row.what, row.network, definition.ours or "", definition.means,
+                "; ".join(line.differs),
+            ])  # fmt: skip
     file = StringIO()
     csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return file.getvalue()

@@ -23,7 +23,17 @@ from tests.kit.summarised import written
 SOURCES = [read_source(name) for name in published_sources()]
 CLASSIFYING = {"head", "error", "knn", "linear", "ece"}
 # test sets that this project has no source for
-ELSEWHERE = {"lsun", "sun", "imagenet_o", "ssb_hard", "ninco", "inaturalist", "openimage_o", "other_classes", ""}
+ELSEWHERE = {
+    "lsun",
+    "sun",
+    "imagenet_o",
+    "ssb_hard",
+    "ninco",
+    "inaturalist",
+    "openimage_o",
+    "other_classes",
+    "",
+}
 KNOWN = set(all_sources()) | ELSEWHERE
 NETWORKS = Networks("wideresnet", {"wideresnet": {"depth": 40, "width": 2, "dropout": 30}}, {})
 
@@ -103,6 +113,7 @@ def summary_of(values, id_name="cifar10", roles=None, accuracy=None):
                 "auroc": v,
                 "fpr95_id": 1 - v,
                 "fpr95_ood": v / 2,
+                "n_ood": 1200,
             }
             for (m, d, s, n), v in values.items()
         ]
@@ -136,6 +147,7 @@ def test_a_mean_is_over_the_sets_that_are_there_and_says_so():
     # (0.90 + 0.80) / 2 and the same a hundredth higher
     assert line.ours["auroc"] == pytest.approx((0.855, 0.01 / 2**0.5, 2))
     assert line.ours["fpr95"].mean == pytest.approx(1 - 0.855)  # ID positive there
+    assert line.images == 2 * 1200
     assert "aupr_in" not in line.ours  # of 5 to 1 images, which ours are not
     assert line.differs[0] == (
         "mean over 6 sets, ours over 2, without places365, lsun_crop, lsun_resize, isun"
@@ -202,6 +214,7 @@ def test_other_tasks_are_not_compared():
             "{ssd: {mine: simclear}}",
             "published.ssd.mine: nothing published is called 'simclear' (did you mean",
         ),
+        ("{ssd: {mine: [simclr]}}", "published.ssd.mine: nothing published is called ['simclr']"),
         ("{ssd: {mine: simclr.knn}}", "nothing published is called 'simclr.knn'"),
     ],
 )
@@ -260,7 +273,9 @@ def test_the_stage_writes_what_can_be_compared(tmp_path):
     assert done.exit_code == 0, done.output
     table = (tmp_path / "metrics/published.md").read_text()
     # ssd of simclr on noise: 0.80 and 0.82
-    assert "| simclr · ssd | simclr · ssd | textures | 19.0 ± 1.4 / 14.65 | 81.0 ± 1.4 / 97.61 |" in table
+    assert (
+        "| simclr · ssd | simclr · ssd | textures (40) | 19.0 ± 1.4 / 14.65 | 81.0 ± 1.4 / 97.61 |" in table
+    )
     assert "Ours: 1,200 train, 40 validation, 50 test images of 4 pixels." in table
     assert "network torchvision_resnet-50, ours resnet-8-16" in table
     tex = (tmp_path / "metrics/published.tex").read_text()
