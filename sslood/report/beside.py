@@ -5,6 +5,7 @@ names of the files in `published`. The section `published` of the params adds wh
 `model.detector`, of ours stands for which of a source.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -63,7 +64,8 @@ class Networks:
         """Return the full name of a model's network, such as wideresnet-40-2-30; "" if it is not known."""
         for name, entry in self.adopted.items():
             if name in (model, *_tails(model)):
-                return str(entry.get("architecture", ""))
+                # short for torchvision's, see `sslood.nets.networks.build`
+                return re.sub(r"^resnet(?=\d)", "torchvision_resnet-", str(entry.get("architecture", "")))
         named = [name for name in self.sizes if name in _tails(model) and model.startswith(DERIVED)]
         name = named[0] if named else self.backbone
         return "-".join([name, *map(str, self.sizes.get(name, {}).values())])

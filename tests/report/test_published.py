@@ -173,6 +173,8 @@ def test_another_network_is_named():
     assert first("leaveout_plain_densenet", small) == "network wideresnet-40-2-30, ours densenet-10"
     adopted = Networks("resnet", {}, {"wrn": {"architecture": "wideresnet-40-2-30"}})
     assert first("energy_full_wrn", adopted).startswith("mean over 6 sets")
+    torchvision = Networks("resnet", {}, {"byol": {"architecture": "resnet50-imagenet"}})
+    assert first("byol", torchvision).endswith("ours torchvision_resnet-50-imagenet")
 
 
 def test_names_of_ours_stand_for_published_ones():
