@@ -9,6 +9,7 @@ _SIGNS = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
+    "·": r"$\cdot$",
     "−": "$-$",
     "†": r"\dag{}",
     "‡": r"\ddag{}",

@@ -41,7 +41,7 @@ def _part(lines: Sequence[Line]) -> Part:
     letters = dict(zip(sentences, map(_letter, range(len(sentences))), strict=True))
     rows = [
         [*described(line), *(cell(line, name) for name in metrics),
-         ", ".join(letters[text] for text in line.differs)]
+         ", ".join(letter for text, letter in letters.items() if text in line.differs)]
         for line in lines
     ]  # fmt: skip
     titles = {name: _title(source, name) for name in metrics}
