@@ -17,7 +17,9 @@ def read_rows(where: str | None, base: S, stage: str) -> dict[str, S]:
     unknown key or a value out of range.
     """
     rows = {stage: base}
-    for name, values in (read_section(where) if where else {}).items():
+    if where is None:
+        return rows
+    for name, values in read_section(where).items():
         place = f"{where}.{name}"
         if not check_name(str(name), where).startswith(f"{stage}_"):
             raise InputError(f"{where}: {name!r} must begin with {stage}_, e.g. {stage}_{name}")
