@@ -1,4 +1,4 @@
-"""A twin, NAME-small, has what its large profile has: the same models, detectors and rows, so the same tables."""
+"""A twin, NAME-small, has its large profile's models, detectors and rows, and so the same tables."""
 
 from pathlib import Path
 
