@@ -10,7 +10,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from sslood.core.files import save_text
 from sslood.report import render as report
 from sslood.report.cells import MISSING, Code, Table, markdown, percent
-from sslood.report.frame import INFORMED
+from sslood.report.frame import is_informed
 from studies.done import Finished, unfinished
 from studies.figure import near_and_far
 from studies.plan import Study
@@ -92,7 +92,7 @@ def _near_far(rows: pd.DataFrame, detector: str) -> str:
 
 
 def _best(rows: pd.DataFrame, model: str, role: str) -> str:
-    row = best(rows, model, role, INFORMED)
+    row = best(rows, model, role, set(filter(is_informed, rows["detector"].unique())))
     if row is None:
         return MISSING
     interval = "" if pd.isna(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"

@@ -17,7 +17,7 @@ from sslood.report.beside import Line
 from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND, describe_all
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
-from sslood.report.outliers import Trained, before_and_after, changes, panels
+from sslood.report.outliers import Trained, before_and_after, by_set, changes, panels
 from sslood.report.pictures import misleading
 from sslood.report.price import prices
 from sslood.report.published_tables import about_ours, parts
@@ -84,6 +84,7 @@ def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
         "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
         "against": before_and_after(summary, trained),
+        "against_sets": by_set(summary, trained),
         "changes": changes(summary, trained),
     }
 
