@@ -25,13 +25,13 @@ from sslood.report.evidence import (
     with_significance,
 )
 from sslood.report.frame import (
-    INFORMED,
     Key,
     RunSettings,
     ScoreFiles,
     accuracies,
     by_group,
     collect,
+    informed,
     left_out,
     mistakes,
     over_seeds,
@@ -120,15 +120,15 @@ class Summary:
     def best(self, summary: pd.DataFrame, by: str) -> dict[str, Key]:
         """Return {set or role: key with the highest mean AUROC}, the first of equal ones.
 
-        `summary` is `by_set` or `by_role`. Detectors in INFORMED do not compete.
+        `summary` is `by_set` or `by_role`. Detectors that are `informed` do not compete.
         """
         means = summary[(MAIN, "mean")]
-        rivals = means[~means.index.get_level_values("detector").isin(INFORMED)].dropna()
+        rivals = means[~informed(means.index.get_level_values("detector"))].dropna()
         return {name: part.idxmax() for name, part in rivals.groupby(level=by, sort=False)}
 
     def best_detectors(self) -> dict[str, str]:
         """Return {model: detector} with the highest mean of near and far AUROC, best model first."""
-        rivals = self.groups[~self.groups["detector"].isin(INFORMED)]
+        rivals = self.groups[~informed(self.groups["detector"])]
         means = rivals.groupby(["model", "detector"], sort=False)[MAIN].mean().reset_index()
         best = means.loc[means.groupby("model", sort=False)[MAIN].idxmax()]
         best = best.sort_values(MAIN, ascending=False, kind="stable")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from sslood.core.files import load_tensors, read_metadata, save_tensors
@@ -507,3 +508,56 @@ def test_ensemble_refuses_what_does_not_fit(tmp_path):
     (tmp_path / "s" / "noise.safetensors").unlink()
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "dvc repro download" in result.output
+
+
+@pytest.fixture
+def more(tmp_path_factory):
+    """Return FILE:KEY of a section of more rows."""
+
+    def write(**rows):
+        path = tmp_path_factory.mktemp("rows") / "params.yaml"
+        path.write_text(yaml.safe_dump({"rows": rows}))
+        return f"{path}:rows"
+
+    return write
+
+
+def test_more_rows_of_ssd_are_those_of_a_stage_with_these_settings(folder, more):
+    rows = more(ssd_1={"clusters": 1}, ssd_classes={"class_conditional": True, "tied": True})
+    assert stage(ssd, folder, [*SSD_FLAGS, "--rows", rows]).exit_code == 0
+    found = json.loads((folder / "out.json").read_text())
+    kept = load_tensors(folder / "out.safetensors")[0]
+    assert set(found["models"]["classifier"]) == {"ssd", "ssd_1", "ssd_classes"}
+    assert found["chosen"]["ssd_1.clusters"] == {"value": 1, "source": "params"}
+    for row, flags in (("ssd", SSD_FLAGS), ("ssd_1", setting_flags(SSDSettings(clusters=1)))):
+        assert stage(ssd, folder, flags).exit_code == 0
+        alone = load_tensors(folder / "out.safetensors")[0]
+        for name in ("digits", "close", "noise"):
+            assert np.array_equal(kept[f"scratch.{row}.{name}"], alone[f"scratch.ssd.{name}"])
+
+
+def test_more_rows_of_ssdk_know_other_images(folder, more):
+    result = stage(ssdk, folder, [*SSDK_FLAGS, "--rows", more(ssdk_1={"k": 1}, ssdk_paper={"form": "paper"})])
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())["models"]["scratch"]
+    assert {row: sets["noise"]["n_ood"] for row, sets in found.items()} == {
+        "ssdk": 38, "ssdk_1": 39, "ssdk_paper": 38,
+    }  # fmt: skip
+    # the images that one knows are among the two
+    scores = load_tensors(folder / "out.safetensors")[0]
+    one, two = (set(range(40)) - set(scores[f"scratch.{row}.noise.index"]) for row in ("ssdk_1", "ssdk"))
+    assert len(one) == 1 and one < two
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"far": {"k": 1}}, "rows: 'far' must begin with ssdk_, e.g. ssdk_far"),
+        ({"ssdk_1": {"kk": 1}}, "rows.ssdk_1: unknown key 'kk' (did you mean 'k'?)"),
+        ({"ssdk_0": {"k": 0}}, "rows.ssdk_0.k must be at least 1, found 0"),
+        ({"ssdk_x": 3}, "rows.ssdk_x: must hold what differs from `ssdk`, found 3"),
+    ],
+)
+def test_rows_that_cannot_be_are_named(folder, more, rows, said):
+    result = stage(ssdk, folder, [*SSDK_FLAGS, "--rows", more(**rows)])
+    assert result.exit_code == 1 and said in result.output

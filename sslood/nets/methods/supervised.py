@@ -17,14 +17,14 @@ from sslood.core.seeding import stream_seed
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.model import Model
-from sslood.nets.training.engine import Task, compiled, place
+from sslood.nets.training.engine import ImageData, Task, compiled, place
 from sslood.nets.training.settings import TrainingSettings
 from sslood.nets.training.views import Views
 
 Batch = tuple[Tensor, Tensor]  # images, the labelled ones first, and the labels of those
 
 
-def load_split(path: str | Path, split: str, device: torch.device) -> ResidentSet:
+def load_split(path: str | Path, split: str, device: torch.device | str) -> ResidentSet:
     """Return one split of a set file on `device`; no other split is read."""
     names = [f"{split}.images", f"{split}.labels"]
     tensors, _ = load_tensors(path, kind="set", only=names)
@@ -41,7 +41,7 @@ class Supervised(Task[Batch]):
     def __init__(
         self,
         model: Model,
-        data: ResidentSet,
+        data: ImageData,
         validation: ResidentSet,
         *,
         recipe: AugmentSettings,
