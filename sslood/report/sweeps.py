@@ -170,12 +170,12 @@ def _joined(cells: Mapping[str, str], panels: Sequence[str]) -> str:
 
 def write_sweep(folder: Path, sweep: Sweep) -> None:
     """Write scores.csv, encoders.csv, settings.csv, table.md and one figure per factor, <factor>.svg."""
-    for name, rows in {
-        "scores": sweep.scores,
-        "encoders": sweep.encoders,
-        "settings": sweep.settings,
-    }.items():
-        save_text(folder / f"{name}.csv", rows.round(DIGITS).to_csv(index=False, lineterminator="\n"))
+    files = {"scores": sweep.scores, "encoders": sweep.encoders, "settings": sweep.settings}
+    for name, rows in files.items():
+        # factors keep all their digits, and whole numbers have none behind the point
+        own = {key: rows[key].convert_dtypes() for key in sweep.keys if key in rows}
+        text = rows.round(DIGITS).assign(**own).to_csv(index=False, lineterminator="\n")
+        save_text(folder / f"{name}.csv", text)
     effects = {factor: found for factor in sweep.factors if (found := sweep.effects(factor))}
     parts = {}
     for factor, found in effects.items():
