@@ -1,4 +1,4 @@
-"""A twin, NAME-small, has what its large profile has: the same models, detectors and rows."""
+"""A twin, NAME-small, has its large profile's models, detectors and rows, and so the same tables."""
 
 from collections import Counter
 from pathlib import Path
