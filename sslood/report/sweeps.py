@@ -89,7 +89,8 @@ class Sweep:
             others = [name for name in self.own if name != factor]
             parts = self.measured.groupby(self.facet, sort=False)
             facets = {str(name): _means(rows, factor, others) for name, rows in parts}
-        return {name: _levels(means) for name, means in facets.items() if len(means.columns) > 1}
+        lines = list(dict.fromkeys(self.measured["line"]))
+        return {name: _levels(means, lines) for name, means in facets.items() if len(means.columns) > 1}
 
 
 def _texts(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -116,17 +117,18 @@ def _means(rows: pd.DataFrame, factor: str, others: Sequence[str]) -> pd.DataFra
     return wide.dropna().groupby(level=keys, sort=False).mean() if others else wide
 
 
-def _levels(means: pd.DataFrame) -> dict[str, dict[str, list[figures.Level]]]:
-    """Return {panel: {line: mean and spread over seeds at each level}}."""
-    found: dict[str, dict[str, list[figures.Level]]] = {}
-    for (panel, line), part in means.groupby(level=["panel", "line"], sort=False):
-        table = part.agg(["mean", "std", "count"])
-        found.setdefault(str(panel), {})[str(line)] = [
+def _levels(means: pd.DataFrame, lines: Sequence[str]) -> dict[str, dict[str, list[figures.Level]]]:
+    """Return {panel: {line: mean and spread over seeds at each level}}; the lines in the order of `lines`."""
+    found: dict[str, dict[str, list[figures.Level]]] = {panel: {} for panel in (*ROLES, ACCURACY)}
+    groups = dict(list(means.groupby(level=["line", "panel"], sort=False)))
+    for line, panel in sorted(groups, key=lambda key: lines.index(key[0])):
+        table = groups[line, panel].agg(["mean", "std", "count"])
+        found[panel][line] = [
             figures.Level(str(name), float(mean), float(std) if count > 1 else None)
             for name, (mean, std, count) in table.items()
             if count
         ]
-    return found
+    return {panel: own for panel, own in found.items() if own}
 
 
 def settings_table(sweep: Sweep, panels: Sequence[str]) -> Table:
@@ -165,17 +167,17 @@ def effects_table(effects: Effects, factor: str, facet: str, panels: Sequence[st
 
 
 def _joined(cells: Mapping[str, str], panels: Sequence[str]) -> str:
-    return " / ".join(cells.get(panel, MISSING) for panel in panels)
+    return " / ".join(cells.get(panel, MISSING) for panel in panels) if cells else MISSING
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> None:
     """Write scores.csv, encoders.csv, settings.csv, table.md and one figure per factor, <factor>.svg."""
-    for name, rows in {
-        "scores": sweep.scores,
-        "encoders": sweep.encoders,
-        "settings": sweep.settings,
-    }.items():
-        save_text(folder / f"{name}.csv", rows.round(DIGITS).to_csv(index=False, lineterminator="\n"))
+    files = {"scores": sweep.scores, "encoders": sweep.encoders, "settings": sweep.settings}
+    for name, rows in files.items():
+        # factors keep all their digits, and whole numbers have none behind the point
+        own = {key: rows[key].convert_dtypes() for key in sweep.keys if key in rows}
+        text = rows.round(DIGITS).assign(**own).to_csv(index=False, lineterminator="\n")
+        save_text(folder / f"{name}.csv", text)
     effects = {factor: found for factor in sweep.factors if (found := sweep.effects(factor))}
     parts = {}
     for factor, found in effects.items():

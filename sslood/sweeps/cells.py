@@ -6,7 +6,7 @@ from typing import Any
 
 from sslood.core.discovery import classes_in, names_in
 from sslood.core.errors import InputError
-from sslood.core.settings import checked, near, read_section
+from sslood.core.settings import checked, near, read_section, typed
 from sslood.nets import objectives as kinds
 from sslood.nets.inference.embed import EmbedSettings
 from sslood.nets.networks.build import find_backbone, full_name
@@ -110,4 +110,5 @@ def read_evaluation(names: Sequence[str], places: Places, where: str) -> Evaluat
         checked(KNNProbeSettings, probe.get("knn", {}), f"{places.probe}.knn"),
         checked(LinearProbeSettings, {**probe.get("linear", {}), "shares": []}, f"{places.probe}.linear"),
         detectors,
+        typed(int, probe.get("images", 0), f"{places.probe}.images"),
     )

@@ -54,11 +54,13 @@ class Evaluation:
     knn: KNNProbeSettings
     linear: LinearProbeSettings
     detectors: Detectors
+    images: int = 0  # of ID train that probes learn from, at most; 0 = all
 
     def recorded(self) -> dict[str, Any]:
         """Return all settings that affect the result."""
         parts = {"embed": self.embed, "knn": self.knn, "linear": self.linear}
-        found = {name: vars(settings) for name, settings in parts.items()}
+        found: dict[str, Any] = {name: vars(settings) for name, settings in parts.items()}
+        found["images"] = self.images
         return {**found, "detectors": {name: vars(own) for name, (_, own) in self.detectors.items()}}
 
     def code(self) -> tuple[str, ...]:
@@ -81,8 +83,9 @@ def evaluated(kept: Kept, seed: int, evaluation: Evaluation, images: Images, fol
     try:
         save_tensors(path, tensors, kind="embeddings", metadata=metadata)
         probed, _ = probe_model(
-            str(path), metadata, evaluation.knn, evaluation.linear, seed=seed, judge_head=lambda *_: {}
-        )
+            str(path), metadata, evaluation.knn, evaluation.linear, seed=seed, judge_head=lambda *_: {},
+            most=evaluation.images,
+        )  # fmt: skip
         results = Results("sweep", seed, images.id)
         file = read_embeddings(folder, model, seed)
         with blas_threads(file.size):

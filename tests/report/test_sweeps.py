@@ -9,8 +9,8 @@ import pytest
 
 from sslood.report.sweeps import Sweep, effects_table, settings_table, write_sweep
 
-BETAS, SAMPLES, SEEDS = (0.1, 0.001), (1, 4, 16), (0, 1)
-GAIN = {0.1: 0.0, 0.001: 0.1, 1: 0.0, 4: 0.02, 16: 0.07}
+BETAS, SAMPLES, SEEDS = (0.1, 1e-7), (1, 4, 16), (0, 1)
+GAIN = {0.1: 0.0, 1e-7: 0.1, 1: 0.0, 4: 0.02, 16: 0.07}
 OFF = {0: -0.01, 1: 0.01}  # of a seed
 SETS = {"a": ("near", 0.5), "b": ("near", 0.6), "c": ("far", 0.7)}
 
@@ -45,7 +45,7 @@ def test_a_factors_effect_is_its_mean_over_the_others_and_its_spread_that_over_s
 
 def test_only_settings_with_all_levels_count():
     """Else a level whose cells failed where others are good would look bad."""
-    gone = {"objective": "x", "beta": 0.001, "samples": 16, "seed": 0}
+    gone = {"objective": "x", "beta": 1e-7, "samples": 16, "seed": 0}
     points = made([gone]).effects("samples")["x"]["far"]["knn"]
     # of seed 0 only beta 0.1 is complete, of seed 1 both are
     expected = [0.7 + GAIN[level] + (0.0 + 0.05) / 2 for level in SAMPLES]
@@ -69,7 +69,7 @@ def test_tables_and_figures_are_written(tmp_path):
     objectives = effects_table(sweep.effects("objective"), "objective", "objective", ["near"])
     assert objectives.rows == [["x", "63.0 ± 1.4"], ["y", "55.0 ± 1.4"]]  # x over all of its settings
     own = effects_table(sweep.effects("beta"), "beta", "objective", ["far"])
-    assert own.rows == [["x", "0.1", "73.0 ± 1.4"], ["x", "0.001", "83.0 ± 1.4"]]
+    assert own.rows == [["x", "0.1", "73.0 ± 1.4"], ["x", "1e-07", "83.0 ± 1.4"]]
     sweep = replace(sweep, left_out={"x, beta 1, seed 0": "diverged"})
     write_sweep(tmp_path, sweep)
     names = {file.name for file in tmp_path.iterdir()}
@@ -79,5 +79,6 @@ def test_tables_and_figures_are_written(tmp_path):
     assert all(f"({name})" in text for name in figures) and "- x, beta 1, seed 0: diverged" in text
     rows = pd.read_csv(tmp_path / "scores.csv")
     assert len(rows) == 14 * 3 and rows["beta"].isna().sum() == 2 * 3
+    assert "x,1e-07,16,0,knn,a," in (tmp_path / "scores.csv").read_text()
     svg = (tmp_path / "samples.svg").read_text()
     assert all(f">{word}<" in svg for word in ("samples", "1", "4", "16", "knn", "x"))
