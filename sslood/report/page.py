@@ -21,6 +21,7 @@ from sslood.report.pictures import misleading
 from sslood.report.price import prices
 from sslood.report.render import render
 from sslood.report.summary import Summary
+from sslood.report.sweeps import sweeps
 
 CURVES = {"loss": "loss", "knn": "kNN accuracy (validation)", "validation_accuracy": "accuracy (validation)"}
 NAMED = 5  # models and sets in a sentence; the others are counted
@@ -147,6 +148,7 @@ def write_page(
         training=figures.curves(curves, CURVES) if curves else None,
         prices=prices(summary.rows, summary.groups, summary.choices),
         energies=figures.energies(panels(trained)) if trained else None,
+        sweeps=sweeps(summary.sweeps, summary.roles, summary.id) if summary.sweeps else None,
         **_shared(summary, trained),
     )
     save_text(folder / "index.html", page)

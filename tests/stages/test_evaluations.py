@@ -393,7 +393,10 @@ def members(folder, classes=3, size=8, names=("0", "1", "2"), **changes):
         save_model(folder / f"{fold}.safetensors", {"backbone": backbone, "head": head}, card)
 
 
-def run_ensemble(folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES):
+def run_ensemble(
+    folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES, draws=0,
+    sweep=False,
+):  # fmt: skip
     (folder / "params.yaml").write_text(
         "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in sets.items())
     )
@@ -401,7 +404,8 @@ def run_ensemble(folder, name="out", temperature="1000", precision="float32", ch
         ensemble, folder, "--backbone", "resnet", "--loss", "margin", "--precision", precision,
         "--members", folder / "m", "--id", "digits", "--sets", f"{folder}/params.yaml:sets",
         "--folder", folder / "s", "--temperatures", temperature, "--epsilons", "0.0", "--epsilons", "0.002",
-        "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on, name=name,
+        "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on,
+        "--draws", draws, "--sweep" if sweep else "--no-sweep", name=name,
     )  # fmt: skip
 
 
