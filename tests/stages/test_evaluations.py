@@ -439,6 +439,23 @@ def test_ensemble(tmp_path):
     assert read_metadata(tmp_path / "out.safetensors", kind="scores")["seed"] == 4
 
 
+def test_an_ensemble_with_dropout_draws_and_a_sweep_keeps_all_other_rows(tmp_path):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path).exit_code == 0
+    plain = json.loads((tmp_path / "out.json").read_text())
+    result = run_ensemble(tmp_path, draws=3, sweep=True)
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    rows, swept = written["models"]["leaveout_resnet"], written.pop("sweep")["leaveout_resnet"]
+    assert set(rows.pop("member_mc_dropout")) == {"close", "noise"} and written == plain
+    assert swept["chosen"] == plain["chosen"]["setting"]["value"] and len(swept["points"]) == 3
+    at = {key: value for key, value in swept["chosen"].items()}
+    best = next(point for point in swept["points"] if at.items() <= point.items())
+    assert best["auroc"] == {name: pytest.approx(rows["eloc"][name]["auroc"]) for name in rows["eloc"]}
+    assert list(swept["disagreement"]) == ["digits", "close", "noise", "dusk"]
+
+
 def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_path):
     """Poisoned test splits, other OOD sets and no tuning set leave every choice as it was."""
     image_sets(tmp_path / "s")
