@@ -21,7 +21,7 @@ from sslood.nets.methods.leaveout import Watched
 from sslood.nets.methods.supervised import Batch
 from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint
-from sslood.nets.training.engine import Engine, compiled
+from sslood.nets.training.engine import Engine
 from sslood.nets.training.loop import Stateful, run_epochs, seed_layers
 from sslood.nets.training.optimisers import set_learning_rate
 from sslood.nets.training.watch import check_steps
@@ -133,7 +133,7 @@ class Together:
         first = next(iter(tasks.values()))
         self.settings, self.machine = first.settings, first.machine
         self.stacked = stacked and not draws(first.model.backbone)
-        self._logits = compiled(Stack(first.model.backbone), f"{label}, stacked", first.machine)
+        self._logits = Stack(first.model.backbone)
 
     def train(self, checkpoint: Checkpoint, finished: Mapping[str, Checkpoint]) -> None:
         """Train the members in place, and write what each one's own training saves after its last epoch.
