@@ -23,6 +23,7 @@ from sslood.report.price import prices
 from sslood.report.published_tables import about_ours, parts
 from sslood.report.render import render
 from sslood.report.summary import Summary
+from sslood.report.ensembles import sweeps
 
 CURVES = {"loss": "loss", "knn": "kNN accuracy (validation)", "validation_accuracy": "accuracy (validation)"}
 NAMED = 5  # models and sets in a sentence; the others are counted
@@ -153,6 +154,7 @@ def write_page(
         energies=figures.energies(panels(trained)) if trained else None,
         published=parts(published),
         ours=about_ours(sets, summary.id) if published else "",
+        sweeps=sweeps(summary.sweeps, summary.roles, summary.id) if summary.sweeps else None,
         **_shared(summary, trained),
     )
     save_text(folder / "index.html", page)

@@ -39,6 +39,7 @@ from sslood.report.frame import (
     rounded,
 )
 from sslood.report.price import choices, with_price
+from sslood.report.ensembles import Swept, read_sweeps
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Summary:
     margin: AUROC above the artefact control up to which a result is marked. roles: {OOD set: near or far}.
     left_out: rows that the sets do not allow, with their reasons. alarms: false alarms of each run at the
     rate `alpha`, see decisions.py; classes: of the ID set; shifted: sets that count as ID. choices: {model:
-    what `auto` chose}.
+    what `auto` chose}. sweeps: of ensembles, see sweeps.py.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Summary:
     classes: Sequence[str]
     shifted: Sequence[str]
     choices: Mapping[str, list[str]] = field(default_factory=dict)
+    sweeps: Mapping[str, Swept] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -172,6 +174,7 @@ def summarise(
         known.classes,
         known.shifted,
         choices(files),
+        read_sweeps(file.path for file in files if file.stage == "ensemble"),
     )
 
 

@@ -394,7 +394,10 @@ def members(folder, classes=3, size=8, names=("0", "1", "2"), **changes):
         save_model(folder / f"{fold}.safetensors", {"backbone": backbone, "head": head}, card)
 
 
-def run_ensemble(folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES):
+def run_ensemble(
+    folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES, draws=0,
+    sweep=False,
+):  # fmt: skip
     (folder / "params.yaml").write_text(
         "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in sets.items())
     )
@@ -402,7 +405,8 @@ def run_ensemble(folder, name="out", temperature="1000", precision="float32", ch
         ensemble, folder, "--backbone", "resnet", "--loss", "margin", "--precision", precision,
         "--members", folder / "m", "--id", "digits", "--sets", f"{folder}/params.yaml:sets",
         "--folder", folder / "s", "--temperatures", temperature, "--epsilons", "0.0", "--epsilons", "0.002",
-        "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on, name=name,
+        "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on,
+        "--draws", draws, "--sweep" if sweep else "--no-sweep", name=name,
     )  # fmt: skip
 
 
@@ -434,6 +438,23 @@ def test_ensemble(tmp_path):
     assert written["mistakes"]["leaveout_resnet"]["error"] == pytest.approx(1 - accuracy)
     assert list(written["members"]["leaveout_resnet"]) == ["0", "1", "2"]
     assert read_metadata(tmp_path / "out.safetensors", kind="scores")["seed"] == 4
+
+
+def test_an_ensemble_with_dropout_draws_and_a_sweep_keeps_all_other_rows(tmp_path):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path).exit_code == 0
+    plain = json.loads((tmp_path / "out.json").read_text())
+    result = run_ensemble(tmp_path, draws=3, sweep=True)
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    rows, swept = written["models"]["leaveout_resnet"], written.pop("sweep")["leaveout_resnet"]
+    assert set(rows.pop("member_mc_dropout")) == {"close", "noise"} and written == plain
+    assert swept["chosen"] == plain["chosen"]["setting"]["value"] and len(swept["points"]) == 3
+    at = {key: value for key, value in swept["chosen"].items()}
+    best = next(point for point in swept["points"] if at.items() <= point.items())
+    assert best["auroc"] == {name: pytest.approx(rows["eloc"][name]["auroc"]) for name in rows["eloc"]}
+    assert list(swept["disagreement"]) == ["digits", "close", "noise", "dusk"]
 
 
 def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
@@ -123,6 +124,9 @@ class WithOutliers(Supervised):
         super().__init__(model, data, validation, **how)
         self.outliers, self.stream = outliers, stream
         self.outlier_batch_size = min(outlier_batch_size, len(outliers))
+        if self.outlier_batch_size < outlier_batch_size:
+            few = f"there are only {len(outliers)}, and every batch has them all"
+            tqdm.write(f"{self.label}: a batch asks for {outlier_batch_size} outliers, but {few}")
         outliers.steps(self.outlier_batch_size)  # refuses a set without images
 
     def begin_epoch(self, epoch: int) -> None:
