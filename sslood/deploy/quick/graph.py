@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
+from sslood.deploy.quick.quick import INPUT
 from sslood.nets.backbones.efficientnet_lite import SameConv2d
 
 OPSET, IR = 18, 9
-INPUT, OUTPUT = "images", "features"
+OUTPUT = "features"
 
 
 class Unsupported(Exception):
@@ -50,7 +51,7 @@ class _Builder:
 
 
 def graph_of(network: nn.Module, channels: int, size: int) -> bytes:
-    """Return the ONNX model of a network in eval mode: float32 [1, channels, size, size] -> [1, D].
+    """Return the ONNX model of a network in eval mode: INPUT, float32 [1, channels, size, size] -> [1, D].
 
     Raises Unsupported for an operation that has no counterpart here.
     """

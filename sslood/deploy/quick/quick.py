@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from sslood.core.batches import batches, normalise
+from sslood.core.batches import batches
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.scorer import Decisions, Deployed
 from sslood.nets.inference.extract import extract, outputs
 from sslood.ood.kit.outputs import Outputs
 
+INPUT = "images"  # of the graph
 FEW = 64  # pictures that are not worth opening the runtime for
 LARGE = 96  # pixels of a side from which the runtime is faster; smaller pictures fill torch's batches
 FIRST = 4  # pictures that are judged both ways before any is judged one way
@@ -46,17 +47,17 @@ class Quick:
         self.rest = copy.copy(deployed.network)
         self.rest._modules = {**deployed.network._modules, "backbone": nn.Identity()}
         metadata = deployed.metadata
-        levels = torch.arange(256, dtype=torch.uint8).expand(metadata["channels"], 256)[None, :, :, None]
-        self.table = normalise(levels, metadata["mean"], metadata["std"])[0, :, :, 0].numpy()
+        mean, std = (np.array(metadata[key])[:, None, None] for key in ("mean", "std"))
+        self.scale, self.shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
         self.difference: dict[str, float] = {}
         self.again = 0  # pictures that were judged by torch too
 
     def look(self, picture: np.ndarray) -> np.ndarray:
         """Return the features [D] of one picture."""
-        pixels = np.empty((1, *picture.shape), np.float32)
-        for channel, table in enumerate(self.table):
-            np.take(table, picture[channel], out=pixels[0, channel], mode="clip")
-        found: np.ndarray = self.session.run(None, {"images": pixels})[0][0]
+        pixels = picture[None].astype(np.float32, order="C")
+        pixels *= self.scale
+        pixels -= self.shift
+        found: np.ndarray = self.session.run(None, {INPUT: pixels})[0][0]
         return found
 
     def decide(self, images: np.ndarray, features: np.ndarray) -> Decisions:
