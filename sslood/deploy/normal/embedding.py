@@ -63,8 +63,10 @@ class Embedder:
         check_finite(arrays, model=self.metadata["name"], where="pictures")
         return arrays["features"]
 
-    def _read(self, paths: Sequence[Path]) -> Iterator[tuple[list[Path], np.ndarray]]:
-        reading: dict[str, Any] = {"unreadable": self.unreadable, "remarks": self.remarks}
+    def _read(self, paths: Sequence[Path], again: bool = False) -> Iterator[tuple[list[Path], np.ndarray]]:
+        """Yield as `read_pictures`; again: pictures of which all has been said."""
+        remarks = None if again else self.remarks
+        reading: dict[str, Any] = {"unreadable": self.unreadable, "remarks": remarks}
         return read_pictures(paths, chain_of(self.metadata), batch_size=BLOCK, **reading)
 
     def embed(self, paths: Sequence[Path]) -> Embedded:
@@ -142,9 +144,9 @@ class Embedder:
         about = ("distorted", side, seed, None if labels is None else labels.tolist())
         if (kept := self._known(paths, *about)) is not None:
             return kept.arrays["features"], kept.arrays["of"]
-        place, said = {path: row for row, path in enumerate(paths)}, len(self.remarks)
+        place = {path: row for row, path in enumerate(paths)}
         found, of, random = [], [], numpy_stream(seed, "normal", "distorted", side)
-        for read, images in self._read(paths):
+        for read, images in self._read(paths, again=True):
             rows = np.array([place[path] for path in read])
             own = np.arange(len(rows)) if labels is None else labels[rows]
             if len(set(own.tolist())) < 2:
@@ -154,5 +156,5 @@ class Embedder:
             of.append(rows[index])
             self.progress(len(read))
         arrays = {"features": np.concatenate(found), "of": np.concatenate(of)}
-        self._keep(arrays, paths, [], said, *about)
+        self._keep(arrays, paths, [], len(self.remarks), *about)
         return arrays["features"], arrays["of"]
