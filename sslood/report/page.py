@@ -15,6 +15,7 @@ from sslood.data.sets.roles.roles import read_split
 from sslood.report import decision_tables, figures, tables
 from sslood.report.beside import Line
 from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND, describe_all
+from sslood.report.ensembles import sweeps
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
 from sslood.report.outliers import Trained, before_and_after, by_set, changes, panels
@@ -23,7 +24,6 @@ from sslood.report.price import prices
 from sslood.report.published_tables import about_ours, parts
 from sslood.report.render import render
 from sslood.report.summary import Summary
-from sslood.report.ensembles import sweeps
 
 CURVES = {"loss": "loss", "knn": "kNN accuracy (validation)", "validation_accuracy": "accuracy (validation)"}
 NAMED = 5  # models and sets in a sentence; the others are counted

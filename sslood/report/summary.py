@@ -12,6 +12,7 @@ from sslood.core.files import load_json, save_json, save_text
 from sslood.core.threads import blas_threads
 from sslood.report.columns import DECISIONS, DIGITS, FILTERED, HEADLINE, MAIN, SECOND, SUMMARISED
 from sslood.report.decisions import KnownSide, with_decisions
+from sslood.report.ensembles import Swept, read_sweeps
 from sslood.report.evidence import (
     NEAR_BEST,
     NEAR_CONTROL,
@@ -39,7 +40,6 @@ from sslood.report.frame import (
     rounded,
 )
 from sslood.report.price import choices, with_price
-from sslood.report.ensembles import Swept, read_sweeps
 
 
 @dataclass(frozen=True)
