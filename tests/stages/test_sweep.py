@@ -1,11 +1,14 @@
 """The stage that runs a sweep: its numbers are those of the stages, and it runs what a change concerns."""
 
+from functools import cache
+
 import pandas as pd
 import pytest
 import yaml
 
 from sslood.core.files import load_json
 from sslood.nets.selfsup.pretraining import Pretraining
+from sslood.nets.training import checkpoint
 from sslood.report import figures
 from sslood.sweeps import run as runs
 from stages import embed, stochastic, sweep, variants
@@ -32,6 +35,8 @@ PARAMS = {
 GRIDS = [{"objective": ["bayes_h_vicreg"], "beta": [0.01, 0.0001]}, {"objective": "simclr"}]
 SHARED = {**PRETRAIN, "epochs": 1, "batch_size": 200}
 
+CLOSURE = cache(checkpoint.import_closure)  # no code changes while tests run
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
@@ -40,6 +45,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
     monkeypatch.setenv("SSLOOD_THREADS", "1")
+    monkeypatch.setattr(checkpoint, "import_closure", CLOSURE)
     monkeypatch.setattr(figures, "levels", lambda *_: "<svg/>")  # they are drawn in tests/report
     trained, train = [], Pretraining.run
     monkeypatch.setattr(Pretraining, "run", lambda self, c: trained.append(self.label) or train(self, c))

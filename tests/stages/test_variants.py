@@ -1,6 +1,6 @@
 """Named variants of an objective: their constants, the stage that trains them, and what it need not train."""
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from sslood.core.files import load_tensors
 from sslood.core.settings import load_params
 from sslood.nets.selfsup.pretraining import Pretraining
 from sslood.nets.selfsup.variants import constants_of
+from sslood.nets.training import checkpoint
 from stages import pretrain, variants
 from tests.kit.small import call, write_sets
 from tests.kit.training import PRETRAIN
@@ -28,6 +29,7 @@ SECTION = {
     "same": {"of": "bayes_h_vicreg"},
     "alone": {"of": "simclr", "projector": [16], "temperature": 0.2},
 }
+CLOSURE = cache(checkpoint.import_closure)  # no code changes while tests run
 KINDS = ["bayes_h_vicreg", "simclr"]
 
 
@@ -71,6 +73,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
     monkeypatch.setenv("SSLOOD_THREADS", "1")
+    monkeypatch.setattr(checkpoint, "import_closure", CLOSURE)
 
     def train(name, objectives, *, stage=variants, out="out", **changes):
         params = {
