@@ -18,14 +18,13 @@ def read(name):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_twin_runs_what_its_profile_runs(name):
-    large, small = read(name), read(f"{name}-small")
+    large, small = ({**read("quickstart"), **read(profile)} for profile in (name, f"{name}-small"))
     for section in ("runs", "evaluate", "ssd_rows", "ssdk_rows", "summarize"):
-        assert small.get(section) == large.get(section), section
+        assert small[section] == large[section], section
     for section in ("objectives", "models", "outliers"):
-        assert list(small.get(section, {})) == list(large.get(section, {})), section
-    for section in ("posthoc", "network"):
-        assert small.get(section, {}).get("detectors") == large.get(section, {}).get("detectors"), section
-    assert small["leaveout"]["folds"] == large["leaveout"]["folds"] if "leaveout" in large else True
+        assert list(small[section]) == list(large[section]), section
+    for section, key in (("posthoc", "detectors"), ("network", "detectors"), ("leaveout", "folds")):
+        assert small[section].get(key) == large[section].get(key), section
 
 
 def test_the_twin_of_the_ablation_sweeps_the_same_factors():
