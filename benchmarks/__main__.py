@@ -1,7 +1,7 @@
 """All benchmarks of minutes, one after another: python -m benchmarks (or one: python -m benchmarks.folder).
 
 Those of BY_NAME are left out: `gpu` and `recipe` need a GPU, `boxes`, `own` and `pasted` photographs, `drift`
-embeddings, the others long.
+embeddings, the others are long or take options.
 """
 
 import importlib
@@ -10,7 +10,19 @@ import pkgutil
 import benchmarks
 
 BY_NAME = (
-    *("boxes", "drift", "gpu", "leaveout", "learning", "outliers", "own", "parallel", "pasted", "recipe"),
+    *(
+        "boxes",
+        "drift",
+        "finetuning",
+        "gpu",
+        "leaveout",
+        "learning",
+        "outliers",
+        "own",
+        "parallel",
+        "pasted",
+        "recipe",
+    ),
     "rotpred",
 )
 

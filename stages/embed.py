@@ -8,14 +8,11 @@ import click
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.cli.sections import item_options
-from sslood.core.files import read_metadata, save_tensors
-from sslood.core.machine import machine
+from sslood.core.files import save_tensors
 from sslood.core.needs import may_be_left_out
 from sslood.core.settings import read_section
 from sslood.data.images.augment import read_recipe
-from sslood.nets.inference.embed import EmbedSettings, embed_sets
-from sslood.nets.networks.card import check_fits
-from sslood.nets.networks.files import load_model
+from sslood.nets.inference.embed import EmbedSettings, embed_model
 
 
 @click.command(cls=StageCommand)
@@ -31,19 +28,12 @@ from sslood.nets.networks.files import load_model
 @may_be_left_out("embeddings")
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")
-    views = read_recipe(recipe)
-    network, card = load_model(model, machine(settings.precision).device)
-    check_fits(card, read_metadata(f"{sets_dir}/{id_name}.safetensors", kind="set"), model)
-    plan = {"settings": settings, "recipe": views, "seed": seed, "where": model}
-    tensors, contents = embed_sets(network, card, read_section(sets), sets_dir, id_name, **plan)
-    metadata = {
-        "model": card.name, "seed": seed, "model_metadata": read_metadata(model), "id": id_name,
-        "classes": card.classes, "recipe": vars(views), "shots": settings.shots, "copies": settings.copies,
-        "sets": contents,
-    }  # fmt: skip
+    plan = {"settings": settings, "recipe": read_recipe(recipe), "seed": seed}
+    tensors, metadata = embed_model(model, read_section(sets), sets_dir, id_name, **plan)
     save_tensors(out, tensors, kind="embeddings", metadata=metadata)
-    images = sum(count for entry in contents.values() for count in entry["splits"].values())
-    done(out, f"{images} images of {len(contents)} sets, {card.feature_dim} features each")
+    images = sum(count for entry in metadata["sets"].values() for count in entry["splits"].values())
+    width = metadata["model_metadata"]["feature_dim"]
+    done(out, f"{images} images of {len(metadata['sets'])} sets, {width} features each")
 
 
 if __name__ == "__main__":

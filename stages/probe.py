@@ -22,9 +22,12 @@ from sslood.ood.measures.risk import own_mistakes
 @click.option("--models", required=True, multiple=True, help="Names of the models.")
 @click.option("--seed", required=True, type=int)
 @click.option("--out", required=True, help="JSON file to write.")
+@click.option(
+    "--images", "most", default=0, type=click.IntRange(0), help="Of ID train that probes learn from, 0 = all."
+)
 @setting_options(KNNProbeSettings, "knn")
 @setting_options(LinearProbeSettings, "linear")
-def main(embeddings, models, seed, out, **values):
+def main(embeddings, models, seed, out, most, **values):
     knn = read_settings(KNNProbeSettings, values, "knn", "probe.knn")
     linear = read_settings(LinearProbeSettings, values, "linear", "probe.linear")
     results, left_out = {}, []
@@ -38,7 +41,9 @@ def main(embeddings, models, seed, out, **values):
         if meta["seed"] != seed or meta["model"] != model:
             other = f"{meta['model']!r} with seed {meta['seed']}"
             raise InputError(f"{path}: holds {other}, not {model!r} with seed {seed}; run `embed` again")
-        results[model], reasons = probe_model(path, meta, knn, linear, seed=seed, judge_head=own_mistakes)
+        results[model], reasons = probe_model(
+            path, meta, knn, linear, seed=seed, judge_head=own_mistakes, most=most
+        )
         left_out += [
             {"model": model, "detector": f"accuracy {probe}", "set": "", "reason": reason}
             for probe, reason in reasons.items()

@@ -2,7 +2,8 @@
 
 Writes metrics/ood/<model>.<detector>.json and metrics/accuracy/<model>.json (the DVC metrics: few, stable
 keys, which `dvc metrics diff` shows), metrics/summary.json, results.csv and alarms.csv (every number), tables
-for people (metrics/*.md) and report/index.html. Runs in seconds and needs no GPU.
+for people (metrics/*.md), published.md, .csv and .tex there if published figures go with the results, and
+report/index.html. Runs in seconds and needs no GPU.
 """
 
 from pathlib import Path
@@ -13,13 +14,17 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import roles_of, shifted_sets
+from sslood.report.beside import Networks, compared, read_choices
 from sslood.report.decisions import read_known
 from sslood.report.frame import ScoreFiles, read_runs
 from sslood.report.outliers import read_trained
 from sslood.report.page import HeadlineSettings, read_curves, write_page, write_tables
+from sslood.report.published_tables import write_published
 from sslood.report.summary import summarise, write_metrics
 
 FOLDER = click.Path(path_type=Path)
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+MARGIN = click.FloatRange(0, 1)
 
 
 @click.command(cls=StageCommand)
@@ -32,34 +37,19 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--curves", required=True, type=FOLDER, help="Folder of training curves.")
 @click.option("--folder", required=True, type=FOLDER, help="Folder of the image sets.")
 @click.option("--audit", required=True, type=click.Path(path_type=Path), help="Audit of the image sets.")
-@click.option(
-    "--margin", required=True, type=click.FloatRange(0, 1), help="AUROC above the control that is marked."
-)
-@click.option(
-    "--alpha",
-    required=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of ID images that may be called OOD, for decisions.",
-)
+@click.option("--margin", required=True, type=MARGIN, help="AUROC above the control that is marked.")
+@click.option("--alpha", required=True, type=SHARE, help="Share of ID images that may be called OOD.")
+@section_option("published", "what stands beside which published figures", lambda at, _: read_choices(at))
+@click.option("--backbone", required=True, help="Network of the models that are trained from scratch.")
+@click.option("--backbones", required=True, help="FILE:KEY of the sizes of the networks.")
+@click.option("--adopted", required=True, help="FILE:KEY of the models from outside.")
 @setting_options(HeadlineSettings, "headline")
 @click.option("--out_metrics", required=True, type=FOLDER, help="Folder of metrics and tables to write.")
 @click.option("--out_report", required=True, type=FOLDER, help="Folder of the report page to write.")
 def main(
-    id_name: str,
-    sets: str,
-    runs: str,
-    models: tuple[str, ...],
-    results: Path,
-    scores: Path,
-    curves: Path,
-    folder: Path,
-    audit: Path,
-    margin: float,
-    alpha: float,
-    out_metrics: Path,
-    out_report: Path,
-    **values: tuple[str, ...],
-) -> None:
+    id_name, sets, runs, models, results, scores, curves, folder, audit, margin, alpha, published, backbone,
+    backbones, adopted, out_metrics, out_report, **values
+):  # fmt: skip
     chosen = read_runs(runs)
     headline = read_settings(HeadlineSettings, values, "headline", "summarize.headline")
     section = read_section(sets)
@@ -70,7 +60,11 @@ def main(
     write_metrics(out_metrics, summary)
     trained = read_trained(results / "energies", runs)
     write_tables(out_metrics, summary, headline, trained)
-    write_page(out_report, summary, files, folder, read_curves(curves, models, chosen.seeds[0]), trained)
+    networks = Networks(backbone, read_section(backbones), read_section(adopted))
+    lines = compared(summary, section, read_choices(published), networks)
+    write_published(out_metrics, lines, folder)
+    drawn = read_curves(curves, models, chosen.seeds[0])
+    write_page(out_report, summary, files, folder, drawn, trained, lines)
     count = summary.rows["model"].nunique()
     done(out_report / "index.html", f"{len(summary.rows)} results of {count} models, tables in {out_metrics}")
 

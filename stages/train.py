@@ -15,6 +15,7 @@ from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.needs import check_set, may_be_left_out
 from sslood.data.images.augment import read_recipe
+from sslood.data.images.streamed import open_set
 from sslood.nets.methods.classify import NEEDS, Classify, ClassifySettings, labelled
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
@@ -48,8 +49,10 @@ def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
     identity = fingerprint({**settings, "seed": seed}, [Path(id_set), Path(init_model)], "stages.train")
     checkpoint = Checkpoint(here.scratch, f"train-{name}-{seed}", identity)
     model = Model(start.backbone, head)
-    train, validation = (load_split(id_set, split, here.device) for split in ("train", "validation"))
-    train, options = labelled(train, options, seed)
+    validation = load_split(id_set, "validation", here.device)
+    # a large set stays in its file: of few labels the device gets their images alone
+    known, options = labelled(load_split(id_set, "train", "cpu"), options, seed)
+    train = open_set(known.images.numpy(), known.labels.numpy(), here.device)
     task = Classify(
         model, train, validation, recipe=augmentation, preprocessing=card.preprocessing,
         label=f"train {name}-{seed}", settings=options, seed=seed, machine=here,

@@ -46,6 +46,7 @@ ALLOWED = {
     "sslood/views": {"core", "data", "nets", "ood"},
     "sslood/auditing": {"core", "data", "ood"},
     "sslood/report": {"core", "data", "ood"},
+    "sslood/sweeps": {"core", "data", "nets", "ood"},
     "sslood/deploy": {"core", "data", "nets", "ood", "views", "auditing", "report"},
     "sslood/commands": {"cli", "core", "data", "deploy", "nets", "ood", "report"},
 }
@@ -81,7 +82,7 @@ def test_detectors_can_be_imported_without_click_and_dvc():
 
 def test_no_file_is_longer_than_300_lines():
     """A file that one cannot take in at once wants to be two."""
-    files = [file for top in ("sslood", "stages", "tools") for file in (TOP / top).rglob("*.py")]
+    files = [file for top in ("sslood", "stages", "studies", "tools") for file in (TOP / top).rglob("*.py")]
     assert not [str(file.relative_to(TOP)) for file in files if len(file.read_text().splitlines()) > 300]
 
 

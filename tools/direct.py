@@ -48,9 +48,13 @@ class Direct(Runner):
         return {"DVC_STAGE": cell.name}
 
     def finished(self, job: Job) -> str:
-        self.done[job.cell.name] = digest(job.cell)
-        save_json(RECORD, self.done)
+        self.remember(job.cell, digest(job.cell))
         return "done"
+
+    def remember(self, cell: Cell, key: str) -> None:
+        """Record that a cell's outputs are those of this digest."""
+        self.done[cell.name] = key
+        save_json(RECORD, self.done)
 
 
 def _record() -> dict[str, str]:

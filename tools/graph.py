@@ -6,14 +6,17 @@ A cell has its command, its deps and outs, and the values of the params that it 
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from sslood.core.errors import InputError
 
+FRESH = 2.0  # seconds in which a file may change again without another time of change
 _TERM = re.compile(r"\$\{([^}]+)\}")
 
 
@@ -139,6 +142,16 @@ def digest(cell: Cell) -> str:
         for path in files:
             if "__pycache__" in path.parts or not path.is_file():
                 continue
-            with path.open("rb") as file:
-                total.update(path.as_posix().encode() + hashlib.file_digest(file, "sha256").digest())
+            about = path.stat()
+            version = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+            fresh = time.time() - about.st_mtime < FRESH
+            content = (_hashed.__wrapped__ if fresh else _hashed)(path, *version)
+            total.update(path.as_posix().encode() + content)
     return total.hexdigest()
+
+
+@lru_cache(maxsize=1 << 16)
+def _hashed(path: Path, *version: int) -> bytes:
+    """Return the hash of a file, which is taken once for each version (device, inode, size, time) of it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -35,6 +35,7 @@ class Runner(ABC):
         self.makers = makers(self.chosen)
         self.urgency = _urgency(self.chosen, self.makers, weights or {})
         self.held = set[str]()  # names that have waited for memory, said once
+        self.outdated = set[str]()  # names that are known to be: the inputs of a ready cell stay as they are
 
     @abstractmethod
     def current(self, cell: Cell) -> bool:
@@ -93,10 +94,12 @@ class Runner(ABC):
         """Start what is ready, as far as there is room; return whether anything is ready."""
         ready = self._ready()
         for cell in ready:
-            if self.current(cell):
+            if cell.name not in self.outdated and self.current(cell):
                 self.waiting.remove(cell)
                 self.passed(cell)
-            elif len(self.running) < self.jobs and self._fits(cell):
+                continue
+            self.outdated.add(cell.name)
+            if len(self.running) < self.jobs and self._fits(cell):
                 self.waiting.remove(cell)
                 used = [job.gpu for job in self.running]
                 gpu = min(range(max(1, len(self.gpus))), key=used.count)

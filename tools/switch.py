@@ -32,7 +32,10 @@ from tools.tidy import tidy
 BASE = Path("profiles/quickstart.yaml")
 # mappings whose keys a profile chooses itself (names of sets, objectives and methods, adopted models,
 # detectors that only some models have, the parts of an augmentation): a profile replaces them as a whole
-WHOLE = re.compile(r"sets|backbones|objectives|methods|outliers|models|stochastic|augment\.\w+")
+WHOLE = re.compile(
+    r"sets|backbones|objectives|methods|outliers|models|published|sweeps|stochastic|ssd_rows|ssdk_rows"
+    r"|augment\.\w+"
+)
 
 
 def _yaml() -> YAML:

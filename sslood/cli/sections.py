@@ -137,9 +137,8 @@ def kind_of(option: click.Option) -> Any:
         return option.kind
     if isinstance(option, ItemOption):
         return int | str
-    kind: Any = {"integer": int, "boolean": bool, "float": float, "float range": float}.get(
-        option.type.name, str
-    )
+    names = {"integer": int, "integer range": int, "boolean": bool, "float": float, "float range": float}
+    kind: Any = names.get(option.type.name, str)
     return tuple[kind, ...] if option.multiple else kind
 
 

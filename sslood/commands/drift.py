@@ -71,11 +71,11 @@ def main(
     if batch is not None:
         drawn = (seed or 0) if watch is None else watch.state.seed
         compared = _compare(scorer, images, vectors, reference, drawn, skip_unreadable)
-        name, p = name or (scores or images).name, None if compared is None else compared.p_value
+        name = name or (scores or images).name
         if watch is None:
-            record = judge_batch(batch, scorer.calibrated, name, p)
+            record = judge_batch(batch, scorer.calibrated, name, compared)
         else:
-            record = watch.add(batch, name, ordered=ordered, vectors_p=p)
+            record = watch.add(batch, name, ordered=ordered, vectors=compared)
         for line in words.of_batch(record, scorer.calibrated, compared):
             click.echo(f"{line}.")
     if watch is None:

@@ -9,7 +9,8 @@ threshold: of new pictures like them, at most the share --alpha is called OOD. T
 which is chosen on distorted copies of them. One folder for each class makes it conditional on the classes,
 and `score` names them; --flat where the folders are no classes. --bad FOLDER names known bad pictures, one or
 more; it may be repeated, and what resembles them is OOD too. Pictures that are copies of one another are
-found and kept apart. 1,000 pictures take half a minute on two CPU cores: docs/own.md.
+found and kept apart. 1,000 pictures take half a minute on two CPU cores: docs/own.md. Interrupted, the same
+command goes on: what is embedded lies in OUT.partial until the file is written.
 
     python -m sslood.commands.fit --vectors FILE.parquet --labels COLUMN --out mine.safetensors
 
@@ -119,7 +120,8 @@ def main(
         if given := [name for name, value in of_vectors.items() if value]:
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
         network = {"backbone": backbone, "weights": weights, "size": size, "square": square}
-        found = fit_folder(images, flat=flat, skip_unreadable=skip_unreadable, **network, **options)
+        how = {"flat": flat, "skip_unreadable": skip_unreadable, "keep": f"{out}.partial"}
+        found = fit_folder(images, **how, **network, **options)
         patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
         found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))
     calibrated = found.fitted.calibrated

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 
 from sslood.core.errors import InputError
 from sslood.core.files import atomic
@@ -24,6 +25,7 @@ from sslood.data.sets.lists import SUFFIXES, read_list
 from sslood.data.sets.notices import warnings_kept
 from sslood.data.sets.tree import scan
 from sslood.data.sets.user_images import missing
+from sslood.deploy.quick.quick import quick
 from sslood.deploy.scorer import BATCH, Decisions, Deployed
 from sslood.deploy.tables.writing import is_parquet, save_columns
 from sslood.ood.kit.network_detector import Progress
@@ -100,24 +102,30 @@ def read_pictures(
     batch_size: int = BATCH,
     unreadable: list[Path] | None = None,
     remarks: list[tuple[Path, Remark]] | None = None,
+    look: Callable[[Path, np.ndarray], None] | None = None,
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
     """Yield (paths, uint8 [B, channels, size, size]), converted as all sets are, one batch in memory.
 
     Raises InputError naming a file that cannot be read; if a list `unreadable` is given, the file is added to
     it and skipped instead. remarks: gets what is to be said of some files, also why they cannot be read.
+    look: called with each picture by the thread that read it, of which there are as many as torch has.
     """
     pixel_limit()  # one that is no number stops the whole, whatever is skipped
 
     def load(path: Path) -> tuple[np.ndarray | None, list[Remark]]:
         said: list[Remark] = []
         try:
-            return converted(path, chain, said), said
+            picture = converted(path, chain, said)
         except InputError as error:
             if unreadable is None:
                 raise
             return None, [(UNREADABLE, str(error).removeprefix(f"{path}: "))]
+        if look is not None:
+            look(path, picture)
+        return picture, said
 
-    with warnings_kept, ThreadPoolExecutor() as pool:
+    threads = None if look is None else torch.get_num_threads()
+    with warnings_kept, ThreadPoolExecutor(threads) as pool:
         parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
         waiting = None
         for batch, following in zip(parts, [*parts[1:], []], strict=True):
@@ -151,9 +159,15 @@ def decide_pictures(
     names: list[Path] = []
     batches: list[Decisions] = []
     reading: dict[str, Any] = {"batch_size": batch_size, "unreadable": unreadable, "remarks": remarks}
+    features: dict[Path, np.ndarray] = {}
+    if (fast := quick(scorer, len(paths))) is not None:
+        reading["look"] = lambda path, picture: features.update({path: fast.look(picture)})
     for read, images in read_pictures(paths, chain_of(scorer.metadata), **reading):
         names += read
-        batches.append(scorer.decide(images))
+        if fast is None:
+            batches.append(scorer.decide(images))
+        else:
+            batches.append(fast.decide(images, np.stack([features.pop(path) for path in read])))
         keep(read, batches[-1])
         progress(len(read))
     if not names:

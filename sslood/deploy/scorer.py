@@ -111,7 +111,7 @@ class Deployed:
         if self.calibrated.reads_network:
             device = next(network.parameters()).device
             inputs = Inputs(inputs.outputs, images, open_model(network, device=device, **preprocessing))
-        return self._decided(inputs, arrays.get("logits"))
+        return self.decided(inputs, arrays.get("logits"))
 
     def decide_vectors(self, vectors: np.ndarray, logits: np.ndarray | None = None) -> Decisions:
         """Score vectors, float [N, D], of the model whose features the detectors were fitted to.
@@ -129,9 +129,10 @@ class Deployed:
         known = len(self.metadata["head_classes"] or [])
         if logits is not None and logits.shape[1] != known:
             raise InputError(f"logits are {logits.shape[1]} wide, but the detector knows {known} classes")
-        return self._decided(Inputs(Outputs("vectors", vectors, logits=logits)), logits)
+        return self.decided(Inputs(Outputs("vectors", vectors, logits=logits)), logits)
 
-    def _decided(self, inputs: Inputs, logits: np.ndarray | None) -> Decisions:
+    def decided(self, inputs: Inputs, logits: np.ndarray | None) -> Decisions:
+        """Decide about images from what the detectors read of them; logits [N, K] give the classes."""
         scores, places = self.calibrated.score(inputs), self.calibrated.places(inputs)
         return Decisions(
             scores,

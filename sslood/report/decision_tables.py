@@ -6,7 +6,7 @@ import pandas as pd
 
 from sslood.report.cells import MISSING, Code, Table, percent
 from sslood.report.columns import BY_CLASS, FULL, MAIN, rising
-from sslood.report.frame import INFORMED
+from sslood.report.frame import informed, is_informed
 from sslood.report.price import AUTO
 from sslood.report.summary import Summary
 from sslood.report.tables import kindred
@@ -80,7 +80,7 @@ def near_far_of(summary: Summary, metric: str, *, bold: bool = True) -> list[Tab
     if metric not in summary.rows:
         return []
     means = summary.by_role[(metric, "mean")].dropna()
-    rivals = means[~means.index.isin(INFORMED, level="detector")]
+    rivals = means[~informed(means.index.get_level_values("detector"))]
     best = rivals.groupby(level="role", sort=False).agg("max" if rising(metric) else "min").map(percent)
     top = {role: text if bold else "" for role, text in best.items()}
     tables = []
@@ -105,7 +105,7 @@ def _pair(means: pd.Series, pair: tuple[str, str], top: Mapping[str, str]) -> st
     """Return the means of near and far, in bold where they are the text of `top`."""
     keys = {role: (*pair, role) for role in top}
     texts = [(percent(means[key]), top[role]) for role, key in keys.items() if key in means.index]
-    is_rival = pair[1] not in INFORMED
+    is_rival = not is_informed(pair[1])
     return " / ".join(f"**{text}**" if is_rival and text == best else text for text, best in texts) or MISSING
 
 

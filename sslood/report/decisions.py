@@ -17,7 +17,7 @@ from sslood.ood.measures.alarms import Rule, by_class, halved_rule, held_out_rul
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.measures.risk import aurc_with_ood
 from sslood.report.columns import BY_CLASS, DECISIONS, FULL, HEADLINE
-from sslood.report.frame import INFORMED, ScoreFiles
+from sslood.report.frame import ScoreFiles, is_informed
 
 RUN = ["stage", "file", "model", "detector", "seed"]  # rows with the same scores of ID images
 
@@ -58,16 +58,16 @@ def with_decisions(
 
     The second frame has a row for each run and set that counts as ID: images, the share that is flagged at
     the rate `alpha`, by class too, how unequal the classes are, and the AUROC of a shifted set against ID
-    test. Detectors in INFORMED, which have scores of their own for every OOD set, have no row there and no
-    threshold. A column is NaN where there are no predicted classes, no shifted set, or too few images for a
-    threshold, and absent where it is NaN for all. Raises InputError for scores that do not fit the sets.
+    test. Detectors that are `informed`, which have scores of their own for every OOD set, have no row there
+    and no threshold. A column is NaN where there are no predicted classes, no shifted set, or too few images
+    for a threshold, and absent where it is NaN for all. InputError for scores that do not fit the sets.
     """
     decided = pd.DataFrame(np.nan, rows.index, list(DECISIONS)).assign(calibrated_on="")
     alarms: list[dict[str, Any]] = []
     for _, part in rows.groupby(RUN, sort=False):
         first = part.iloc[0].to_dict()
         own, beside = _own(first, scores, known)
-        rule = None if first["detector"] in INFORMED else _rule(beside, own, known, alpha)
+        rule = None if is_informed(first["detector"]) else _rule(beside, own, known, alpha)
         wrong, full = _wrong(first, scores, known), _full(own, beside, known)
         for label, row in zip(part.index, part.to_dict("records"), strict=True):
             values = _decide(scores.read(row)[0], rule, wrong, full)
@@ -89,7 +89,7 @@ def _own(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return a run's scores of ID test images, and those of ID validation and shifted sets that it has."""
     own = scores.read(row)[0].id
-    beside = {} if row["detector"] in INFORMED else scores.beside(row, known.shifted)
+    beside = {} if is_informed(row["detector"]) else scores.beside(row, known.shifted)
     for name, values in {known.id: own, **beside}.items():
         if name in known.labels and len(values) != len(known.labels[name]):
             raise InputError(

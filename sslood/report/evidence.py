@@ -18,7 +18,7 @@ from sslood.ood.measures.intervals import NEEDS, delong_interval
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.report.cells import percent
 from sslood.report.columns import FILTERED, MAIN, WITH_FILTERED
-from sslood.report.frame import INFORMED, Key, ScoreFiles
+from sslood.report.frame import Key, ScoreFiles, informed
 
 LEVEL = 0.05  # of the test
 FEWEST = max(need.images for need in NEEDS)  # images of a set that has an interval and a test
@@ -76,9 +76,9 @@ def with_significance(rows: pd.DataFrame, scores: ScoreFiles) -> pd.DataFrame:
     """Return `rows` (of `collect`) with auroc_low and auroc_high, 95 % by DeLong, and p_best.
 
     p_best is the Holm-adjusted p-value of no difference from the detector with the highest AUROC for the same
-    seed and set; NaN for detectors in INFORMED, which are tested on fewer images. A mean over repeats has no
-    interval, since its scores are those of the first repeat alone; a set of one image has neither. Raises
-    InputError for missing scores.
+    seed and set; NaN for detectors that are `informed`, which are tested on fewer images. A mean over repeats
+    has no interval, since its scores are those of the first repeat alone; a set of one image has neither.
+    Raises InputError for missing scores.
     """
     pairs = [scores.read(row)[0] for row in rows.to_dict("records")]
     testable = np.array([min(len(pair.id), len(pair.ood)) >= FEWEST for pair in pairs])
@@ -90,7 +90,7 @@ def with_significance(rows: pd.DataFrame, scores: ScoreFiles) -> pd.DataFrame:
     )
     low, high = np.where(_repeated(rows), np.nan, intervals.T)
     p_best = pd.Series(np.nan, index=rows.index)
-    rivals = rows[~rows["detector"].isin(INFORMED) & testable]
+    rivals = rows[~informed(rows["detector"]) & testable]
     for _, part in rivals.groupby(["seed", "set"], sort=False):
         compared = {label: pairs[rows.index.get_loc(label)] for label in part.index}
         p_best[part.index] = against_best(compared, part[MAIN].idxmax())

@@ -16,8 +16,6 @@ from sslood.report.columns import DIGITS
 
 Key = tuple[str, str, str]  # model, detector, set or role
 EVALUATIONS = ("posthoc", "ssd", "ssdk")  # stages with one results file per seed
-# Detectors that have seen images of the OOD set on which they are tested. They are never called the best.
-INFORMED = frozenset({"ssdk"})
 MISTAKES = ("error", "aurc", "eaurc", "mistakes_auroc", "mistakes_fpr95", "ece")
 
 
@@ -31,6 +29,19 @@ class RunSettings(Settings):
     network_models: Annotated[tuple[str, ...], "models that are evaluated by the stage `network`"]
     stochastic_seeds: Annotated[tuple[int, ...], "seeds that are evaluated by the stage `stochastic`"]
     deep_models: Annotated[tuple[str, ...], "classifiers whose seeds are a deep ensemble"] = ()
+
+
+def informed(detectors: Iterable[str]) -> np.ndarray:
+    """Return which detectors have seen images of the OOD set that they are tested on: bool [N].
+
+    These are the rows of the stage ssdk. They are never called the best.
+    """
+    return np.array([name == "ssdk" or name.startswith("ssdk_") for name in detectors], bool)
+
+
+def is_informed(detector: str) -> bool:
+    """Return `informed` of one detector."""
+    return bool(informed([detector])[0])
 
 
 class ResultsFile(NamedTuple):

@@ -12,8 +12,10 @@ from sslood.core.errors import InputError
 from sslood.core.files import load_json
 from sslood.core.settings import read_section
 from sslood.report.cells import MISSING, Code, Table, percent
+from sslood.report.columns import MAIN
 from sslood.report.summary import Summary
 
+FEW = 4  # models that have a column each; more have a row each
 ARROW, ROLES = " → ", ("near", "far")
 SHOWN = {"validation": "ID", "auxiliary": "outliers"}
 METRICS = {"auroc": "AUROC", "fpr95_id": "FPR95"}  # those that every detector is compared by
@@ -50,8 +52,8 @@ def read_trained(folder: Path, where: str) -> list[Trained]:
 def before_and_after(summary: Summary, trained: Sequence[Trained]) -> Table | None:
     """Return measures x models, cells "before → after", means over seeds; None if nothing was trained.
 
-    Energies are medians over images; AUROC and FPR95, near / far, are those of the rows `energy` and `msp`.
-    What was not evaluated is "–".
+    Of more than FEW models, models x measures. Energies are medians over images; AUROC and FPR95, near / far,
+    are those of the rows `energy` and `msp`. What was not evaluated is "–".
     """
     if not trained:
         return None
@@ -70,11 +72,40 @@ def before_and_after(summary: Summary, trained: Sequence[Trained]) -> Table | No
             _pair([_mistake(summary, m, name, factor) for m in (one.start, one.model)]) for one in trained
         )
         rows.append([title, *cells])
-    return Table(["before → after", *(Code(one.model) for one in trained)], rows)
+    table = Table(["before → after", *(Code(one.model) for one in trained)], rows)
+    return turned(table) if len(trained) > FEW else table
+
+
+def turned(table: Table) -> Table:
+    """Return the table with rows as columns; the corner stays."""
+    lines = list(zip(table.header, *table.rows, strict=True))
+    return Table([str(name) for name in lines[0]], [list(line) for line in lines[1:]])
+
+
+def by_set(summary: Summary, trained: Sequence[Trained], detector: str = "energy") -> Table | None:
+    """Return models x OOD sets, cells "before → after": the AUROC of a detector in %, means over seeds.
+
+    None for a single model. A start without a classifier has no energy: "–".
+    """
+    if len(trained) < 2:
+        return None
+    names, means = list(summary.roles), summary.by_set[(MAIN, "mean")]
+
+    def text(model: str, name: str) -> str:
+        return percent(means.get((model, detector, name), float("nan")))
+
+    rows = [
+        [Code(one.model), *(_pair([text(model, name) for model in (one.start, one.model)]) for name in names)]
+        for one in trained
+    ]
+    return Table(["model", *map(Code, names)], rows)
 
 
 def changes(summary: Summary, trained: Sequence[Trained]) -> Table | None:
-    """Return detectors x models, changes of AUROC and FPR95, near / far, in points; None if none."""
+    """Return detectors x models, changes of AUROC and FPR95, near / far, in points; None if none.
+
+    Of more than FEW models, models x detectors.
+    """
     names = list(dict.fromkeys(summary.by_role.index.get_level_values("detector")))
     rows = []
     for detector in names:
@@ -82,7 +113,8 @@ def changes(summary: Summary, trained: Sequence[Trained]) -> Table | None:
         if set(cells) - {MISSING}:
             rows.append([Code(detector), *cells])
     header = [f"{one.model}, {title}" for one, title in product(trained, METRICS.values())]
-    return Table(["detector", *header], rows) if rows else None
+    table = Table(["detector", *header], rows)
+    return (turned(table) if len(trained) > FEW else table) if rows else None
 
 
 def panels(trained: Sequence[Trained]) -> dict[str, dict[str, Any]]:

@@ -13,12 +13,15 @@ from sslood.core.files import save_text
 from sslood.core.settings import Settings
 from sslood.data.sets.roles.roles import read_split
 from sslood.report import decision_tables, figures, tables
+from sslood.report.beside import Line
 from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND, describe_all
+from sslood.report.ensembles import sweeps
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
-from sslood.report.outliers import Trained, before_and_after, changes, panels
+from sslood.report.outliers import Trained, before_and_after, by_set, changes, panels
 from sslood.report.pictures import misleading
 from sslood.report.price import prices
+from sslood.report.published_tables import about_ours, parts
 from sslood.report.render import render
 from sslood.report.summary import Summary
 
@@ -82,6 +85,7 @@ def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
         "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
         "against": before_and_after(summary, trained),
+        "against_sets": by_set(summary, trained),
         "changes": changes(summary, trained),
     }
 
@@ -119,6 +123,7 @@ def write_page(
     sets: Path,
     curves: Mapping[str, Any],
     trained: Sequence[Trained] = (),
+    published: Sequence[Line] = (),
 ) -> None:
     """Write index.html. `sets` is the folder of the image sets, `curves` is what `read_curves` returns.
 
@@ -147,6 +152,9 @@ def write_page(
         training=figures.curves(curves, CURVES) if curves else None,
         prices=prices(summary.rows, summary.groups, summary.choices),
         energies=figures.energies(panels(trained)) if trained else None,
+        published=parts(published),
+        ours=about_ours(sets, summary.id) if published else "",
+        sweeps=sweeps(summary.sweeps, summary.roles, summary.id) if summary.sweeps else None,
         **_shared(summary, trained),
     )
     save_text(folder / "index.html", page)

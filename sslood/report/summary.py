@@ -12,6 +12,7 @@ from sslood.core.files import load_json, save_json, save_text
 from sslood.core.threads import blas_threads
 from sslood.report.columns import DECISIONS, DIGITS, FILTERED, HEADLINE, MAIN, SECOND, SUMMARISED
 from sslood.report.decisions import KnownSide, with_decisions
+from sslood.report.ensembles import Swept, read_sweeps
 from sslood.report.evidence import (
     NEAR_BEST,
     NEAR_CONTROL,
@@ -25,13 +26,13 @@ from sslood.report.evidence import (
     with_significance,
 )
 from sslood.report.frame import (
-    INFORMED,
     Key,
     RunSettings,
     ScoreFiles,
     accuracies,
     by_group,
     collect,
+    informed,
     left_out,
     mistakes,
     over_seeds,
@@ -49,7 +50,7 @@ class Summary:
     margin: AUROC above the artefact control up to which a result is marked. roles: {OOD set: near or far}.
     left_out: rows that the sets do not allow, with their reasons. alarms: false alarms of each run at the
     rate `alpha`, see decisions.py; classes: of the ID set; shifted: sets that count as ID. choices: {model:
-    what `auto` chose}.
+    what `auto` chose}. sweeps: of ensembles, see sweeps.py.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Summary:
     classes: Sequence[str]
     shifted: Sequence[str]
     choices: Mapping[str, list[str]] = field(default_factory=dict)
+    sweeps: Mapping[str, Swept] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -120,15 +122,15 @@ class Summary:
     def best(self, summary: pd.DataFrame, by: str) -> dict[str, Key]:
         """Return {set or role: key with the highest mean AUROC}, the first of equal ones.
 
-        `summary` is `by_set` or `by_role`. Detectors in INFORMED do not compete.
+        `summary` is `by_set` or `by_role`. Detectors that are `informed` do not compete.
         """
         means = summary[(MAIN, "mean")]
-        rivals = means[~means.index.get_level_values("detector").isin(INFORMED)].dropna()
+        rivals = means[~informed(means.index.get_level_values("detector"))].dropna()
         return {name: part.idxmax() for name, part in rivals.groupby(level=by, sort=False)}
 
     def best_detectors(self) -> dict[str, str]:
         """Return {model: detector} with the highest mean of near and far AUROC, best model first."""
-        rivals = self.groups[~self.groups["detector"].isin(INFORMED)]
+        rivals = self.groups[~informed(self.groups["detector"])]
         means = rivals.groupby(["model", "detector"], sort=False)[MAIN].mean().reset_index()
         best = means.loc[means.groupby("model", sort=False)[MAIN].idxmax()]
         best = best.sort_values(MAIN, ascending=False, kind="stable")
@@ -172,6 +174,7 @@ def summarise(
         known.classes,
         known.shifted,
         choices(files),
+        read_sweeps(file.path for file in files if file.stage == "ensemble"),
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from sslood.report.cells import MISSING, Code, Figure, Table, percent
 from sslood.report.columns import HEADLINE, MAIN, METRICS, SECOND, rising
 from sslood.report.evidence import interval_notes
-from sslood.report.frame import INFORMED, Key
+from sslood.report.frame import Key, informed, is_informed
 from sslood.report.summary import Summary
 
 EQUALS_SHOWN = 3  # of the results that are not significantly worse than the best; the others are counted
@@ -57,7 +57,7 @@ def near_far(
     signs = summary.marks(part, best=False)
     rows: list[list[str]] = []
     for detector in names:
-        bold = {} if detector in INFORMED else best
+        bold = {} if is_informed(detector) else best
         cells = (_near_far_cell(part, (model, detector), bold, signs) for model in models)
         rows.append([Code(detector), *cells])
     return Table(["detector", *map(Code, models)], rows)
@@ -66,7 +66,7 @@ def near_far(
 def _best_texts(summary: pd.DataFrame) -> dict[str, str]:
     """Return {role: the best value as it is printed}, so that all that look equal are in bold."""
     means = summary[(MAIN, "mean")]
-    rivals = means[~means.index.isin(INFORMED, level="detector")]
+    rivals = means[~informed(means.index.get_level_values("detector"))]
     pick = "max" if rising(MAIN) else "min"
     return {role: percent(value) for role, value in rivals.groupby(level="role").agg(pick).items()}
 
@@ -137,7 +137,7 @@ def _glance_row(
 def matrices(summary: Summary, role: str) -> list[Table]:
     """Return detectors x models of one role, the best detector first, a table for each group of models.
 
-    Detectors in INFORMED come last.
+    Detectors that are `informed` come last.
     """
     best, marks = summary.best(summary.by_role, "role").get(role), summary.marks(summary.by_role)
     frame = summary.by_role[summary.by_role.index.isin([role], level="role")]
@@ -152,7 +152,7 @@ def matrices(summary: Summary, role: str) -> list[Table]:
         )
         ranked = order.sort_values(ascending=not rising(MAIN), kind="stable").index
         rows: list[list[str | Figure]] = []
-        for detector in sorted(ranked, key=lambda name: name in INFORMED):
+        for detector in sorted(ranked, key=is_informed):
             cells = (figures.get((model, detector, role), MISSING) for model in models)
             rows.append([Code(detector), *cells])
         tables.append(Table(["detector", *map(Code, models)], rows))

@@ -7,6 +7,7 @@ whatever network is behind them.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 from operator import add
 from typing import Annotated, Literal, NamedTuple
@@ -55,8 +56,16 @@ class EnsembleSettings(Settings):
         "validation images of the classes that it leaves out",
     ]
     precision: Annotated[Literal["float64", "float32"], "of the networks; half would turn signs of gradients"]
+    draws: Annotated[
+        int, at_least(0), "networks that dropout draws of the first member, row member_mc_dropout; 0 = none"
+    ] = 0
+    sweep: Annotated[
+        bool, "score the test sets with every candidate too, for the figure; nothing is chosen by it"
+    ] = False
 
     def _check(self) -> None:
+        if self.draws == 1:
+            raise InputError("draws must be 0, or at least 2 to have a mean, found 1")
         for name, example in (("temperatures", 1000.0), ("epsilons", 0.0), ("targets", "predicted")):
             if not getattr(self, name):
                 raise InputError(f"{name} must list at least one candidate, e.g. {example}")
@@ -79,6 +88,7 @@ class Member:
     """One classifier: normalised images [N, C, H, W] -> logits [N, K] of the classes `head_classes`.
 
     mean and std: of each channel, in units of [0, 1]. dtype: of the images. name: in messages and results.
+    drawn: images, count -> logits [count, N, K] of so many networks that dropout draws; None without.
     """
 
     forward: Forward
@@ -87,6 +97,7 @@ class Member:
     std: Sequence[float]
     dtype: torch.dtype = torch.float32
     name: str = ""
+    drawn: Callable[[Tensor, int], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -217,21 +228,34 @@ def rows_left_out(members: int) -> list[str]:
     return ["eloc", "eloc_max", "eloc_entropy", *(f"eloc_{k}" for k in range(1, members)), "member_odin"]
 
 
+class Evaluated(NamedTuple):
+    """Of each set: rows of `score_rows`, each member's plain logits, and the score by every setting asked."""
+
+    rows: dict[str, dict[str, np.ndarray]]
+    logits: dict[str, list[np.ndarray]]
+    swept: dict[str, list[np.ndarray]]
+
+
 def evaluate(
     members: Sequence[Member],
     setting: Setting | None,
     tests: Mapping[str, np.ndarray],
     *,
     classes: int,
+    also: Sequence[Setting] = (),
     device: torch.device | str = "cpu",
     progress: Progress = lambda count: None,
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, list[np.ndarray]]]:
-    """Return (rows of `score_rows`, each member's plain logits), both by set, for uint8 images of `tests`."""
-    rows, logits = {}, {}
+) -> Evaluated:
+    """Return what the members say of uint8 images of `tests` under the chosen setting, and under `also`."""
+    rows, logits, swept = {}, {}, {}
     asked = [setting] if setting else []
     for name, images in tests.items():
-        answers = [ask(member, images, asked, device=device, progress=progress) for member in members]
+        answers = [
+            ask(member, images, [*asked, *also], device=device, progress=progress) for member in members
+        ]
         logits[name] = [answer.logits for answer in answers]
         tempered = [answer.votes[0] for answer in answers] if setting else None
         rows[name] = score_rows(members, tempered, logits[name], classes)
-    return rows, logits
+        sums = [reduce(add, votes) for votes in zip(*(answer.votes for answer in answers), strict=True)]
+        swept[name] = [votes.score for votes in sums[len(asked) :]]
+    return Evaluated(rows, logits, swept)

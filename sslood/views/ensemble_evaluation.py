@@ -10,6 +10,7 @@ from sslood.core.errors import LeftOut
 from sslood.ood.kit.results import Results
 from sslood.views.choosing import choose
 from sslood.views.classes import class_predictions
+from sslood.views.drawing import mc_dropout
 from sslood.views.ensemble import (
     EnsembleSettings,
     Member,
@@ -18,6 +19,7 @@ from sslood.views.ensemble import (
     mean_probabilities,
     rows_left_out,
 )
+from sslood.views.sweeping import sweep_of
 
 
 class Images(NamedTuple):
@@ -59,9 +61,21 @@ def evaluate_ensemble(
         for detector in rows_left_out(len(members)):
             results.leave_out(reason, model, detector)
     tests = {results.id: images.test, **images.tests}
-    rows, logits = evaluate(members, setting, tests, classes=images.classes, device=device, progress=progress)
+    also = settings.candidates if setting and settings.sweep else []
+    found = evaluate(
+        members, setting, tests, classes=images.classes, also=also, device=device, progress=progress
+    )
+    rows, logits = found.rows, found.logits
+    if settings.draws:
+        for name, own in tests.items():
+            scores = mc_dropout(members[0], own, settings.draws, device=device, progress=progress)
+            rows[name]["member_mc_dropout"] = scores
     for detector in rows[results.id]:
-        results.add(model, detector, {name: found[detector] for name, found in rows.items()})
+        results.add(model, detector, {name: own[detector] for name, own in rows.items()})
+    if setting and settings.sweep:
+        ood = list(results.models[model]["eloc"])
+        swept = sweep_of(members, found, also, id_name=results.id, ood=ood, classes=images.classes)
+        results.extra["sweep"] = {model: {"chosen": setting._asdict(), **swept}}
     if setting:
         on = {"tuning": "the tuning set", "leftout": "the classes that each member leaves out"}
         source = f"highest AUROC of {results.id}.validation against {on[settings.choose_on]}"

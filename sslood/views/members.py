@@ -10,6 +10,7 @@ from sslood.core.errors import InputError
 from sslood.core.precision import Precision, dtype_of
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.files import load_model
+from sslood.views.drawing import drawn_by
 from sslood.views.ensemble import Member
 
 
@@ -32,7 +33,9 @@ def load_members(
         if card.head_classes is None:
             raise InputError(f"{path}: this model has no classifier head; run `dvc repro leaveout`")
         model.requires_grad_(False).to(dtype_of(precision)).to(memory_format=torch.channels_last)
-        members.append(Member(model, card.head_classes, card.mean, card.std, model.dtype, path.stem))
+        members.append(
+            Member(model, card.head_classes, card.mean, card.std, model.dtype, path.stem, drawn_by(model))
+        )
         cards.append(card)
     _check_together(paths, cards)
     return members, cards[0].seed

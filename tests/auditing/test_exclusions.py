@@ -73,7 +73,7 @@ def test_the_shipped_lists_fit_the_real_class_names(mirror):
     cifar10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
     stl10 = "airplane bird car cat deer dog horse monkey ship truck".split()
     classes = {"cifar10": cifar10, "cifar100": cifar100, "stl10": stl10, "tiny_imagenet": [*names.values()]}
-    parts = ("crop_fixed", "resize_fixed", "outliers", "others")
+    parts = ("crop_fixed", "resize_fixed", "resize_aliased", "outliers", "others")
     classes |= {f"tiny_imagenet_{part}": classes["tiny_imagenet"] for part in parts}
     for id_name, lists in LISTS.items():
         for name, entries in lists.items():

@@ -10,6 +10,7 @@ SETS = {"digits": "id", "held": "near", "noise": "far", "blobs": "far", "corrupt
 SETS |= {"dusk": "shifted"}
 CLASSES = [*"01234"]
 LABELS = np.arange(50) % 5
+OTHERS = "backbones: {resnet: {depth: 8, width: 16}}\nmodels: {}\npublished: {}"
 OOD = [name for name, role in SETS.items() if role in ("near", "far")]
 
 
@@ -95,12 +96,13 @@ def written(tmp_path):
     empty = "objectives: [], inits: [], energy_inits: [], energy_modes: [], stochastic_seeds: []"
     empty += ", network_models: []"
     runs = f"runs: {{seeds: [0, 1], leaveout_backbones: [wrn], leaveout_losses: [margin], {empty}}}"
-    save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n")
+    save_text(tmp_path / "params.yaml", "sets:\n" + "\n".join(lines) + f"\n{runs}\n{OTHERS}\n")
 
     write_audit(tmp_path / "audit.safetensors")
     for name in ("digits", *OOD, "dusk"):  # image number n is of grey n
         images = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 1, 4, 4))
-        tensors, about = {"test.images": images, "test.labels": LABELS}, {"classes": CLASSES}
+        tensors, about = {"test.images": images, "test.labels": LABELS}, {"classes": CLASSES, "size": 4}
+        about["splits"] = {"train": 1200, "validation": 40, "test": 50}
         save_tensors(tmp_path / f"sets/{name}.safetensors", tensors, kind="set", metadata=about)
 
     def summarise(
@@ -125,6 +127,10 @@ def written(tmp_path):
             "audit": f"{tmp_path}/audit.safetensors",
             "margin": margin,
             "alpha": alpha,
+            "published": f"{tmp_path}/params.yaml:published",
+            "backbone": "resnet",
+            "backbones": f"{tmp_path}/params.yaml:backbones",
+            "adopted": f"{tmp_path}/params.yaml:models",
             "headline.models": headline,
             "headline.detectors": detectors,
             "out_metrics": f"{tmp_path}/{out}",

@@ -9,7 +9,7 @@ from sslood.core.errors import InputError
 from sslood.core.files import save_json
 from sslood.report import figures
 from sslood.report.frame import over_seeds
-from sslood.report.outliers import before_and_after, changes, panels, read_trained
+from sslood.report.outliers import before_and_after, by_set, changes, panels, read_trained
 
 RUNS = "runs: {seeds: [0, 1], outlier_losses: [oe], energy_modes: [full], energy_inits: [start]}\n"
 
@@ -92,3 +92,37 @@ def test_the_figure_names_every_histogram(trained):
     drawn = figures.energies(panels(trained))
     for name in ("ID before", "ID after", "outliers before", "outliers after", "oe_full_start"):
         assert f">{name}<" in drawn
+
+
+def several(trained, count):
+    """The same training under several names, the last of a start that was not evaluated."""
+    one = trained[0]
+    return [one._replace(model=f"m{k}", start="start" if k < count - 1 else "encoder") for k in range(count)]
+
+
+@pytest.fixture(scope="module")
+def of_sets():
+    """Energies of start, m0 and m1 on two sets: 0.8 and 0.9 before, a tenth of the way to 1 later."""
+    rows = [
+        {"model": model, "detector": "energy", "seed": seed, "set": name, "auroc": value + gain * (1 - value)}
+        for model, gain in (("start", 0.0), ("m0", 0.1), ("m1", 0.2))
+        for seed in (0, 1)
+        for name, value in (("close", 0.8), ("noise", 0.9))
+    ]
+    frame = over_seeds(pd.DataFrame(rows), ["auroc"], by="set")
+    return SimpleNamespace(by_set=frame, roles={"close": "near", "noise": "far"})
+
+
+def test_several_models_have_a_table_of_sets(of_sets, trained):
+    assert by_set(of_sets, trained) is None
+    table = by_set(of_sets, several(trained, 2))
+    assert table.header == ["model", "close", "noise"]
+    assert table.rows == [["m0", "80.0 → 82.0", "90.0 → 91.0"], ["m1", "– → 84.0", "– → 92.0"]]
+
+
+def test_many_models_have_a_row_each(summary, trained):
+    few, many = (before_and_after(summary, several(trained, count)) for count in (4, 5))
+    assert few.header == ["before → after", "m0", "m1", "m2", "m3"]
+    assert many.header == ["before → after", *(row[0] for row in few.rows)]
+    assert [row[0] for row in many.rows] == ["m0", "m1", "m2", "m3", "m4"]
+    assert many.rows[0][1:] == [row[1] for row in few.rows]

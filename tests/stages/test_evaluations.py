@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from sslood.core.files import load_tensors, read_metadata, save_tensors
@@ -393,7 +394,10 @@ def members(folder, classes=3, size=8, names=("0", "1", "2"), **changes):
         save_model(folder / f"{fold}.safetensors", {"backbone": backbone, "head": head}, card)
 
 
-def run_ensemble(folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES):
+def run_ensemble(
+    folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES, draws=0,
+    sweep=False,
+):  # fmt: skip
     (folder / "params.yaml").write_text(
         "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in sets.items())
     )
@@ -401,7 +405,8 @@ def run_ensemble(folder, name="out", temperature="1000", precision="float32", ch
         ensemble, folder, "--backbone", "resnet", "--loss", "margin", "--precision", precision,
         "--members", folder / "m", "--id", "digits", "--sets", f"{folder}/params.yaml:sets",
         "--folder", folder / "s", "--temperatures", temperature, "--epsilons", "0.0", "--epsilons", "0.002",
-        "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on, name=name,
+        "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on,
+        "--draws", draws, "--sweep" if sweep else "--no-sweep", name=name,
     )  # fmt: skip
 
 
@@ -433,6 +438,23 @@ def test_ensemble(tmp_path):
     assert written["mistakes"]["leaveout_resnet"]["error"] == pytest.approx(1 - accuracy)
     assert list(written["members"]["leaveout_resnet"]) == ["0", "1", "2"]
     assert read_metadata(tmp_path / "out.safetensors", kind="scores")["seed"] == 4
+
+
+def test_an_ensemble_with_dropout_draws_and_a_sweep_keeps_all_other_rows(tmp_path):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path).exit_code == 0
+    plain = json.loads((tmp_path / "out.json").read_text())
+    result = run_ensemble(tmp_path, draws=3, sweep=True)
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    rows, swept = written["models"]["leaveout_resnet"], written.pop("sweep")["leaveout_resnet"]
+    assert set(rows.pop("member_mc_dropout")) == {"close", "noise"} and written == plain
+    assert swept["chosen"] == plain["chosen"]["setting"]["value"] and len(swept["points"]) == 3
+    at = {key: value for key, value in swept["chosen"].items()}
+    best = next(point for point in swept["points"] if at.items() <= point.items())
+    assert best["auroc"] == {name: pytest.approx(rows["eloc"][name]["auroc"]) for name in rows["eloc"]}
+    assert list(swept["disagreement"]) == ["digits", "close", "noise", "dusk"]
 
 
 def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_path):
@@ -507,3 +529,56 @@ def test_ensemble_refuses_what_does_not_fit(tmp_path):
     (tmp_path / "s" / "noise.safetensors").unlink()
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and "dvc repro download" in result.output
+
+
+@pytest.fixture
+def more(tmp_path_factory):
+    """Return FILE:KEY of a section of more rows."""
+
+    def write(**rows):
+        path = tmp_path_factory.mktemp("rows") / "params.yaml"
+        path.write_text(yaml.safe_dump({"rows": rows}))
+        return f"{path}:rows"
+
+    return write
+
+
+def test_more_rows_of_ssd_are_those_of_a_stage_with_these_settings(folder, more):
+    rows = more(ssd_1={"clusters": 1}, ssd_classes={"class_conditional": True, "tied": True})
+    assert stage(ssd, folder, [*SSD_FLAGS, "--rows", rows]).exit_code == 0
+    found = json.loads((folder / "out.json").read_text())
+    kept = load_tensors(folder / "out.safetensors")[0]
+    assert set(found["models"]["classifier"]) == {"ssd", "ssd_1", "ssd_classes"}
+    assert found["chosen"]["ssd_1.clusters"] == {"value": 1, "source": "params"}
+    for row, flags in (("ssd", SSD_FLAGS), ("ssd_1", setting_flags(SSDSettings(clusters=1)))):
+        assert stage(ssd, folder, flags).exit_code == 0
+        alone = load_tensors(folder / "out.safetensors")[0]
+        for name in ("digits", "close", "noise"):
+            assert np.array_equal(kept[f"scratch.{row}.{name}"], alone[f"scratch.ssd.{name}"])
+
+
+def test_more_rows_of_ssdk_know_other_images(folder, more):
+    result = stage(ssdk, folder, [*SSDK_FLAGS, "--rows", more(ssdk_1={"k": 1}, ssdk_paper={"form": "paper"})])
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "out.json").read_text())["models"]["scratch"]
+    assert {row: sets["noise"]["n_ood"] for row, sets in found.items()} == {
+        "ssdk": 38, "ssdk_1": 39, "ssdk_paper": 38,
+    }  # fmt: skip
+    # the images that one knows are among the two
+    scores = load_tensors(folder / "out.safetensors")[0]
+    one, two = (set(range(40)) - set(scores[f"scratch.{row}.noise.index"]) for row in ("ssdk_1", "ssdk"))
+    assert len(one) == 1 and one < two
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"far": {"k": 1}}, "rows: 'far' must begin with ssdk_, e.g. ssdk_far"),
+        ({"ssdk_1": {"kk": 1}}, "rows.ssdk_1: unknown key 'kk' (did you mean 'k'?)"),
+        ({"ssdk_0": {"k": 0}}, "rows.ssdk_0.k must be at least 1, found 0"),
+        ({"ssdk_x": 3}, "rows.ssdk_x: must hold what differs from `ssdk`, found 3"),
+    ],
+)
+def test_rows_that_cannot_be_are_named(folder, more, rows, said):
+    result = stage(ssdk, folder, [*SSDK_FLAGS, "--rows", more(**rows)])
+    assert result.exit_code == 1 and said in result.output

@@ -6,6 +6,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from sslood.core.files import load_json, load_tensors, save_tensors
+from sslood.core.seeding import numpy_stream
+from sslood.core.splits import stratified_choice
 from stages.probe import main
 from tests.kit.small import call, digit_images, options
 
@@ -38,6 +40,28 @@ def run(tmp_path):
         "linear.shares": [0.02, 0.2],
         "out": tmp_path / "probe.json",
     }
+
+
+def test_a_probe_of_some_images_is_that_of_a_set_that_holds_no_others(run, tmp_path):
+    """150 of 500, each class in proportion; few labels are still drawn from all."""
+    run |= {"models": ["encoder"], "linear.l2": [1e-2], "linear.shares": [0.2]}
+    call(main, **run)
+    whole = load_json(run["out"])["models"]["encoder"]
+    assert call(main, **run, images=150) == 0
+    found = load_json(run["out"])["models"]["encoder"]
+    assert found["linear_0.2"] == whole["linear_0.2"] and found["knn"] != whole["knn"]
+    arrays, metadata = load_tensors(tmp_path / "encoder.safetensors")
+    labels = arrays["digits.train.labels"]
+    rows = stratified_choice(labels, 150, numpy_stream(0, "probe", 150))
+    counts = np.bincount(labels[rows], minlength=10), np.bincount(labels, minlength=10)
+    assert np.abs(counts[0] - 0.3 * counts[1]).max() < 1
+    arrays |= {
+        f"digits.train.{part}": arrays[f"digits.train.{part}"][rows] for part in ("features", "labels")
+    }
+    save_tensors(tmp_path / "encoder.safetensors", arrays, kind="embeddings", metadata=metadata)
+    assert call(main, **run) == 0
+    alone = load_json(run["out"])["models"]["encoder"]
+    assert (alone["knn"], alone["linear"]) == (found["knn"], found["linear"])
 
 
 def test_probe_writes_what_the_contract_says(run, capsys):

@@ -198,7 +198,7 @@ def test_settings_in_the_text_exist(page):
 
 
 def test_every_profile_is_in_the_table():
-    named = set(re.findall(r"^\| `([\w-]+)` \|", README.split("## Profiles")[1], re.MULTILINE))
+    named = set(re.findall(r"^\| `([\w-]+)` \|", PAGES["docs/profiles.md"], re.MULTILINE))
     assert {path.stem for path in (ROOT / "profiles").glob("*.yaml")} == named
 
 

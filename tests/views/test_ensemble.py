@@ -122,8 +122,8 @@ SETTINGS = [Setting(1000.0, 0.003), Setting(5.0, 0.003, "entropy"), PLAIN]
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_rows_equal_the_formulas(setting):
-    rows, logits = evaluate(MEMBERS, setting, {"a": IMAGES}, classes=4)
-    rows, logits = rows["a"], logits["a"]
+    found = evaluate(MEMBERS, setting, {"a": IMAGES}, classes=4)
+    rows, logits = found.rows["a"], found.logits["a"]
     parts = [reference(member, IMAGES, setting) for member in MEMBERS]
     plain = [reference(member, IMAGES, PLAIN) for member in MEMBERS]
     uniform = 1 / 3 - np.log(3)  # of the uniform distribution, from which votes are measured

@@ -29,8 +29,8 @@ KEPT = 4096  # hashes of pictures that are kept, the smallest: a sample of all, 
 class Record:
     """What was found in one batch.
 
-    flags_p, scores_p, vectors_p: of the tests of this batch alone; vectors_p None without vectors. evidence:
-    log10 of the capital after the batch; highest: within it.
+    flags_p, scores_p, vectors_p, classifier_p: of the tests of this batch alone; the last two None without
+    vectors. evidence: log10 of the capital after the batch; highest: within it.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Record:
     highest: float
     vectors_p: float | None = None
     digest: str = ""
+    classifier_p: float | None = None
 
 
 @dataclass(frozen=True)

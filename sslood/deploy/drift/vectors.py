@@ -1,8 +1,9 @@
-"""Whether vectors of a batch come from the distribution of reference vectors: a kernel two-sample test.
+"""Whether vectors of a batch come from the distribution of reference vectors: two two-sample tests.
 
 MMD^2 of Gretton et al., "A kernel two-sample test", JMLR 2012, with a Gaussian kernel as wide as the median
-distance of all pairs, and p by permuting which vectors are the batch's: valid for every number of vectors.
-It sees what the detector's score does not, e.g. a class that is missing.
+distance of all pairs, and a classifier two-sample test (`sslood.deploy.drift.classifier`). Both get p by
+permuting which vectors are the batch's: valid for every number of vectors. They see what the detector's score
+does not, e.g. a class that is missing.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.seeding import numpy_stream
+from sslood.deploy.drift.classifier import told_apart
 
 MOST = 1000  # vectors of a side; more are drawn from, since all pairs are compared
 PERMUTATIONS = 499
@@ -18,10 +20,16 @@ PERMUTATIONS = 499
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare_vectors` found. reference, batch: number of vectors that were compared."""
+    """What `compare_vectors` found. reference, batch: number of vectors that were compared.
+
+    mmd2, p_value: of the kernel test. auroc, classifier_p: of the classifier, on vectors that it did not see;
+    0.5 where it cannot tell them apart.
+    """
 
     mmd2: float
     p_value: float
+    auroc: float
+    classifier_p: float
     reference: int
     batch: int
 
@@ -31,9 +39,9 @@ def compare_vectors(
 ) -> Comparison:
     """Compare vectors [n, D] of held-out ID images with those of a batch [m, D].
 
-    p is the share of `permutations` and the batch itself with an MMD^2 at least as large. Of more than MOST
-    vectors of a side, MOST are drawn from `seed`. Raises InputError for different widths, fewer than two
-    vectors, or values that are not finite.
+    p is the share of `permutations` and the batch itself with an MMD^2, or AUROC, at least as large. Of more
+    than MOST vectors of a side, MOST are drawn from `seed`. Raises InputError for different widths, fewer
+    than two vectors, or values that are not finite.
     """
     sides = {"reference": np.asarray(reference), "batch": np.asarray(batch)}
     for name, vectors in sides.items():
@@ -50,9 +58,24 @@ def compare_vectors(
     random = numpy_stream(seed, "drift", "permutations")
     choices = np.stack([own, *(random.permutation(own) for _ in range(permutations))])
     found = unbiased_mmd2(both, choices)
-    # equal up to rounding counts as equal: vectors may all be the same
-    as_large = int((found[1:] >= found[0] - 1e-12).sum())
-    return Comparison(float(found[0]), (1 + as_large) / (1 + permutations), count, len(rows[1]))
+    squares = _squared_distances(_standardised(both))
+    areas = told_apart(squares, median_distance(squares), choices)
+    return Comparison(float(found[0]), _share(found), float(areas[0]), _share(areas), count, len(rows[1]))
+
+
+def _share(found: np.ndarray) -> float:
+    """Return the share of statistics that are as large as the first, itself among them.
+
+    Equal up to rounding counts as equal: vectors may all be the same.
+    """
+    return float((found >= found[0] - 1e-12).mean())
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    """Return rows [N, D], each dimension with a standard deviation of 1, or 0 where it is constant."""
+    spread = rows.std(0)
+    result: np.ndarray = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1.0)
+    return result
 
 
 def _check(name: str, vectors: np.ndarray) -> None:

@@ -33,6 +33,7 @@ from sslood.deploy.drift.state import (
     load_state,
     save_state,
 )
+from sslood.deploy.drift.vectors import Comparison
 from sslood.deploy.scorer import load_deployed
 from sslood.ood.measures.conformal import Threshold
 
@@ -53,12 +54,17 @@ def _group(threshold: Threshold, flagged: np.ndarray) -> Group:
     return Group(threshold.images, allowed, len(flagged), int(flagged.sum()))
 
 
-def judge_batch(scored: Scored, calibrated: Calibrated, name: str, vectors_p: float | None = None) -> Record:
-    """Return the tests of one batch alone, without a stream. vectors_p: of `compare_vectors`, if known."""
+def judge_batch(
+    scored: Scored, calibrated: Calibrated, name: str, vectors: Comparison | None = None
+) -> Record:
+    """Return the tests of one batch alone, without a stream. vectors: of `compare_vectors`, if compared."""
     groups = groups_of(scored, calibrated)
     flags, scores = flags_p_value(groups), scores_p_value(calibrated.calibration, scored.scores)
     flagged = sum(group.flagged for group in groups)
-    return Record(shown(name), len(scored.scores), flagged, flags, scores, 0.0, 0.0, vectors_p)
+    record = Record(shown(name), len(scored.scores), flagged, flags, scores, 0.0, 0.0)
+    if vectors is None:
+        return record
+    return replace(record, vectors_p=vectors.p_value, classifier_p=vectors.classifier_p)
 
 
 def counted(
@@ -171,16 +177,17 @@ class Watch:
         name: str = "",
         *,
         ordered: bool = False,
-        vectors_p: float | None = None,
+        vectors: Comparison | None = None,
     ) -> Record:
         """Test and count a batch, a table of scores or what was just scored, and return the tests.
 
-        name: of the batch, by default of the file. Raises InputError, and leaves the state as it was, for a
-        picture that was counted before, and if another process adds to the same stream.
+        name: of the batch, by default of the file. vectors: how its vectors compare with others. Raises
+        InputError, and leaves the state as it was, for a picture that was counted before, and if another
+        process adds to the same stream.
         """
         if isinstance(batch, str | Path):
             name, batch = name or Path(batch).name, read_scores(Path(batch), self.calibrated)
-        record = judge_batch(batch, self.calibrated, name or "batch", vectors_p)
+        record = judge_batch(batch, self.calibrated, name or "batch", vectors)
         with alone(self.path):
             if self.path.exists():  # another process may have added a batch since
                 self.state = load_state(self.path, self.state.detector)

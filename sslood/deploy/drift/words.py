@@ -23,6 +23,10 @@ def of_batch(record: Record, calibrated: Calibrated, vectors: Comparison | None 
             f"Such vectors: p = {vectors.p_value:.2g} (MMD^2 {vectors.mmd2:.3g}, {vectors.batch} against "
             f"{vectors.reference} of the reference, by permutation)"
         )
+        lines.append(
+            f"Told apart by a classifier: p = {vectors.classifier_p:.2g} (AUROC {vectors.auroc:.3f} on "
+            "vectors that it did not see; 0.5 is not at all)"
+        )
     return lines
 
 

@@ -21,6 +21,7 @@ from sslood.core.settings import autos
 from sslood.deploy.calibrated import DETECTORS, Calibrated, Origin
 from sslood.deploy.engine.daft import engine, said_once
 from sslood.deploy.engine.sources import matching
+from sslood.ood.geometry.covariance import Moments
 from sslood.ood.kit.fitting import Streaming
 from sslood.ood.kit.network_detector import Progress
 from sslood.ood.kit.outputs import PARTS, Head, Outputs
@@ -29,6 +30,7 @@ from sslood.ood.measures.conformal import conformal_threshold, finite_scores, im
 SHARE = 0.2  # of the rows calibrate, but at most
 CALIBRATION = 10_000  # of them: the share of ID called OOD is then within 0.2 % of 5 %
 BATCH = 8192  # rows of a file in memory
+SMOOTH = 1e-3  # a ridge from which a covariance of fewer vectors than dimensions is meant to be smoothed
 _STEPS = 2**64
 
 
@@ -96,8 +98,8 @@ def fit_shards(
 
     Each file's sums are made by a worker of the engine; they merge in the order of the files' names, to what
     a fit to all rows at once gives, up to rounding. `progress` is called with 1 for each file, twice.
-    Raises InputError for a detector that has no such sums, a setting that is "auto", too few vectors, vectors
-    with NaN, or what the detector needs and the files lack.
+    Raises InputError for a detector that has no such sums, a setting that is "auto", too few vectors (also
+    for a covariance that is to be inverted), vectors with NaN, or what the detector needs and the files lack.
     """
     kind = DETECTORS[known(name, "detector", DETECTORS)]
     if not issubclass(kind, Streaming) or kind.on_validation:
@@ -123,6 +125,7 @@ def fit_shards(
         other = kind(settings, seed=seed)
         other.sums, other.last, other.widths = pickle.loads(part)
         empty.merge(other)
+    _check_covariances(empty, name)
     detector = empty.finish()
 
     def scored(file: str) -> bytes:
@@ -142,6 +145,20 @@ def fit_shards(
         calibrated_on=f"{len(calibration)} vectors chosen by their path",
         unmeasured="only vectors of ID images were given",
     )
+
+
+def _check_covariances(detector: Streaming, name: str) -> None:
+    """Raise InputError if a covariance that is to be inverted is singular but for its ridge."""
+    ridge = getattr(detector.settings, "ridge", SMOOTH)
+    for moments in (detector.sums or {}).values():
+        if ridge >= SMOOTH or not isinstance(moments, Moments):
+            continue
+        count, width = int(moments.counts.sum()), moments.means.shape[1]
+        if 0 < count < width + np.count_nonzero(moments.counts):
+            raise InputError(
+                f"{name} learns a covariance of {width} dimensions from {count} vectors, too few for all "
+                f"directions; give more vectors, smooth it by --set {name}.ridge=0.1, or take knn"
+            )
 
 
 def _each_file(vectors: Vectors, work: Any, progress: Progress) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ fit_folder("normal", alpha=0.05).save("mine.safetensors")
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from sslood.deploy.folded import folded
 from sslood.deploy.normal.copies import groups_of, together
 from sslood.deploy.normal.embedding import Embedded, Embedder
 from sslood.deploy.normal.fit_normal import Distorted, Fitted, described, fit_normal
+from sslood.deploy.normal.kept import Kept
 from sslood.deploy.normal.known_bad import kind_of
 from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
@@ -44,7 +45,8 @@ class FittedPictures:
     """What a detector file is made of, and where it comes from.
 
     arrays, card: of the network, with a head where there are classes. pictures: the normal ones that were
-    used, at the positions of `fitted.split`. notes: in sentences, what became of the others.
+    used, at the positions of `fitted.split`. notes: in sentences, what became of the others. kept: what can
+    go once the file is written.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -52,6 +54,7 @@ class FittedPictures:
     fitted: Fitted
     pictures: Embedded
     notes: Sequence[str]
+    kept: Kept = field(default_factory=Kept)
 
     def describe(self) -> list[str]:
         """Return in sentences what was done with the pictures, and what the detector is and catches."""
@@ -60,6 +63,7 @@ class FittedPictures:
     def save(self, path: str | Path, **parts: Any) -> None:
         """Write the detector file, with other `parts` that `save_deployed` takes."""
         save_deployed(path, self.arrays, self.card.metadata(), self.fitted.calibrated, **parts)
+        self.kept.clear()
 
 
 def fit_folder(
@@ -137,19 +141,23 @@ def fit_pictures(
     per_class: bool = False,
     seed: int = 0,
     device: str = "cpu",
+    keep: str | Path | None = None,
 ) -> FittedPictures:
     """Embed pictures by the network of a model file without head, fit and calibrate detectors.
 
     bad: known bad pictures by kind. Copies of one picture count once, and none is on both sides of the split;
-    of a picture that is also among the bad ones, these keep it. Raises InputError for a picture that cannot
-    be read, unless `skip_unreadable`, and as `fit_normal`.
+    of a picture that is also among the bad ones, these keep it. keep: a folder for what is embedded, so that
+    the same call goes on after an interruption; it is emptied once the result is saved. Raises InputError for
+    a picture that cannot be read, unless `skip_unreadable`, and as `fit_normal`.
     """
     names = classes_of(found, flat)
     model = restore_model(arrays, card.metadata(), card.name, device)
     bad = bad or {}
     total = len(found.paths) + sum(len(one.paths) for one in bad.values())
+    kept = Kept.of(keep, arrays, card.replace(id="", classes=[]).metadata(), device)
     with tqdm(total=total, desc="embed", unit="image", disable=None) as bar:
-        embedder = Embedder(folded(model), card.metadata(), bar.update, [] if skip_unreadable else None)
+        how: dict[str, Any] = {"unreadable": [] if skip_unreadable else None, "kept": kept}
+        embedder = Embedder(folded(model), card.metadata(), bar.update, **how)
         known = {kind: embedder.embed(one.paths) for kind, one in bad.items()}
         pictures, known, groups, notes = _apart(embedder.embed(found.paths), known)
         labels, classes = _labels(pictures, found, names)
@@ -174,7 +182,9 @@ def fit_pictures(
     card = card.replace(classes=list(classes) or [NORMAL])
     if fitted.head is not None:
         arrays, card = _with_head(model.backbone, card, fitted.head)
-    return FittedPictures(arrays, card, fitted, pictures, notes + _remarks(embedder, total))
+    if kept.found:
+        notes = [f"{kept.found} pictures were embedded before, by a run that was interrupted", *notes]
+    return FittedPictures(arrays, card, fitted, pictures, notes + _remarks(embedder, total), kept)
 
 
 def _apart(

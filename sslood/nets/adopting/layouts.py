@@ -24,7 +24,10 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """One publisher's layout. source: where it is documented; note: what else to know."""
+    """One publisher's layout. source: where it is documented; note: what else to know.
+
+    prefix: what stands before each name in a new checkpoint, where `strip` holds alternatives.
+    """
 
     source: str
     state: str = ""
@@ -33,6 +36,7 @@ class Layout:
     rename: tuple[str, ...] = ()
     head: str = ""
     note: str = ""
+    prefix: str = ""
 
 
 def load_layouts(path: Path = _FILE) -> dict[str, Layout]:

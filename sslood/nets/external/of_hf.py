@@ -5,7 +5,8 @@ images and texts (CLIP, SigLIP) it is the image tower; CLIP's features are its p
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from inspect import signature
 from math import isqrt
 from pathlib import Path
@@ -112,20 +113,33 @@ def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> n
     network = _empty(found.record)
     kind = type(network)
     arguments = {"config": network.config, "state_dict": dict(state), "output_loading_info": True}
-    transformers.utils.logging.disable_progress_bar()
     try:
-        network, said = kind.from_pretrained(None, dtype=torch.float32, **arguments)
-        if said["missing_keys"] and all(key.startswith("pooler.") for key in said["missing_keys"]):
-            found.record["pooler"] = False  # a classifier's file: no pooler was ever trained
-            network, said = kind.from_pretrained(
-                None, dtype=torch.float32, add_pooling_layer=False, **arguments
-            )
+        with _quiet():
+            network, said = kind.from_pretrained(None, dtype=torch.float32, **arguments)
+            if said["missing_keys"] and all(key.startswith("pooler.") for key in said["missing_keys"]):
+                found.record["pooler"] = False  # a classifier's file: no pooler was ever trained
+                network, said = kind.from_pretrained(
+                    None, dtype=torch.float32, add_pooling_layer=False, **arguments
+                )
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{where}: the weights do not fit {arch!r} ({as_line(error)})") from None
     wrong = [*said["missing_keys"], *(key for key, *_ in said["mismatched_keys"])]
     if wrong:
         raise InputError(f"{where}: the weights do not fit {arch!r}; missing: {as_line(', '.join(wrong))}")
     return Outside(network.float().eval(), _run, arch)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from listing what it passes over: of CLIP, the whole tower of texts."""
+    logging = transformers.utils.logging
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def build(arch: str, record: Mapping[str, Any], most: int) -> nn.Module:

@@ -9,7 +9,8 @@ import torch
 
 from sslood.core.batches import batches
 from sslood.core.errors import InputError
-from sslood.core.files import load_tensors
+from sslood.core.files import load_tensors, read_metadata
+from sslood.core.machine import machine
 from sslood.core.precision import Precision
 from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.core.settings import Settings, at_least
@@ -17,6 +18,7 @@ from sslood.data.images.augment import AugmentSettings, augment
 from sslood.data.sets.roles.roles import ROLES, names_of_roles, record_role
 from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
 from sslood.nets.networks.card import ModelCard, check_fits
+from sslood.nets.networks.files import load_model
 from sslood.nets.networks.model import Model
 
 
@@ -52,6 +54,32 @@ def copies_of(
     generator = torch.Generator().manual_seed(seed)
     for batch in batches(images, batch_size):
         yield augment(batch, recipe, generator)
+
+
+def embed_model(
+    path: str,
+    sets: Mapping[str, Mapping[str, Any]],
+    folder: str,
+    id_name: str,
+    *,
+    settings: EmbedSettings,
+    recipe: AugmentSettings,
+    seed: int,
+) -> tuple[Arrays, dict[str, Any]]:
+    """Return (tensors, metadata) of the embeddings file of the model file `path`; see `embed_sets`.
+
+    sets: name -> {role: …}; folder: of the set files. InputError if the model was made for other images.
+    """
+    network, card = load_model(path, machine(settings.precision).device)
+    check_fits(card, read_metadata(f"{folder}/{id_name}.safetensors", kind="set"), path)
+    tensors, contents = embed_sets(
+        network, card, sets, folder, id_name, settings=settings, recipe=recipe, seed=seed, where=path
+    )
+    return tensors, {
+        "model": card.name, "seed": seed, "model_metadata": read_metadata(path), "id": id_name,
+        "classes": card.classes, "recipe": vars(recipe), "shots": settings.shots, "copies": settings.copies,
+        "sets": contents,
+    }  # fmt: skip
 
 
 def embed_sets(

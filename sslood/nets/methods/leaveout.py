@@ -5,6 +5,7 @@ arXiv:1809.03576, section 3. And the members of its two controls: without that l
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,6 +186,14 @@ class Watched(Supervised):
                 "leaveout: ",
             )
 
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return (loss, terms) of a batch's logits [N + M, K], `labels` [N] of the first."""
+
+    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        images, labels = batch
+        return self.loss(self.logits(images), labels)
+
     def watch(self, epoch: int) -> dict[str, float]:
         if not len(self._known):
             return {}
@@ -233,10 +242,9 @@ class Leaveout(Watched, WithOutliers):
         self.prepare_backbone()
         self.watch_on(validation, kept, tuning)
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        images, labels = batch
+    def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
-        return leaveout_objective(self.logits(images), labels, beta=s.beta, margin=s.margin, of=s.margin_of)
+        return leaveout_objective(logits, labels, beta=s.beta, margin=s.margin, of=s.margin_of)
 
 
 class PlainMember(Watched):
@@ -257,7 +265,5 @@ class PlainMember(Watched):
         self.prepare_backbone()
         self.watch_on(validation, kept, tuning)
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        images, labels = batch
-        logits = self.logits(images)
+    def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return F.cross_entropy(logits, labels), {"train_accuracy": accuracy(logits, labels)}

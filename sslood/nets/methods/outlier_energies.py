@@ -39,7 +39,7 @@ def unreached(margins: Mapping[str, Any], after: Energies, own: tuple[float, flo
         return ""
     return (
         f"the median energy {' and '.join(sides)}; train longer, or use margins that the network's own "
-        f"energies propose (margins: auto): m_in {own[0]:.4g}, m_out {own[1]:.4g}"
+        f"energies propose (margins: auto, gap: 0): m_in {own[0]:.4g}, m_out {own[1]:.4g}"
     )
 
 

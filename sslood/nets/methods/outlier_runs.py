@@ -142,7 +142,7 @@ def _try(task: Outliers, card: ModelCard, checkpoint: Checkpoint) -> Tried:
         epoch = int(task.best.epoch)
         task.model.load_state_dict(task.best.model.state_dict())
     after = energies_of(task)
-    if task.settings.margins == "fixed":
+    if task.settings.margins == "fixed" or task.settings.gap > 0:
         own = task.untrained or auto_margins(before["validation"], before["auxiliary"])
         if advice := unreached(task.margins, after, own):
             print(f"{task.label}: {advice}", file=sys.stderr)

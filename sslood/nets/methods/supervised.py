@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
@@ -18,14 +19,14 @@ from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.networks.backbone import PREPARED, Backbone
 from sslood.nets.networks.model import Model
-from sslood.nets.training.engine import Task, compiled, place
+from sslood.nets.training.engine import ImageData, Task, compiled, place
 from sslood.nets.training.settings import TrainingSettings
 from sslood.nets.training.views import Views
 
 Batch = tuple[Tensor, Tensor]  # images, the labelled ones first, and the labels of those
 
 
-def load_split(path: str | Path, split: str, device: torch.device) -> ResidentSet:
+def load_split(path: str | Path, split: str, device: torch.device | str) -> ResidentSet:
     """Return one split of a set file on `device`; no other split is read."""
     names = [f"{split}.images", f"{split}.labels"]
     tensors, _ = load_tensors(path, kind="set", only=names)
@@ -42,7 +43,7 @@ class Supervised(Task[Batch]):
     def __init__(
         self,
         model: Model,
-        data: ResidentSet,
+        data: ImageData,
         validation: ResidentSet,
         *,
         recipe: AugmentSettings,
@@ -123,6 +124,9 @@ class WithOutliers(Supervised):
         super().__init__(model, data, validation, **how)
         self.outliers, self.stream = outliers, stream
         self.outlier_batch_size = min(outlier_batch_size, len(outliers))
+        if self.outlier_batch_size < outlier_batch_size:
+            few = f"there are only {len(outliers)}, and every batch has them all"
+            tqdm.write(f"{self.label}: a batch asks for {outlier_batch_size} outliers, but {few}")
         outliers.steps(self.outlier_batch_size)  # refuses a set without images
 
     def begin_epoch(self, epoch: int) -> None:

@@ -13,6 +13,7 @@ from sslood.nets.probing.probes import (
     KNNProbeSettings,
     LinearProbeSettings,
     accuracies,
+    at_most,
     classified,
     knn_scores,
     probe_few_labels,
@@ -34,13 +35,15 @@ def probe_model(
     *,
     seed: int,
     judge_head: Judge,
+    most: int = 0,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the records of the embeddings file `path`: knn, linear, linear_<share>, head, transfer_<set>,
     knn_on_<set> and head_on_<set> of sets with role shifted.
 
     And {name: reason} of those that its sets do not allow.
-    meta: metadata of the file. seed: of the draws of few labels. judge_head: what logits [N, K], labels [N]
-    of the model's own head on ID test say about its mistakes.
+    meta: metadata of the file. most: images of ID train, and of each transfer set's, that a probe with all
+    labels learns from, at most, each class in proportion, 0 = all. seed: of that draw and of few labels.
+    judge_head: what logits [N, K], labels [N] of the model's own head on ID test say about its mistakes.
     """
     sets, classes = read_splits(path, meta["id"]), len(meta["classes"])
     records: dict[str, dict[str, Any]] = {}
@@ -54,8 +57,9 @@ def probe_model(
             reasons[name] = reason.reason
 
     train, test = sets["train"][1], sets["test"][1]
-    add("knn", (*NEEDS, Need(images=min(knn.k))), train, lambda: probe_knn(sets, knn, classes=classes))
-    add("linear", NEEDS, train, lambda: probe_linear(sets, linear.l2, classes=classes))
+    some = at_most(sets, most, seed)
+    add("knn", (*NEEDS, Need(images=min(knn.k))), train, lambda: probe_knn(some, knn, classes=classes))
+    add("linear", NEEDS, train, lambda: probe_linear(some, linear.l2, classes=classes))
     for share in linear.shares:
         few = partial(probe_few_labels, sets, share, linear.l2, classes=classes, seed=seed)
         add(f"linear_{share:g}", NEEDS, train, few)
@@ -65,7 +69,7 @@ def probe_model(
         add("head", (Need("test", classes=1),), test, head)
     for name, entry in meta["sets"].items():
         if entry["role"] == "transfer":
-            other = read_splits(path, name)
+            other = at_most(read_splits(path, name), most, seed)
             count = int(other["train"][1].max()) + 1
             transfer = partial(probe_linear, other, linear.l2, classes=count)
             add(f"transfer_{name}", NEEDS, other["train"][1], transfer)
@@ -74,7 +78,7 @@ def probe_model(
             truth, queries = (images[f"{name}.test.{part}"] for part in ("labels", "features"))
             known, need = truth >= 0, (Need("test", classes=1),)
             if "knn" in records:
-                chosen = partial(_knn_on, sets["train"], records["knn"], classes=classes)
+                chosen = partial(_knn_on, some["train"], records["knn"], classes=classes)
                 add(f"knn_on_{name}", need, truth, partial(chosen, queries[known], truth[known]))
             if "head" in records:
                 logits_on = images[f"{name}.test.logits"]

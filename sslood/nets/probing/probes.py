@@ -66,6 +66,18 @@ def read_splits(path: str, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]
     return sets
 
 
+def at_most(sets: Splits, images: int, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the splits with so many images of train at most, each class in proportion; 0 = all.
+
+    Drawn from the stream ("probe", images). A class may go without.
+    """
+    features, labels = sets["train"]
+    if not 0 < images < len(labels):
+        return dict(sets)
+    rows = stratified_choice(labels, images, numpy_stream(seed, "probe", images))
+    return {**sets, "train": (features[rows], labels[rows])}
+
+
 def knn_scores(
     bank: np.ndarray,
     bank_labels: np.ndarray,

@@ -8,7 +8,7 @@ all of them: losses in nets/selfsup/losses, bases of classes in nets/selfsup.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from sslood.core.settings import at_least, read_section
 from sslood.data.images.augment import AugmentSettings
 from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.heads import build_projector
-from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, settings_of
+from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, recorded, settings_of
 from sslood.nets.training.ranks import gather
 from sslood.nets.training.watch import spread
 
@@ -138,16 +138,39 @@ def need_classes(name: str, classes: int) -> None:
         raise LeftOut(f"objective {name}: the ID set has a single class; use simclr, which needs no labels")
 
 
-def read_plan(
-    name: str, shared: Mapping[str, Any], constants: str, recipe: str
-) -> tuple[type[Objective], PretrainSettings, Any, tuple[AugmentSettings, AugmentSettings]]:
-    """Return (class, how it is trained, its own settings, recipes of its views) of an objective.
+class Plan(NamedTuple):
+    """What one pretraining does: the name and class of its objective, how it is trained, and its views."""
 
-    shared: the section `pretrain`; constants, recipe: FILE:KEY of the sections `objectives.<name>` and
+    objective: str
+    kind: type[Objective]
+    training: PretrainSettings
+    own: Any  # settings of the objective
+    recipes: tuple[AugmentSettings, AugmentSettings]
+
+    def recorded(self) -> dict[str, Any]:
+        """Return all settings that affect the result, for metadata and fingerprint."""
+        return recorded(self.training, self.own, self.recipes)
+
+
+def read_plan(name: str, shared: Mapping[str, Any], constants: str, recipe: str) -> Plan:
+    """Return the plan of an objective whose section stands at `constants`, FILE:KEY; see `plan_of`."""
+    _class_of(name)  # a wrong name is reported before a section that is not there
+    return plan_of(name, shared, read_section(constants), constants, recipe)
+
+
+def plan_of(
+    name: str, shared: Mapping[str, Any], section: Mapping[str, Any], where: str, recipe: str
+) -> Plan:
+    """Return the plan of the objective `name` with the constants `section`.
+
+    shared: the section `pretrain`; where: what messages call the constants; recipe: FILE:KEY of the section
     `augment.pretrain`. Raises InputError for an unknown objective, key or value.
     """
-    kind = class_named("sslood.nets.objectives", name, Objective, "objective")
-    section = read_section(constants)
-    training, own = settings_of(shared, section, kind.Settings, constants)
-    augment = section.get("augment"), f"{constants}.augment"
-    return kind, training, own, recipes_of(read_section(recipe), recipe, *augment, kind.views)
+    kind = _class_of(name)
+    training, own = settings_of(shared, section, kind.Settings, where)
+    augment = section.get("augment"), f"{where}.augment"
+    return Plan(name, kind, training, own, recipes_of(read_section(recipe), recipe, *augment, kind.views))
+
+
+def _class_of(name: str) -> type[Objective]:
+    return class_named("sslood.nets.objectives", name, Objective, "objective")

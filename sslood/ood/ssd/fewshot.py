@@ -29,9 +29,14 @@ class Repeat:
 
 
 def evaluate_few_shot(
-    file: Embeddings, settings: SSDkSettings, seed: int, results: Results, progress: Callable[[], object]
+    file: Embeddings,
+    settings: SSDkSettings,
+    seed: int,
+    results: Results,
+    progress: Callable[[], object],
+    row: str = "ssdk",
 ) -> None:
-    """Add one model's SSD_k metrics and scores to `results`; `progress` is called for each set.
+    """Add one model's SSD_k metrics and scores to `results` as `row`; `progress` is called for each set.
 
     A set that does not meet the needs is left out. Metrics are means over the repeats, with the standard
     deviation under `<metric>_std`; scores those of the first repeat. The score of an ID image depends on the
@@ -43,13 +48,13 @@ def evaluate_few_shot(
     if settings.form != "paper":
         form = LikelihoodRatio(inside, file.outputs(file.id, "validation").need("features"))
     id_rows = form.rows(tests[file.id].need("features"))
-    metrics, first_id, prefix = {}, [], f"{file.model}.ssdk"
+    metrics, first_id, prefix = {}, [], f"{file.model}.{row}"
     for name in file.ood_sets:
         progress()
         try:
             repeats = evaluate_set(file, name, id_rows, tests[name], form, settings, seed)
         except LeftOut as reason:
-            results.leave_out(reason, file.model, "ssdk", name)
+            results.leave_out(reason, file.model, row, name)
             continue
         metrics[name] = over_repeats(repeats)
         first = repeats[0]
@@ -64,7 +69,7 @@ def evaluate_few_shot(
         return
     mean = np.mean(first_id, axis=0)
     results.scores[f"{prefix}.{file.id}"] = rounded(mean, mean)
-    results.models[file.model] = {"ssdk": metrics}
+    results.models.setdefault(file.model, {})[row] = metrics
 
 
 def evaluate_set(
@@ -115,7 +120,8 @@ def fallbacks(results: Results) -> str:
     rows = [
         (f"{model} on {name}", values)
         for model, detectors in results.models.items()
-        for name, values in detectors["ssdk"].items()
+        for sets in detectors.values()
+        for name, values in sets.items()
         if values.get("fallbacks")
     ]
     if not rows:

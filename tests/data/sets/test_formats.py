@@ -74,6 +74,7 @@ def test_checksums_agree_with_pytorch_ood():
         "tiny_imagenet": img.TinyImageNet,
         "tiny_imagenet_crop_fixed": img.TinyImageNet,
         "tiny_imagenet_resize_fixed": img.TinyImageNet,
+        "tiny_imagenet_resize_aliased": img.TinyImageNet,
         "tiny_imagenet_crop": img.TinyImageNetCrop,
         "tiny_imagenet_resize": img.TinyImageNetResize,
         "lsun_crop": img.LSUNCrop,

@@ -81,17 +81,19 @@ def tiny_imagenet() -> tuple[bytes, np.ndarray]:
     return out.getvalue(), pixels
 
 
-@pytest.mark.parametrize("kind", ["", "_crop_fixed", "_resize_fixed"])
+@pytest.mark.parametrize("kind", ["", "_crop_fixed", "_resize_fixed", "_resize_aliased"])
 def test_tiny_imagenet(server, kind):
     body, _ = tiny_imagenet()
     entry = offered(server, f"tiny_imagenet{kind}", {"tiny-imagenet-200.zip": body}, counts={"test": 4})
     found = fetched(entry)["test"]
     assert found.labels.tolist() == [0, 1, 0, 1] and found.classes == ("goldfish", "bullfrog")
-    plain = fetched(replace(entry, crop=0, shrink=0))["test"]
+    plain = fetched(replace(entry, crop=0, shrink=0, reader=read_tiny_imagenet))["test"]
     whole = convert(plain.images, 64, 3, "x").transpose(0, 2, 3, 1)
     if kind == "_resize_fixed":
         expected = [Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR) for image in whole]
         assert np.array_equal(found.images, np.stack([np.asarray(image) for image in expected]))
+    if kind == "_resize_aliased":
+        assert np.array_equal(found.images, whole[:, 1::2, 1::2])
     if kind == "_crop_fixed":
         rng = numpy_stream(0, "crop", entry.name)
         assert np.array_equal(found.images, fetched(entry)["test"].images)

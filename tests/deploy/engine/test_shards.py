@@ -98,6 +98,23 @@ def test_the_command_writes_a_file_that_decides(tmp_path, detector, capsys):
     assert scorer.decide(images[:200][~held]).scores.mean() < found.scores.mean()  # it has seen these
 
 
+@pytest.mark.parametrize(("name", "label"), [("mahalanobis", None), ("rmds", "label"), ("gmm", "label")])
+def test_fewer_vectors_than_dimensions_are_refused_unless_smoothed(tmp_path, name, label):
+    """Twelve rows do not span 12 dimensions around a mean: along the rest, distances are the ridge alone."""
+    rng, count = np.random.default_rng(0), 12
+    table = {"path": [*map(str, range(count))], "label": [*"abc"] * 4}
+    table["features"] = [*map(list, rng.normal(size=(count, 12)).astype("f4"))]
+    pq.write_table(pa.table(table), tmp_path / "few.parquet")
+    vectors = open_vectors(f"{tmp_path}/few.parquet", label, None, None)
+    kind = DETECTORS[name]
+    with pytest.raises(
+        InputError, match=rf"{name} learns a covariance of 12 dimensions from \d+ vectors, too"
+    ):
+        fit_shards(vectors, name, kind.Settings(ridge=1e-4), alpha=0.5)
+    found = fit_shards(vectors, name, kind.Settings(ridge=0.1), alpha=0.5)
+    assert np.isfinite(found.calibration).all()
+
+
 def test_what_cannot_be_fitted_is_refused(tmp_path, many):
     vectors = open_vectors(many, None, HEAD, None)
     with pytest.raises(InputError, match="msp is not fitted by sums that merge; use one of .*knn, maha"):

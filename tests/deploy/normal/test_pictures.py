@@ -167,8 +167,11 @@ def test_bad_folders_are_told(digits, tmp_path, capsys):
     (tmp_path / "few" / "broken.png").write_bytes(b"none")
     assert call(fit.main, images=tmp_path / "few", out=tmp_path / "x", alpha=0.2) == 1
     assert "broken.png: cannot be read" in capsys.readouterr().err
+    Image.open(digits / "odd" / "30.png").resize((20, 8)).save(tmp_path / "few" / "wide.png")
     options = {"images": tmp_path / "few", "out": tmp_path / "x", "alpha": 0.2, "skip_unreadable": None}
     assert call(fit.main, **options) == 0
-    assert "broken.png: left out, cannot be read" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "broken.png: left out, cannot be read" in said
+    assert "1 of 22 pictures: more than a third is lost to the square crop" in said  # it was read twice
     with pytest.raises(InputError, match="all normal pictures are also known bad ones"):
         fit_folder(digits / "odd", alpha=0.1, bad=[digits / "odd"])

@@ -1,6 +1,7 @@
 """Networks of other libraries against these: features, maps, preprocessing, and files without a network."""
 
 import json
+import logging
 import socket
 
 import numpy as np
@@ -150,7 +151,12 @@ def test_clips_image_tower_gives_its_projections(tmp_path):
     text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = CLIPConfig(text_config=text | {"vocab_size": 50}, vision_config=SMALL, projection_dim=12)
     network = CLIPModel(config).eval()
+    said, listener = [], logging.Handler()
+    listener.emit = said.append
+    logging.getLogger("transformers").addHandler(listener)
     model, card = opened(folder(tmp_path / "clip", network, {**CLIP_LIKE, **HALVES}))
+    logging.getLogger("transformers").removeHandler(listener)
+    assert not said  # of the tower of texts, which is left out
     x = images(32)
     with torch.inference_mode():
         expected = network.visual_projection(network.vision_model(x).pooler_output)

@@ -70,6 +70,16 @@ def test_the_test_split_is_never_read(run):
     assert call(main, **{**run, "epochs": 1}) == 0
 
 
+def test_a_set_that_fits_no_memory_gives_the_same_classifier(run, monkeypatch):
+    """Read from the file as it goes; of few labels the images of these alone."""
+    written = []
+    for limit in ("1", "0"):
+        monkeypatch.setenv("SSLOOD_RESIDENT_GB", limit)
+        assert call(main, **{**run, "labels": 20, "epochs": 2}) == 0
+        written.append(run["out"].read_bytes())
+    assert written[0] == written[1]
+
+
 def test_a_frozen_backbone_comes_out_as_it_went_in(run):
     assert call(main, **{**run, "freeze": "backbone"}) == 0
     before, after = load_tensors(run["init_model"])[0], load_tensors(run["out"])[0]

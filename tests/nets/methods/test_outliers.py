@@ -212,12 +212,15 @@ def test_margins_that_no_energy_comes_near_to_are_named_with_better_ones():
     )
 
 
-def test_the_stage_says_that_margins_are_out_of_reach(run, capsys):
+@pytest.mark.parametrize("change", [{"margins": "fixed"}, {"gap": 9.0, "auxiliary_batch_size": 400}])
+def test_the_stage_says_that_margins_are_out_of_reach(run, change, capsys):
+    """And that a set holds fewer outliers than a batch asks for."""
     write_classifier(run["init_model"])
-    assert call(main, **{**run, "margins": "fixed", "epochs": 1}) == 0
-    assert (
-        "energy energy_full_scratch-0: the median energy of ID validation stays at" in capsys.readouterr().err
-    )
+    assert call(main, **{**run, **change, "epochs": 1}) == 0
+    said = capsys.readouterr()
+    assert "energy energy_full_scratch-0: the median energy of ID validation stays at" in said.err
+    few = "energy energy_full_scratch-0: a batch asks for 400 outliers, but there are only 150"
+    assert (few in said.out) == ("gap" in change)
 
 
 @pytest.mark.parametrize(

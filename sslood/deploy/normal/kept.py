@@ -1,0 +1,111 @@
+"""What an unfinished `fit` keeps of the pictures it has embedded, so that the same command goes on.
+
+Each block of pictures is a file, under a name made of all that decides its content: the network, the code,
+and the path, size and time of every picture. So nothing of other pictures is ever taken, and the result has
+the bytes of an uninterrupted run.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslood.core.errors import InputError
+from sslood.core.files import load_tensors, save_tensors
+from sslood.data.sets.crops import split_box
+from sslood.data.sets.images import Remark
+from sslood.nets.training.checkpoint import fingerprint
+
+KIND = "embedded"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Arrays of some pictures, those that could not be read, and what is to be said, each by its path."""
+
+    arrays: Mapping[str, np.ndarray]
+    unreadable: Sequence[Path] = ()
+    remarks: Sequence[tuple[Path, Remark]] = ()
+
+
+@dataclass
+class Kept:
+    """A folder of blocks; None keeps nothing. found: how many pictures were taken from it so far."""
+
+    folder: Path | None = None
+    mark: str = ""
+    found: int = field(default=0, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        folder: str | Path | None,
+        arrays: Mapping[str, np.ndarray],
+        metadata: Mapping[str, Any],
+        device: str,
+    ) -> "Kept":
+        """Return the folder for blocks of a network with these weights and this preprocessing."""
+        if folder is None:
+            return cls()
+        digest = hashlib.sha256(f"{_code()} {device} {json.dumps(metadata, sort_keys=True)}".encode())
+        for name in sorted(arrays):
+            digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+            digest.update(np.ascontiguousarray(arrays[name]).data)
+        return cls(Path(folder), digest.hexdigest())
+
+    def load(self, paths: Sequence[Path], *about: Any) -> Block | None:
+        """Return the block of pictures, None if it is not there, or damaged. about: JSON values."""
+        if self.folder is None or not (place := self._place(paths, about)).exists():
+            return None
+        try:
+            arrays, content = load_tensors(place, kind=KIND)
+        except InputError:
+            return None
+        arrays = {key: np.array(value) for key, value in arrays.items()}  # not a map of a file that will go
+        remarks = [(paths[row], (kind, detail)) for row, kind, detail in content["remarks"]]
+        self.found += len(paths)
+        return Block(arrays, [paths[row] for row in content["unreadable"]], remarks)
+
+    def save(self, block: Block, paths: Sequence[Path], *about: Any) -> None:
+        """Write the block of pictures, all of it or nothing."""
+        if self.folder is None:
+            return
+        row = {path: row for row, path in enumerate(paths)}
+        metadata = {
+            "unreadable": [row[path] for path in block.unreadable],
+            "remarks": [[row[path], *remark] for path, remark in block.remarks],
+        }
+        save_tensors(self._place(paths, about), block.arrays, kind=KIND, metadata=metadata)
+
+    def clear(self) -> None:
+        """Remove the blocks, and the folder if nothing else is in it: the run is finished."""
+        if self.folder is None:
+            return
+        for place in self.folder.glob("*.safetensors"):
+            place.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _place(self, paths: Sequence[Path], about: Sequence[Any]) -> Path:
+        digest = hashlib.sha256(f"{self.mark} {json.dumps(about)}".encode())
+        for path in paths:
+            of = os.path.abspath(path)
+            try:
+                said = os.stat(split_box(path)[0])
+                of += f" {said.st_size} {said.st_mtime_ns}"
+            except OSError:
+                of += " missing"
+            digest.update(of.encode(errors="surrogateescape") + b"\0")
+        return (self.folder or Path()) / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+@cache
+def _code() -> str:
+    return fingerprint({}, [], "sslood.deploy.normal.embedding")

@@ -1,0 +1,55 @@
+"""What the results hold of each part of a study, and what became of the parts that they lack."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studies.parts import OUTPUT
+from studies.plan import Part, Study
+from studies.table import Rows, read_rows
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A part with results: where they come from, and its rows (none of a command)."""
+
+    part: Part
+    origin: Mapping[str, Any]
+    rows: Rows
+    output: str = ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the mapping in a file, {} if there is none, or a cut one."""
+    with suppress(OSError, json.JSONDecodeError):
+        return json.loads(path.read_text())
+    return {}
+
+
+def finished(part: Part, folder: Path) -> Finished | None:
+    """Return what `results` holds of a part, None if nothing."""
+    if not (origin := read_json(folder / "origin.json")):
+        return None
+    output = folder / OUTPUT
+    text = output.read_text(errors="replace") if output.is_file() else ""
+    return Finished(part, origin, read_rows(part.name, folder), text)
+
+
+def unfinished(
+    study: Study, states: Mapping[str, Mapping[str, Any]], done: Sequence[Finished]
+) -> dict[str, str]:
+    """Return what became of each part without results, by its name."""
+    names = {found.part.name for found in done}
+    lines = {}
+    for part in study.parts:
+        state = states[part.name]
+        if part.name in names:
+            continue
+        why = f": {state['reason']}" if state.get("reason") else ""
+        failed = f": {', '.join(state['failed'])}" if state.get("failed") else ""
+        if state.get("state") != "done":
+            lines[part.name] = f"{state.get('state', 'not begun')}{why}{failed}."
+    return lines

@@ -1,0 +1,121 @@
+"""README.md and index.html of a study's results."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import DictLoader, Environment, StrictUndefined
+
+from sslood.core.files import save_text
+from sslood.report import render as report
+from sslood.report.cells import MISSING, Code, Table, markdown, percent
+from sslood.report.frame import is_informed
+from studies.done import Finished, unfinished
+from studies.figure import near_and_far
+from studies.plan import Study
+from studies.table import best
+
+FOLDERS = (Path(report.__file__).parent / "templates", Path(__file__).parent / "templates")
+# read at once: they may be edited while a study runs
+TEMPLATES = {path.name: path.read_text(encoding="utf-8") for folder in FOLDERS for path in folder.iterdir()}
+SHOWN = ("msp", "energy", "knn", "mahalanobis", "ssd", "ssdk", "auto")  # detectors with a column of their own
+HOURS = ("hours", "core_hours")
+ACCURACIES = {"accuracy_head": "head", "accuracy_knn": "kNN"}
+
+
+def write_pages(
+    study: Study, states: Mapping[str, Mapping[str, Any]], done: Sequence[Finished], results: Path
+) -> None:
+    """Write table.csv, README.md and index.html."""
+    groups = [found.rows.groups for found in done if len(found.rows.groups)]
+    if groups:
+        save_text(results / "table.csv", pd.concat(groups).to_csv(index=False, lineterminator="\n"))
+    elif (results / "table.csv").is_file():
+        (results / "table.csv").unlink()
+    values = {
+        "study": study,
+        "title": study.title,
+        "table": overview(done),
+        "origins": origins(done),
+        "commands": [found for found in done if found.output],
+        "unfinished": unfinished(study, states, done),
+        "absent": _absent(done),
+        "shown": SHOWN,
+    }
+    environment = _environment()
+    save_text(results / "README.md", environment.get_template("study.md.j2").render(**values))
+    figure = near_and_far(pd.concat(groups), SHOWN) if groups else ""
+    page = environment.get_template("study.html.j2").render(**values, figure=figure)
+    save_text(results / "index.html", page)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=DictLoader(TEMPLATES),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(markdown=markdown)
+    return environment
+
+
+def overview(done: Sequence[Finished]) -> Table | None:
+    """Return a row per part and model: accuracies, chosen detectors near / far, and the best of all."""
+    rows: list[list[str]] = []
+    known = {name for found in done if len(found.rows.groups) for name in found.rows.groups["detector"]}
+    shown = [name for name in SHOWN if name in known]
+    for found in done:
+        groups = found.rows.groups
+        for model in dict.fromkeys(groups["model"]) if len(groups) else ():
+            own = groups[groups["model"] == model]
+            accuracy = found.rows.accuracy[found.rows.accuracy["model"] == model]
+            cells = [percent(float(accuracy[key].iloc[0])) if len(accuracy) and key in accuracy else MISSING
+                     for key in ACCURACIES]  # fmt: skip
+            cells += [_near_far(own, name) for name in shown]
+            cells += [_best(own, model, role) for role in ("near", "far")]
+            rows.append([Code(found.part.name), Code(model), str(own["seeds"].max()), *cells])
+    header = ["part", "model", "seeds", *ACCURACIES.values(), *map(Code, shown), "best near", "best far"]
+    return Table(header, rows, left=("part", "model", "best near", "best far")) if rows else None
+
+
+def _near_far(rows: pd.DataFrame, detector: str) -> str:
+    own = rows[rows["detector"] == detector].set_index("role")
+    if own.empty:
+        return MISSING
+    texts = [percent(*own.loc[role, ["auroc", "auroc_std"]]) if role in own.index else MISSING
+             for role in ("near", "far")]  # fmt: skip
+    return " / ".join(texts)
+
+
+def _best(rows: pd.DataFrame, model: str, role: str) -> str:
+    row = best(rows, model, role, set(filter(is_informed, rows["detector"].unique())))
+    if row is None:
+        return MISSING
+    interval = "" if pd.isna(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"
+    return f"{row['detector']} {percent(row['auroc'])}{interval}"
+
+
+def origins(done: Sequence[Finished]) -> Table:
+    """Return a row per part: how long it took, on what, from which code."""
+    rows: list[list[str]] = []
+    for found in done:
+        origin = found.origin
+        rows.append([
+            Code(found.part.name), str(origin["stages"]), *(f"{origin[key]:.2f}" for key in HOURS),
+            ", ".join(origin["revision"]), "; ".join(origin["hardware"]),
+        ])  # fmt: skip
+    header = ["part", "stages", "hours of stages", "hours of cores", "revision", "hardware"]
+    return Table(header, rows, left=("part", "revision", "hardware"))
+
+
+def _absent(done: Sequence[Finished]) -> dict[str, list[str]]:
+    """Return {set: parts} of the sets that could not be had."""
+    absent: dict[str, list[str]] = {}
+    for found in done:
+        for name in found.origin["absent"]:
+            absent.setdefault(name, []).append(found.part.name)
+    return absent

@@ -1,0 +1,179 @@
+"""One part of a study from its settings to its outputs, and what became of it."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import chdir
+from dataclasses import asdict, dataclass, field
+from math import isinf
+from pathlib import Path
+from typing import Any
+
+from sslood.core.files import save_json, save_text
+from sslood.core.settings import load_params
+from studies.origin import has_cuda
+from studies.plan import Part, Study
+from studies.runner import PartRunner, Store, check_budget
+from studies.sets import absence, reason_of, set_of
+from studies.workspace import lay_out, params_text
+from tools.closure import ROOT
+from tools.graph import Cell, cells, digest, needed, order
+
+OUTPUT = "output.txt"  # of a command
+STATE = "state.json"  # beside params.yaml
+Say = Callable[[str], object]
+
+
+@dataclass
+class Outcome:
+    """What became of a part in this call.
+
+    state: done, unfinished (time ran out), failed, or left out (`reason` says why). made, total: stages.
+    absent: sets that could not be had, with reasons. failed: stages, with the end of their output. keys: of
+    the stages in the record.
+    """
+
+    name: str
+    state: str = "unfinished"
+    reason: str = ""
+    made: int = 0
+    total: int = 0
+    absent: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+
+
+class Call:
+    """One call of a study: its folder, its store, its time."""
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        jobs: int,
+        store: Store,
+        budget: float,
+        say: Say,
+        began: float | None = None,
+    ):
+        """budget: seconds from `began` on, a time of the monotonic clock; None = now."""
+        self.study, self.folder, self.jobs, self.store, self.say = study, folder, jobs, store, say
+        self.budget, self.end = budget, (began or time.monotonic()) + budget
+        self.lost = dict[str, str]()  # downloads that failed in this call, which are not tried again
+
+    @property
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def run(self, part: Part) -> Outcome:
+        """Make what is not made of a part, as far as time allows; what became of it is kept in its folder."""
+        outcome = Outcome(part.name)
+        place = self.folder / part.name
+        place.mkdir(parents=True, exist_ok=True)
+        if part.device == "cuda" and not has_cuda():
+            outcome.state, outcome.reason = "left out", "no CUDA device here"
+        elif part.command:
+            self._command(part, place, outcome)
+        else:
+            self._stages(part, place, outcome)
+        save_json(place / STATE, asdict(outcome))
+        return outcome
+
+    def _stages(self, part: Part, place: Path, outcome: Outcome) -> None:
+        self._lay_out(part, place, {})
+        with chdir(place):
+            graph = graph_of()
+            chosen = needed(graph, part.goals)
+            downloads = [cell for cell in chosen if cell.name.startswith("download@")]
+            tidy(graph)
+            keys = {cell.name: digest(cell) for cell in downloads}
+            cut = self._make([cell for cell in downloads if keys[cell.name] not in self.lost], outcome)
+            if cut:
+                return
+            self.lost |= {keys[name]: reason for name, reason in outcome.failed.items()}
+            reasons = {
+                set_of(cell): self.lost[keys[cell.name]] for cell in downloads if keys[cell.name] in self.lost
+            }
+            lost = absence(reasons, load_params(Path("params.yaml")), part.needs, chosen)
+        outcome.absent, outcome.failed = lost.dropped, {}
+        if lost.dropped:
+            self.say(f"left out of {part.name}: {', '.join(lost.dropped)}, which cannot be had")
+        if lost.reason:
+            outcome.state, outcome.reason = "left out", lost.reason
+            return
+        if lost.dropped:
+            self._lay_out(part, place, lost.dropped)
+        with chdir(place):
+            graph = graph_of()
+            tidy(graph)
+            self._make(needed(graph, part.goals), outcome)
+
+    def _lay_out(self, part: Part, place: Path, without: Mapping[str, str]) -> None:
+        """Make the folder of a part from the code and profiles as they were when the call began."""
+        code = self.folder / "code"
+        lay_out(place, code, params_text(self.study, part, without, code))
+
+    def _make(self, chosen: list[Cell], outcome: Outcome) -> list[str]:
+        """Make cells; fills in the outcome, and returns the names that time cut off."""
+        check_budget(self.budget, self.study.least, chosen, self.store)
+        runner = PartRunner(chosen, self.jobs, self.store, self.say)
+        failed, cut = runner.run(self.left)
+        unmade = {*failed, *cut, *(cell.name for cell in runner.waiting)}
+        outcome.made, outcome.total = len(chosen) - len(unmade), len(chosen)
+        outcome.keys = [digest(cell) for cell in chosen if all(Path(dep).exists() for dep in cell.deps)]
+        outcome.failed = {cell.name: reason_of(cell) for cell in chosen if cell.name in failed}
+        outcome.state = "unfinished" if cut else "failed" if failed else "done"
+        return cut
+
+    def _command(self, part: Part, place: Path, outcome: Outcome) -> None:
+        """Run a command in the repository, once for each revision of it; its output is the result."""
+        outcome.total = 1
+        key = f"{part.command} | {self.store.origin['revision']}"
+        found = self.store.record.get(key, {})
+        outcome.keys = [key]
+        if found.get("ended") and (place / OUTPUT).is_file():
+            outcome.state, outcome.made = "done", 1
+            self.say(f"current {part.name}")
+            return
+        if self.left < self.study.least:
+            return
+        start = time.monotonic()
+        words = shlex.split(part.command)
+        words = [sys.executable, *words[1:]] if words[0] == "python" else words
+        self.say(f"start {part.name}: {part.command}")
+        kept: dict[str, Any] = {
+            "cwd": ROOT,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
+        try:
+            done = subprocess.run(words, timeout=None if isinf(self.left) else max(self.left, 1), **kept)
+        except subprocess.TimeoutExpired:
+            self.store.note(key, part.name, time.monotonic() - start, 0, ended=False, kept=False)
+            self.say(f"cut off {part.name}: a command has no checkpoint, so it begins again")
+            return
+        seconds = time.monotonic() - start
+        save_text(place / OUTPUT, done.stdout)
+        self.store.note(key, part.name, seconds, 0, ended=done.returncode == 0)
+        word = "failed" if done.returncode else "done"
+        outcome.state, outcome.made = word, int(not done.returncode)
+        last = [line for line in done.stdout.splitlines() if line.strip()][-1:]
+        if done.returncode:
+            outcome.failed = {part.name: " ".join(last) or "it printed nothing"}
+        self.say(f"{word} {part.name} ({seconds:.0f} s): {' '.join(last)}")
+
+
+def tidy(graph: list[Cell]) -> None:
+    """Remove files below data/ that no stage makes: a stage that reads a folder would see them."""
+    outs = [Path(out) for cell in graph for out in cell.outs]
+    for file in [path for path in Path("data").rglob("*") if path.is_file()]:
+        if not any(file == out or out in file.parents for out in outs):
+            file.unlink()
+
+
+def graph_of() -> list[Cell]:
+    """Return the cells of the graph in the current folder, each after what it needs."""
+    return order(cells(load_params(Path("dvc.yaml")), load_params(Path("params.yaml"))))

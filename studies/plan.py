@@ -1,0 +1,119 @@
+"""What a study consists of: the file studies/NAME.yaml, read strictly."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from sslood.core.errors import InputError
+from sslood.core.settings import Settings, at_least, check_name, checked, load_params
+from tools.closure import ROOT
+
+FOLDER = ROOT / "studies"
+LEAST = 30.0  # seconds: what a stage needs to start, and the shortest ones to end
+
+
+@dataclass(frozen=True)
+class Part(Settings):
+    """A part of a study: stages under settings of its own, or one command."""
+
+    name: Annotated[str, "name of its folders, of letters, digits, _ and -"]
+    title: Annotated[str, "heading of its table"] = ""
+    profile: Annotated[
+        str, "file of profiles/ that its settings start from; the study's if none is named"
+    ] = ""
+    settings: Annotated[dict, "dotted key: value; what differs from the profile"] = field(
+        default_factory=dict
+    )
+    goals: Annotated[tuple[str, ...], "stages, or items of them, that are made with all they need"] = (
+        "summarize",
+    )
+    needs: Annotated[tuple[str, ...], "image sets without which the part says nothing"] = ()
+    command: Annotated[str, "instead of stages: a command whose output is the result"] = ""
+    device: Annotated[Literal["any", "cuda"], "what the part asks of the machine"] = "any"
+    minutes: Annotated[float, at_least(0), "estimated or measured time on the study's `hardware`"] = 0.0
+
+    def _check(self) -> None:
+        check_name(self.name, "name")
+        stages = [name for name in ("profile", "settings", "needs") if getattr(self, name)]
+        if self.command and stages:
+            raise InputError(
+                f"part {self.name!r} has a command, so it takes no {stages[0]!r}; take the key out"
+            )
+        if not self.goals:
+            raise InputError(f"part {self.name!r}: goals must list at least one stage")
+
+
+@dataclass(frozen=True)
+class Study(Settings):
+    """A study: its parts in order of worth, and what holds for all of them."""
+
+    title: Annotated[str, "heading of the results"]
+    about: Annotated[str, "a paragraph below it, in Markdown"] = ""
+    hardware: Annotated[str, "what `minutes` were estimated or measured on"] = ""
+    profile: Annotated[str, "file of profiles/ of the parts that name none"] = "quickstart"
+    settings: Annotated[dict, "dotted key: value; of every part, before its own"] = field(
+        default_factory=dict
+    )
+    least: Annotated[float, at_least(1), "seconds of the longest stage that has no checkpoint"] = LEAST
+    name: Annotated[str, "of its file"] = ""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def minutes(self) -> float:
+        """The sum over the parts that say how long they take."""
+        return sum(part.minutes for part in self.parts)
+
+
+def study_names(folder: Path = FOLDER) -> list[str]:
+    """Return the names of the studies that there are."""
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def read_study(name: str, folder: Path = FOLDER) -> Study:
+    """Return the study in `folder`/NAME.yaml, or in the file NAME if it ends so.
+
+    Raises InputError that names file, part and key for what is wrong.
+    """
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(f"{name}: no such study; there are: {', '.join(study_names(folder)) or 'none'}")
+    where = path.name
+    name = check_name(path.stem, where)
+    content = load_params(path)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where}: must hold keys and values")
+    own = {key: value for key, value in content.items() if key != "parts"}
+    if "name" in own:
+        raise InputError(f"{where}: unknown key 'name'; the file's name is the study's")
+    study = checked(Study, own, where)
+    parts = [_part(entry, place, where) for place, entry in enumerate(_listed(content, where))]
+    names = [part.name for part in parts]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{where}: two parts are called {twice[0]!r}; give one another name")
+    filled = [
+        part if part.profile or part.command else replace(part, profile=study.profile) for part in parts
+    ]
+    return replace(study, name=name, parts=tuple(filled))
+
+
+def _listed(content: Mapping[str, Any], where: str) -> list[Any]:
+    parts = content.get("parts")
+    if not isinstance(parts, list) or not parts:
+        raise InputError(f"{where}: parts must list at least one part")
+    return parts
+
+
+def _part(entry: Any, place: int, where: str) -> Part:
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{where}: parts.{place} must hold keys and values, found {entry!r}")
+    return checked(Part, entry, f"{where}: parts.{entry.get('name', place)}")
+
+
+def chosen(study: Study, names: tuple[str, ...]) -> Study:
+    """Return the study with the parts of these names alone, all if none is named."""
+    known = [part.name for part in study.parts]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{name}: no such part of {study.name}; there are: {', '.join(known)}")
+    return replace(study, parts=tuple(part for part in study.parts if not names or part.name in names))

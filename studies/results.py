@@ -1,0 +1,84 @@
+"""results/NAME/: what the parts of a study that are done have measured, and where it comes from.
+
+    README.md, index.html    the table over the parts, and what became of each
+    table.csv                every model, detector and group of sets of every part
+    PART/                    tables and numbers as `summarize` wrote them, params.yaml, training curves,
+                             origin.json (revision, hardware, hours, sets that could not be had)
+
+A part that is not done leaves the results of an earlier run, which name their own revision, as they are.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sslood.core.files import save_json, save_text
+from studies.done import finished, read_json
+from studies.page import write_pages
+from studies.parts import OUTPUT, STATE
+from studies.plan import Part, Study
+from studies.runner import Store
+
+LEAVE = ("summary.json", "headline.md")  # that the other files hold
+MOST = 1 << 24  # bytes of a file that is gathered
+
+
+def gather(study: Study, folder: Path, results: Path, store: Store) -> None:
+    """Copy what is done from the work folder to `results`, and write the pages anew."""
+    states = {part.name: read_json(folder / part.name / STATE) for part in study.parts}
+    for part in study.parts:
+        if states[part.name].get("state") == "done":
+            _copy(part, folder / part.name, results / part.name, _origin(states[part.name], store))
+    done = [found for part in study.parts if (found := finished(part, results / part.name))]
+    if done:
+        write_pages(study, states, done, results)
+
+
+def _origin(state: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """Return revision, hardware and hours of all stages of a part, and the sets that it lacks."""
+    found = [store.record[key] for key in dict.fromkeys(state["keys"]) if key in store.record]
+    seconds = sum(one["seconds"] for one in found)
+    return {
+        "revision": sorted({one["revision"] for one in found}),
+        "hardware": sorted({one["hardware"] for one in found}),
+        "hours": round(seconds / 3600, 2),
+        "core_hours": round(sum(one["seconds"] * one["threads"] for one in found) / 3600, 2),
+        "stages": state["total"],
+        "absent": state["absent"],
+    }
+
+
+def _copy(part: Part, place: Path, target: Path, origin: Mapping[str, Any]) -> None:
+    """Copy the results of one part."""
+    fresh = target.with_name(f"{target.name}.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    sources = [place / "params.yaml", *sorted((place / "metrics").glob("*.*")), place / OUTPUT]
+    for source in sources:
+        if source.is_file() and source.name not in LEAVE and source.stat().st_size <= MOST:
+            shutil.copyfile(source, fresh / source.name)
+    curves = sorted((place / "data/curves").glob("*.csv")) if (fresh / "results.csv").is_file() else []
+    for source in curves:
+        (fresh / "curves").mkdir(exist_ok=True)
+        shutil.copyfile(source, fresh / "curves" / source.name)
+    if accuracy := _accuracies(place / "metrics/accuracy"):
+        save_text(fresh / "accuracy.csv", accuracy)
+    names = {path.name for path in fresh.iterdir()}
+    if names & {"results.csv", OUTPUT}:
+        save_json(fresh / "origin.json", dict(origin))
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    else:  # a part that only prepares
+        shutil.rmtree(fresh)
+
+
+def _accuracies(folder: Path) -> str:
+    """Return the accuracies of all models as CSV text, "" if there are none."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    columns = list(dict.fromkeys(key for values in found.values() for key in values))
+    lines = [
+        ",".join([model, *(str(values.get(key, "")) for key in columns)]) for model, values in found.items()
+    ]
+    return "\n".join([",".join(["model", *columns]), *lines, ""]) if lines else ""

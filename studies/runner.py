@@ -1,0 +1,163 @@
+"""The stages of a part, run without DVC: what an earlier part made is taken from there, times are recorded.
+
+`FOLDER/record.json` holds {digest of a stage and its inputs: {stage, seconds, threads, revision, hardware}};
+the seconds of attempts that time cut off count too.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sslood.core.errors import InputError
+from sslood.core.files import save_json
+from tools.direct import Direct
+from tools.graph import Cell, digest
+from tools.jobs import Job, cores
+
+GRAIN = 0.01  # seconds by which the times of a file system may be coarse
+
+
+class Store:
+    """Outputs of stages by the digest of all they come from, kept beside the folders of the parts."""
+
+    def __init__(self, folder: Path, origin: dict[str, str]):
+        """folder: the study's; origin: {revision, hardware} of this call, recorded with each stage."""
+        self.made, self.file, self.origin = (
+            folder.absolute() / "made",
+            folder.absolute() / "record.json",
+            origin,
+        )
+        self.record: dict[str, dict[str, Any]] = {}
+        with suppress(OSError, json.JSONDecodeError):
+            self.record = json.loads(self.file.read_text())
+
+    def note(
+        self, key: str, stage: str, seconds: float, threads: int, *, ended: bool, kept: bool = True
+    ) -> None:
+        """Add an attempt: its seconds, whether it ended, and if not whether it kept a checkpoint."""
+        found = self.record.setdefault(key, {"stage": stage, "seconds": 0.0, "ended": False})
+        found["seconds"] = round(found["seconds"] + seconds, 1)
+        found |= {"ended": ended, "threads": threads, **self.origin}
+        found.pop("lost", None)
+        if not ended and not kept:
+            found["lost"] = round(seconds, 1)
+        save_json(self.file, self.record)
+
+    def put(self, key: str, outs: Sequence[str]) -> None:
+        """Keep the outputs of a stage that ended, as links."""
+        folder, fresh = self.made / key, self.made / f"{key}.part"
+        shutil.rmtree(fresh, ignore_errors=True)
+        for out in outs:
+            _link(Path(out), fresh / out)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+
+    def take(self, key: str, outs: Sequence[str]) -> bool:
+        """Put the outputs of a stage where they belong, if they are kept; return whether they are."""
+        folder = self.made / key
+        if not outs or not all((folder / out).exists() for out in outs):
+            return False
+        for out in outs:
+            path = Path(out)
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            _link(folder / out, path)
+        return True
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` a hard link of a file, or a folder of such links; copies where the disk has none.
+
+    Stages write a new file and rename it, so a link is never written through.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        target.mkdir()
+        for path in sorted(source.iterdir()):
+            _link(path, target / path.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+class PartRunner(Direct):
+    """Runs the cells of one part in the current folder."""
+
+    def __init__(self, chosen: Sequence[Cell], jobs: int, store: Store, say: Callable[[str], object]):
+        super().__init__(chosen, jobs, say)
+        self.store, self.began = store, dict[str, tuple[str, float]]()
+
+    def current(self, cell: Cell) -> bool:
+        """Whether a cell is up to date here, or can be taken from another part."""
+        if super().current(cell):
+            return True
+        key = digest(cell)
+        if not self.store.take(key, cell.outs):
+            return False
+        self.remember(cell, key)
+        return True
+
+    def passed(self, cell: Cell) -> None:
+        """Say nothing: in a later call that is most of a part."""
+
+    def environment(self, cell: Cell) -> dict[str, str]:
+        self.began[cell.name] = digest(cell), time.time()
+        return super().environment(cell)
+
+    def finished(self, job: Job) -> str:
+        word = super().finished(job)
+        key = self.done[job.cell.name]
+        self.store.note(key, job.cell.name, time.monotonic() - job.start, self._threads(), ended=True)
+        self.store.put(key, job.cell.outs)
+        return word
+
+    def run(self, budget: float = float("inf")) -> tuple[list[str], list[str]]:
+        """Run as `Runner.run` does, and record the time of what was cut off too."""
+        try:
+            return super().run(budget)
+        finally:
+            for job in self.running:
+                key, since = self.began[job.cell.name]
+                kept = _kept_since(since)
+                self.store.note(
+                    key, job.cell.name, time.monotonic() - job.start, self._threads(), ended=False, kept=kept
+                )
+
+    def _threads(self) -> int:
+        """Return how many threads a stage has."""
+        given = {**os.environ, **self.threads}
+        return int(given.get("SSLOOD_THREADS") or given.get("OMP_NUM_THREADS") or cores())
+
+
+def _kept_since(since: float) -> bool:
+    """Whether a checkpoint was written in the scratch folder since that time."""
+    folder = Path(os.environ.get("SSLOOD_SCRATCH") or "scratch")
+    return any(path.stat().st_mtime > since - GRAIN for path in folder.glob("*.pt"))
+
+
+def check_budget(budget: float, least: float, cells: Sequence[Cell], store: Store) -> None:
+    """Raise InputError, saying how much is needed, if `budget` seconds would never bring a study to an end.
+
+    That is less than its longest stage without checkpoints takes, or no more than a stage that is still to
+    be made had in an earlier call, without an end or a checkpoint.
+    """
+    if budget < least:
+        raise InputError(
+            f"--budget {budget:g} is too small: a stage that keeps no checkpoint needs {least:g} seconds; "
+            f"say at least --budget {least:g}"
+        )
+    lost = {found["stage"]: found["lost"] for found in store.record.values() if "lost" in found}
+    for cell in cells:
+        if budget <= lost.get(cell.name, -1.0):
+            raise InputError(
+                f"--budget {budget:g} is too small: {cell.name} had {lost[cell.name]:g} seconds in an "
+                "earlier call and came to no checkpoint; give more"
+            )

@@ -1,0 +1,156 @@
+"""Parts of a study: what they share, what is left out, cut off, failed, and goes on."""
+
+import shutil
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from sslood.core.errors import InputError
+from studies.pack import pack, unpack
+from studies.results import gather
+from studies.run import alone
+from studies.runner import check_budget
+from tests.studies.toy import LOST, Toy
+from tools.graph import Cell
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAN", str(tmp_path / "ran"))
+    monkeypatch.setenv("ROWS", str(tmp_path / "rows.csv"))
+    return Toy(tmp_path)
+
+
+def states(outcomes) -> list[str]:
+    return [outcome.state for outcome in outcomes]
+
+
+def test_parts_share_what_they_have_in_common_and_a_later_call_runs_nothing(toy):
+    parts = [{"name": "one"}, {"name": "three", "settings": {"runs.seeds": [0, 1]}}]
+    assert states(toy.call(parts)) == ["done", "done"]
+    assert sorted(toy.ran) == ["download blobs", "download digits", "train 0", "train 1"]
+    assert states(toy.call(parts)) == ["done", "done"] and toy.ran == []
+    for part, models in (("one", ["m-0"]), ("three", ["m-0", "m-1"])):
+        made = sorted((toy.root / "work" / part / "data/models").iterdir())
+        assert [path.stem for path in made] == models
+
+
+def test_a_changed_value_runs_only_what_depends_on_it(toy):
+    toy.call([{"name": "one", "settings": {"runs.seeds": [0, 1]}}])
+    toy.call([{"name": "one", "settings": {"runs.seeds": [0, 1], "train.epochs": 2}}])
+    assert sorted(toy.ran) == ["train 0", "train 1"]
+    toy.call([{"name": "one", "settings": {"runs.seeds": [1]}}])
+    assert toy.ran == []  # kept from the first call
+    assert [path.name for path in (toy.root / "work/one/data/models").iterdir()] == ["m-1.safetensors"]
+
+
+def test_a_set_that_cannot_be_had_is_dropped_and_named(toy):
+    parts = [{"name": "free", "settings": LOST}, {"name": "bound", "settings": LOST, "needs": ["lost"]}]
+    free, bound = toy.call(parts)
+    assert free.state == "done" and free.absent == {"lost": "no such place"}
+    assert (bound.state, bound.reason) == ("left out", "set lost cannot be had")
+    assert toy.ran.count("download lost") == 1  # not tried again in this call
+    assert "lost" not in (toy.root / "work/free/params.yaml").read_text()
+    gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
+    page = (toy.root / "results/README.md").read_text()
+    assert "Set `lost` could not be had and is absent from free." in page
+    assert "- `bound`: left out: set lost cannot be had." in page
+    assert not (toy.root / "results/bound").exists()
+
+
+def test_a_stage_that_fails_is_named_and_the_others_finish(toy):
+    odd = {"runs.seeds": [0, 1], "train.command": "{ echo because; tail -n 1 $RAN | grep -q 1; }"}
+    broken, fine = toy.call([{"name": "broken", "settings": odd}, {"name": "fine"}])
+    assert (broken.state, broken.failed) == ("failed", {"train@0": "because"}) and fine.state == "done"
+    assert "train 1" in toy.ran and any(line.startswith("failed train@0") for line in toy.said)
+
+
+@pytest.fixture
+def ends(toy, monkeypatch):
+    """Time runs out as soon as a stage has made the file `up`."""
+    clock = SimpleNamespace(monotonic=lambda: 1e9 * (toy.root / "up").exists(), sleep=time.sleep)
+    monkeypatch.setattr("tools.runner.time", clock)
+    monkeypatch.setenv("UP", str(toy.root / "up"))
+
+
+def test_what_time_cuts_off_goes_on_in_the_next_call(toy, ends):
+    """The stage keeps a checkpoint when it is asked to end, and ends at once when it finds one."""
+    slow = "test -e scratch/m.pt || { trap 'touch scratch/m.pt; exit 1' TERM; touch $UP; sleep 60 & wait; }"
+    parts = [{"name": "slow", "settings": {"train.command": slow}}]
+    [cut] = toy.call(parts)
+    assert (cut.state, cut.made, cut.total) == ("unfinished", 2, 4)
+    (toy.root / "up").unlink()
+    assert states(toy.call(parts)) == ["done"] and toy.ran == ["train 0"]
+    assert not any("lost" in one for one in toy.store.record.values())
+
+
+def test_a_budget_that_would_never_do_is_refused_at_once(toy, ends):
+    with pytest.raises(InputError, match="--budget 2 is too small: .* 3 seconds; say at least --budget 3"):
+        toy.call([{"name": "one"}], budget=2.0, least=3.0)
+    assert states(toy.call([{"name": "one", "settings": {"train.command": "touch $UP; sleep 60"}}])) == [
+        "unfinished"
+    ]
+    [lost] = [one["lost"] for one in toy.store.record.values() if "lost" in one]
+    train = Cell("train@0", "", (), (), "")
+    with pytest.raises(InputError, match=f"train@0 had {lost:g} seconds in an earlier call and came to no"):
+        check_budget(lost, 0.0, [train], toy.store)
+    check_budget(lost + 0.1, 0.0, [train], toy.store)
+
+
+def test_a_command_runs_once_for_each_revision(toy):
+    parts = [{"name": "speed", "command": "sh -c 'echo run >> $RAN; echo fast'"}]
+    assert states(toy.call(parts)) == ["done"] and toy.ran == ["run"]
+    assert states(toy.call(parts)) == ["done"] and toy.ran == []
+    gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
+    assert (toy.root / "results/speed/output.txt").read_text() == "fast\n"
+    [failed] = toy.call([{"name": "speed", "command": "sh -c 'echo no device; exit 3'"}])
+    assert (failed.state, failed.failed) == ("failed", {"speed": "no device"})
+
+
+def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
+    parts = [{"name": "one"}, {"name": "gpu", "device": "cuda", "settings": {"train.epochs": 3}}]
+    toy.call(parts)
+    results = toy.root / "results"
+    gather(toy.study, toy.root / "work", results, toy.store)
+    assert {path.name for path in results.iterdir()} == {"one", "README.md", "index.html", "table.csv"}
+    assert {"params.yaml", "results.csv", "origin.json"} <= {
+        path.name for path in (results / "one").iterdir()
+    }
+    page = (results / "README.md").read_text()
+    assert "| `one` | `m` | 1 |" in page and "r1 | h1 |" in page and "`gpu`: left out: no CUDA device" in page
+    table = (results / "table.csv").read_text().splitlines()
+    assert table[1].startswith("one,posthoc,m,knn,far,1,1,50,60,0.9,")
+    measured = (results / "one/params.yaml").read_text()
+    toy.call([{"name": "one", "settings": {"train.command": "false"}}])  # what was measured stays
+    gather(toy.study, toy.root / "work", results, toy.store)
+    assert (results / "one/params.yaml").read_text() == measured
+
+
+def test_what_is_packed_goes_on_elsewhere(toy):
+    speed = {"name": "speed", "command": "sh -c 'echo run >> $RAN; echo fast'"}
+    parts = [{"name": "one", "settings": {"runs.seeds": [0, 1]}}, speed]
+    toy.call(parts)
+    work, results, out = (toy.root / name for name in ("work", "results", "out"))
+    gather(toy.study, work, results, toy.store)
+    before = {path.name: path.read_text() for path in results.iterdir() if path.is_file()}
+    assert pack(work, results, out, piece=1000) > 5
+    pieces = sorted(out.iterdir())
+    assert pieces[0].name == "study-00" and all(path.stat().st_size <= 1000 for path in pieces)
+    for folder in (work, results):
+        shutil.rmtree(folder)
+    unpack(out, work, results)
+    assert {path.name: path.read_text() for path in results.iterdir() if path.is_file()} == before
+    assert states(toy.call(parts)) == ["done", "done"]
+    assert sorted(toy.ran) == ["download blobs", "download digits"]  # models and output are there
+    assert pack(work, results, out, total=200_000, piece=200_000) > 5
+    (out / "study-00").write_bytes((out / "study-00").read_bytes()[:-100])
+    with pytest.raises(InputError, match="out: not what --pack wrote, or not all of it"):
+        unpack(out, toy.root / "work2", toy.root / "results2")
+    with pytest.raises(InputError, match="no file study-00 in it"):
+        unpack(work, work, results)
+
+
+def test_two_calls_do_not_meet(tmp_path):
+    with alone(tmp_path), pytest.raises(InputError, match="another call runs this study"), alone(tmp_path):
+        pass

@@ -1,0 +1,134 @@
+"""The files of studies/: what they may say, and that those which are there can be run."""
+
+from copy import deepcopy
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from sslood.core.errors import InputError
+from sslood.core.settings import load_params
+from studies.plan import chosen, read_study, study_names
+from studies.table import over_seeds
+from studies.workspace import check_parts, put
+from tools.closure import ROOT
+from tools.switch import merge
+
+GOOD = {"title": "T", "parts": [{"name": "a"}, {"name": "b", "minutes": 2}]}
+
+
+def study(tmp_path, **changes):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD | changes))
+    return read_study(str(path))
+
+
+def test_a_study_is_read(tmp_path):
+    found = study(tmp_path, profile="cifar10", settings={"train.epochs": 1})
+    assert (found.name, found.minutes) == ("mine", 2)
+    assert [(part.name, part.profile, part.goals) for part in found.parts] == [
+        ("a", "cifar10", ("summarize",)), ("b", "cifar10", ("summarize",)),
+    ]  # fmt: skip
+    assert [part.name for part in chosen(found, ("b",)).parts] == ["b"]
+    with pytest.raises(InputError, match="c: no such part of mine; there are: a, b"):
+        chosen(found, ("c",))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"parts": []}, "mine.yaml: parts must list at least one part"),
+        ({"parts": [{"name": "a"}, {"name": "a"}]}, "two parts are called 'a'; give one another name"),
+        (
+            {"parts": [{"name": "a", "goal": ["x"]}]},
+            "parts.a: unknown key 'goal' .did you mean 'goals'",
+        ),
+        ({"parts": [{"title": "x"}]}, "parts.0: missing key 'name'"),
+        ({"parts": [{"name": "a/b"}]}, "'a/b' is no plain name"),
+        (
+            {"parts": [{"name": "a", "command": "x", "profile": "own"}]},
+            "has a command, so it takes no 'profile'",
+        ),
+        ({"parts": [{"name": "a", "goals": []}]}, "goals must list at least one stage"),
+        ({"least": 0}, "least must be at least 1, found 0"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        study(tmp_path, **changes)
+
+
+def test_an_unknown_study_or_profile_is_named(tmp_path):
+    with pytest.raises(InputError, match="nosuch: no such study; there are: .*cifar10-cpu"):
+        read_study("nosuch")
+    with pytest.raises(InputError, match="profiles/nosuch.yaml: no such profile; there are: cifar10"):
+        check_parts(study(tmp_path, profile="nosuch"), tmp_path / "check")
+
+
+def test_the_params_of_a_part_are_checked_before_anything_runs(tmp_path):
+    """The keys first, then what they hold."""
+    for settings, said in (
+        ({"train.epoch": 1}, r"mine.yaml: parts.a.settings: there is no key 'train.epoch'"),
+        ({"train.epochs": 0}, r"mine.yaml: parts.a: params.yaml:train.epochs must be at least 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            check_parts(study(tmp_path, parts=[{"name": "a", "settings": settings}]), tmp_path / "check")
+
+
+def test_settings_are_put_at_dotted_keys():
+    params = {
+        "sets": {"a": {"role": "far"}, "b": {}},
+        "train": {"epochs": 1},
+        "methods": {},
+        "objectives": {"s": {}},
+    }
+    put(params, "train.epochs", 2, "w")
+    put(params, "sets.b", None, "w")
+    put(params, "methods.plain", {}, "w")
+    put(params, "objectives.s.epochs", 3, "w")
+    put(params, "sets", {"c": {"role": "near"}}, "w")
+    assert params == {
+        "sets": {"c": {"role": "near"}}, "train": {"epochs": 2}, "methods": {"plain": {}},
+        "objectives": {"s": {"epochs": 3}},
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"w: there is no key 'train.epoch' \(did you mean 'epochs'\?\)"):
+        put(params, "train.epoch", 2, "w")
+    with pytest.raises(InputError, match="w: there is no key 'sets.x'"):
+        put(params, "sets.x", None, "w")
+    with pytest.raises(InputError, match="w: 'train.epochs' holds no keys, so there is no 'train.epochs.x'"):
+        put(params, "train.epochs.x", 2, "w")
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_the_settings_of_every_part_are_those_of_its_profile(name):
+    """Every key is there; what it holds is checked as a whole when the study starts."""
+    found = read_study(name)
+    for part in found.parts:
+        if not part.command:
+            params = deepcopy(load_params(ROOT / "profiles/quickstart.yaml"))
+            merge(params, deepcopy(load_params(ROOT / f"profiles/{part.profile}.yaml")), part.profile)
+            for key, value in {**found.settings, **part.settings}.items():
+                put(params, key, value, part.name)
+            assert set(part.needs) <= params["sets"].keys()
+
+
+def test_means_and_intervals_over_seeds_are_scipys():
+    values = np.array([[0.8, 0.9], [0.7, 0.94], [0.75, 0.95]])  # seed x set
+    rows = [
+        {"stage": "posthoc", "model": "m", "detector": "d", "seed": seed, "set": f"s{place}", "role": "near",
+         "auroc": value, "fpr95_id": 1 - value, "auroc_low": value - 0.02 * (1 + place),
+         "auroc_high": value + 0.01, "n_id": 100, "n_ood": 50}
+        for seed, line in enumerate(values) for place, value in enumerate(line)
+    ]  # fmt: skip
+    [found] = over_seeds("p", pd.DataFrame(rows)).to_dict("records")
+    means = values.mean(axis=1)
+    low, high = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
+    assert found["auroc"] == pytest.approx(means.mean(), abs=1e-6)
+    assert found["auroc_std"] == pytest.approx(means.std(ddof=1), abs=1e-6)
+    assert (found["seed_low"], found["seed_high"]) == pytest.approx((low, high), abs=1e-6)
+    assert (found["low"], found["high"]) == pytest.approx(
+        (means.mean() - 0.03, means.mean() + 0.01), abs=1e-6
+    )
+    assert (found["seeds"], found["sets"], found["n_id"], found["n_ood"]) == (3, 2, 100, 100)

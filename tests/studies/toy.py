@@ -1,0 +1,84 @@
+"""A study of a toy graph, whose stages are shell commands that write down that they ran."""
+
+from pathlib import Path
+
+import yaml
+
+from studies.parts import Call, Outcome
+from studies.plan import read_study
+from studies.runner import Store
+from studies.workspace import copy_code
+
+ROWS = """stage,model,detector,seed,set,role,auroc,fpr95_id,auroc_low,auroc_high,n_id,n_ood
+posthoc,m,knn,0,blobs,far,0.9,0.3,0.88,0.92,50,60
+"""
+GRAPH = {
+    "download": {
+        "foreach": "${sets}",
+        "do": {
+            "cmd": "echo download ${key} >> $RAN; test ${key} != lost || "
+            "{ echo 'Error: no such place'; exit 1; }; echo ${key} > data/sets/${key}.safetensors",
+            "params": ["sets.${key}"],
+            "outs": ["data/sets/${key}.safetensors"],
+        },
+    },
+    "train": {
+        "matrix": {"seed": "${runs.seeds}"},
+        "cmd": "echo train ${item.seed} >> $RAN; ${train.command} || exit 1; "
+        "echo ${train.epochs} > data/models/m-${item.seed}.safetensors",
+        "deps": ["data/sets/digits.safetensors"],
+        "params": ["train"],
+        "outs": ["data/models/m-${item.seed}.safetensors"],
+    },
+    "summarize": {
+        "cmd": "cp $ROWS metrics/results.csv",
+        "deps": ["data/models", "data/sets"],
+        "params": ["sets"],
+        "outs": ["metrics/results.csv"],
+    },
+}
+PARAMS = {
+    "id": "digits",
+    "sets": {
+        "digits": {"role": "id", "source": "digits"},
+        "blobs": {"role": "far", "source": "blobs"},
+    },
+    "runs": {"seeds": [0]},
+    "train": {"epochs": 1, "command": "true"},
+}
+LOST = {"sets.lost": {"role": "far", "source": "uniform"}}
+
+
+class Toy:
+    """A root with code and a profile, and the study that is run from it."""
+
+    def __init__(self, root: Path):
+        self.root, self.said = root, list[str]()
+        for name in ("sslood", "stages", "architectures", "profiles"):
+            (root / name).mkdir(parents=True)
+        (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": GRAPH}, sort_keys=False))
+        (root / "rows.csv").write_text(ROWS)
+        (root / "profiles/quickstart.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
+
+    def call(
+        self, parts: list[dict], budget: float = 60.0, least: float = 1.0, jobs: int = 1
+    ) -> list[Outcome]:
+        """Run the parts in one call; what ran is in `ran`."""
+        content = {"title": "Toy", "least": least, "parts": parts}
+        (self.root / "toy.yaml").write_text(yaml.safe_dump(content))
+        self.study = read_study(str(self.root / "toy.yaml"))
+        folder = self.root / "work"
+        copy_code(folder, self.root)
+        self.store = Store(folder, {"revision": "r1", "hardware": "h1"})
+        call = Call(self.study, folder, 1, self.store, budget, self.said.append)
+        self.before = self._lines()
+        return [call.run(part) for part in self.study.parts]
+
+    def _lines(self) -> list[str]:
+        path = self.root / "ran"
+        return path.read_text().splitlines() if path.is_file() else []
+
+    @property
+    def ran(self) -> list[str]:
+        """What ran in the last call."""
+        return self._lines()[len(self.before) :]

@@ -1,0 +1,52 @@
+"""A twin, NAME-small, has its large profile's models, detectors and rows, and so the same tables."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sslood.sweeps.grids import read_sweep
+
+PROFILES = Path(__file__).parents[2] / "profiles"
+SYSTEMS = ["ssl-ood", "ssd", "eloc", "stochastic-imagenet"]
+
+
+def read(name):
+    return yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_twin_runs_what_its_profile_runs(name):
+    large, small = ({**read("quickstart"), **read(profile)} for profile in (name, f"{name}-small"))
+    for section in ("runs", "evaluate", "ssd_rows", "ssdk_rows", "summarize"):
+        assert small[section] == large[section], section
+    for section in ("objectives", "models", "outliers"):
+        assert list(small[section]) == list(large[section]), section
+    for section, key in (("posthoc", "detectors"), ("network", "detectors"), ("leaveout", "folds")):
+        assert small[section].get(key) == large[section].get(key), section
+
+
+def test_the_twin_of_the_ablation_sweeps_the_same_factors():
+    large, small = read("stochastic-ablation"), read("stochastic-ablation-small")
+    seeds = ("seeds", "stochastic_seeds")
+    runs = [{key: v for key, v in found["runs"].items() if key not in seeds} for found in (large, small)]
+    assert runs[0] == runs[1] and large["evaluate"] == small["evaluate"]
+    assert list(large["objectives"]) == list(small["objectives"])
+    sweeps = [found["sweeps"]["stochastic"] for found in (large, small)]
+    assert sweeps[0]["detectors"] == sweeps[1]["detectors"]
+    crossed = [[(grid["objective"], list(grid)) for grid in sweep["grids"]] for sweep in sweeps]
+    assert crossed[0] == crossed[1]
+    # what the source ran: 54 runs for each of h and z of Barlow Twins, 36 for each of VICReg's
+    cells = read_sweep(sweeps[0], large["runs"]["seeds"], "").cells
+    counts = Counter(cell["objective"] for cell in cells if "beta" in cell)
+    assert sorted(counts.values()) == [36, 36, 54, 54]
+
+
+@pytest.mark.parametrize("name", [*SYSTEMS, "stochastic-ablation"])
+def test_a_twin_needs_no_download(name):
+    sets = read(f"{name}-small").get("sets") or read("quickstart")["sets"]
+    here = {"digits", "letters", "photos", "blobs", "gaussian", "uniform", "rademacher", "folder"}
+    assert {entry["source"] for entry in sets.values()} <= here
+    for entry in read(f"{name}-small").get("models", {}).values():
+        assert (PROFILES.parent / entry["weights"]).is_file()
