@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,21 @@ from studies.parts import OUTPUT
 from studies.plan import Part, Study
 from studies.table import Rows, read_rows
 
+SWEEPS = "sweeps"  # folder of a part: in it a folder for each
+
 
 @dataclass(frozen=True)
 class Finished:
-    """A part with results: where they come from, and its rows (none of a command)."""
+    """A part with results: where they come from, and its rows (none of a command).
+
+    sweeps: name -> its files that a page links, as paths in the folder of results: tables, then figures.
+    """
 
     part: Part
     origin: Mapping[str, Any]
     rows: Rows
     output: str = ""
+    sweeps: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -35,7 +41,15 @@ def finished(part: Part, folder: Path) -> Finished | None:
         return None
     output = folder / OUTPUT
     text = output.read_text(errors="replace") if output.is_file() else ""
-    return Finished(part, origin, read_rows(part.name, folder), text)
+    return Finished(part, origin, read_rows(part.name, folder), text, _sweeps(folder))
+
+
+def _sweeps(folder: Path) -> dict[str, list[str]]:
+    found = {}
+    for sweep in sorted((folder / SWEEPS).glob("*")):
+        files = [*sorted(sweep.glob("*.md")), *sorted(sweep.glob("*.svg"))]
+        found[sweep.name] = [path.relative_to(folder.parent).as_posix() for path in files]
+    return found
 
 
 def unfinished(

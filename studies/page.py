@@ -38,6 +38,7 @@ def write_pages(
         "title": study.title,
         "table": overview(done),
         "origins": origins(done),
+        "swept": [found for found in done if found.sweeps],
         "commands": [found for found in done if found.output],
         "unfinished": unfinished(study, states, done),
         "absent": _absent(done),

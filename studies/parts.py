@@ -1,15 +1,12 @@
 """One part of a study from its settings to its outputs, and what became of it."""
 
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import chdir
 from dataclasses import asdict, dataclass, field
-from math import isinf
 from pathlib import Path
-from typing import Any
 
 from sslood.core.files import save_json, save_text
 from sslood.core.settings import load_params
@@ -20,8 +17,10 @@ from studies.sets import absence, reason_of, set_of
 from studies.workspace import lay_out, params_text
 from tools.closure import ROOT
 from tools.graph import Cell, cells, digest, needed, order
+from tools.jobs import status_of
 
 OUTPUT = "output.txt"  # of a command
+LOG = "command.log"  # of one that runs
 STATE = "state.json"  # beside params.yaml
 Say = Callable[[str], object]
 
@@ -139,29 +138,23 @@ class Call:
             return
         if self.left < self.study.least:
             return
-        start = time.monotonic()
         words = shlex.split(part.command)
         words = [sys.executable, *words[1:]] if words[0] == "python" else words
         self.say(f"start {part.name}: {part.command}")
-        kept: dict[str, Any] = {
-            "cwd": ROOT,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-            "text": True,
-        }
-        try:
-            done = subprocess.run(words, timeout=None if isinf(self.left) else max(self.left, 1), **kept)
-        except subprocess.TimeoutExpired:
-            self.store.note(key, part.name, time.monotonic() - start, 0, ended=False, kept=False)
+        start, log = time.monotonic(), place / LOG
+        status = status_of(words, log, ROOT, max(self.left, 1.0))
+        seconds = time.monotonic() - start
+        if status is None:
+            self.store.note(key, part.name, seconds, 0, ended=False, kept=False)
             self.say(f"cut off {part.name}: a command has no checkpoint, so it begins again")
             return
-        seconds = time.monotonic() - start
-        save_text(place / OUTPUT, done.stdout)
-        self.store.note(key, part.name, seconds, 0, ended=done.returncode == 0)
-        word = "failed" if done.returncode else "done"
-        outcome.state, outcome.made = word, int(not done.returncode)
-        last = [line for line in done.stdout.splitlines() if line.strip()][-1:]
-        if done.returncode:
+        text = log.read_text(errors="replace")
+        save_text(place / OUTPUT, text)
+        self.store.note(key, part.name, seconds, 0, ended=status == 0)
+        word = "failed" if status else "done"
+        outcome.state, outcome.made = word, int(not status)
+        last = [line for line in text.splitlines() if line.strip()][-1:]
+        if status:
             outcome.failed = {part.name: " ".join(last) or "it printed nothing"}
         self.say(f"{word} {part.name} ({seconds:.0f} s): {' '.join(last)}")
 

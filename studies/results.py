@@ -3,22 +3,23 @@
     README.md, index.html    the table over the parts, and what became of each
     table.csv                every model, detector and group of sets of every part
     PART/                    tables and numbers as `summarize` wrote them, params.yaml, training curves,
-                             origin.json (revision, hardware, hours, sets that could not be had)
+                             origin.json (revision, hardware, hours, sets that could not be had);
+                             sweeps/NAME/, tables and figures of each sweep
 
 A part that is not done leaves the results of an earlier run, which name their own revision, as they are.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sslood.core.files import save_json, save_text
-from studies.done import finished, read_json
+from studies.done import SWEEPS, finished, read_json
 from studies.page import write_pages
 from studies.parts import OUTPUT, STATE
-from studies.plan import Part, Study
+from studies.plan import Study
 from studies.runner import Store
 
 LEAVE = ("summary.json", "headline.md")  # that the other files hold
@@ -30,7 +31,8 @@ def gather(study: Study, folder: Path, results: Path, store: Store) -> None:
     states = {part.name: read_json(folder / part.name / STATE) for part in study.parts}
     for part in study.parts:
         if states[part.name].get("state") == "done":
-            _copy(part, folder / part.name, results / part.name, _origin(states[part.name], store))
+            origin, sweeps = _origin(states[part.name], store), _sweeps(states[part.name], store)
+            _copy(folder / part.name, results / part.name, origin, sweeps)
     done = [found for part in study.parts if (found := finished(part, results / part.name))]
     if done:
         write_pages(study, states, done, results)
@@ -50,7 +52,13 @@ def _origin(state: Mapping[str, Any], store: Store) -> dict[str, Any]:
     }
 
 
-def _copy(part: Part, place: Path, target: Path, origin: Mapping[str, Any]) -> None:
+def _sweeps(state: Mapping[str, Any], store: Store) -> list[Path]:
+    """Return the folders of the sweeps that stages of a part made; the part's own may hold older ones too."""
+    tops = [store.made / key / "metrics" / SWEEPS for key in dict.fromkeys(state["keys"])]
+    return [path for top in tops if top.is_dir() for path in sorted(top.iterdir())]
+
+
+def _copy(place: Path, target: Path, origin: Mapping[str, Any], sweeps: Sequence[Path]) -> None:
     """Copy the results of one part."""
     fresh = target.with_name(f"{target.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -65,8 +73,12 @@ def _copy(part: Part, place: Path, target: Path, origin: Mapping[str, Any]) -> N
         shutil.copyfile(source, fresh / "curves" / source.name)
     if accuracy := _accuracies(place / "metrics/accuracy"):
         save_text(fresh / "accuracy.csv", accuracy)
+    for source in [file for sweep in sweeps for file in sorted(sweep.glob("*.*"))]:
+        if source.stat().st_size <= MOST:
+            (fresh / SWEEPS / source.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, fresh / SWEEPS / source.parent.name / source.name)
     names = {path.name for path in fresh.iterdir()}
-    if names & {"results.csv", OUTPUT}:
+    if names & {"results.csv", OUTPUT, SWEEPS}:
         save_json(fresh / "origin.json", dict(origin))
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)

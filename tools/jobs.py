@@ -1,26 +1,28 @@
 """Stages that run as processes of their own: their share of the machine, their logs, and how they are ended.
 
-Each job leads a process group, so that what it starts ends with it, and writes to `scratch/logs/`. With
-SSLOOD_LAUNCH, stages run elsewhere (tools/launch): nothing of this machine is divided then.
+Each job leads a process group, so that what it starts ends with it, and writes to `scratch/logs/`. A guard
+(tools/guard.py) ends jobs whose parent is killed. With SSLOOD_LAUNCH, stages run elsewhere (tools/launch):
+nothing of this machine is divided then.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.graph import Cell
+from tools.guard import PATIENCE, Guard
 
 LOGS = Path("scratch/logs")
 LAUNCH = Path(__file__).with_name("launch")
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under Windows
 LINES = 8  # of a failed stage's output
-PATIENCE = 20.0  # seconds in which a job that is stopped saves its checkpoint
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of the peak that the system reports
 
 
@@ -105,18 +107,46 @@ def started(cell: Cell, command: Sequence[str], gpu: int, environment: dict[str,
     LOGS.mkdir(parents=True, exist_ok=True)
     for out in cell.outs:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with log_of(cell).open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment, "PATH": path}, start_new_session=True,
-        )  # fmt: skip
+    process = spawned(command, log_of(cell), {**os.environ, **environment, "PATH": path})
     return Job(cell, process, gpu, time.monotonic())
 
 
-def stop(running: Sequence[Job], first: signal.Signals = signal.SIGTERM) -> None:
+def spawned(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path | None = None
+) -> subprocess.Popen:
+    """Start a command in a process group of its own, in `folder` if one is given; its output is in `log`."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # so in the background of a shell; a job would inherit that, and could not be asked to stop
+        signal.signal(signal.SIGINT, lambda *_: None)
+    with log.open("w") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=folder,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+
+
+def status_of(command: Sequence[str], log: Path, folder: Path, seconds: float) -> int | None:
+    """Run a command in `folder`; return its exit status, None if it took longer than `seconds`.
+
+    However this ends, nothing that the command started is left running.
+    """
+    guard, end = Guard(), time.monotonic() + seconds
+    cell = Cell(" ".join(command), "", (), (), "")
+    job = Job(cell, spawned(command, log, os.environ, folder), 0, time.monotonic())
+    guard.add(job.process.pid, signal.SIGTERM)
+    try:
+        while not job.ended() and time.monotonic() < end:
+            time.sleep(0.05)
+        return job.status
+    finally:
+        stop([job], guard=guard)
+
+
+def stop(running: Sequence[Job], first: signal.Signals = signal.SIGTERM, guard: Guard | None = None) -> None:
     """End jobs: `first` lets them save their checkpoints; what goes on after PATIENCE is killed.
 
-    A Ctrl-C meanwhile kills them at once.
+    A Ctrl-C meanwhile kills them at once. guard: theirs, which ends with them.
     """
     try:
         for what, patience in ((first, PATIENCE), (signal.SIGTERM, 1.0)):
@@ -127,6 +157,10 @@ def stop(running: Sequence[Job], first: signal.Signals = signal.SIGTERM) -> None
         for job in running:
             job.kill(signal.SIGKILL)
         _wait(running, 5.0)
+        if guard is not None:
+            for job in running:
+                guard.forget(job.process.pid)
+            guard.close()
 
 
 def _wait(jobs: Sequence[Job], seconds: float) -> None:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from tools.graph import Cell
+from tools.guard import Guard
 from tools.jobs import Job, gpus, started, stop, tail, threads
 from tools.memory import Room
 
@@ -31,7 +32,7 @@ class Runner(ABC):
         """room: the memory to share, None = no matter; weights: seconds of cells, where known."""
         self.chosen, self.jobs, self.say, self.room = list(chosen), jobs, say, room
         self.waiting, self.running, self.failed = list(chosen), list[Job](), list[str]()
-        self.gpus, self.threads = gpus(), threads(jobs)
+        self.gpus, self.threads, self.guard = gpus(), threads(jobs), Guard()
         self.makers = makers(self.chosen)
         self.urgency = _urgency(self.chosen, self.makers, weights or {})
         self.held = set[str]()  # names that have waited for memory, said once
@@ -60,7 +61,8 @@ class Runner(ABC):
     def run(self, budget: float = float("inf")) -> tuple[list[str], list[str]]:
         """Return (names that failed, names that `budget` seconds were not enough for).
 
-        However it ends, also by Ctrl-C or SIGTERM, no job is left running.
+        However it ends, also by Ctrl-C or SIGTERM, no job is left running. If this process is killed, its
+        guard ends them.
         """
         end = time.monotonic() + budget
         try:
@@ -74,13 +76,14 @@ class Runner(ABC):
                     break
                 time.sleep(WAIT)
         finally:
-            stop(self.running, self.stop_by)
+            stop(self.running, self.stop_by, self.guard)
         return self.failed, []
 
     def _collect(self) -> None:
         """Take note of the jobs that ended."""
         for job in [job for job in self.running if job.ended()]:
             self.running.remove(job)
+            self.guard.forget(job.process.pid)
             took = f"{time.monotonic() - job.start:.0f} s"
             if job.status:
                 self.failed.append(job.cell.name)
@@ -106,6 +109,7 @@ class Runner(ABC):
                 dealt = {"CUDA_VISIBLE_DEVICES": self.gpus[gpu]} if self.gpus else {}
                 variables = {**self.threads, **dealt, **self.environment(cell)}
                 self.running.append(started(cell, self.command(cell), gpu, variables))
+                self.guard.add(self.running[-1].process.pid, self.stop_by)
         return bool(ready)
 
     def _fits(self, cell: Cell) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 import yaml
 
+from sslood.cli.crossed import check_training, placed
 from sslood.cli.outline import outlines
 from sslood.cli.sections import FROM, SectionOption, fitting, groups_of, named_at, options_of
 from sslood.core.errors import InputError
@@ -109,6 +110,18 @@ class Stage:
             self._check_settings(options, given)
         for name in sections.keys() & places.keys():
             sections[name].check(places[name], values)
+        if "recipe" in sections.keys() & places.keys():
+            self._check_together(given, places, sections)
+
+    def _check_together(
+        self, given: Given, places: Mapping[str, str], sections: Mapping[str, SectionOption]
+    ) -> None:
+        keys = {name: places[name].removeprefix(f"{self.file}:") for name in sections if name in places}
+        found = {name: self.value(key) for name, key in keys.items()}
+        others = (name for name in found if name != "recipe" and isinstance(found[name], Mapping))
+        own = {key: value for name in others for key, value in placed(places[name], found[name]).items()}
+        size = f"{self.file}:data.size", self.value("data.size")
+        check_training(given, placed(places["recipe"], found["recipe"]), own, size)
 
     def _check_complete(self, options: Mapping[str, click.Option], given: Given) -> None:
         for name, option in options.items():

@@ -227,6 +227,54 @@ def test_a_method_is_checked_with_all_that_it_needs(params, key, value, says):
     assert says in str(caught.value).replace(str(params), "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"train": {"alternate": True}, "classifier": {"flip": 0.5}},
+            "params.yaml:train.alternate mirrors every image in turn, and "
+            "params.yaml:augment.classifier.flip (0.5) mirrors at random; set one of them to",
+        ),
+        (
+            {"method": {"alternate": True}, "classifier": {"flip": 0.5}},
+            "params.yaml:methods.plain.alternate mirrors every image in turn, and params.yaml:augment.cl",
+        ),
+        (
+            {"method": {"alternate": True, "augment": {"flip": 1.0}}},
+            "params.yaml:methods.plain.augment.flip (1) mirrors at random",
+        ),
+        ({"method": {"augment": {"flip": 0.0}}, "train": {"alternate": True}}, None),
+        ({"finetune": {"alternate": True}, "classifier": {"flip": 0.5}}, None),  # nothing is fine-tuned
+        (
+            {"classifier": {"pad": 12}},
+            "params.yaml:augment.classifier.pad is 12, a shift that can leave nothing of images of 12 pixels "
+            "(params.yaml:data.size); lower it",
+        ),
+        ({"classifier": {"pad": 11}}, None),
+        (
+            {"objective": {"augment": {"crop_scale_min": 1.0, "second": {"pad": 12}}}},
+            "params.yaml:objectives.simclr.augment.second.pad is 12, a shift",
+        ),
+    ],
+)
+def test_sections_that_contradict_each_other_are_named_both(params, changes, says):
+    yaml = YAML(typ="safe")
+    content = yaml.load(params.read_text())
+    for name in ("train", "finetune"):
+        content[name] |= changes.get(name, {})
+    content["augment"]["classifier"] |= changes.get("classifier", {})
+    content["objectives"]["simclr"] |= changes.get("objective", {})
+    if "method" in changes:
+        content["sets"]["fractals"] = {"role": "mixing", "source": "fractals"}
+        content["runs"]["methods"], content["methods"] = ["plain"], {"plain": changes["method"]}
+    yaml.dump(content, params)
+    if says is None:
+        return check_params(params)
+    with pytest.raises(InputError) as caught:
+        check_params(params)
+    assert says in str(caught.value).replace(str(params), "params.yaml")
+
+
 def test_every_name_that_fails_is_listed_once(params):
     said = answer(params, "  - barlow_twins\n", "  - barlow\n  - simclrr\n")
     assert len(said.split("\n")) == 2 and "'barlow' is not among" in said and "'simclrr' is not" in said

@@ -127,6 +127,29 @@ def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
     assert (results / "one/params.yaml").read_text() == measured
 
 
+def test_results_hold_the_sweeps_of_a_part_and_link_them(toy):
+    alone = {"name": "swept", "goals": ["sweep"]}
+    toy.call([alone | {"settings": {"runs.sweeps": ["early", "late"]}}, {"name": "one"}])
+    work, results = toy.root / "work", toy.root / "results"
+    gather(toy.study, work, results, toy.store)
+    swept = results / "swept/sweeps"
+    assert {path.relative_to(swept).as_posix() for path in swept.glob("*/*")} == {
+        f"{sweep}/{name}" for sweep in ("early", "late") for name in ("table.md", "scores.csv", "beta.svg")
+    }
+    assert (swept / "late/table.md").read_text() == "late\n" and not (results / "one/sweeps").exists()
+    for page, link in (("README.md", "({})"), ("index.html", 'href="{}"')):
+        text = (results / page).read_text()
+        linked = [f"swept/sweeps/{sweep}/{name}" for sweep in ("early", "late")
+                  for name in ("table.md", "beta.svg")]  # fmt: skip
+        assert all(link.format(path) in text and (results / path).is_file() for path in linked), page
+    toy.call([alone | {"settings": {"runs.sweeps": ["late"]}}])  # `early` is no longer of the part
+    gather(toy.study, work, results, toy.store)
+    assert [path.name for path in swept.iterdir()] == ["late"] and (
+        work / "swept/metrics/sweeps/early"
+    ).exists()
+    assert "early" not in (results / "README.md").read_text()
+
+
 def test_what_is_packed_goes_on_elsewhere(toy):
     speed = {"name": "speed", "command": "sh -c 'echo run >> $RAN; echo fast'"}
     parts = [{"name": "one", "settings": {"runs.seeds": [0, 1]}}, speed]

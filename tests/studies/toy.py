@@ -30,6 +30,13 @@ GRAPH = {
         "params": ["train"],
         "outs": ["data/models/m-${item.seed}.safetensors"],
     },
+    "sweep": {
+        "matrix": {"sweep": "${runs.sweeps}"},
+        "cmd": "mkdir -p metrics/sweeps/${item.sweep} && cd metrics/sweeps/${item.sweep} && "
+        "touch scores.csv && echo ${item.sweep} > table.md && echo '<svg/>' > beta.svg",
+        "params": ["runs.sweeps"],
+        "outs": ["metrics/sweeps/${item.sweep}"],
+    },
     "summarize": {
         "cmd": "cp $ROWS metrics/results.csv",
         "deps": ["data/models", "data/sets"],
@@ -43,7 +50,7 @@ PARAMS = {
         "digits": {"role": "id", "source": "digits"},
         "blobs": {"role": "far", "source": "blobs"},
     },
-    "runs": {"seeds": [0]},
+    "runs": {"seeds": [0], "sweeps": []},
     "train": {"epochs": 1, "command": "true"},
 }
 LOST = {"sets.lost": {"role": "far", "source": "uniform"}}

@@ -9,6 +9,8 @@ import tomllib
 import click
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
 from sslood.core.errors import InputError
@@ -263,6 +265,26 @@ def test_versions_are_the_same_everywhere():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     pinned = re.search(r"^ruff==(.+)$", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)[1].strip()
     assert f"v{pinned}" in [repo.get("rev") for repo in hooks if "ruff" in repo["repo"]]
+
+
+def required(lines: list[str]) -> dict[str, SpecifierSet]:
+    """Return {package: versions} of requirements; comments and other files that they include are left out."""
+    names = [line.partition("#")[0].strip() for line in lines]
+    found = [Requirement(name) for name in names if name and not name.startswith("-r")]
+    return {one.name: one.specifier for one in found}
+
+
+def test_each_extra_is_what_its_file_of_requirements_pins():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for name, entries in tomllib.loads(text)["project"]["optional-dependencies"].items():
+        lines = (ROOT / f"requirements-{name}.txt").read_text(encoding="utf-8").splitlines()
+        for line in [line for line in lines if line.startswith("-r")]:
+            lines += (ROOT / line.split()[1]).read_text(encoding="utf-8").splitlines()
+        pinned, ranges = required(lines), required(entries)
+        assert pinned.keys() == ranges.keys(), name
+        for package, versions in pinned.items():
+            [exact] = versions
+            assert exact.version in ranges[package], package
 
 
 def test_the_hosted_workflow_runs_what_runs_here():

@@ -31,7 +31,8 @@ from sslood.data.sets.images import Remark
 from sslood.data.sets.kinds import HEIF_SUFFIXES, SUFFIXES
 from sslood.data.sets.notices import warnings_kept
 from sslood.deploy.pictures import chain_of
-from sslood.deploy.scorer import BATCH, load_deployed
+from sslood.deploy.quick.quick import FEW, quick
+from sslood.deploy.scorer import BATCH, Decisions, load_deployed
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.files import restore_model
 
@@ -63,8 +64,15 @@ class Deciding:
         """Return the chain of the pictures, and what gives the columns of uint8 images [N, C, H, W]."""
         scorer = load_deployed(self.file, machine().device)
 
+        fast, pool = quick(scorer, FEW), ThreadPoolExecutor(torch.get_num_threads())
+
+        def decided(images: np.ndarray) -> Decisions:
+            if fast is None or len(images) < FEW:
+                return scorer.decide(images)
+            return fast.decide(images, np.stack([*pool.map(fast.look, images)]))
+
         def judge(images: np.ndarray) -> Columns:
-            found = scorer.decide(images)
+            found = decided(images)
             values = (found.scores, found.p_values, found.is_ood, list(map(shown, found.predicted)))
             pairs = zip(self.columns.items(), values, strict=True)
             return {name: pa.array(value, kind) for (name, kind), value in pairs}

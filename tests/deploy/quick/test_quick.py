@@ -180,3 +180,18 @@ def test_who_is_left_to_torch(scorer, monkeypatch):
         assert quick(other, COUNT) is None
     monkeypatch.setattr("sslood.deploy.quick.quick.find_spec", lambda name: None)
     assert quick(scorer, COUNT) is None
+
+
+def test_a_worker_of_bulk_decides_as_torch_does(scorer, folder, monkeypatch):
+    """The first batch is judged through the runtime, all of it again by torch; the second is too small."""
+    worker = pytest.importorskip("sslood.deploy.engine.worker")
+    monkeypatch.setattr(worker, "load_deployed", lambda *_: scorer)
+    chain, judge = worker.Deciding("any").open()
+    ((_, images),) = read_pictures(sorted(folder.iterdir()), chain)
+    slow = scorer.decide(images)
+    found = judge(images)
+    assert found["p_value"].to_pylist() == slow.p_values.tolist()
+    assert found["is_ood"].to_pylist() == slow.is_ood.tolist()
+    assert found["predicted_class"].to_pylist() == slow.predicted
+    assert judge(images[:3])["score"].to_pylist() == scorer.decide(images[:3]).scores.tolist()
+    assert quick(scorer, COUNT).again == COUNT
