@@ -1,0 +1,171 @@
+"""What the way of resizing does to the AUROC of two networks on CIFAR-10, and what ODIN gains from test sets.
+
+    SSLOOD_DATA_MIRROR=… python -m benchmarks.resizing --data data          # a quarter of an hour of one core
+    SSLOOD_DATA_MIRROR=… python -m benchmarks.resizing --data data odin     # ODIN alone
+
+--data and --folder as for `findings`, whose detectors and settings these are. Parts:
+
+- chains: Tiny ImageNet's validation pictures shrunk from 64 to 32 pixels by several chains, and as JPEG: the
+  pictures are the same, so every difference of AUROC is the chain's (paired DeLong intervals)
+- odin: ODIN's step and temperature chosen on each test set instead of on ID validation and corruptions (the
+  first network, every so many images of each set)
+"""
+
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.findings import (
+    KNOWN,
+    SETS,
+    Candidates,
+    Part,
+    Run,
+    data_option,
+    detector_of,
+    folder_option,
+    interval,
+    optimism,
+    points,
+    run_parts,
+    show,
+)
+from benchmarks.learning import image_set
+from sslood.auditing.roughness import artefact_scores
+from sslood.core.batches import batches
+from sslood.core.errors import InputError
+from sslood.core.files import load_tensors, save_tensors
+from sslood.nets.inference.extract import extract
+from sslood.nets.networks.files import load_model
+from sslood.ood.kit.outputs import Outputs
+from sslood.ood.measures.comparison import Scores, delong_test
+from sslood.ood.network.odin import ODIN, ODINSettings
+from sslood.views.network_view import open_model
+
+FEW = "msp energy gen react ash mahalanobis rmds vim fdbd nci knn".split()
+TEMPERATURES, IMAGES = (1.0, 1000.0), 500
+Change = Callable[[Image.Image], Image.Image]
+
+
+def images_of(run: Run, name: str, split: str = "test") -> np.ndarray:
+    """Return uint8 [N, C, H, W] of a set file."""
+    key = f"{split}.images"
+    return load_tensors(run.data / f"sets/{name}.safetensors", kind="set", only=[key])[0][key]
+
+
+def each(images: np.ndarray, change: Change) -> np.ndarray:
+    """Return uint8 [N, 3, H, W] after a change of every picture."""
+    pictures = (Image.fromarray(image.transpose(1, 2, 0)) for image in images)
+    return np.stack([np.asarray(change(picture)).transpose(2, 0, 1) for picture in pictures])
+
+
+def by(kind: Image.Resampling) -> Change:
+    """Return the resize to 32 pixels by a filter of Pillow."""
+    return lambda picture: picture.resize((32, 32), kind)
+
+
+def jpeg(picture: Image.Image) -> Image.Image:
+    """Return a picture as it comes out of a JPEG file of quality 75, Pillow's default."""
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=75)
+    return Image.open(content).convert("RGB")
+
+
+def chains_of(large: np.ndarray) -> dict[str, np.ndarray]:
+    """Return pictures [N, 3, 64, 64] by every chain, [N, 3, 32, 32]; ours is the first."""
+    ours = each(large, by(Image.Resampling.BILINEAR))
+    return {
+        "ours": ours,
+        "bicubic, antialiased": each(large, by(Image.Resampling.BICUBIC)),
+        "mean of 2 x 2": each(large, by(Image.Resampling.BOX)),
+        "every second pixel": each(large, by(Image.Resampling.NEAREST)),
+        "ours, JPEG": each(ours, jpeg),
+    }
+
+
+def scores_of(run: Run, pictures: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Return detector -> set -> scores of the pictures of each set by the detectors of FEW."""
+    known, embedded = run.file.outputs(KNOWN, "test"), {}
+    model, card = load_model(run.data / f"models/{run.model}-0.safetensors", torch.device("cpu"))
+    for name, images in tqdm(pictures.items(), desc=run.model, unit="set", disable=None):
+        arrays = extract(model, batches(images, 500), mean=card.mean, std=card.std)
+        embedded[name] = Outputs(name, **arrays, head=known.head, classes=known.classes)
+    train, validation = (run.file.outputs(KNOWN, split) for split in ("train", "validation"))
+    found = {}
+    for one in run.detectors(FEW):
+        detector = detector_of(one.name, **one.grid[one.own]).fit(train, validation)
+        found[one.name] = {name: detector.score(outputs) for name, outputs in embedded.items()}
+    return found
+
+
+def chains(runs: Sequence[Run]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = chains_of(image_set(folder, "tiny_imagenet", "near", 64)[0]["test.images"])
+    cifar, others = images_of(runs[0], KNOWN), [*made][1:]
+    if not np.array_equal(made["ours"], images_of(runs[0], "tiny_imagenet")):
+        raise InputError(f"{runs[0].data}/sets: tiny_imagenet is not what the chain makes; write it again")
+    made["CIFAR-10 as JPEG"] = each(cifar, jpeg)
+    control = artefact_scores(cifar)
+    plain = [interval(Scores(control, artefact_scores(images))) for images in made.values()]
+    for run in runs:
+        rows = []
+        for name, found in scores_of(run, {KNOWN: cifar, **made}).items():
+            start, *rest = (Scores(found[KNOWN], found[key]) for key in made)
+            gains = [points(delong_test(start, scores)) for scores in rest[: len(others)]]
+            rows.append([name, interval(start), *gains, interval(rest[-1])])
+        head = f"detector; {'; '.join(made)}"
+        show(
+            f"{run.model}: AUROC, and the points it gains", head, [*rows, ["artefact control, AUROC", *plain]]
+        )
+
+
+def odin(runs: Sequence[Run]) -> None:
+    run = runs[0]
+    grid = [{"temperature": t, "epsilon": e} for t, e in product(TEMPERATURES, ODIN.space["epsilon"])]
+    path = run.folder / f"{run.model}-odin.safetensors"
+    if not path.exists():
+        save_tensors(path, _odin_scores(run, grid), kind="scores", metadata={"grid": grid})
+    found, rows = Candidates("odin", grid, load_tensors(path, kind="scores")[0]), []
+    for name in SETS:
+        gain, half, best = optimism(found, name)
+        own = interval(found.at(name))
+        rows.append([name, grid[found.own], own, grid[best], points(gain), f"{100 * half:+.2f}"])
+    show(f"{run.model}, ODIN", "set; own; AUROC; on the test set; gain; on the other half", rows)
+
+
+def _odin_scores(run: Run, grid: Sequence[dict]) -> dict[str, np.ndarray]:
+    model, card = load_model(run.data / f"models/{run.model}-0.safetensors", torch.device("cpu"))
+    network = open_model(model, mean=card.mean, std=card.std, device="cpu")
+    splits = {"validation": (KNOWN, "validation"), "tuning": ("corruptions", "validation")}
+    splits |= {name: (name, "test") for name in (KNOWN, *SETS)}
+    images = {key: images_of(run, *place) for key, place in splits.items()}
+    some = {key: part[:: len(part) // IMAGES][:IMAGES] for key, part in images.items()}
+    rows = []
+    for chosen in tqdm(grid, desc="odin", disable=None):
+        detector = ODIN(ODINSettings(**chosen)).fit(network, {})
+        rows.append([detector.score(network, part) for part in some.values()])
+    return {key: np.stack(column) for key, column in zip(some, zip(*rows, strict=True), strict=True)}
+
+
+PARTS: dict[str, Part] = {"chains": chains, "odin": odin}
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice([*PARTS]))
+@data_option
+@folder_option
+def main(parts: tuple[str, ...], data: Path, folder: Path) -> None:
+    """Print what resizing and ODIN's choice do."""
+    run_parts(PARTS, parts, data, folder)
+
+
+if __name__ == "__main__":
+    main()
