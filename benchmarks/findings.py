@@ -9,11 +9,13 @@ No network is trained or asked. Parts:
 - selection: settings chosen on each OOD test set instead of on ID validation and corruptions
 - overlap: near duplicates and shared classes
 - networks: the order of the detectors under the two networks
+- seeds: the same under the two seeds of the quickstart's models (metrics/results.csv)
 
 Brackets are DeLong's 95 % intervals over images, paired where the same images are scored twice. The scores of
 all candidates are kept in --folder, so a second call is quick.
 """
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -136,10 +138,7 @@ def rank(values: Sequence[float], place: int) -> int:
 
 def significant(pairs: Sequence[tuple[int, int]], before: Sequence[Scores], after: Sequence[Scores]) -> int:
     """Return how many reversed pairs differ in both orders (paired DeLong, Holm over these pairs, 5 %)."""
-    both = [
-        max(delong_test(side[i], side[j]).p_value for side in (before, after))  # both must be differences
-        for i, j in pairs
-    ]
+    both = [max(delong_test(side[i], side[j]).p_value for side in (before, after)) for i, j in pairs]
     return int((holm(both) < 0.05).sum()) if both else 0
 
 
@@ -256,6 +255,22 @@ def networks(runs: Sequence[Run]) -> None:
     show(f"{len(found[0])} detectors", head + "significant", rows)
 
 
+def seeds(_: Sequence[Run]) -> None:
+    cells: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    with Path("metrics/results.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["detector"] in DETECTORS and row["role"] in ("near", "far"):
+                values = cells.setdefault((row["model"], row["set"]), {}).setdefault(row["detector"], {})
+                values[row["seed"]] = float(row["auroc"])
+    rows = []
+    for (model, name), found in cells.items():
+        first, second = ([one[seed] for one in found.values()] for seed in ("0", "1"))
+        best = int(np.argmax(first))
+        numbers = [f"{100 * (max(second) - second[best]):.2f}", f"{kendalltau(first, second).statistic:.2f}"]
+        rows.append([model, name, [*found][best], f"{rank(second, best)} of {len(found)}", *numbers])
+    show("seed 0 and seed 1", "model; set; best of seed 0; its rank in seed 1; behind by; tau", rows)
+
+
 def run_parts(parts: Mapping[str, Part], chosen: Sequence[str], data: Path, folder: Path) -> None:
     """Run the chosen parts, or all, on the two networks."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,13 +278,11 @@ def run_parts(parts: Mapping[str, Part], chosen: Sequence[str], data: Path, fold
         parts[part]([Run(data, folder, model) for model in MODELS])
 
 
-PARTS: dict[str, Part] = {"selection": selection, "overlap": overlap, "networks": networks}
+PARTS: dict[str, Part] = {"selection": selection, "overlap": overlap, "networks": networks, "seeds": seeds}
 data_option = click.option(
     "--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder `data` of the runs."
 )
-folder_option = click.option(
-    "--folder", default="scratch/findings", show_default=True, type=click.Path(path_type=Path)
-)
+folder_option = click.option("--folder", default="scratch/findings", type=click.Path(path_type=Path))
 
 
 @click.command()

@@ -6,14 +6,17 @@
 --data and --folder as for `findings`, whose detectors and settings these are. Parts:
 
 - chains: Tiny ImageNet's validation pictures shrunk from 64 to 32 pixels by several chains, and as JPEG: the
-  pictures are the same, so every difference of AUROC is the chain's (paired DeLong intervals)
+  pictures are the same, so every difference of AUROC is the chain's (paired DeLong intervals). The CIFAR-10
+  images are all of the test set
 - odin: ODIN's step and temperature chosen on each test set instead of on ID validation and corruptions (the
-  first network, every so many images of each set)
+  first network)
 """
 
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -27,7 +30,6 @@ from benchmarks.findings import (
     KNOWN,
     SETS,
     Candidates,
-    Part,
     Run,
     data_option,
     detector_of,
@@ -45,13 +47,14 @@ from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.files import load_model
-from sslood.ood.kit.outputs import Outputs
+from sslood.ood.kit.outputs import Outputs, part_of
 from sslood.ood.measures.comparison import Scores, delong_test
 from sslood.ood.network.odin import ODIN, ODINSettings
 from sslood.views.network_view import open_model
 
+CHECKED = 50  # pictures whose stored features are compared
 FEW = "msp energy gen react ash mahalanobis rmds vim fdbd nci knn".split()
-TEMPERATURES, IMAGES = (1.0, 1000.0), 500
+TEMPERATURES = (1.0, 1000.0)
 Change = Callable[[Image.Image], Image.Image]
 
 
@@ -59,6 +62,12 @@ def images_of(run: Run, name: str, split: str = "test") -> np.ndarray:
     """Return uint8 [N, C, H, W] of a set file."""
     key = f"{split}.images"
     return load_tensors(run.data / f"sets/{name}.safetensors", kind="set", only=[key])[0][key]
+
+
+def every(images: np.ndarray, count: int) -> slice:
+    """Return a slice of `count` images spread over a set, or of all."""
+    step = max(1, len(images) // count)
+    return slice(0, min(len(images), step * count), step)
 
 
 def each(images: np.ndarray, change: Change) -> np.ndarray:
@@ -91,63 +100,93 @@ def chains_of(large: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def scores_of(run: Run, pictures: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Return detector -> set -> scores of the pictures of each set by the detectors of FEW."""
-    known, embedded = run.file.outputs(KNOWN, "test"), {}
-    model, card = load_model(run.data / f"models/{run.model}-0.safetensors", torch.device("cpu"))
-    for name, images in tqdm(pictures.items(), desc=run.model, unit="set", disable=None):
+@dataclass(frozen=True)
+class Stored:
+    """The outputs of a model for new pictures, and those that its embeddings hold."""
+
+    run: Run
+
+    def made(self, name: str, images: np.ndarray) -> Outputs:
+        """Return the outputs for pictures uint8 [N, 3, H, W]."""
+        model, card = load_model(self.run.data / f"models/{self.run.model}-0.safetensors")
         arrays = extract(model, batches(images, 500), mean=card.mean, std=card.std)
-        embedded[name] = Outputs(name, **arrays, head=known.head, classes=known.classes)
+        known = self.run.file.outputs(KNOWN, "test")
+        return Outputs(name, **arrays, head=known.head, classes=known.classes)
+
+    def there(self, name: str, images: np.ndarray, rows: slice) -> Outputs:
+        """Return the stored outputs for some test pictures of a set; InputError if they are another model's."""
+        stored = part_of(self.run.file.outputs(name, "test"), rows)
+        again = self.made(name, images[rows][:CHECKED]).need("features")
+        if not np.allclose(again, stored.need("features")[:CHECKED], atol=1e-3):
+            raise InputError(
+                f"{self.run.data}: sets and embeddings of {self.run.model} differ; embed them again"
+            )
+        return stored
+
+
+def scores_of(run: Run, outputs: Mapping[str, Outputs]) -> dict[str, dict[str, np.ndarray]]:
+    """Return detector -> name -> scores of outputs, by the detectors of FEW at their chosen settings."""
     train, validation = (run.file.outputs(KNOWN, split) for split in ("train", "validation"))
     found = {}
     for one in run.detectors(FEW):
         detector = detector_of(one.name, **one.grid[one.own]).fit(train, validation)
-        found[one.name] = {name: detector.score(outputs) for name, outputs in embedded.items()}
+        found[one.name] = {name: detector.score(part) for name, part in outputs.items()}
     return found
 
 
-def chains(runs: Sequence[Run]) -> None:
+def chains(runs: Sequence[Run], count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        made = chains_of(image_set(folder, "tiny_imagenet", "near", 64)[0]["test.images"])
-    cifar, others = images_of(runs[0], KNOWN), [*made][1:]
-    if not np.array_equal(made["ours"], images_of(runs[0], "tiny_imagenet")):
+        large = image_set(folder, "tiny_imagenet", "near", 64)[0]["test.images"]
+        rows = every(large, count)
+        made = chains_of(large[rows])
+    cifar, ours = images_of(runs[0], KNOWN), images_of(runs[0], "tiny_imagenet")
+    if not np.array_equal(made.pop("ours"), ours[rows]):
         raise InputError(f"{runs[0].data}/sets: tiny_imagenet is not what the chain makes; write it again")
-    made["CIFAR-10 as JPEG"] = each(cifar, jpeg)
+    made["CIFAR-10 as JPEG"] = each(cifar[every(cifar, count)], jpeg)
     control = artefact_scores(cifar)
-    plain = [interval(Scores(control, artefact_scores(images))) for images in made.values()]
+    plain = [interval(Scores(control, artefact_scores(images))) for images in (ours[rows], *made.values())]
     for run in runs:
-        rows = []
-        for name, found in scores_of(run, {KNOWN: cifar, **made}).items():
-            start, *rest = (Scores(found[KNOWN], found[key]) for key in made)
-            gains = [points(delong_test(start, scores)) for scores in rest[: len(others)]]
-            rows.append([name, interval(start), *gains, interval(rest[-1])])
-        head = f"detector; {'; '.join(made)}"
-        show(
-            f"{run.model}: AUROC, and the points it gains", head, [*rows, ["artefact control, AUROC", *plain]]
-        )
+        stored, table = Stored(run), []
+        outputs = {
+            KNOWN: stored.there(KNOWN, cifar, slice(None)),
+            "ours": stored.there("tiny_imagenet", ours, rows),
+        }
+        bar = tqdm(made.items(), desc=run.model, unit="chain", disable=None)
+        outputs |= {name: stored.made(name, images) for name, images in bar}
+        for name, found in scores_of(run, outputs).items():
+            start, *rest = (Scores(found[KNOWN], found[key]) for key in ("ours", *made))
+            gains = [points(delong_test(start, scores)) for scores in rest[:-1]]
+            table.append([name, interval(start), *gains, interval(rest[-1])])
+        head = f"detector; ours; {'; '.join(made)}"
+        title = f"{run.model}, {len(ours[rows])} pictures: AUROC, and the points that it gains"
+        show(title, head, [*table, ["artefact control, AUROC", *plain]])
 
 
-def odin(runs: Sequence[Run]) -> None:
+def odin(runs: Sequence[Run], count: int) -> None:
     run = runs[0]
     grid = [{"temperature": t, "epsilon": e} for t, e in product(TEMPERATURES, ODIN.space["epsilon"])]
-    path = run.folder / f"{run.model}-odin.safetensors"
+    path = run.folder / f"{run.model}-odin-{count}.safetensors"
     if not path.exists():
-        save_tensors(path, _odin_scores(run, grid), kind="scores", metadata={"grid": grid})
+        save_tensors(path, _odin_scores(run, grid, count), kind="scores", metadata={"grid": grid})
     found, rows = Candidates("odin", grid, load_tensors(path, kind="scores")[0]), []
     for name in SETS:
         gain, half, best = optimism(found, name)
         own = interval(found.at(name))
         rows.append([name, grid[found.own], own, grid[best], points(gain), f"{100 * half:+.2f}"])
-    show(f"{run.model}, ODIN", "set; own; AUROC; on the test set; gain; on the other half", rows)
+    show(
+        f"{run.model}, ODIN, {count} images of each set",
+        "set; own; AUROC; on the test set; gain; on the other half",
+        rows,
+    )
 
 
-def _odin_scores(run: Run, grid: Sequence[dict]) -> dict[str, np.ndarray]:
+def _odin_scores(run: Run, grid: Sequence[dict], count: int) -> dict[str, np.ndarray]:
     model, card = load_model(run.data / f"models/{run.model}-0.safetensors", torch.device("cpu"))
     network = open_model(model, mean=card.mean, std=card.std, device="cpu")
     splits = {"validation": (KNOWN, "validation"), "tuning": ("corruptions", "validation")}
     splits |= {name: (name, "test") for name in (KNOWN, *SETS)}
     images = {key: images_of(run, *place) for key, place in splits.items()}
-    some = {key: part[:: len(part) // IMAGES][:IMAGES] for key, part in images.items()}
+    some = {key: part[every(part, count)] for key, part in images.items()}
     rows = []
     for chosen in tqdm(grid, desc="odin", disable=None):
         detector = ODIN(ODINSettings(**chosen)).fit(network, {})
@@ -155,16 +194,17 @@ def _odin_scores(run: Run, grid: Sequence[dict]) -> dict[str, np.ndarray]:
     return {key: np.stack(column) for key, column in zip(some, zip(*rows, strict=True), strict=True)}
 
 
-PARTS: dict[str, Part] = {"chains": chains, "odin": odin}
+PARTS = {"chains": chains, "odin": odin}
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice([*PARTS]))
 @data_option
 @folder_option
-def main(parts: tuple[str, ...], data: Path, folder: Path) -> None:
+@click.option("--images", default=2000, show_default=True, type=click.IntRange(2), help="Of each set.")
+def main(parts: tuple[str, ...], data: Path, folder: Path, images: int) -> None:
     """Print what resizing and ODIN's choice do."""
-    run_parts(PARTS, parts, data, folder)
+    run_parts({name: partial(part, count=images) for name, part in PARTS.items()}, parts, data, folder)
 
 
 if __name__ == "__main__":
