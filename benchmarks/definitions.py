@@ -1,6 +1,6 @@
 """How far definitions of one metric lie apart, by the scores of two published networks on CIFAR-10.
 
-    python -m benchmarks.definitions --data data          # a quarter of an hour of one core
+    python -m benchmarks.definitions --data data          # some minutes of one core
     python -m benchmarks.definitions --data data ties     # seconds
 
 --data and --folder as for `findings`, whose detectors and settings these are. Parts:

@@ -1,6 +1,6 @@
 """What published conclusions depend on, by the scores of two published networks on CIFAR-10.
 
-    python -m benchmarks.findings --data data                  # all parts, six minutes of one core
+    python -m benchmarks.findings --data data                  # all parts, some minutes of one core
     python -m benchmarks.findings --data data selection        # one of them
 
 --data: the folder `data` of runs of the profiles cifar10-resnet20 and cifar10-resnet44, one after the other.

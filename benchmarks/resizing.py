@@ -1,6 +1,6 @@
 """What the way of resizing does to the AUROC of two networks on CIFAR-10, and what ODIN gains from test sets.
 
-    SSLOOD_DATA_MIRROR=… python -m benchmarks.resizing --data data          # a quarter of an hour of one core
+    SSLOOD_DATA_MIRROR=… python -m benchmarks.resizing --data data          # some minutes of one core
     SSLOOD_DATA_MIRROR=… python -m benchmarks.resizing --data data odin     # ODIN alone
 
 --data and --folder as for `findings`, whose detectors and settings these are. Parts:
@@ -31,14 +31,17 @@ from benchmarks.findings import (
     SETS,
     Candidates,
     Run,
+    auroc,
     data_option,
     detector_of,
     folder_option,
     interval,
     optimism,
     points,
+    reversed_pairs,
     run_parts,
     show,
+    significant,
 )
 from benchmarks.learning import image_set
 from sslood.auditing.roughness import artefact_scores
@@ -114,7 +117,7 @@ class Stored:
         return Outputs(name, **arrays, head=known.head, classes=known.classes)
 
     def there(self, name: str, images: np.ndarray, rows: slice) -> Outputs:
-        """Return the stored outputs for some test pictures of a set; InputError if they are another model's."""
+        """Return the stored outputs for some test pictures of a set; InputError if another model's."""
         stored = part_of(self.run.file.outputs(name, "test"), rows)
         again = self.made(name, images[rows][:CHECKED]).need("features")
         if not np.allclose(again, stored.need("features")[:CHECKED], atol=1e-3):
@@ -125,10 +128,10 @@ class Stored:
 
 
 def scores_of(run: Run, outputs: Mapping[str, Outputs]) -> dict[str, dict[str, np.ndarray]]:
-    """Return detector -> name -> scores of outputs, by the detectors of FEW at their chosen settings."""
+    """Return detector -> name -> scores of outputs, by all detectors at their chosen settings."""
     train, validation = (run.file.outputs(KNOWN, split) for split in ("train", "validation"))
     found = {}
-    for one in run.detectors(FEW):
+    for one in run.detectors():
         detector = detector_of(one.name, **one.grid[one.own]).fit(train, validation)
         found[one.name] = {name: detector.score(part) for name, part in outputs.items()}
     return found
@@ -153,13 +156,25 @@ def chains(runs: Sequence[Run], count: int) -> None:
         }
         bar = tqdm(made.items(), desc=run.model, unit="chain", disable=None)
         outputs |= {name: stored.made(name, images) for name, images in bar}
-        for name, found in scores_of(run, outputs).items():
-            start, *rest = (Scores(found[KNOWN], found[key]) for key in ("ours", *made))
+        pairs = {
+            name: {key: Scores(found[KNOWN], found[key]) for key in ("ours", *made)}
+            for name, found in scores_of(run, outputs).items()
+        }
+        for name in FEW:
+            start, *rest = pairs[name].values()
             gains = [points(delong_test(start, scores)) for scores in rest[:-1]]
             table.append([name, interval(start), *gains, interval(rest[-1])])
+        by_chain = [[found[key] for found in pairs.values()] for key in ("ours", *made)][:-1]
+        table.append(["pairs reversed (clearly)", *(changed(by_chain[0], other) for other in by_chain), ""])
         head = f"detector; ours; {'; '.join(made)}"
         title = f"{run.model}, {len(ours[rows])} pictures: AUROC, and the points that it gains"
         show(title, head, [*table, ["artefact control, AUROC", *plain]])
+
+
+def changed(before: Sequence[Scores], after: Sequence[Scores]) -> str:
+    """Return how many pairs of detectors change their order, and how many of them significantly."""
+    pairs = reversed_pairs(*([auroc(scores) for scores in side] for side in (before, after)))
+    return f"{len(pairs)} ({significant(pairs, before, after)})"
 
 
 def odin(runs: Sequence[Run], count: int) -> None:
