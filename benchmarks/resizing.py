@@ -48,6 +48,7 @@ from sslood.auditing.roughness import artefact_scores
 from sslood.core.batches import batches
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
+from sslood.core.seeding import numpy_stream
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.files import load_model
 from sslood.ood.kit.outputs import Outputs, part_of
@@ -183,16 +184,16 @@ def odin(runs: Sequence[Run], count: int) -> None:
     path = run.folder / f"{run.model}-odin-{count}.safetensors"
     if not path.exists():
         save_tensors(path, _odin_scores(run, grid, count), kind="scores", metadata={"grid": grid})
-    found, rows = Candidates("odin", grid, load_tensors(path, kind="scores")[0]), []
-    for name in SETS:
+    scores, rows = load_tensors(path, kind="scores")[0], []
+    for name, temperatures in product(SETS, (TEMPERATURES, TEMPERATURES[1:])):
+        some = [place for place, one in enumerate(grid) if one["temperature"] in temperatures]
+        found = Candidates("odin", [grid[p] for p in some], {key: part[some] for key, part in scores.items()})
         gain, half, best = optimism(found, name)
-        own = interval(found.at(name))
-        rows.append([name, grid[found.own], own, grid[best], points(gain), f"{100 * half:+.2f}"])
-    show(
-        f"{run.model}, ODIN, {count} images of each set",
-        "set; own; AUROC; on the test set; gain; on the other half",
-        rows,
-    )
+        chosen = [list(found.grid[place].values()) for place in (found.own, best)]
+        numbers = [interval(found.at(name)), chosen[1], points(gain), f"{100 * half:+.2f}"]
+        rows.append([name, temperatures, chosen[0], *numbers])
+    head = "set; temperatures; own temperature, step; AUROC; on the test set; gain; on the other half"
+    show(f"{run.model}, ODIN, {count} images of each set", head, rows)
 
 
 def _odin_scores(run: Run, grid: Sequence[dict], count: int) -> dict[str, np.ndarray]:
@@ -201,7 +202,9 @@ def _odin_scores(run: Run, grid: Sequence[dict], count: int) -> dict[str, np.nda
     splits = {"validation": (KNOWN, "validation"), "tuning": ("corruptions", "validation")}
     splits |= {name: (name, "test") for name in (KNOWN, *SETS)}
     images = {key: images_of(run, *place) for key, place in splits.items()}
-    some = {key: part[every(part, count)] for key, part in images.items()}
+    # drawn: a step through corruptions would meet some kinds only
+    draws = {key: numpy_stream(0, "findings", key).permutation(len(part)) for key, part in images.items()}
+    some = {key: part[np.sort(draws[key][:count])] for key, part in images.items()}
     rows = []
     for chosen in tqdm(grid, desc="odin", disable=None):
         detector = ODIN(ODINSettings(**chosen)).fit(network, {})
