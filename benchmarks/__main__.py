@@ -1,7 +1,7 @@
 """All benchmarks of minutes, one after another: python -m benchmarks (or one: python -m benchmarks.folder).
 
-Those of BY_NAME are left out: `gpu` and `recipe` need a GPU, `boxes`, `own` and `pasted` photographs, `drift`
-embeddings, the others are long or take options.
+Those of BY_NAME are left out: `gpu` and `recipe` need a GPU, `boxes`, `own` and `pasted` photographs,
+`definitions`, `drift`, `findings` and `resizing` embeddings, the others are long or take options.
 """
 
 import importlib
@@ -12,7 +12,9 @@ import benchmarks
 BY_NAME = (
     *(
         "boxes",
+        "definitions",
         "drift",
+        "findings",
         "finetuning",
         "gpu",
         "leaveout",
@@ -22,6 +24,7 @@ BY_NAME = (
         "parallel",
         "pasted",
         "recipe",
+        "resizing",
     ),
     "rotpred",
 )
