@@ -3,8 +3,8 @@
     python -m benchmarks.findings --data data                  # all parts, some minutes of one core
     python -m benchmarks.findings --data data selection        # one of them
 
---data: the folder `data` of runs of the profiles cifar10-resnet20 and cifar10-resnet44, one after the other.
-No network is trained or asked. Parts:
+--data: the folder `data` in which the profiles cifar10-resnet20 and cifar10-resnet44 have run, by
+`python -m tools.direct audit embed`. No network is trained or asked. Parts:
 
 - selection: settings chosen on each OOD test set instead of on ID validation and corruptions
 - overlap: near duplicates and shared classes
@@ -12,7 +12,7 @@ No network is trained or asked. Parts:
 - seeds: the same under the two seeds of the quickstart's models (metrics/results.csv)
 
 Brackets are DeLong's 95 % intervals over images, paired where the same images are scored twice. The scores of
-all candidates are kept in --folder, so a second call is quick.
+all candidates are kept in --folder, so a second call is quick; delete it once the embeddings change.
 """
 
 import csv
