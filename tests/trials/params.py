@@ -19,6 +19,7 @@ COUNT = 300
 FREE = {"sets", "backbones", "objectives"}  # sections whose keys are names that one chooses
 UNLIMITED = {"m_in", "m_out", "seed", "seeds"}  # may be any number
 OPTIONAL = {
+    "by",
     "derive",
     "raster",
     "heldout",

@@ -122,10 +122,11 @@ def quick(deployed: Deployed, count: int) -> Quick | None:
     That is so for few or small pictures, without onnxruntime, on a GPU, and for networks and detectors that
     this way does not cover.
     """
-    metadata, calibrated = deployed.metadata, deployed.calibrated
-    names = {*calibrated.detectors}
-    fits = count >= FEW and metadata["size"] >= LARGE and names <= CONTINUOUS
-    if not fits or deployed.model is None or calibrated.combination not in (None, "sum"):
+    if count < FEW or deployed.metadata["size"] < LARGE:
+        return None
+    calibrated = deployed.calibrated
+    covered = calibrated.detectors.keys() <= CONTINUOUS and calibrated.combination in (None, "sum")
+    if not covered or deployed.model is None:
         return None
     if next(deployed.model.parameters()).device.type != "cpu" or deployed.model.dtype != torch.float32:
         return None

@@ -81,7 +81,8 @@ class Classify(Supervised):
 
     def begin_epoch(self, epoch: int) -> None:
         super().begin_epoch(epoch)
-        self._mirrored = mirrored(len(self.data), self.seed, epoch).to(self.data.device)
+        if self.settings.alternate:
+            self._mirrored = mirrored(len(self.data), self.seed, epoch).to(self.data.device)
 
     def batches(self, indices: Iterator[Tensor]) -> Iterator[Batch]:
         if not self.settings.alternate:

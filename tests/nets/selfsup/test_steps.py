@@ -14,6 +14,7 @@ from sslood.core.machine import machine
 from sslood.core.settings import strict
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
+from sslood.nets.networks.backbone import Backbone
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.objectives.supce import SupCE
 from sslood.nets.selfsup.objective import TwoViews
@@ -25,7 +26,7 @@ from tests.kit.training import PRETRAIN
 SETTINGS = {**PRETRAIN, "momentum": 0.0}
 
 
-class Linear(nn.Module):
+class Linear(Backbone):
     feature_dim = 8
 
     def __init__(self):
