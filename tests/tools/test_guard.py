@@ -17,9 +17,16 @@ from tools.guard import Guard
 from tools.jobs import status_of
 
 PARENT = """
+from pathlib import Path
 from tools.direct import Direct
 from tools.graph import Cell
-Direct([Cell("slow", {cmd!r}, (), (), "{{}}")], 1, print).run()
+class Watched(Direct):
+    def _start(self):
+        found = super()._start()
+        if self.running:
+            Path("guarded").touch()
+        return found
+Watched([Cell("slow", {cmd!r}, (), (), "{{}}")], 1, print).run()
 """
 
 
@@ -49,7 +56,7 @@ def test_jobs_of_a_parent_that_is_killed_save_and_end():
     saves = "(trap 'sleep 0.1; echo saved > kept; exit' TERM; touch up; sleep 60 & wait)"
     script = PARENT.format(cmd=f"{saves} & sleep 60")
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
-        until(Path("up").exists)
+        until(lambda: Path("up").exists() and Path("guarded").exists())
         parent.kill()
     until(Path("kept").exists)
 
