@@ -19,7 +19,7 @@ from torch import Tensor
 from sslood.core.batches import batches, normalised
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, above, at_least
-from sslood.ood.kit.network_detector import BATCH, exact, widened
+from sslood.ood.kit.network_detector import BATCH, Network, exact, widened
 from sslood.ood.kit.perturbation import Forward, Target, gradient_signs, perturb
 from sslood.ood.kit.tempered import entropy_below_uniform, largest_above_uniform
 
@@ -88,7 +88,7 @@ class Member:
     """One classifier: normalised images [N, C, H, W] -> logits [N, K] of the classes `head_classes`.
 
     mean and std: of each channel, in units of [0, 1]. dtype: of the images. name: in messages and results.
-    drawn: images, count -> logits [count, N, K] of so many networks that dropout draws; None without.
+    network: the same as a detector queries it, which the row of MC dropout does.
     """
 
     forward: Forward
@@ -97,7 +97,7 @@ class Member:
     std: Sequence[float]
     dtype: torch.dtype = torch.float32
     name: str = ""
-    drawn: Callable[[Tensor, int], Tensor] | None = None
+    network: Network | None = None
 
 
 @dataclass(frozen=True)

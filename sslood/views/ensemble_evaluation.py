@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from sslood.core.errors import LeftOut
+from sslood.ood.kit.drawing import mc_dropout
 from sslood.ood.kit.results import Results
 from sslood.views.choosing import choose
 from sslood.views.classes import class_predictions
-from sslood.views.drawing import mc_dropout
 from sslood.views.ensemble import (
     EnsembleSettings,
     Member,
@@ -67,9 +67,9 @@ def evaluate_ensemble(
     )
     rows, logits = found.rows, found.logits
     if settings.draws:
+        assert members[0].network is not None
         for name, own in tests.items():
-            scores = mc_dropout(members[0], own, settings.draws, device=device, progress=progress)
-            rows[name]["member_mc_dropout"] = scores
+            rows[name]["member_mc_dropout"] = mc_dropout(members[0].network, own, settings.draws, progress)
     for detector in rows[results.id]:
         results.add(model, detector, {name: own[detector] for name, own in rows.items()})
     if setting and settings.sweep:

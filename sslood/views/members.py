@@ -10,8 +10,8 @@ from sslood.core.errors import InputError
 from sslood.core.precision import Precision, dtype_of
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.files import load_model
-from sslood.views.drawing import drawn_by
 from sslood.views.ensemble import Member
+from sslood.views.network_view import open_model
 
 
 def load_members(
@@ -32,10 +32,9 @@ def load_members(
             check_fits(card, set_meta, path, id_set=index == 0)
         if card.head_classes is None:
             raise InputError(f"{path}: this model has no classifier head; run `dvc repro leaveout`")
-        model.requires_grad_(False).to(dtype_of(precision)).to(memory_format=torch.channels_last)
-        members.append(
-            Member(model, card.head_classes, card.mean, card.std, model.dtype, path.stem, drawn_by(model))
-        )
+        model.to(dtype_of(precision)).to(memory_format=torch.channels_last)
+        network = open_model(model, mean=card.mean, std=card.std, device=device)
+        members.append(Member(model, card.head_classes, card.mean, card.std, model.dtype, path.stem, network))
         cards.append(card)
     _check_together(paths, cards)
     return members, cards[0].seed

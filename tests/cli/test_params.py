@@ -41,6 +41,15 @@ def answer(params, old: str, new: str) -> str:
     return str(caught.value).replace(str(params), "params.yaml")
 
 
+def expect(params, says: str | None) -> None:
+    """Check the params; `says`: part of the message, or None where they pass."""
+    if says is None:
+        return check_params(params)
+    with pytest.raises(InputError) as caught:
+        check_params(params)
+    assert says in str(caught.value).replace(str(params), "params.yaml")
+
+
 def test_the_quickstart_passes(params):
     check_params(params)
 
@@ -220,11 +229,7 @@ def test_a_method_is_checked_with_all_that_it_needs(params, key, value, says):
     content["runs"] |= {"methods": [given["name"]], "objectives": given["objectives"]}
     content["methods"] = {given["name"]: given["section"]}
     yaml.dump(content, params)
-    if says is None:
-        return check_params(params)
-    with pytest.raises(InputError) as caught:
-        check_params(params)
-    assert says in str(caught.value).replace(str(params), "params.yaml")
+    expect(params, says)
 
 
 @pytest.mark.parametrize(
@@ -268,11 +273,7 @@ def test_sections_that_contradict_each_other_are_named_both(params, changes, say
         content["sets"]["fractals"] = {"role": "mixing", "source": "fractals"}
         content["runs"]["methods"], content["methods"] = ["plain"], {"plain": changes["method"]}
     yaml.dump(content, params)
-    if says is None:
-        return check_params(params)
-    with pytest.raises(InputError) as caught:
-        check_params(params)
-    assert says in str(caught.value).replace(str(params), "params.yaml")
+    expect(params, says)
 
 
 def test_every_name_that_fails_is_listed_once(params):

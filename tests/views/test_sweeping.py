@@ -9,9 +9,8 @@ from torch import nn
 
 from sslood.core.errors import InputError
 from sslood.nets.networks.model import Model
-from sslood.ood.kit.network_detector import score_together
+from sslood.ood.kit.drawing import mc_dropout
 from sslood.ood.network.mc_dropout import MCDropout, MCDropoutSettings
-from sslood.views.drawing import drawn_by, mc_dropout
 from sslood.views.ensemble import Member, ask, evaluate
 from sslood.views.network_view import open_model
 from sslood.views.sweeping import disagreement, sweep_of
@@ -26,11 +25,11 @@ def test_dropout_draws_are_those_of_the_detector(dropout):
     model = Model(nn.Sequential(*body), nn.Linear(36, 3)).eval()
     detector = MCDropout(MCDropoutSettings(draws=5, score="msp"))
     network = open_model(model, mean=MEAN, std=STD, device="cpu")
-    expected = score_together({"": detector.fit(network, {})}, network, IMAGES)[""]
-    member = Member(model, range(3), MEAN, STD, drawn=drawn_by(model))
+    expected = detector.fit(network, {}).score(network, IMAGES)
+    member = Member(model, range(3), MEAN, STD, network=network)
     seen = []
-    found = mc_dropout(member, IMAGES, 5, progress=seen.append)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    found = mc_dropout(network, IMAGES, 5, progress=seen.append)
+    np.testing.assert_array_equal(found, expected)
     assert sum(seen) == 300 and not np.allclose(found, -softmax(ask(member, IMAGES, []).logits, 1).max(1))
 
 

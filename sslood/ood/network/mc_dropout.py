@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslood.core.seeding import numpy_stream
 from sslood.core.settings import Auto, Settings, at_least, inside
 from sslood.ood.kit.committee import COMMITTEE
+from sslood.ood.kit.drawing import RATE, drawn
 from sslood.ood.kit.network_choice import choose
-from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
+from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MCDropoutSettings(Settings):
     draws: Annotated[int, at_least(2), "networks drawn, the same for all images"] = 30
     rate: Annotated[
         float, inside(0, 1), "share of the features dropped, of a network without dropout layers"
-    ] = 0.5
+    ] = RATE
     score: Annotated[
         Literal["msp", "entropy", "mutual_information", "variation_ratio"] | Auto, "of the draws together"
     ] = "auto"
@@ -66,15 +66,5 @@ class MCDropout(NetworkDetector):
         parts = [{name: score(one).cpu() for name, score in COMMITTEE.items()} for one in drawn]
         return {name: torch.cat([part[name] for part in parts]).numpy() for name in COMMITTEE}
 
-    @torch.inference_mode()
     def _drawn(self, network: Network, batch: Tensor) -> Tensor:
-        """Return the probabilities of each draw, float64 [draws, N, K]."""
-        if network.dropped is not None:
-            logits = [network.dropped(batch, draw) for draw in range(self.settings.draws)]
-        else:
-            head, rate = network.need_head(), self.settings.rate
-            _, features = network.once("stages", batch, lambda x: network.need_stages()(x, {}))
-            kept = numpy_stream(0, "dropout").random((self.settings.draws, features.shape[1])) >= rate
-            factors = torch.from_numpy(kept).to(features) / (1 - rate)
-            logits = [head(features * factor) for factor in factors]
-        return widened(torch.stack(logits)).softmax(2)
+        return drawn(network, batch, self.settings.draws, self.settings.rate)
