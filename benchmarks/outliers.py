@@ -32,7 +32,7 @@ from sslood.nets.methods.outliers import Outliers, OutlierSettings
 from sslood.nets.training.engine import Engine
 from sslood.nets.training.schedules import learning_rate
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.report.figures import COLOURS, _drawing, _svg
+from sslood.report.figures import COLOURS, drawing, svg
 
 ENERGY, OE = {"loss": "energy"}, {"loss": "oe", "weight": 0.5}
 BACKGROUND = {"loss": "background", "weight": 1.0}
@@ -177,7 +177,7 @@ def sweep(path: Path) -> str:
     rows = [row for row in rows if str(row["gap"]).startswith(("0.0", "gap"))]
     gaps = sorted({float(str(row["gap"]).removeprefix("gap ")) for row in rows})
     lines = {"near AUROC": "energy_near_auroc", "far AUROC": "energy_far_auroc", "accuracy": "accuracy"}
-    with _drawing() as figure:
+    with drawing() as figure:
         figure.set_size_inches(5, 3)
         axis = figure.subplots()
         for colour, (label, column) in zip(COLOURS[1:], lines.items(), strict=False):
@@ -188,7 +188,7 @@ def sweep(path: Path) -> str:
         axis.set_xlabel("gap: how much farther apart than the start model's medians")
         axis.set_ylabel("%")
         axis.legend(frameon=False)
-        return _svg(figure, "sweep")
+        return svg(figure, "sweep")
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sslood.report.figures import COLOURS, _drawing, _svg
+from sslood.report.figures import COLOURS, drawing, svg
 
 ROW = 0.24  # inches
 MARKERS = "osD^vP*X"
@@ -17,7 +17,7 @@ def near_and_far(groups: pd.DataFrame, detectors: Sequence[str]) -> str:
     roles = [role for role in ("near", "far") if role in set(groups["role"])]
     if not models:
         return ""
-    with _drawing() as figure:
+    with drawing() as figure:
         figure.set_size_inches(4.6 * len(roles) + 1.4, 1.0 + ROW * len(models) * 1.3)
         axes = figure.subplots(1, len(roles), sharey=True, squeeze=False)[0]
         for axis, role in zip(axes, roles, strict=True):
@@ -35,4 +35,4 @@ def near_and_far(groups: pd.DataFrame, detectors: Sequence[str]) -> str:
         axes[0].set_yticks(range(len(models)), [f"{part} · {model}" for part, model in models])
         axes[0].invert_yaxis()
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(detectors))
-        return _svg(figure, "study")
+        return svg(figure, "study")

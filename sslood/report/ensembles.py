@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sslood.core.files import load_json
-from sslood.report.figures import COLOURS, _drawing, _svg
+from sslood.report.figures import COLOURS, drawing, svg
 
 LINES = ("-", "--")  # of the chosen target, and of the other
 
@@ -42,7 +42,7 @@ def sweeps(found: Mapping[str, Swept], roles: Mapping[str, str], id_name: str) -
     chosen step) and the number of members; dotted: what was chosen. Then the mean share of the members that
     do not predict the class that most predict, by set.
     """
-    with _drawing() as figure:
+    with drawing() as figure:
         figure.set_size_inches(13, 2.6 * len(found) + 0.3)
         axes = figure.subplots(len(found), 4, squeeze=False)
         for row, (model, swept) in zip(axes, found.items(), strict=True):
@@ -53,7 +53,7 @@ def sweeps(found: Mapping[str, Swept], roles: Mapping[str, str], id_name: str) -
             row[0].set_ylabel(f"{model}\nAUROC in %")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-        return _svg(figure, "sweeps")
+        return svg(figure, "sweeps")
 
 
 def _means(auroc: Mapping[str, float], roles: Mapping[str, str]) -> dict[str, float]:

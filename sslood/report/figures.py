@@ -26,14 +26,15 @@ ALARMS = 0.05  # share of ID beyond the dotted threshold
 
 
 @contextmanager
-def _drawing() -> Iterator[Figure]:
+def drawing() -> Iterator[Figure]:
+    """Yield an empty figure in the style of the report."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
         matplotlib.rcParams.update(STYLE)
         yield Figure(layout="constrained")
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str) -> str:
     """Return the SVG of a figure; `name` keeps its ids apart from those of other figures of the page.
 
     Coordinates are rounded to hundredths of a point, and ids, which matplotlib derives from unrounded ones,
@@ -76,14 +77,14 @@ def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) 
     magnitude away. Each set is drawn to its own height. The dotted line is the threshold with 5 % false
     alarms; the number beside a set says how much of it lies to the right.
     """
-    with _drawing() as figure:
+    with drawing() as figure:
         names = list(next(iter(panels.values())))
         axes = _grid(figure, len(panels), 0.5 + 0.3 * len(names), sharey=True)
         for axis, (title, sets) in zip(axes, panels.items(), strict=True):
             _ridges(axis, sets, id_name)
             axis.set_title(title, fontsize=9)
         figure.supxlabel("score: ID interquartile ranges above the ID median", fontsize=9)
-        return _svg(figure, "distributions")
+        return svg(figure, "distributions")
 
 
 def _ridges(axis: Axes, sets: Mapping[str, np.ndarray], id_name: str) -> None:
@@ -141,7 +142,7 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
     alarms), logarithmic, since that is where a threshold is chosen; y: share of the OOD set that is
     flagged. The dotted line marks 5 % false alarms.
     """
-    with _drawing() as figure:
+    with drawing() as figure:
         axes = _grid(figure, len(panels), 2.4, sharex=True, sharey=True)
         for index, (axis, (title, sets)) in enumerate(zip(axes, panels.items(), strict=True)):
             _roc(axis, sets, id_name)
@@ -151,7 +152,7 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
                 axis.set_xlabel("share of ID flagged (false alarms)")
         figure.supylabel("share of OOD flagged", fontsize=9)
         _legend_below(figure, axes)
-        return _svg(figure, "roc")
+        return svg(figure, "roc")
 
 
 def _legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
@@ -189,7 +190,7 @@ def energies(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     `panels` maps a model to {"edges": [B + 1], name of a histogram: counts [B]}. A histogram shows shares of
     its images; those called "… before" are outlines.
     """
-    with _drawing() as figure:
+    with drawing() as figure:
         axes = _grid(figure, len(panels), 2.4)
         for axis, (title, panel) in zip(axes, panels.items(), strict=True):
             names = dict.fromkeys(name.rsplit(" ", 1)[0] for name in panel if name != "edges")
@@ -203,7 +204,7 @@ def energies(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
             axis.set(xlabel="energy", title=title)
             axis.set_yticks([])
         _legend_below(figure, axes)
-        return _svg(figure, "energies")
+        return svg(figure, "energies")
 
 
 def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[str, str]) -> str:
@@ -213,14 +214,14 @@ def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], wanted: Mapping[st
     """
     panels = [name for name in wanted if any(name in run for run in runs.values())]
     colours = {label: COLOURS[index % len(COLOURS)] for index, label in enumerate(runs)}
-    with _drawing() as figure:
+    with drawing() as figure:
         axes = _grid(figure, len(panels), 2.6)
         for axis, name in zip(axes, panels, strict=True):
             for label, run in runs.items():
                 _curve(axis, run, name, label, colours[label])
             axis.set(xlabel="epoch", title=wanted[name])
         _legend_below(figure, axes)
-        return _svg(figure, "training")
+        return svg(figure, "training")
 
 
 def _curve(axis: Axes, run: Mapping[str, Sequence[float]], name: str, label: str, colour: str) -> None:
@@ -252,7 +253,7 @@ def levels(
         panel: list(dict.fromkeys(x for own in facets.values() for x in own.get(panel, {})))
         for panel in panels
     }
-    with _drawing() as figure:
+    with drawing() as figure:
         most = max(
             len(points) for own in facets.values() for lines in own.values() for points in lines.values()
         )
@@ -267,7 +268,7 @@ def levels(
                 row[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, frameon=False)
         for axis in grid[-1]:
             axis.set_xlabel(factor)
-        return _svg(figure, f"levels-{factor}")
+        return svg(figure, f"levels-{factor}")
 
 
 def _panel(axis: Axes, lines: Mapping[str, Sequence[Level]], named: Sequence[str]) -> None:
