@@ -14,9 +14,7 @@ The brackets of gaps come from a bootstrap over the images; a pair of detectors 
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -25,14 +23,11 @@ from benchmarks.findings import (
     KNOWN,
     NAMES,
     SETS,
-    Part,
     Run,
     auroc,
-    data_option,
-    folder_option,
+    command,
     order,
     points,
-    run_parts,
     show,
 )
 from sslood.core.seeding import numpy_stream
@@ -140,17 +135,7 @@ def _ties(run: Run) -> None:
     print(f"\nall detectors, closest against conservative: mean {np.mean(gaps):.3f}, at most {max(gaps):.2f}")
 
 
-PARTS: dict[str, Part] = {"sides": sides, "ties": ties}
-
-
-@click.command()
-@click.argument("parts", nargs=-1, type=click.Choice([*PARTS]))
-@data_option
-@folder_option
-def main(parts: tuple[str, ...], data: Path, folder: Path) -> None:
-    """Print how far definitions of one metric lie apart."""
-    run_parts(PARTS, parts, data, folder)
-
+main = command("Print how far definitions of one metric lie apart.", {"sides": sides, "ties": ties})
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ Ours is a step of the stage `train`: shifts and alternating mirror images, forwa
 peer is torchvision's resnet18 with the usual stem for 32 x 32 pixels (3 x 3, stride 1, no pooling), trained
 by a plain loop with SGD on one batch that is ready, in both memory layouts, of which the faster counts. Each
 has the batch of its recipe, 500 and 128.
-Scoring is a forward pass in evaluation mode. Random images, of which the speed does not depend; alternating
+Scoring is a forward pass in evaluation mode. Random images, since speed does not depend on them; alternating
 rounds, the first not counted; the ratio is the median over rounds, with its range.
 """
 

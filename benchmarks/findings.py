@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -43,7 +44,8 @@ NAMES = (
     "msp max_logit energy entropy gen mahalanobis rmds temperature_scaling kl_matching gmm residual vim "
     "react ash scale dice fdbd neco she nci pnml vra lts gradnorm openmax weighted_energy knn"
 ).split()
-Part = Callable[[Sequence["Run"]], None]
+RUNS = click.Path(path_type=Path, exists=True)
+Part = Callable[..., None]  # of the runs of all models
 WAYS = {"as they are": (0, 0), "no duplicates": (3, 3), "no shared classes": (0, 4), "neither": (3, 7)}
 
 
@@ -271,27 +273,27 @@ def seeds(_: Sequence[Run]) -> None:
     show("seed 0 and seed 1", "model; set; best of seed 0; its rank in seed 1; behind by; tau", rows)
 
 
-def run_parts(parts: Mapping[str, Part], chosen: Sequence[str], data: Path, folder: Path) -> None:
-    """Run the chosen parts, or all, on the two networks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in chosen or parts:
-        parts[part]([Run(data, folder, model) for model in MODELS])
+def command(about: str, parts: Mapping[str, Part], *options: click.Option) -> click.Command:
+    """Return the command that runs the parts it is given, or all, on the two networks.
+
+    Each part gets the values of `options` by name.
+    """
+
+    def run(chosen: tuple[str, ...], data: Path, folder: Path, **given: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in chosen or parts:
+            parts[part]([Run(data, folder, model) for model in MODELS], **given)
+
+    params: list[click.Parameter] = [
+        click.Argument(["chosen"], nargs=-1, type=click.Choice([*parts])),
+        click.Option(["--data"], required=True, type=RUNS, help="Folder `data` of the runs."),
+        click.Option(["--folder"], default="scratch/findings", type=click.Path(path_type=Path)),
+    ]
+    return click.Command("main", params=[*params, *options], callback=run, help=about)
 
 
-PARTS: dict[str, Part] = {"selection": selection, "overlap": overlap, "networks": networks, "seeds": seeds}
-data_option = click.option(
-    "--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder `data` of the runs."
-)
-folder_option = click.option("--folder", default="scratch/findings", type=click.Path(path_type=Path))
-
-
-@click.command()
-@click.argument("parts", nargs=-1, type=click.Choice([*PARTS]))
-@data_option
-@folder_option
-def main(parts: tuple[str, ...], data: Path, folder: Path) -> None:
-    """Print what selection, duplicates and the network change."""
-    run_parts(PARTS, parts, data, folder)
+PARTS = {"selection": selection, "overlap": overlap, "networks": networks, "seeds": seeds}
+main = command("Print what selection, duplicates and the network change.", PARTS)
 
 
 if __name__ == "__main__":

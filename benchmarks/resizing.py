@@ -16,9 +16,7 @@ import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
-from pathlib import Path
 
 import click
 import numpy as np
@@ -32,14 +30,12 @@ from benchmarks.findings import (
     Candidates,
     Run,
     auroc,
-    data_option,
+    command,
     detector_of,
-    folder_option,
     interval,
     optimism,
     points,
     reversed_pairs,
-    run_parts,
     show,
     significant,
 )
@@ -212,18 +208,10 @@ def _odin_scores(run: Run, grid: Sequence[dict], count: int) -> dict[str, np.nda
     return {key: np.stack(column) for key, column in zip(some, zip(*rows, strict=True), strict=True)}
 
 
-PARTS = {"chains": chains, "odin": odin}
-
-
-@click.command()
-@click.argument("parts", nargs=-1, type=click.Choice([*PARTS]))
-@data_option
-@folder_option
-@click.option("--images", default=2000, show_default=True, type=click.IntRange(2), help="Of each set.")
-def main(parts: tuple[str, ...], data: Path, folder: Path, images: int) -> None:
-    """Print what resizing and ODIN's choice do."""
-    run_parts({name: partial(part, count=images) for name, part in PARTS.items()}, parts, data, folder)
-
+IMAGES = click.Option(
+    ["--images", "count"], default=2000, show_default=True, type=click.IntRange(2), help="Of each set."
+)
+main = command("Print what resizing and ODIN's choice do.", {"chains": chains, "odin": odin}, IMAGES)
 
 if __name__ == "__main__":
     main()

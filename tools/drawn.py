@@ -7,6 +7,7 @@ stochastic-imagenet-small takes it as its ImageNet. The sixth part of the pictur
 pictures come out every time; a folder that is there is left alone.
 """
 
+import shutil
 from pathlib import Path
 
 import click
@@ -40,6 +41,7 @@ def draw_folder(name: str, count: int, size: int, channels: int, to: Path, seed:
     if to.exists():
         raise InputError(f"{to}: is there already; name a new folder, or remove it")
     partial = to.with_name(f"{to.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed, perhaps with more pictures
     counts = {part: count * share // sum(PARTS.values()) for part, share in PARTS.items()}
     with tqdm(total=sum(counts.values()), desc="drawn", unit="image", disable=None) as bar:
         for part, number in counts.items():

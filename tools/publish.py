@@ -17,6 +17,7 @@ import yaml
 
 from sslood.cli.command import Command
 from sslood.core.errors import InputError
+from sslood.core.files import atomic
 from sslood.nets.adopting.layouts import Layout, find_layout
 from sslood.nets.adopting.publishing import checkpoint_of
 from sslood.nets.networks.card import ModelCard
@@ -63,10 +64,8 @@ def main(model: str, name: str, out: Path) -> None:
     content = checkpoint_of(weights_for(network, layout, model), layout, f"{model}, layout {name}")
     buffer = io.BytesIO()  # of a file, torch would write the name into it
     torch.save(content, buffer)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(out)
+    with atomic(out) as part:
+        part.write_bytes(buffer.getvalue())
     click.echo(yaml.safe_dump({card.name: entry_of(card, name, bool(layout.head), out)}, sort_keys=False))
 
 

@@ -160,6 +160,8 @@ def fit_pictures(
         embedder = Embedder(folded(model), card.metadata(), bar.update, **how)
         known = {kind: embedder.embed(one.paths) for kind, one in bad.items()}
         pictures, known, groups, notes = _apart(embedder.embed(found.paths), known)
+        if kept.found:  # so far, without distorted copies
+            notes = [f"{kept.found} pictures were embedded before, by a run that was interrupted", *notes]
         labels, classes = _labels(pictures, found, names)
         split = split_normal(
             len(groups), alpha=alpha, seed=seed, groups=groups, labels=labels, what="normal pictures"
@@ -182,8 +184,6 @@ def fit_pictures(
     card = card.replace(classes=list(classes) or [NORMAL])
     if fitted.head is not None:
         arrays, card = _with_head(model.backbone, card, fitted.head)
-    if kept.found:
-        notes = [f"{kept.found} pictures were embedded before, by a run that was interrupted", *notes]
     return FittedPictures(arrays, card, fitted, pictures, notes + _remarks(embedder, total), kept)
 
 

@@ -37,7 +37,8 @@ class Block:
 
 @dataclass
 class Kept:
-    """A folder of blocks; None keeps nothing. found: how many pictures were taken from it so far."""
+    """A folder of blocks; None keeps nothing. found: how many pictures were taken from it so far; a distorted
+    copy counts as one."""
 
     folder: Path | None = None
     mark: str = ""

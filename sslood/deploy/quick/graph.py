@@ -66,9 +66,9 @@ def graph_of(network: nn.Module, channels: int, size: int) -> bytes:
         if node.op == "placeholder":
             names[node] = INPUT
         elif node.op == "output":
-            result = names.get(node.args[0], "")
+            result = names[_only(node)]
         elif node.op == "call_module":
-            names[node] = _module(builder, modules[node.target], names[node.args[0]], node.name)
+            names[node] = _module(builder, modules[node.target], names[_only(node)], node.name)
         else:
             names[node] = _function(builder, node, names)
     builder.add("Identity", [result], OUTPUT)
@@ -79,6 +79,13 @@ def graph_of(network: nn.Module, channels: int, size: int) -> bytes:
     graph = helper.make_graph(builder.nodes, "network", [types[0]], [types[1]], builder.weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     return model.SerializeToString()
+
+
+def _only(node: fx.Node) -> fx.Node:
+    """Return the one node that another is given."""
+    if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
+        raise Unsupported(f"{node.op} {node.target} of {node.args} {node.kwargs}")
+    return node.args[0]
 
 
 def _module(builder: _Builder, module: nn.Module, given: str, name: str) -> str:

@@ -150,7 +150,10 @@ def _open(deployed: Deployed) -> Quick | None:
     shape = deployed.metadata["channels"], deployed.metadata["size"]
     try:
         model = graph_of(deployed.network.backbone, *shape)
+    except Unsupported:
+        return None
+    try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except (Unsupported, RuntimeError):  # the second: what the runtime itself refuses
+    except Exception:  # the runtime refuses the graph; its errors share no other class
         return None
     return Quick(deployed, session)

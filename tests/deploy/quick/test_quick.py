@@ -10,6 +10,7 @@ from torch import nn
 from sslood.core.batches import batches
 from sslood.deploy import pictures as module
 from sslood.deploy.calibrated import calibrate
+from sslood.deploy.engine import worker
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.pictures import decide_pictures, read_pictures
 from sslood.deploy.quick.graph import Unsupported, graph_of
@@ -81,6 +82,23 @@ def test_what_has_no_counterpart_is_left_to_torch():
     ):
         with pytest.raises(Unsupported):
             graph_of(network.eval(), 3, 32)
+
+
+class Oddly(nn.Module):
+    """A convolution that is given its images by name, or whose output comes in a dictionary."""
+
+    def __init__(self, by_name):
+        super().__init__()
+        self.layer, self.by_name = nn.Conv2d(3, 4, 3), by_name
+
+    def forward(self, images):
+        return self.layer(input=images) if self.by_name else {"features": self.layer(images)}
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_network_with_another_way_of_passing_images_is_left_to_torch(by_name):
+    with pytest.raises(Unsupported):
+        graph_of(Oddly(by_name).eval(), 3, 32)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +185,11 @@ def test_a_runtime_that_computes_something_else_is_not_believed(scorer, folder, 
     np.testing.assert_array_equal(found.p_values, slow.p_values)
 
 
+def test_a_graph_that_the_runtime_refuses_is_left_to_torch(scorer, monkeypatch):
+    monkeypatch.setattr("sslood.deploy.quick.graph.graph_of", lambda *_: b"no graph")
+    assert quick(scorer, COUNT) is None
+
+
 def test_who_is_left_to_torch(scorer, monkeypatch):
     assert quick(scorer, COUNT) is quick(scorer, COUNT) is not None and FIRST < COUNT
     assert quick(scorer, 10) is None
@@ -184,7 +207,6 @@ def test_who_is_left_to_torch(scorer, monkeypatch):
 
 def test_a_worker_of_bulk_decides_as_torch_does(scorer, folder, monkeypatch):
     """The first batch is judged through the runtime, all of it again by torch; the second is too small."""
-    worker = pytest.importorskip("sslood.deploy.engine.worker")
     monkeypatch.setattr(worker, "load_deployed", lambda *_: scorer)
     chain, judge = worker.Deciding("any").open()
     ((_, images),) = read_pictures(sorted(folder.iterdir()), chain)
