@@ -1,12 +1,13 @@
 """What the results hold of each part of a study, and what became of the parts that they lack."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sslood.core.errors import InputError
+from sslood.core.files import load_json
 from studies.parts import OUTPUT
 from studies.plan import Part, Study
 from studies.table import Rows, read_rows
@@ -30,8 +31,8 @@ class Finished:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the mapping in a file, {} if there is none, or a cut one."""
-    with suppress(OSError, json.JSONDecodeError):
-        return json.loads(path.read_text())
+    with suppress(InputError):
+        return load_json(path)
     return {}
 
 

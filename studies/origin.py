@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from studies.workspace import CODE
 from tools.closure import ROOT
 from tools.jobs import cores
 
 
-def revision(root: Path = ROOT, tracked: Sequence[str] = ("sslood", "stages", "dvc.yaml", "profiles")) -> str:
+def revision(root: Path = ROOT, tracked: Sequence[str] = CODE) -> str:
     """Return the commit of the code, "+ changes" if what results depend on was edited since.
 
     Without git, a hash of these files.

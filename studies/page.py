@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import DictLoader
 
 from sslood.core.files import save_text
 from sslood.report import render as report
-from sslood.report.cells import MISSING, Code, Table, markdown, percent
+from sslood.report.cells import MISSING, Code, Table, percent
 from sslood.report.frame import is_informed
 from studies.done import Finished, unfinished
 from studies.figure import near_and_far
@@ -42,26 +42,12 @@ def write_pages(
         "commands": [found for found in done if found.output],
         "unfinished": unfinished(study, states, done),
         "absent": _absent(done),
-        "shown": SHOWN,
     }
-    environment = _environment()
+    environment = report._ENVIRONMENT.overlay(loader=DictLoader(TEMPLATES))
     save_text(results / "README.md", environment.get_template("study.md.j2").render(**values))
     figure = near_and_far(pd.concat(groups), SHOWN) if groups else ""
     page = environment.get_template("study.html.j2").render(**values, figure=figure)
     save_text(results / "index.html", page)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=DictLoader(TEMPLATES),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(markdown=markdown)
-    return environment
 
 
 def overview(done: Sequence[Finished]) -> Table | None:

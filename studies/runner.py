@@ -4,7 +4,6 @@
 the seconds of attempts that time cut off count too.
 """
 
-import json
 import os
 import shutil
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sslood.core.errors import InputError
-from sslood.core.files import save_json
+from sslood.core.files import load_json, save_json
 from tools.direct import Direct
 from tools.graph import Cell, digest
 from tools.jobs import Job, cores
@@ -27,14 +26,10 @@ class Store:
 
     def __init__(self, folder: Path, origin: dict[str, str]):
         """folder: the study's; origin: {revision, hardware} of this call, recorded with each stage."""
-        self.made, self.file, self.origin = (
-            folder.absolute() / "made",
-            folder.absolute() / "record.json",
-            origin,
-        )
-        self.record: dict[str, dict[str, Any]] = {}
-        with suppress(OSError, json.JSONDecodeError):
-            self.record = json.loads(self.file.read_text())
+        self.made, self.file = folder.absolute() / "made", folder.absolute() / "record.json"
+        self.origin, self.record = origin, dict[str, dict[str, Any]]()
+        with suppress(InputError):
+            self.record = load_json(self.file)
 
     def note(
         self, key: str, stage: str, seconds: float, threads: int, *, ended: bool, kept: bool = True

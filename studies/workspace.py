@@ -22,6 +22,7 @@ from tools.closure import ROOT
 from tools.switch import BASE, WHOLE, rendered
 
 RUN = ("dvc.yaml", "sslood", "stages", "architectures")  # what stages need
+CODE = (*RUN, "profiles")  # what results depend on
 
 
 def copy_code(folder: Path, root: Path = ROOT) -> None:
@@ -29,7 +30,7 @@ def copy_code(folder: Path, root: Path = ROOT) -> None:
     place, fresh = folder / "code", folder / "code.part"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    for name in (*RUN, "profiles"):
+    for name in CODE:
         if (root / name).is_dir():
             shutil.copytree(root / name, fresh / name)  # with times, so that compiled files stay valid
         else:

@@ -67,9 +67,7 @@ class Toy:
         (root / "rows.csv").write_text(ROWS)
         (root / "profiles/quickstart.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
 
-    def call(
-        self, parts: list[dict], budget: float = 60.0, least: float = 1.0, jobs: int = 1
-    ) -> list[Outcome]:
+    def call(self, parts: list[dict], budget: float = 60.0, least: float = 1.0) -> list[Outcome]:
         """Run the parts in one call; what ran is in `ran`."""
         content = {"title": "Toy", "least": least, "parts": parts}
         (self.root / "toy.yaml").write_text(yaml.safe_dump(content))
