@@ -50,7 +50,7 @@ from sslood.nets.networks.files import load_model
 from sslood.ood.kit.outputs import Outputs, part_of
 from sslood.ood.measures.comparison import Scores, delong_test
 from sslood.ood.network.odin import ODIN, ODINSettings
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 
 CHECKED = 50  # pictures whose stored features are compared
 FEW = "msp energy gen react ash mahalanobis rmds vim fdbd nci knn".split()

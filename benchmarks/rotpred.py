@@ -24,7 +24,7 @@ from sslood.ood.kit.network_detector import Network
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.network.rotation import Rotation
 from sslood.ood.network.rotpred import RotPred
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 
 SETS = ("cifar100", "tiny_imagenet", "textures", "mnist")
 Score = Callable[[np.ndarray], np.ndarray]

@@ -4,8 +4,6 @@ Writes the encoder (with its projector and preprocessing) and the curves of the 
 encoders take seconds on two CPU cores and reach a kNN accuracy of about 99 %.
 """
 
-from dataclasses import fields
-
 import click
 
 from sslood.cli.command import StageCommand, done
@@ -16,14 +14,14 @@ from sslood.core.settings import read_section
 from sslood.nets.networks.build import read_architecture
 from sslood.nets.selfsup.objective import read_plan
 from sslood.nets.selfsup.run import pretrain
-from sslood.nets.selfsup.settings import PretrainSettings, recipes_of
+from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, shared_of
 from sslood.nets.selfsup.variants import is_variant
 from sslood.nets.training.finish import finish
 from sslood.nets.training.launcher import start_processes
 
 
 def check_constants(where, given):
-    shared = {field.name: given[field.name] for field in fields(PretrainSettings) if field.name in given}
+    shared = shared_of(given)
     if is_variant(read_section(where)):
         raise InputError(f"{where}: is a variant of an objective; list it under runs.variants")
     read_plan(given["objective"], shared, where, f"{where.partition(':')[0]}:augment.pretrain")

@@ -1,9 +1,9 @@
 """Score the test images with SSD: Mahalanobis distance to clusters of the features of ID train.
 
 Writes the metrics of each OOD set and the score of each image, under the settings of the section and of each
-row of `rows`. Clusters, covariance and ridge are values, or
-`auto`: then those under which ID validation is most likely. Seconds for the quickstart, where noise and blobs
-should reach an AUROC near 1 on a self-supervised encoder.
+row of `rows`. Clusters, covariance and ridge are values, or `auto`: then those under which ID validation is
+most likely. Seconds for the quickstart, where noise and blobs should reach an AUROC near 1 on a
+self-supervised encoder.
 """
 
 from functools import partial

@@ -5,7 +5,6 @@ is kept in the scratch folder, so a sweep that is stopped goes on, and a changed
 only. A cell that fails is named and left out, and the others run.
 """
 
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -14,7 +13,7 @@ from sslood.cli.command import StageCommand, done
 from sslood.cli.options import section_option, setting_options
 from sslood.core.errors import InputError
 from sslood.core.settings import read_section, read_value
-from sslood.nets.selfsup.settings import PretrainSettings
+from sslood.nets.selfsup.settings import PretrainSettings, shared_of
 from sslood.report import sweeps
 from sslood.sweeps.cells import Places, read_cells, read_evaluation
 from sslood.sweeps.evaluated import Images
@@ -29,7 +28,7 @@ SECTIONS = {
 
 def read(where, given, places):
     """Return (sweep, its cells, their evaluation) of the section `where`, FILE:KEY."""
-    shared = {field.name: given[field.name] for field in fields(PretrainSettings)}
+    shared = shared_of(given)
     found = read_sweep(read_value(where), given["seeds"], where)
     cells = read_cells(found, shared, given["backbone"], places, where)
     return found, cells, read_evaluation(found.detectors, places, where)

@@ -5,8 +5,6 @@ settings, data and code is copied from the scratch folder, so a change of anothe
 DVC cannot tell apart, costs seconds.
 """
 
-from dataclasses import fields
-
 import click
 
 from sslood.cli.command import StageCommand, done
@@ -20,7 +18,7 @@ from sslood.nets.networks.build import read_architecture
 from sslood.nets.selfsup.kept import kept_run
 from sslood.nets.selfsup.objective import plan_of
 from sslood.nets.selfsup.run import inputs_of
-from sslood.nets.selfsup.settings import PretrainSettings, recipes_of
+from sslood.nets.selfsup.settings import PretrainSettings, recipes_of, shared_of
 from sslood.nets.selfsup.variants import OF, constants_of, is_variant
 from sslood.nets.training.launcher import start_processes
 
@@ -32,7 +30,7 @@ def read_variant(variant, shared, where, recipe):
 
 
 def check_variant(where, given):
-    shared = {field.name: given[field.name] for field in fields(PretrainSettings) if field.name in given}
+    shared = shared_of(given)
     if not is_variant(read_section(where).get(given["variant"], {OF: ""})):
         raise InputError(
             f"{where}.{given['variant']}: is no variant, since it lacks `{OF}`; list it under runs.objectives"

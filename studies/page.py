@@ -43,7 +43,7 @@ def write_pages(
         "unfinished": unfinished(study, states, done),
         "absent": _absent(done),
     }
-    environment = report._ENVIRONMENT.overlay(loader=DictLoader(TEMPLATES))
+    environment = report.ENVIRONMENT.overlay(loader=DictLoader(TEMPLATES))
     save_text(results / "README.md", environment.get_template("study.md.j2").render(**values))
     figure = near_and_far(pd.concat(groups), SHOWN) if groups else ""
     page = environment.get_template("study.html.j2").render(**values, figure=figure)

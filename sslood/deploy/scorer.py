@@ -33,7 +33,7 @@ from sslood.nets.networks.files import restore_model
 from sslood.nets.networks.model import Model
 from sslood.nets.networks.reference import numbers
 from sslood.ood.kit.outputs import Head, Outputs
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 
 BATCH = 256  # images in memory at a time
 VALUES = 2**20  # of the images that a network is shown at a time: beyond, its maps leave the caches

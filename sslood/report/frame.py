@@ -36,12 +36,12 @@ def informed(detectors: Iterable[str]) -> np.ndarray:
 
     These are the rows of the stage ssdk. They are never called the best.
     """
-    return np.array([name == "ssdk" or name.startswith("ssdk_") for name in detectors], bool)
+    return np.array([is_informed(name) for name in detectors], bool)
 
 
 def is_informed(detector: str) -> bool:
     """Return `informed` of one detector."""
-    return bool(informed([detector])[0])
+    return detector == "ssdk" or detector.startswith("ssdk_")
 
 
 class ResultsFile(NamedTuple):

@@ -125,6 +125,8 @@ def read_source(name: str) -> Source:
     try:
         metrics = {key: Definition(one["means"], one.get("is")) for key, one in content["metrics"].items()}
         rows = [_row(line, metrics, content["always"]) for line in csv.DictReader(StringIO(content["rows"]))]
+        for flag in {flag for row in rows for flag in row.flags}:
+            content["protocol"][flag]  # each has a text
         return Source(
             name,
             content["title"],

@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sslood.report.cells import Figure, markdown, percent
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=lambda name: name is not None and ".html" in name,
     undefined=StrictUndefined,
@@ -15,10 +15,10 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters.update(percent=percent, markdown=markdown)
-_ENVIRONMENT.tests["figure"] = lambda cell: isinstance(cell, Figure)
+ENVIRONMENT.filters.update(percent=percent, markdown=markdown)
+ENVIRONMENT.tests["figure"] = lambda cell: isinstance(cell, Figure)
 
 
 def render(template: str, **values: Any) -> str:
     """Return the text of a template of the folder `templates`; only those named *.html.j2 escape."""
-    return _ENVIRONMENT.get_template(template).render(**values)
+    return ENVIRONMENT.get_template(template).render(**values)

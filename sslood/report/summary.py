@@ -50,7 +50,7 @@ class Summary:
     margin: AUROC above the artefact control up to which a result is marked. roles: {OOD set: near or far}.
     left_out: rows that the sets do not allow, with their reasons. alarms: false alarms of each run at the
     rate `alpha`, see decisions.py; classes: of the ID set; shifted: sets that count as ID. choices: {model:
-    what `auto` chose}. sweeps: of ensembles, see sweeps.py.
+    what `auto` chose}. sweeps: of ensembles, see ensembles.py.
     """
 
     id: str

@@ -11,7 +11,7 @@ from sslood.core.precision import Precision, dtype_of
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.files import load_model
 from sslood.views.ensemble import Member
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 
 
 def load_members(

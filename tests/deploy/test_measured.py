@@ -15,7 +15,7 @@ from sslood.nets.networks.gaussian import GaussianHead, build_prior
 from sslood.nets.networks.heads import build_head
 from sslood.ood.kit.outputs import part_of, read_embeddings
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 from stages import embed, network, posthoc, ssd, stochastic
 from tests.kit.registries import DETECTORS, defaults
 from tests.kit.small import call, model_card, write_params, write_sets

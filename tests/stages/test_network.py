@@ -20,7 +20,7 @@ from sslood.nets.networks.gaussian import GaussianHead, build_prior
 from sslood.nets.networks.heads import build_head
 from sslood.nets.objectives.rotation import Rotation
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 from stages import network, stochastic
 from tests.kit.registries import NETWORK, STOCHASTIC, defaults
 from tests.kit.small import call, model_card, steal, write_params, write_sets

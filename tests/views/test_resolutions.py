@@ -8,7 +8,7 @@ from torchvision.models import resnet
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 from sslood.views.resolutions import stage_modules
 
 STAGES = {

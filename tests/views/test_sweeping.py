@@ -12,7 +12,7 @@ from sslood.nets.networks.model import Model
 from sslood.ood.kit.drawing import mc_dropout
 from sslood.ood.network.mc_dropout import MCDropout, MCDropoutSettings
 from sslood.views.ensemble import Member, ask, evaluate
-from sslood.views.network_view import open_model
+from sslood.views.opened import open_model
 from sslood.views.sweeping import disagreement, sweep_of
 from tests.views.test_ensemble import IMAGES, MEAN, MEMBERS, SETTINGS, STD, auroc, score, settings
 

@@ -20,6 +20,11 @@ class PretrainSettings(TrainingSettings):
     ]
 
 
+def shared_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a command's values `given` that belong to the section `pretrain`."""
+    return {field.name: given[field.name] for field in fields(PretrainSettings) if field.name in given}
+
+
 def settings_of(
     shared: Mapping[str, Any], section: Mapping[str, Any], kind: type[Settings], where: str
 ) -> tuple[PretrainSettings, Any]:

@@ -20,7 +20,7 @@ from sslood.ood.network.odin import ODIN, ODINSettings
 from sslood.ood.network.rotation import Rotation
 from sslood.ood.network.rotation_uniform import RotationUniform
 from sslood.ood.network.rotpred import RotPred
-from sslood.views.network_view import layers, open_model
+from sslood.views.opened import layers, open_model
 from tests.kit.network import (
     IMAGES,
     MEAN,
