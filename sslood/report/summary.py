@@ -39,7 +39,7 @@ from sslood.report.frame import (
     result_files,
     rounded,
 )
-from sslood.report.price import choices, with_price
+from sslood.report.price import Choice, choices, with_price
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Summary:
     alpha: float
     classes: Sequence[str]
     shifted: Sequence[str]
-    choices: Mapping[str, list[str]] = field(default_factory=dict)
+    choices: Mapping[str, list[Choice]] = field(default_factory=dict)
     sweeps: Mapping[str, Swept] = field(default_factory=dict)
 
     @cached_property

@@ -6,7 +6,7 @@ import pytest
 from sslood.core.files import save_json
 from sslood.report.cells import markdown
 from sslood.report.frame import ResultsFile, by_group
-from sslood.report.price import choices, prices, with_price
+from sslood.report.price import Choice, choices, prices, with_price
 
 AUROCS = {  # detector -> (near, far, far), seed 0; seed 1 has 0.01 less
     "gmm": (0.80, 0.99, 0.97),
@@ -18,15 +18,18 @@ AUROCS = {  # detector -> (near, far, far), seed 0; seed 1 has 0.01 less
 PLACES = (("held", "near"), ("noise", "far"), ("blobs", "far"))
 
 
-def made(**more):
+def made(model="net", aurocs=AUROCS, **more):
     rows = []
-    for stage, rivals in (("posthoc", AUROCS), ("ssd", more)):
+    for stage, rivals in (("posthoc", aurocs), ("ssd", more)):
         for name, values in rivals.items():
             for seed in (0, 1):
-                keys = {"stage": stage, "model": "net", "detector": name, "seed": seed}
+                keys = {"stage": stage, "model": model, "detector": name, "seed": seed}
                 for (ood, role), value in zip(PLACES, values, strict=True):
                     rows.append({**keys, "set": ood, "role": role, "auroc": value - 0.01 * seed})
     return pd.DataFrame(rows)
+
+
+GMM = Choice("gmm", 0.9)
 
 
 def test_the_price_of_a_set_is_what_the_best_there_has_more():
@@ -48,25 +51,46 @@ def test_results_without_auto_have_no_price():
 def test_the_table_shows_the_choice_and_its_price_near_and_far():
     """Near: 90 - 88 by energy. Far, mean of two sets: gmm and auto have 98 both, so the price is nothing."""
     rows = made(ssd=(1.0, 1.0, 1.0))
-    table = prices(rows, by_group(rows, ["auroc"]), {"net": ["gmm + energy", "gmm"]})
+    chosen = {"net": [Choice("energy", 0.93), GMM]}
+    table = prices(rows, by_group(rows, ["auroc"]), chosen)
     assert markdown(table).splitlines() == [
-        "| model | auto | near | near: best | near: price | far | far: best | far: price |",
-        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| `net` | gmm + energy (1 of 2), gmm (1 of 2) | 87.5 | 89.5 energy | 2.0 | 97.5 | 97.5 gmm | 0.0 |",
+        "| model | auto | tuning | near | near: best | near: price | far | far: best | far: price |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `net` | energy (1 of 2), gmm (1 of 2) | 91.5 | 87.5 | 89.5 energy | 2.0 | 97.5 | 97.5 gmm | 0.0 |",
     ]
-    alike = prices(rows, by_group(rows, ["auroc"]), {"net": ["gmm", "gmm"]})
+    alike = prices(rows, by_group(rows, ["auroc"]), {"net": [GMM, GMM]})
     assert alike.rows[0][1] == "gmm"
+
+
+def test_the_model_is_chosen_on_the_tuning_sets_alone():
+    """`other` is 10 points worse near and one better far, and its tuning AUROC is the higher one."""
+    other = {name: (near - 0.1, *(value + 0.01 for value in far)) for name, (near, *far) in AUROCS.items()}
+    rows = pd.concat([made(), made("other", other)], ignore_index=True)
+    chosen = {"net": [GMM, GMM], "other": [Choice("energy", 0.95), Choice("energy", 0.93)]}
+    table = prices(rows, by_group(rows, ["auroc"]), chosen)
+    assert table.rows[-1] == [
+        "of all models",
+        "that of other",
+        "94.0",
+        *("77.5", "89.5 energy of net", "12.0"),
+        *("98.5", "98.5 gmm of other", "0.0"),
+    ]
 
 
 def test_a_model_without_far_sets_has_gaps():
     rows = made()
     rows = rows[rows["role"] == "near"]
-    table = prices(rows, by_group(rows, ["auroc"]), {"net": ["gmm"]})
-    assert table.rows[0][5:] == ["–"] * 3
+    table = prices(rows, by_group(rows, ["auroc"]), {"net": [GMM]})
+    assert table.rows[0][6:] == ["–"] * 3
 
 
 def test_choices_are_those_of_rows_that_exist(tmp_path):
-    members = {f"{name}.auto.members": {"value": ["gmm", "knn"], "source": "x"} for name in ("net", "gone")}
+    entry = {
+        "value": ["gmm", "knn"],
+        "source": "x",
+        "candidates": [{"members": ["gmm"], "auroc": 0.8}, {"members": ["gmm", "knn"], "auroc": 0.82}],
+    }
+    members = {f"{name}.auto.members": entry for name in ("net", "gone")}
     save_json(tmp_path / "0.json", {"models": {"net": {"auto": {}}, "gone": {}}, "chosen": members})
     files = [ResultsFile("posthoc", 0, tmp_path / "0.json"), ResultsFile("ssd", 0, tmp_path / "none.json")]
-    assert choices(files) == {"net": ["gmm + knn"]}
+    assert choices(files) == {"net": [Choice("gmm + knn", 0.82)]}
