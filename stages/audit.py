@@ -18,9 +18,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sslood.auditing.audit import audit, audited, indexer, read_sets
+from sslood.auditing import audit, outliers
 from sslood.auditing.disjoint import check_disjoint
-from sslood.auditing.outliers import false_outliers
 from sslood.auditing.overlap import AuditSettings
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
@@ -54,13 +53,15 @@ def main(id_name, sets, folder, out, out_disjoint, out_outliers, **values):
     section = read_section(sets)
     check_roles(sets, {"id_name": id_name})
     disjoint = check_disjoint(folder, section, sets)
-    image_sets = read_sets(folder, names_of_roles(section, sets))
-    with tqdm(total=len(audited(image_sets, id_name)), desc="audit", unit="set", disable=None) as bar:
-        index = indexer(image_sets)
-        tensors, metadata = audit(image_sets, id_name, settings, index, lambda _: bar.update())
+    image_sets = audit.read_sets(folder, names_of_roles(section, sets))
+    total = audit.comparisons(image_sets, id_name) + outliers.comparisons(image_sets, id_name)
+    with tqdm(total=total, desc="audit", unit=" comparisons", unit_scale=True, disable=None) as bar:
+        index = audit.indexer(image_sets)
+        tensors, metadata = audit.audit(image_sets, id_name, settings, index, bar.update)
+        false_outliers = outliers.false_outliers(image_sets, id_name, settings, index, bar.update)
     save_tensors(out, tensors, kind="audit", metadata={**metadata, "settings": vars(settings)})
     save_json(out_disjoint, disjoint)
-    save_json(out_outliers, false_outliers(image_sets, id_name, settings, index))
+    save_json(out_outliers, false_outliers)
     left_out = {name: numbers["left_out"] for name, numbers in metadata["sets"].items()}
     listed = ", ".join(f"{count} of {name}" for name, count in left_out.items() if count)
     shared = {name: ", ".join(numbers["shared_classes"]) for name, numbers in metadata["sets"].items()}

@@ -10,7 +10,16 @@ import numpy as np
 
 from sslood.auditing.exclusions import excluded_classes, in_excluded_class
 from sslood.auditing.outliers import counts, reasons
-from sslood.auditing.overlap import EXACT, NEAR, AuditSettings, Indexed, Matches, index_images, overlap
+from sslood.auditing.overlap import (
+    EXACT,
+    NEAR,
+    AuditSettings,
+    Indexed,
+    Matches,
+    Progress,
+    index_images,
+    overlap,
+)
 from sslood.auditing.roughness import artefact_scores
 from sslood.core.files import load_tensors
 from sslood.data.sets.roles.roles import ROLES
@@ -61,12 +70,21 @@ def references(sets: Mapping[str, AuditedSet]) -> list[str]:
     return names
 
 
+def comparisons(sets: Mapping[str, AuditedSet], id_name: str) -> int:
+    """Return the sum of the counts with which `audit` calls its `progress`."""
+    others = references(sets)
+    return sum(
+        len(sets[name].tensors["test.images"]) * (len(others) - (f"{name}.test" in others))
+        for name in audited(sets, id_name)
+    )
+
+
 def audit(
     sets: Mapping[str, AuditedSet],
     id_name: str,
     settings: AuditSettings,
     index: Callable[[str], Indexed],
-    progress: Callable[[str], object],
+    progress: Progress = lambda count: None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (tensors, metadata) of the audit of the ID set and every near and far set.
 
@@ -74,8 +92,7 @@ def audit(
     `<set>.left_out` int64 [K] positions in its test split and `<set>.why` uint8 [K], the sum of 1 (exact
     duplicate), 2 (near duplicate), 4 (class shared with the ID set); `<set>.pairs` int64 [P, 4] (position,
     number of the reference, position there, 1 exact or 2 near) and `<set>.correlation` float64 [P].
-    index: of `indexer`. `progress` is called with a set's name when it is done. The metadata passes on the
-    set files' limits.
+    index: of `indexer`. The metadata passes on the set files' limits.
     """
     doubles = [index(name) for name in references(sets)]
     control = artefact_scores(sets[id_name].tensors["test.images"])
@@ -83,7 +100,7 @@ def audit(
     numbers: dict[str, dict[str, Any]] = {}
     for name in audited(sets, id_name):
         own = index(f"{name}.test")
-        matches = [overlap(own, other, settings) for other in doubles if other is not own]
+        matches = [overlap(own, other, settings, progress) for other in doubles if other is not own]
         shared = excluded_classes(sets[id_name].metadata, sets[name].metadata)
         labels = sets[name].tensors["test.labels"]
         why = reasons(matches, in_excluded_class(labels, sets[name].metadata, shared))
@@ -94,7 +111,6 @@ def audit(
         numbers[name] = _counts(sets[name].role, why, matches, doubles, shared)
         if name != id_name:
             numbers[name]["control_auroc"] = ood_metrics(control, scores)["auroc"]
-        progress(name)
     metadata = {"id": id_name, "references": [other.name for other in doubles], "sets": numbers}
     limits = {name: one.metadata["limits"] for name, one in sets.items() if "limits" in one.metadata}
     return tensors, metadata | ({"limits": limits} if limits else {})

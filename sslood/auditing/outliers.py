@@ -4,13 +4,13 @@ A network that is taught to reject an ID image, or has seen a test image as an o
 mean nothing. The audit finds these images before any training, and the training leaves them out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from sslood.auditing.exclusions import excluded_classes, in_excluded_class
-from sslood.auditing.overlap import EXACT, NEAR, AuditSettings, Indexed, Matches, overlap
+from sslood.auditing.overlap import EXACT, NEAR, AuditSettings, Indexed, Matches, Progress, overlap
 from sslood.data.sets.roles.roles import ROLES
 
 CLASS = 4  # beside EXACT and NEAR in the sum that says why an image is left out
@@ -40,8 +40,32 @@ def counts(why: np.ndarray) -> dict[str, int]:
     }
 
 
+def comparisons(sets: Mapping[str, Any], id_name: str) -> int:
+    """Return the sum of the counts with which `false_outliers` calls its `progress`."""
+    outliers = [content for _, content in _outliers(sets) if not is_made_from_id(content.metadata)]
+    return len(_against(sets, id_name)) * sum(len(content.tensors["train.labels"]) for content in outliers)
+
+
+def _outliers(sets: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (name, set) of every set that may serve as outliers and has an image to train on."""
+    for name, content in sets.items():
+        if not ROLES[content.role].is_labelled and "train" in ROLES[content.role].fitted:
+            if len(content.tensors["train.labels"]):  # a tuning set with one picture has none
+                yield name, content
+
+
+def _against(sets: Mapping[str, Any], id_name: str) -> list[str]:
+    """Return "<set>.<split>" of what no outlier may be: all of the ID set, and all test images."""
+    tested = [f"{name}.test" for name, content in sets.items() if ROLES[content.role].is_tested]
+    return [f"{id_name}.{split}" for split in ROLES["id"].fitted] + tested
+
+
 def false_outliers(
-    sets: Mapping[str, Any], id_name: str, settings: AuditSettings, index: Callable[[str], Indexed]
+    sets: Mapping[str, Any],
+    id_name: str,
+    settings: AuditSettings,
+    index: Callable[[str], Indexed],
+    progress: Progress = lambda count: None,
 ) -> dict[str, dict[str, Any]]:
     """Return {set: counts and positions} of the train split of every set that may serve as outliers.
 
@@ -50,21 +74,16 @@ def false_outliers(
     set that is made from ID images, only exact duplicates are.
     """
     found = {}
-    tested = [f"{name}.test" for name, content in sets.items() if ROLES[content.role].is_tested]
-    against = [f"{id_name}.{split}" for split in ROLES["id"].fitted] + tested
-    for name, content in sets.items():
-        if ROLES[content.role].is_labelled or "train" not in ROLES[content.role].fitted:
-            continue
-        labels = content.tensors["train.labels"]
-        if not len(labels):  # of a tuning set with one picture
-            continue
+    against = _against(sets, id_name)
+    for name, content in _outliers(sets):
+        own, labels = index(f"{name}.train"), content.tensors["train.labels"]
         if is_made_from_id(content.metadata):
             shared = np.zeros(len(labels), bool)
-            matches = [_exact(index(f"{name}.train"), index(other)) for other in against]
+            matches = [_exact(own, index(other)) for other in against]
         else:
             classes = excluded_classes(sets[id_name].metadata, content.metadata)
             shared = in_excluded_class(labels, content.metadata, classes)
-            matches = [overlap(index(f"{name}.train"), index(other), settings) for other in against]
+            matches = [overlap(own, index(other), settings, progress) for other in against]
         why = reasons(matches, shared)
         found[name] = {**counts(why), "positions": np.flatnonzero(why).tolist()}
     return found

@@ -9,6 +9,7 @@ must not rest on a border alone, nor be one that many other pictures share.
 """
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -19,6 +20,8 @@ import numpy as np
 from sslood.auditing.hashes import luminance, neighbours, perceptual_hashes
 from sslood.auditing.register import blurred, registered
 from sslood.core.settings import Limits, Settings, between
+
+Progress = Callable[[int], object]  # called with a count of images after they have been compared
 
 EXACT, NEAR = 1, 2
 _PROPOSALS = 16  # per image and orientation: otherwise look-alikes of a crowded set multiply the work
@@ -185,7 +188,7 @@ def _near(
 
 
 def _near_anywhere(
-    test: Indexed, reference: Indexed, settings: AuditSettings
+    test: Indexed, reference: Indexed, settings: AuditSettings, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs and correlations of all images of `test` and of their mirror images."""
 
@@ -197,12 +200,17 @@ def _near_anywhere(
         return [(pairs + (start, 0), correlation) for pairs, correlation in found]
 
     with ThreadPoolExecutor() as pool:  # numpy's loops leave the interpreter free; results stay in order
-        found = [part for block in pool.map(of_block, range(0, len(test.images), _BLOCK)) for part in block]
+        found = []
+        for block in pool.map(of_block, range(0, len(test.images), _BLOCK)):
+            found += block
+            progress(min(_BLOCK, len(test.images) - _BLOCK * (len(found) // 2 - 1)))
     pairs, correlations = zip(*found, strict=True)
     return np.concatenate(pairs), np.concatenate(correlations)
 
 
-def overlap(test: Indexed, reference: Indexed, settings: AuditSettings) -> Matches:
+def overlap(
+    test: Indexed, reference: Indexed, settings: AuditSettings, progress: Progress = lambda count: None
+) -> Matches:
     """Return the images of `test` that have an exact or near duplicate in `reference`, with the best one.
 
     Exact: the same pixels. Near: a hash within `settings.radius` bits, and edges that correlate by at least
@@ -213,7 +221,7 @@ def overlap(test: Indexed, reference: Indexed, settings: AuditSettings) -> Match
     exact = np.array(
         [(row, known[digest]) for row, digest in enumerate(test.digests) if digest in known], np.int64
     ).reshape(-1, 2)
-    pairs, correlation = _near_anywhere(test, reference, settings)
+    pairs, correlation = _near_anywhere(test, reference, settings, progress)
     pairs = np.concatenate([exact, pairs])
     kind = np.repeat([EXACT, NEAR], [len(exact), len(correlation)])
     correlation = np.concatenate([np.ones(len(exact)), correlation])
