@@ -28,6 +28,7 @@ from sslood.deploy.maps.patches import Patches
 from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
 from sslood.deploy.thresholds import discoveries
 from sslood.nets.inference.extract import extract
+from sslood.nets.inference.mirrored import as_fitted, seen_once
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import restore_model
 from sslood.nets.networks.model import Model
@@ -110,7 +111,8 @@ class Deployed:
         inputs = Inputs(Outputs("images", **arrays))
         if self.calibrated.reads_network:
             device = next(network.parameters()).device
-            inputs = Inputs(inputs.outputs, images, open_model(network, device=device, **preprocessing))
+            once = open_model(seen_once(network), device=device, **preprocessing)
+            inputs = Inputs(inputs.outputs, images, once)
         return self.decided(inputs, arrays.get("logits"))
 
     def decide_vectors(self, vectors: np.ndarray, logits: np.ndarray | None = None) -> Decisions:
@@ -193,7 +195,9 @@ def save_deployed(
         own, said = ({}, {}) if part is None else part.pack()
         state, content = state | own, content | said
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
-    deployed = Deployed(_model(arrays, metadata, path), metadata, calibrated, _head(arrays))
+    model = _model(arrays, metadata, path)
+    model = None if model is None else as_fitted(model, metadata)
+    deployed = Deployed(model, metadata, calibrated, _head(arrays))
     content |= {"model_metadata": dict(metadata), "answers": _answers(deployed)}
     content["checksum"] = checksum(tensors, content)
     save_tensors(path, tensors, kind="detector", metadata=content)
@@ -216,7 +220,7 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
         raise damaged(where, "it does not describe its model")
     weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
     model = _model(weights, metadata, path, device)
-    model = None if model is None else folded(model)
+    model = None if model is None else as_fitted(folded(model), metadata)
     deployed = Deployed(model, metadata, calibrated, _head(weights), **parts)
     _check_answers(deployed, content.get("answers"), where)
     return deployed

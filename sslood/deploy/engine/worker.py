@@ -34,6 +34,7 @@ from sslood.deploy.pictures import chain_of
 from sslood.deploy.quick.quick import FEW, quick
 from sslood.deploy.scorer import BATCH, Decisions, load_deployed
 from sslood.nets.inference.extract import extract
+from sslood.nets.inference.mirrored import as_fitted
 from sslood.nets.networks.files import restore_model
 
 SAID = {"reason": pa.string(), "remark": pa.string()}  # why there is no decision; what is odd about a picture
@@ -106,7 +107,7 @@ class Embedding:
     def open(self) -> tuple[Chain, Callable[[np.ndarray], Columns]]:
         """Return the chain of the pictures, and what gives the columns of uint8 images [N, C, H, W]."""
         arrays, metadata = self.read
-        model = restore_model(arrays, metadata, self.file, machine().device)
+        model = as_fitted(restore_model(arrays, metadata, self.file, machine().device), metadata)
         preprocessing = {"mean": metadata["mean"], "std": metadata["std"]}
 
         def judge(images: np.ndarray) -> Columns:

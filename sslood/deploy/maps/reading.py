@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sslood.core.batches import normalised
 from sslood.core.errors import InputError
+from sslood.nets.inference.mirrored import seen_once
 from sslood.nets.inference.patches import with_patches
 from sslood.nets.networks.model import Model
 from sslood.views.resolutions import stage_modules, watched
@@ -28,7 +29,7 @@ class Reader:
     """
 
     def __init__(self, model: Model, metadata: Mapping[str, Any]):
-        self.model = model.eval()
+        self.seen, self.model = model.eval(), seen_once(model.eval())  # patches are where they are once
         self.mean, self.std = metadata["mean"], metadata["std"]
         first = next(model.parameters())
         shape = (1, metadata["channels"], metadata["size"], metadata["size"])
@@ -52,6 +53,9 @@ class Reader:
         tensor = torch.from_numpy(np.ascontiguousarray(images))
         (batch,) = normalised([tensor], self.mean, self.std, device=device, dtype=self.model.dtype)
         features, maps = self._run(batch)
+        if self.seen is not self.model:
+            with torch.inference_mode():
+                features = self.seen.features(batch)
         placed = [_on(one.float(), self.grid) for one in maps]
         rows = torch.cat(placed, dim=1).permute(0, 2, 3, 1)
         return features.float().cpu().numpy(), np.ascontiguousarray(rows.cpu().numpy())

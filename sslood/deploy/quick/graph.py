@@ -148,6 +148,15 @@ def _function(builder: _Builder, node: fx.Node, names: dict[fx.Node, str]) -> st
         builder.add("Relu", given, name)
     elif target in (torch.cat, torch.concat) and (node.kwargs.get("dim", *rest[:1] or [0])) == 1:
         builder.add("Concat", given, name, axis=1)
+    elif target == "flip" and rest == [3] and not node.kwargs:
+        ends = [np.array([value], np.int64) for value in (-1, np.iinfo(np.int64).min, 3, -1)]
+        bounds = [
+            builder.weight(value, f"{name}.{part}")
+            for part, value in zip(("start", "end", "axis", "step"), ends, strict=True)
+        ]
+        builder.add("Slice", [*given, *bounds], name)
+    elif target is operator.truediv and len(given) == len(rest) == 1 and type(rest[0]) in (int, float):
+        builder.add("Div", [*given, builder.weight(np.array(rest[0], np.float32), f"{name}.by")], name)
     elif target == F.avg_pool2d and len(rest) == 1 and not node.kwargs:
         builder.add("AveragePool", given, name, kernel_shape=_pair(rest[0]), strides=_pair(rest[0]))
     elif target == "mean" and tuple(node.args[1:]) == ((2, 3),) and not node.kwargs:

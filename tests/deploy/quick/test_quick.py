@@ -17,6 +17,7 @@ from sslood.deploy.quick.graph import Unsupported, graph_of
 from sslood.deploy.quick.quick import FIRST, quick
 from sslood.deploy.scorer import Deployed
 from sslood.nets.inference.extract import extract
+from sslood.nets.inference.mirrored import Mirrored
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
@@ -217,3 +218,13 @@ def test_a_worker_of_bulk_decides_as_torch_does(scorer, folder, monkeypatch):
     assert found["predicted_class"].to_pylist() == slow.predicted
     assert judge(images[:3])["score"].to_pylist() == scorer.decide(images[:3]).scores.tolist()
     assert quick(scorer, COUNT).again == COUNT
+
+
+def test_a_network_that_sees_images_twice():
+    with seeded(1):
+        network = Mirrored(used(build_backbone("wideresnet-10-1", channels=3))).eval()
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        expected = network(images).numpy()
+    found = run(graph_of(network, 3, 16), images)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
