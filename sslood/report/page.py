@@ -20,7 +20,7 @@ from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
 from sslood.report.outliers import Trained, before_and_after, by_set, changes, panels
 from sslood.report.pictures import misleading
-from sslood.report.price import prices
+from sslood.report.price import best_model, prices
 from sslood.report.published_tables import about_ours, parts
 from sslood.report.render import render
 from sslood.report.summary import Summary
@@ -53,6 +53,7 @@ def write_tables(
             "overview": tables.overview(summary),
             "control": of_roles(summary.audit.control(), summary.roles),
             "prices": prices(summary.rows, summary.groups, summary.choices),
+            "best_model": best_model(summary.rows, summary.groups, summary.choices),
         },
         "per_set": {"columns": describe_all(summary.rows.columns)},
         "decisions": {
@@ -151,6 +152,7 @@ def write_page(
         mixed=decision_tables.near_far_of(summary, "aurc_ood", bold=False),
         training=figures.curves(curves, CURVES) if curves else None,
         prices=prices(summary.rows, summary.groups, summary.choices),
+        best_model=best_model(summary.rows, summary.groups, summary.choices),
         energies=figures.energies(panels(trained)) if trained else None,
         published=parts(published),
         ours=about_ours(sets, summary.id) if published else "",

@@ -58,28 +58,48 @@ def prices(rows: pd.DataFrame, groups: pd.DataFrame, chosen: Mapping[str, Sequen
     """Return a row per model: the choice, near and far AUROC, the best in hindsight, the difference; or None.
 
     rows: all results; groups: their near and far averages by model, detector and seed. The best in hindsight
-    is the row of the stage with the highest mean over seeds. Near and far are apart: no row need be both. Of
-    several models, the last row takes that whose choice has the highest mean AUROC on the tuning sets, and
-    compares it with the best row of any model.
+    is the row of the stage with the highest mean over seeds. Near and far are apart: no row need be both.
     """
-    stage = rows.loc[rows["stage"] == STAGE, ["model", "detector"]].drop_duplicates()
-    rivals = groups.merge(stage)
-    means = rivals.groupby(["role", "model", "detector"], sort=False)[MAIN].mean()
-    tuning = {model: sum(one.auroc for one in values) / len(values) for model, values in chosen.items()}
+    means, tuning = _means(rows, groups), _tuning(chosen)
     lines: list[list[str]] = []
     for model, values in chosen.items():
         line = [Code(model), _said([one.members for one in values]), percent(tuning[model])]
         for role in ROLES:
-            line += _cells(means, role, model, [model])
-        lines.append(line)
-    if len(chosen) > 1:
-        model = max(tuning, key=lambda name: tuning[name])
-        line = ["of all models", f"that of {model}", percent(tuning[model])]
-        for role in ROLES:
-            line += _cells(means, role, model, list(chosen))
+            own, best, price, detector, _ = _priced(means, role, model, [model]) or [MISSING] * 5
+            line += [own, f"{best} {detector}" if detector != MISSING else MISSING, price]
         lines.append(line)
     titles = [f"{role}{what}" for role in ROLES for what in ("", ": best", ": price")]
     return Table(["model", AUTO, "tuning", *titles], lines, left=(AUTO,)) if lines else None
+
+
+def best_model(
+    rows: pd.DataFrame, groups: pd.DataFrame, chosen: Mapping[str, Sequence[Choice]]
+) -> str | None:
+    """Return in words which model to take, that of the highest mean AUROC on the tuning sets, and its price.
+
+    The price is what the best row of any model has more. None for one model alone; arguments as of `prices`.
+    """
+    if len(chosen) < 2:
+        return None
+    means, tuning = _means(rows, groups), _tuning(chosen)
+    model = max(tuning, key=lambda name: tuning[name])
+    parts = []
+    for role in ROLES:
+        if found := _priced(means, role, model, [*chosen]):
+            own, best, price, detector, of = found
+            parts.append(f"{role} {own} (price {price}: {best} by `{detector}` of `{of}`)")
+    said = f"Of the models, `{model}` has the highest tuning AUROC"
+    return f"{said}: {', '.join(parts)}." if parts else f"{said}."
+
+
+def _means(rows: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
+    """Return the AUROC of the stage's rows by role, model and detector, mean over seeds."""
+    stage = rows.loc[rows["stage"] == STAGE, ["model", "detector"]].drop_duplicates()
+    return groups.merge(stage).groupby(["role", "model", "detector"], sort=False)[MAIN].mean()
+
+
+def _tuning(chosen: Mapping[str, Sequence[Choice]]) -> dict[str, float]:
+    return {model: sum(one.auroc for one in values) / len(values) for model, values in chosen.items()}
 
 
 def _said(members: Sequence[str]) -> str:
@@ -88,15 +108,14 @@ def _said(members: Sequence[str]) -> str:
     return said if len(counts) > 1 else members[0]
 
 
-def _cells(means: pd.Series, role: str, model: str, models: Sequence[str]) -> list[str]:
-    """Return AUROC of `auto` of a model, the best row of `models`, and the difference, in %."""
-    own = means[means.index.isin([role], "role") & means.index.isin(models, "model")]
-    if (role, model, AUTO) not in own.index:
-        return [MISSING] * 3
-    _, best, detector = own.idxmax()
-    said = detector if len(models) == 1 else f"{detector} of {best}"
-    return [
-        percent(own[role, model, AUTO]),
-        f"{percent(own.max())} {said}",
-        percent(own.max() - own[role, model, AUTO]),
-    ]
+def _priced(means: pd.Series, role: str, model: str, models: Sequence[str]) -> list[str] | None:
+    """Return AUROC of `auto` of a model, the best of `models`, the difference (in %), and whose that best is.
+
+    The last are detector and model. None if there is no such row of `auto`.
+    """
+    rivals = means[means.index.isin([role], "role") & means.index.isin(models, "model")]
+    if (role, model, AUTO) not in rivals.index:
+        return None
+    own, best = rivals[role, model, AUTO], rivals.max()
+    _, of, detector = rivals.idxmax()
+    return [percent(own), percent(best), percent(best - own), detector, of]

@@ -6,7 +6,7 @@ import pytest
 from sslood.core.files import save_json
 from sslood.report.cells import markdown
 from sslood.report.frame import ResultsFile, by_group
-from sslood.report.price import Choice, choices, prices, with_price
+from sslood.report.price import Choice, best_model, choices, prices, with_price
 
 AUROCS = {  # detector -> (near, far, far), seed 0; seed 1 has 0.01 less
     "gmm": (0.80, 0.99, 0.97),
@@ -67,14 +67,13 @@ def test_the_model_is_chosen_on_the_tuning_sets_alone():
     other = {name: (near - 0.1, *(value + 0.01 for value in far)) for name, (near, *far) in AUROCS.items()}
     rows = pd.concat([made(), made("other", other)], ignore_index=True)
     chosen = {"net": [GMM, GMM], "other": [Choice("energy", 0.95), Choice("energy", 0.93)]}
-    table = prices(rows, by_group(rows, ["auroc"]), chosen)
-    assert table.rows[-1] == [
-        "of all models",
-        "that of other",
-        "94.0",
-        *("77.5", "89.5 energy of net", "12.0"),
-        *("98.5", "98.5 gmm of other", "0.0"),
-    ]
+    groups = by_group(rows, ["auroc"])
+    assert best_model(rows, groups, chosen) == (
+        "Of the models, `other` has the highest tuning AUROC: near 77.5 (price 12.0: 89.5 by `energy` of "
+        "`net`), far 98.5 (price 0.0: 98.5 by `gmm` of `other`)."
+    )
+    assert [line[2] for line in prices(rows, groups, chosen).rows] == ["90.0", "94.0"]
+    assert best_model(rows, groups, {"net": [GMM, GMM]}) is None
 
 
 def test_a_model_without_far_sets_has_gaps():
@@ -82,6 +81,11 @@ def test_a_model_without_far_sets_has_gaps():
     rows = rows[rows["role"] == "near"]
     table = prices(rows, by_group(rows, ["auroc"]), {"net": [GMM]})
     assert table.rows[0][6:] == ["–"] * 3
+    several = {"net": [GMM], "gone": [Choice("gmm", 0.8)]}
+    said = best_model(rows, by_group(rows, ["auroc"]), several)
+    assert said == (
+        "Of the models, `net` has the highest tuning AUROC: near 87.5 (price 2.0: 89.5 by `energy` of `net`)."
+    )
 
 
 def test_choices_are_those_of_rows_that_exist(tmp_path):
