@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan, nan
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -32,7 +33,7 @@ class Choice(NamedTuple):
     """What `auto` chose for a model and seed, e.g. "mahalanobis + energy", and the AUROC it was chosen by."""
 
     members: str
-    auroc: float  # in [0, 1], between ID validation and the tuning sets: no test image is in it
+    auroc: float  # in [0, 1], between ID validation and the tuning sets; NaN if the params name the members
 
 
 def choices(files: Iterable[ResultsFile]) -> dict[str, list[Choice]]:
@@ -49,9 +50,9 @@ def choices(files: Iterable[ResultsFile]) -> dict[str, list[Choice]]:
 
 
 def _choice(entry: Mapping[str, Any]) -> Choice:
-    tried = {" + ".join(one["members"]): one["auroc"] for one in entry["candidates"]}
+    tried = {" + ".join(one["members"]): one["auroc"] for one in entry.get("candidates", [])}
     members = " + ".join(entry["value"])
-    return Choice(members, tried[members])
+    return Choice(members, tried.get(members, nan))
 
 
 def prices(rows: pd.DataFrame, groups: pd.DataFrame, chosen: Mapping[str, Sequence[Choice]]) -> Table | None:
@@ -79,9 +80,10 @@ def best_model(
 
     The price is what the best row of any model has more. None for one model alone; arguments as of `prices`.
     """
-    if len(chosen) < 2:
+    means = _means(rows, groups)
+    tuning = {name: value for name, value in _tuning(chosen).items() if not isnan(value)}
+    if len(tuning) < 2:
         return None
-    means, tuning = _means(rows, groups), _tuning(chosen)
     model = max(tuning, key=lambda name: tuning[name])
     parts = []
     for role in ROLES:

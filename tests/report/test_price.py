@@ -98,3 +98,13 @@ def test_choices_are_those_of_rows_that_exist(tmp_path):
     save_json(tmp_path / "0.json", {"models": {"net": {"auto": {}}, "gone": {}}, "chosen": members})
     files = [ResultsFile("posthoc", 0, tmp_path / "0.json"), ResultsFile("ssd", 0, tmp_path / "none.json")]
     assert choices(files) == {"net": [Choice("gmm + knn", 0.82)]}
+
+
+def test_members_that_the_params_name_were_chosen_by_nothing(tmp_path):
+    entry = {"value": ["gmm"], "source": "params"}
+    save_json(tmp_path / "0.json", {"models": {"net": {"auto": {}}}, "chosen": {"net.auto.members": entry}})
+    chosen = choices([ResultsFile("posthoc", 0, tmp_path / "0.json")])
+    rows = pd.concat([made(), made("other")], ignore_index=True)
+    groups = by_group(rows, ["auroc"])
+    assert prices(rows, groups, chosen).rows[0][:4] == ["net", "gmm", "–", "87.5"]
+    assert best_model(rows, groups, {**chosen, "other": [GMM, GMM]}) is None

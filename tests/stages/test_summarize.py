@@ -174,13 +174,16 @@ def test_auto_is_shown_with_its_choice_and_its_price(run, tmp_path):
         path = tmp_path / f"results/posthoc/{seed}.json"
         content = json.loads(path.read_text())
         content["models"]["simclr"]["auto"] = {name: metrics(0.85) for name in OOD}
-        content["chosen"]["simclr.auto.members"] = {"value": ["knn", "energy"], "source": "highest"}
+        tried = [{"members": ["knn"], "auroc": 0.8}, {"members": ["knn", "energy"], "auroc": 0.82}]
+        content["chosen"]["simclr.auto.members"] = {
+            **{"value": ["knn", "energy"], "source": "highest", "candidates": tried}
+        }
         save_json(path, content)
         names = ["simclr.knn", "scratch.knn", "simclr.auto"]
         write_scores(tmp_path / f"scores/posthoc/{seed}.safetensors", names)
     assert run().exit_code == 0
     table = (tmp_path / "metrics/table.md").read_text()
-    assert "| `simclr` | knn + energy | 85.0 | 91.0 knn | 6.0 | 85.0 | 91.5 knn | 6.5 |" in table
+    assert "| `simclr` | knn + energy | 82.0 | 85.0 | 91.0 knn | 6.0 | 85.0 | 91.5 knn | 6.5 |" in table
     rows = pd.read_csv(tmp_path / "metrics/results.csv").set_index(["detector", "model", "seed", "set"])
     assert rows.loc[("auto", "simclr", 1, "blobs"), "price"] == pytest.approx(0.93 - 0.85)
     assert rows["price"].notna().sum() == 2 * len(OOD)
