@@ -11,7 +11,7 @@ import benchmarks
 
 BY_NAME = (
     "boxes definitions drift fast findings finetuning gpu leaveout learning outliers own parallel pasted "
-    "recipe resizing rotpred"
+    "recipe resizing rotpred seeds"
 ).split()
 
 

@@ -9,13 +9,11 @@
 - selection: settings chosen on each OOD test set instead of on ID validation and corruptions
 - overlap: near duplicates and shared classes
 - networks: the order of the detectors under the two networks
-- seeds: the same under the two seeds of the quickstart's models, and the three of the study cifar10-cpu
 
 Brackets are DeLong's 95 % intervals over images, paired where the same images are scored twice. The scores of
 all candidates are kept in --folder, so a second call is quick; delete it once the embeddings change.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,7 +36,6 @@ from sslood.ood.measures.metrics import ood_metrics
 from tests.kit.registries import DETECTORS
 
 MODELS = ("resnet20", "resnet44")
-OF_SEEDS = Path("metrics/results.csv"), Path("results/cifar10-cpu/classifier/results.csv")
 SETS = ("cifar100", "tiny_imagenet", "textures", "mnist")
 KNOWN = "cifar10"
 NAMES = (
@@ -258,33 +255,6 @@ def networks(runs: Sequence[Run]) -> None:
     show(f"{len(found[0])} detectors", head + "significant", rows)
 
 
-def seeds(_: Sequence[Run]) -> None:
-    for path in OF_SEEDS:
-        cells: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-        with path.open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["detector"] in DETECTORS and row["role"] in ("near", "far"):
-                    values = cells.setdefault((row["model"], row["set"]), {}).setdefault(row["detector"], {})
-                    values[row["seed"]] = float(row["auroc"])
-        rows = [
-            [*key, *_two_seeds(found, *pair)]
-            for key, found in cells.items()
-            for pair in combinations(sorted(next(iter(found.values()))), 2)
-        ]
-        head = "model; set; seed; another; best of the one; its rank in the other; behind by; reversed; tau"
-        show(str(path), head, rows)
-
-
-def _two_seeds(found: Mapping[str, Mapping[str, float]], one: str, other: str) -> list[Any]:
-    """Return what changes between two seeds; found: {detector: {seed: AUROC}}."""
-    first, second = ([values[seed] for values in found.values()] for seed in (one, other))
-    best, pairs = int(np.argmax(first)), len(found) * (len(found) - 1) // 2
-    turned = f"{len(reversed_pairs(first, second))} of {pairs}"
-    numbers = [f"{100 * (max(second) - second[best]):.2f}", turned]
-    place = f"{rank(second, best)} of {len(found)}"
-    return [one, other, [*found][best], place, *numbers, f"{kendalltau(first, second).statistic:.2f}"]
-
-
 def command(about: str, parts: Mapping[str, Part], *options: click.Option) -> click.Command:
     """Return the command that runs the parts it is given, or all, on the two networks.
 
@@ -304,7 +274,7 @@ def command(about: str, parts: Mapping[str, Part], *options: click.Option) -> cl
     return click.Command("main", params=[*params, *options], callback=run, help=about)
 
 
-PARTS = {"selection": selection, "overlap": overlap, "networks": networks, "seeds": seeds}
+PARTS = {"selection": selection, "overlap": overlap, "networks": networks}
 main = command("Print what selection, duplicates and the network change.", PARTS)
 
 

@@ -199,11 +199,11 @@ def _near_anywhere(
         found = [_near(*way, reference, settings) for way in ways]
         return [(pairs + (start, 0), correlation) for pairs, correlation in found]
 
+    found, starts = [], range(0, len(test.images), _BLOCK)
     with ThreadPoolExecutor() as pool:  # numpy's loops leave the interpreter free; results stay in order
-        found = []
-        for block in pool.map(of_block, range(0, len(test.images), _BLOCK)):
+        for start, block in zip(starts, pool.map(of_block, starts), strict=True):
             found += block
-            progress(min(_BLOCK, len(test.images) - _BLOCK * (len(found) // 2 - 1)))
+            progress(len(test.images[start : start + _BLOCK]))
     pairs, correlations = zip(*found, strict=True)
     return np.concatenate(pairs), np.concatenate(correlations)
 

@@ -195,9 +195,7 @@ def save_deployed(
         own, said = ({}, {}) if part is None else part.pack()
         state, content = state | own, content | said
     tensors = {**{f"{_MODEL}{key}": array for key, array in arrays.items()}, **state}
-    model = _model(arrays, metadata, path)
-    model = None if model is None else as_fitted(model, metadata)
-    deployed = Deployed(model, metadata, calibrated, _head(arrays))
+    deployed = Deployed(_model(arrays, metadata, path), metadata, calibrated, _head(arrays))
     content |= {"model_metadata": dict(metadata), "answers": _answers(deployed)}
     content["checksum"] = checksum(tensors, content)
     save_tensors(path, tensors, kind="detector", metadata=content)
@@ -220,7 +218,7 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
         raise damaged(where, "it does not describe its model")
     weights = {key.removeprefix(_MODEL): array for key, array in arrays.items() if key.startswith(_MODEL)}
     model = _model(weights, metadata, path, device)
-    model = None if model is None else as_fitted(folded(model), metadata)
+    model = None if model is None else folded(model)
     deployed = Deployed(model, metadata, calibrated, _head(weights), **parts)
     _check_answers(deployed, content.get("answers"), where)
     return deployed
@@ -244,9 +242,9 @@ def _model(
     path: str | Path,
     device: torch.device | str = "cpu",
 ) -> Model | None:
-    """Return the model as `restore_model` does; None where vectors come from a model elsewhere."""
+    """Return the model as the detectors saw images; None where vectors come from a model elsewhere."""
     if metadata.get("arch") != VECTORS:
-        return restore_model(arrays, metadata, path, device)
+        return as_fitted(restore_model(arrays, metadata, path, device), metadata)
     card = ModelCard.read(metadata, path)
     count = len(card.head_classes or [])
     shapes = {WEIGHT: [count, card.feature_dim], BIAS: [count]} if arrays else {}

@@ -36,6 +36,19 @@ class Choice(NamedTuple):
     auroc: float  # in [0, 1], between ID validation and the tuning sets; NaN if the params name the members
 
 
+class Priced(NamedTuple):
+    """AUROC of a row `auto`, and of the row that hindsight would have taken: its detector and model."""
+
+    own: float
+    best: float
+    detector: str
+    model: str
+
+    def cells(self) -> list[str]:
+        """Return the AUROC of `auto`, the best and its detector, and the price, in %."""
+        return [percent(self.own), f"{percent(self.best)} {self.detector}", percent(self.best - self.own)]
+
+
 def choices(files: Iterable[ResultsFile]) -> dict[str, list[Choice]]:
     """Return {model: what `auto` chose for each seed}."""
     found: dict[str, list[Choice]] = {}
@@ -66,8 +79,8 @@ def prices(rows: pd.DataFrame, groups: pd.DataFrame, chosen: Mapping[str, Sequen
     for model, values in chosen.items():
         line = [Code(model), _said([one.members for one in values]), percent(tuning[model])]
         for role in ROLES:
-            own, best, price, detector, _ = _priced(means, role, model, [model]) or [MISSING] * 5
-            line += [own, f"{best} {detector}" if detector != MISSING else MISSING, price]
+            found = _priced(means, role, model, [model])
+            line += found.cells() if found else [MISSING] * 3
         lines.append(line)
     titles = [f"{role}{what}" for role in ROLES for what in ("", ": best", ": price")]
     return Table(["model", AUTO, "tuning", *titles], lines, left=(AUTO,)) if lines else None
@@ -88,8 +101,9 @@ def best_model(
     parts = []
     for role in ROLES:
         if found := _priced(means, role, model, [*chosen]):
-            own, best, price, detector, of = found
-            parts.append(f"{role} {own} (price {price}: {best} by `{detector}` of `{of}`)")
+            own, _, price = found.cells()
+            best = f"{percent(found.best)} by `{found.detector}` of `{found.model}`"
+            parts.append(f"{role} {own} (price {price}: {best})")
     said = f"Of the models, `{model}` has the highest tuning AUROC"
     return f"{said}: {', '.join(parts)}." if parts else f"{said}."
 
@@ -110,14 +124,10 @@ def _said(members: Sequence[str]) -> str:
     return said if len(counts) > 1 else members[0]
 
 
-def _priced(means: pd.Series, role: str, model: str, models: Sequence[str]) -> list[str] | None:
-    """Return AUROC of `auto` of a model, the best of `models`, the difference (in %), and whose that best is.
-
-    The last are detector and model. None if there is no such row of `auto`.
-    """
+def _priced(means: pd.Series, role: str, model: str, models: Sequence[str]) -> Priced | None:
+    """Return `auto` of a model beside the best row of `models`; None without that row of `auto`."""
     rivals = means[means.index.isin([role], "role") & means.index.isin(models, "model")]
     if (role, model, AUTO) not in rivals.index:
         return None
-    own, best = rivals[role, model, AUTO], rivals.max()
     _, of, detector = rivals.idxmax()
-    return [percent(own), percent(best), percent(best - own), detector, of]
+    return Priced(rivals[role, model, AUTO], rivals.max(), detector, of)
