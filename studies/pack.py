@@ -10,9 +10,10 @@ models, the small ones first, as far as there is room. Image sets and embeddings
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sslood.core.errors import InputError
+from sslood.data.sets.fetching.unpack import SAFELY
 from studies.parts import OUTPUT
 
 TOTAL, PIECE = 64 << 20, 16 << 20  # bytes in all, and of one file
@@ -72,6 +73,8 @@ def unpack(source: Path, folder: Path, results: Path) -> None:
                 place = {"results": results, "work": folder}[top]
                 if not (place / name).exists():
                     member.name = name
-                    archive.extract(member, place, filter="data")
+                    if not member.isfile() or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+                        raise tarfile.TarError(f"{name!r} is no file below its folder")
+                    archive.extract(member, place, **SAFELY)
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
         raise InputError(f"{source}: not what --pack wrote, or not all of it ({error})") from None

@@ -1,6 +1,7 @@
 """Parts of a study: what they share, what is left out, cut off, failed, and goes on."""
 
 import shutil
+import tarfile
 import time
 from types import SimpleNamespace
 
@@ -177,3 +178,12 @@ def test_what_is_packed_goes_on_elsewhere(toy):
 def test_two_calls_do_not_meet(tmp_path):
     with alone(tmp_path), pytest.raises(InputError, match="another call runs this study"), alone(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["work/../evil.json", "work//evil.json", "results/a/../../evil.json"])
+def test_a_pack_that_would_write_elsewhere_is_refused(tmp_path, name):
+    with tarfile.open(tmp_path / "study-00", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(InputError, match="not what --pack wrote"):
+        unpack(tmp_path, tmp_path / "in" / "work", tmp_path / "in" / "results")
+    assert not list(tmp_path.rglob("evil.json"))

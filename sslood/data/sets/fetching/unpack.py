@@ -53,6 +53,10 @@ class Member(NamedTuple):
     kind: str  # "file", "folder" or "other": a link, device, pipe or sparse file
 
 
+# of `extract`, as a second guard; Python before 3.11.4 (Debian 12 has 3.11.2) lacks it
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
 class Members:
     """The members of an archive so far; each new one is checked before its content is written."""
 
@@ -165,7 +169,7 @@ def _unpack_tar(archive: Path, folder: Path, members: Members) -> None:
                 )
                 members.check(Member(info.name, info.size, kind))
                 # the content of the one member, before the next is looked at: one pass over the archive
-                tar.extract(info, folder, set_attrs=False, filter="data")
+                tar.extract(info, folder, set_attrs=False, **SAFELY)
             while bounded.read(CHUNK):  # to the end, where gzip, bzip2 and xz keep the checksum
                 pass
 

@@ -136,3 +136,24 @@ unpack(Path(sys.argv[1]), Path(sys.argv[2]))
         assert done.returncode == -signal.SIGKILL and len(os.listdir(tmp_path)) == 3
     unpack(path, tmp_path / "out")
     assert {entry.name for entry in tmp_path.iterdir()} == {"set.tar", "out", other.name}
+
+
+def test_a_python_without_filters_of_tarfile_unpacks_too(tmp_path, root):
+    """Python 3.11.0 to 3.11.3, such as Debian 12's."""
+    code = """
+import sys, tarfile
+from pathlib import Path
+new = tarfile.TarFile.extract
+def old(self, member, path="", set_attrs=True, *, numeric_owner=False):
+    new(self, member, path, set_attrs, numeric_owner=numeric_owner)
+tarfile.TarFile.extract = old
+if hasattr(tarfile, "data_filter"):
+    del tarfile.data_filter
+    tarfile.TarFile.extraction_filter = staticmethod(lambda member, path: member)
+from sslood.data.sets.fetching.unpack import unpack
+unpack(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+    path = tmp_path / "set.tar"
+    path.write_bytes(tar(("folder/a.png", {}, b"x")))
+    subprocess.run([sys.executable, "-c", code, path, tmp_path / "out"], cwd=root, check=True)
+    assert (tmp_path / "out/folder/a.png").read_bytes() == b"x"
