@@ -1,14 +1,15 @@
 """`fit` and `score` on real photographs: what is caught, false alarms, minutes, pictures a second.
 
-    SSLOOD_DATA_MIRROR=MIRROR python -m benchmarks.own [--speed]
+    SSLOOD_DATA_MIRROR=MIRROR python -m benchmarks.own [--mirror] [--speed]
 
 The photographs are those of the mirror (docs/data.md): rooms and fronts of houses, a picture of each class of
 ImageNet, hands that sign digits. Of the normal pictures two thirds are given to `fit`, by five splits; the
 others and all odd ones are scored. The interval of an AUROC is DeLong's, 95 %, of the first split; the rate
-of false alarms of each split stands beside the interval that its file promises. With --speed, `score` runs
-against a loop of PIL and the same network, picture by picture, in turn, seven times, on pictures that the
-file was not fitted to. Beside the ratio of the times stands that of the processor's seconds, which hardly
-depends on what else runs. Ten minutes on two cores; three with --speed.
+of false alarms of each split stands beside the interval that its file promises. With --mirror, the network
+sees each photograph and its mirror image, as by `fit --mirror`. With --speed, `score` runs against a loop of
+PIL and the same network, picture by picture, in turn, seven times, on pictures that the file was not fitted
+to. Beside the ratio of the times stands that of the processor's seconds, which hardly depends on what else
+runs. Ten minutes on two cores; three with --speed.
 """
 
 import os
@@ -32,6 +33,7 @@ from sslood.deploy.normal.fit_pictures import fit_folder, fit_pictures
 from sslood.deploy.pictures import Found, decide_pictures, find_pictures
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.adopting.pretrained import default_name, open_pretrained
+from sslood.nets.inference.mirrored import mirrored
 from sslood.nets.networks.files import restore_model
 from sslood.ood.measures.intervals import delong_interval
 from sslood.ood.measures.metrics import ood_metrics
@@ -43,9 +45,10 @@ SPLITS, ALPHA, ROUNDS, FEW, MANY = 5, 0.05, 7, 5, 200
 class Photographs:
     """All photographs with features and those of their distorted copies, each embedded once."""
 
-    def __init__(self) -> None:
+    def __init__(self, mirror: bool) -> None:
         arrays, card = open_pretrained(default_name(), set_name="photos", classes=["normal"])
-        embedder = Embedder(restore_model(arrays, card.metadata(), card.name), card.metadata())
+        model = restore_model(arrays, card.metadata(), card.name)
+        embedder = Embedder(mirrored(model) if mirror else model, card.metadata())
         paths = find_pictures(PHOTOS).paths
         start = time.perf_counter()
         self.found: Embedded = embedder.embed(paths)
@@ -122,9 +125,9 @@ def show(
         print(f"  {name}: AUROC {lines[name][0]}; by split {every}; caught {caught} on average", flush=True)
 
 
-def quality() -> None:
-    """Print all rows."""
-    all_of = Photographs()
+def quality(mirror: bool) -> None:
+    """Print all rows, with features of one look or two."""
+    all_of = Photographs(mirror)
     rooms = ("bathroom", "bedroom", "kitchen")
     houses, world = all_of.rows("houses"), all_of.rows("imagenet-samples")
     signs, fronts = all_of.rows("sign-digits"), all_of.rows("houses/frontal")
@@ -189,7 +192,7 @@ def speed() -> None:
 
 
 def main() -> None:
-    speed() if "--speed" in sys.argv else quality()
+    speed() if "--speed" in sys.argv else quality("--mirror" in sys.argv)
 
 
 if __name__ == "__main__":

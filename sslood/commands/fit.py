@@ -57,6 +57,9 @@ PLACE = click.Path(path_type=Path)
 )
 @click.option("--size", type=click.IntRange(8), help="Pixels of its images (default: as it was trained).")
 @click.option(
+    "--mirror", is_flag=True, help="Look at each picture and its mirror image, in twice the network's time."
+)
+@click.option(
     "--alpha", default=0.05, show_default=True, type=float, help="Share of normal pictures called OOD."
 )
 @click.option(
@@ -85,6 +88,7 @@ def main(
     weights,
     size,
     square,
+    mirror,
     alpha,
     detector,
     bad,
@@ -111,7 +115,7 @@ def main(
     found: FittedPictures | FittedVectors
     if vectors is not None:
         of_images = {"backbone": backbone, "weights": weights, "size": size, "square": square}
-        of_images |= {"flat": flat, "maps": maps}
+        of_images |= {"mirror": mirror, "flat": flat, "maps": maps}
         if wrong := [name for name, value in of_images.items() if value]:
             raise InputError(f"--{wrong[0]} is of --images; omit it with --vectors")
         found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
@@ -120,8 +124,8 @@ def main(
         if given := [name for name, value in of_vectors.items() if value]:
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
         network = {"backbone": backbone, "weights": weights, "size": size, "square": square}
-        how = {"flat": flat, "skip_unreadable": skip_unreadable, "keep": f"{out}.partial"}
-        found = fit_folder(images, **how, **network, **options)
+        how = {"flat": flat, "mirror": mirror, "skip_unreadable": skip_unreadable}
+        found = fit_folder(images, keep=f"{out}.partial", **how, **network, **options)
         patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
         found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))
     calibrated = found.fitted.calibrated

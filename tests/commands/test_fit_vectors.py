@@ -178,3 +178,9 @@ def test_options_that_do_not_go_together(tmp_path, capsys, monkeypatch, options,
     np.save(tmp_path / "n.npy", NORMAL)
     assert run(tmp_path, **options) == 1
     assert message in capsys.readouterr().err
+
+
+def test_vectors_have_no_second_look(tmp_path, capsys):
+    given = {"vectors": tmp_path / "n.npy", "alpha": 0.1, "out": tmp_path / "d.safetensors"}
+    assert call(fit.main, **given, mirror=None) == 1
+    assert "--mirror is of --images; omit it with --vectors" in capsys.readouterr().err

@@ -31,6 +31,7 @@ from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
 from sslood.deploy.scorer import save_deployed
 from sslood.nets.adopting.pretrained import default_name, open_pretrained
+from sslood.nets.inference.mirrored import MIRROR, as_fitted
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import restore_model, stored
 from sslood.nets.networks.heads import build_head
@@ -46,7 +47,7 @@ class FittedPictures:
 
     arrays, card: of the network, with a head where there are classes. pictures: the normal ones that were
     used, at the positions of `fitted.split`. notes: in sentences, what became of the others. kept: what can
-    go once the file is written.
+    go once the file is written. mirror: the features are the mean over a picture and its mirror image.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -55,6 +56,7 @@ class FittedPictures:
     pictures: Embedded
     notes: Sequence[str]
     kept: Kept = field(default_factory=Kept)
+    mirror: bool = False
 
     def describe(self) -> list[str]:
         """Return in sentences what was done with the pictures, and what the detector is and catches."""
@@ -62,8 +64,13 @@ class FittedPictures:
 
     def save(self, path: str | Path, **parts: Any) -> None:
         """Write the detector file, with other `parts` that `save_deployed` takes."""
-        save_deployed(path, self.arrays, self.card.metadata(), self.fitted.calibrated, **parts)
+        metadata = _seen(self.card.metadata(), self.mirror)
+        save_deployed(path, self.arrays, metadata, self.fitted.calibrated, **parts)
         self.kept.clear()
+
+
+def _seen(metadata: dict[str, Any], mirror: bool) -> dict[str, Any]:
+    return {**metadata, MIRROR: True} if mirror else metadata
 
 
 def fit_folder(
@@ -141,23 +148,27 @@ def fit_pictures(
     per_class: bool = False,
     seed: int = 0,
     device: str = "cpu",
+    mirror: bool = False,
     keep: str | Path | None = None,
 ) -> FittedPictures:
     """Embed pictures by the network of a model file without head, fit and calibrate detectors.
 
     bad: known bad pictures by kind. Copies of one picture count once, and none is on both sides of the split;
-    of a picture that is also among the bad ones, these keep it. keep: a folder for what is embedded, so that
-    the same call goes on after an interruption; it is emptied once the result is saved. Raises InputError for
-    a picture that cannot be read, unless `skip_unreadable`, and as `fit_normal`.
+    of a picture that is also among the bad ones, these keep it. mirror: the network sees pictures and their
+    mirror images, here and wherever the file is used (`sslood.nets.inference.mirrored`). keep: a folder for
+    what is embedded, so that the same call goes on after an interruption; it is emptied once the result is
+    saved. Raises InputError for a picture that cannot be read, unless `skip_unreadable`, and as `fit_normal`.
     """
     names = classes_of(found, flat)
     model = restore_model(arrays, card.metadata(), card.name, device)
+    seen = as_fitted(folded(model), _seen({}, mirror))
     bad = bad or {}
     total = len(found.paths) + sum(len(one.paths) for one in bad.values())
-    kept = Kept.of(keep, arrays, card.replace(id="", classes=[]).metadata(), device)
+    of_any = _seen(card.replace(id="", classes=[]).metadata(), mirror)
+    kept = Kept.of(keep, arrays, of_any, device)
     with tqdm(total=total, desc="embed", unit="image", disable=None) as bar:
         how: dict[str, Any] = {"unreadable": [] if skip_unreadable else None, "kept": kept}
-        embedder = Embedder(folded(model), card.metadata(), bar.update, **how)
+        embedder = Embedder(seen, card.metadata(), bar.update, **how)
         known = {kind: embedder.embed(one.paths) for kind, one in bad.items()}
         pictures, known, groups, notes = _apart(embedder.embed(found.paths), known)
         if kept.found:  # so far, without distorted copies
@@ -184,7 +195,8 @@ def fit_pictures(
     card = card.replace(classes=list(classes) or [NORMAL])
     if fitted.head is not None:
         arrays, card = _with_head(model.backbone, card, fitted.head)
-    return FittedPictures(arrays, card, fitted, pictures, notes + _remarks(embedder, total), kept)
+    notes += _remarks(embedder, total)
+    return FittedPictures(arrays, card, fitted, pictures, notes, kept, mirror)
 
 
 def _apart(

@@ -175,3 +175,28 @@ def test_bad_folders_are_told(digits, tmp_path, capsys):
     assert "1 of 22 pictures: more than a third is lost to the square crop" in said  # it was read twice
     with pytest.raises(InputError, match="all normal pictures are also known bad ones"):
         fit_folder(digits / "odd", alpha=0.1, bad=[digits / "odd"])
+
+
+def test_a_second_look_goes_into_the_file(digits, tmp_path):
+    """A picture and its mirror image have one score; the file without a second look knows two."""
+    picture = np.asarray(Image.open(next((digits / "normal" / "2").iterdir())))
+    both = np.stack([picture, picture[:, ::-1]])[:, None]
+    scores = {}
+    for options in ({}, {"mirror": None}):
+        out = tmp_path / f"{len(options)}.safetensors"
+        normal = {"images": digits / "normal", "alpha": 0.1, "detector": "knn"}
+        assert call(fit.main, **normal, **options, maps=None, out=out) == 0
+        scorer = load_deployed(out)
+        scores[len(options)] = scorer.decide(both).scores
+        assert ("mirror" in scorer.metadata) == bool(options)
+    assert scores[0][0] != pytest.approx(scores[0][1], rel=1e-3)
+    assert scores[1][0] == pytest.approx(scores[1][1], rel=1e-5)
+
+
+def test_one_look_is_not_taken_for_two(digits, tmp_path):
+    """What was embedded before an interruption counts only for the same look."""
+    given = {"alpha": 0.1, "detector": "knn", "keep": tmp_path / "k"}
+    once = fit_folder(digits / "odd", **given)
+    twice = fit_folder(digits / "odd", mirror=True, **given)
+    assert not any("before" in note for note in twice.notes)
+    assert np.abs(once.pictures.features - twice.pictures.features).max() > 1e-3
