@@ -10,8 +10,8 @@ import pkgutil
 import benchmarks
 
 BY_NAME = (
-    "boxes definitions drift fast findings finetuning gpu leaveout learning outliers own parallel pasted "
-    "recipe resizing rotpred seeds"
+    "boxes definitions drift fast findings finetuning gpu leaveout learning members outliers own parallel "
+    "pasted recipe resizing rotpred seeds"
 ).split()
 
 
