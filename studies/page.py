@@ -10,18 +10,17 @@ from jinja2 import DictLoader
 from sslood.core.files import save_text
 from sslood.report import render as report
 from sslood.report.cells import MISSING, Code, Table, percent
-from sslood.report.frame import is_informed
 from studies.done import Finished, unfinished
 from studies.figure import near_and_far
 from studies.plan import Study
-from studies.table import best
+from studies.table import BEST, best, bests
 
 FOLDERS = (Path(report.__file__).parent / "templates", Path(__file__).parent / "templates")
 # read at once: they may be edited while a study runs
 TEMPLATES = {path.name: path.read_text(encoding="utf-8") for folder in FOLDERS for path in folder.iterdir()}
 SHOWN = ("msp", "energy", "knn", "mahalanobis", "ssd", "ssdk", "auto")  # detectors with a column of their own
 HOURS = ("hours", "core_hours")
-ACCURACIES = {"accuracy_head": "head", "accuracy_knn": "kNN"}
+ACCURACIES = {"head": ("accuracy_head", "accuracy_ensemble"), "kNN": ("accuracy_knn",)}
 
 
 def write_pages(
@@ -45,13 +44,13 @@ def write_pages(
     }
     environment = report.ENVIRONMENT.overlay(loader=DictLoader(TEMPLATES))
     save_text(results / "README.md", environment.get_template("study.md.j2").render(**values))
-    figure = near_and_far(pd.concat(groups), SHOWN) if groups else ""
+    figure = near_and_far(pd.concat([*groups, *map(bests, groups)]), [*SHOWN, BEST]) if groups else ""
     page = environment.get_template("study.html.j2").render(**values, figure=figure)
     save_text(results / "index.html", page)
 
 
 def overview(done: Sequence[Finished]) -> Table | None:
-    """Return a row per part and model: accuracies, chosen detectors near / far, and the best of all."""
+    """Return a row per part and model: accuracies, the best of all detectors, and chosen ones near / far."""
     rows: list[list[str]] = []
     known = {name for found in done if len(found.rows.groups) for name in found.rows.groups["detector"]}
     shown = [name for name in SHOWN if name in known]
@@ -60,13 +59,18 @@ def overview(done: Sequence[Finished]) -> Table | None:
         for model in dict.fromkeys(groups["model"]) if len(groups) else ():
             own = groups[groups["model"] == model]
             accuracy = found.rows.accuracy[found.rows.accuracy["model"] == model]
-            cells = [percent(float(accuracy[key].iloc[0])) if len(accuracy) and key in accuracy else MISSING
-                     for key in ACCURACIES]  # fmt: skip
-            cells += [_near_far(own, name) for name in shown]
+            cells = [_accuracy(accuracy, keys) for keys in ACCURACIES.values()]
             cells += [_best(own, model, role) for role in ("near", "far")]
+            cells += [_near_far(own, name) for name in shown]
             rows.append([Code(found.part.name), Code(model), str(own["seeds"].max()), *cells])
-    header = ["part", "model", "seeds", *ACCURACIES.values(), *map(Code, shown), "best near", "best far"]
+    header = ["part", "model", "seeds", *ACCURACIES, "best near", "best far", *map(Code, shown)]
     return Table(header, rows, left=("part", "model", "best near", "best far")) if rows else None
+
+
+def _accuracy(rows: pd.DataFrame, keys: Sequence[str]) -> str:
+    """Return the first of some accuracies that a model has."""
+    values = [value for key in keys if key in rows for value in rows[key].dropna()]
+    return percent(float(values[0])) if values else MISSING
 
 
 def _near_far(rows: pd.DataFrame, detector: str) -> str:
@@ -79,7 +83,7 @@ def _near_far(rows: pd.DataFrame, detector: str) -> str:
 
 
 def _best(rows: pd.DataFrame, model: str, role: str) -> str:
-    row = best(rows, model, role, set(filter(is_informed, rows["detector"].unique())))
+    row = best(rows, model, role)
     if row is None:
         return MISSING
     interval = "" if pd.isna(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"

@@ -1,6 +1,5 @@
 """One table over the parts of a study: each model and detector, near and far, with what it is worth."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +7,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from sslood.report.frame import is_informed
+
 KEYS = ["part", "stage", "model", "detector"]
 CHANCE = 0.05  # of an interval to miss
 DIGITS = 6
+BEST = "best"  # of all detectors, as one more
 MEANS = {"auroc": "auroc", "fpr95_id": "fpr95", "auroc_low": "low", "auroc_high": "high"}
 
 
@@ -71,8 +73,17 @@ def over_seeds(part: str, rows: pd.DataFrame) -> pd.DataFrame:
     return out.reset_index()
 
 
-def best(groups: pd.DataFrame, model: str, role: str, without: Collection[str]) -> pd.Series | None:
-    """Return the row of a model with the highest AUROC on a role; None if there is none."""
-    rows = groups[(groups["model"] == model) & (groups["role"] == role) & ~groups["detector"].isin(without)]
+def bests(groups: pd.DataFrame) -> pd.DataFrame:
+    """Return the `best` row of each model and role of one part, its detector called BEST."""
+    pairs = groups[["model", "role"]].drop_duplicates().itertuples(index=False)
+    rows = [row for model, role in pairs if (row := best(groups, model, role)) is not None]
+    return pd.DataFrame(rows).assign(detector=BEST)
+
+
+def best(groups: pd.DataFrame, model: str, role: str) -> pd.Series | None:
+    """Return the row of a model with the highest AUROC on a role, of detectors that have seen no OOD images;
+    None if there is none."""
+    informed = groups["detector"].map(is_informed)
+    rows = groups[(groups["model"] == model) & (groups["role"] == role) & ~informed]
     rows = rows.dropna(subset=["auroc"])
     return None if rows.empty else rows.loc[rows["auroc"].idxmax()]
