@@ -14,6 +14,7 @@ from sslood.core.errors import InputError
 from sslood.ood.kit.combining import Combiner
 from sslood.ood.kit.search import Held
 from sslood.ood.measures.intervals import placements
+from sslood.ood.measures.metrics import ood_metrics
 
 MOST = 3  # detectors that are summed
 Key = TypeVar("Key")
@@ -52,7 +53,10 @@ def summed(held: Mapping[str, Held]) -> Held:
 
 
 def members(held: Mapping[str, Held]) -> Sequence[str]:
-    """Return the detectors to sum: the first best, and others while each gains more than a standard error."""
+    """Return the detectors to sum: the first best, and others while each gains more than a standard error.
+
+    None is added that tells any kind of pseudo-outliers worse: which kind will come is not known.
+    """
     if not held:
         raise InputError("there is no detector to choose")
     found = [first_best(held)]
@@ -61,8 +65,19 @@ def members(held: Mapping[str, Held]) -> Sequence[str]:
         trials = {
             name: summed({one: held[one] for one in (*found, name)}) for name in held if name not in found
         }
+        trials = {name: one for name, one in trials.items() if _tells_all_of(one, now)}
+        if not trials:
+            break
         best = first_best(trials)
         if trials[best].auroc <= now.auroc + standard_error(now):
             break
         found.append(best)
     return found
+
+
+def _tells_all_of(one: Held, other: Held) -> bool:
+    """Return whether `one` tells every kind of pseudo-outliers at least as well as `other`."""
+    return all(
+        ood_metrics(one.inside, one.outside[kind])["auroc"] >= ood_metrics(other.inside, scores)["auroc"]
+        for kind, scores in other.outside.items()
+    )
