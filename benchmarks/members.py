@@ -17,10 +17,10 @@ import numpy as np
 
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
-from sslood.nets.networks.files import restore_model
 from sslood.ood.measures.comparison import Scores, delong_test
 from sslood.ood.measures.metrics import ood_metrics
-from sslood.views.ensemble import Member, Setting, ask
+from sslood.views.ensemble import Setting, ask
+from sslood.views.members import load_members
 
 SETTINGS = (Setting(1.0), Setting(1000.0))
 DEEP, KINDS = "full", ("margin", "plain")
@@ -28,19 +28,12 @@ ID = "cifar10"
 OOD = ("cifar100", "tiny_imagenet_others", "textures", "mnist")
 
 
-def members(folder: Path) -> list[Member]:
-    """Return the members of one ensemble, in the order of their folds."""
-    found = []
-    for path in sorted(folder.glob("*.safetensors")):
-        arrays, card = load_tensors(path, kind="model")
-        model = restore_model(arrays, card, path, machine("float32").device).eval().requires_grad_(False)
-        found.append(Member(model, card["head_classes"], card["mean"], card["std"], name=path.stem))
-    return found
-
-
-def scores(folder: Path, tests: dict[str, np.ndarray]) -> dict[Setting, dict[str, np.ndarray]]:
-    """Return setting -> set -> `eloc`, higher is more OOD."""
-    device, ensemble = machine("float32").device, members(folder)
+def scores(
+    folder: Path, tests: dict[str, np.ndarray], metas: list[dict]
+) -> dict[Setting, dict[str, np.ndarray]]:
+    """Return setting -> set -> `eloc`, higher is more OOD, of the members in a folder."""
+    device = machine("float32").device
+    ensemble, _ = load_members(folder, metas, device, "float32")
     found: dict[Setting, dict[str, np.ndarray]] = {setting: {} for setting in SETTINGS}
     for name, images in tests.items():
         answers = [ask(one, images, list(SETTINGS), device=device) for one in ensemble]
@@ -54,10 +47,12 @@ def scores(folder: Path, tests: dict[str, np.ndarray]) -> dict[Setting, dict[str
 def main(data: Path) -> None:
     """Print a line per ensemble and temperature, and one per difference."""
     paths = {name: data / "sets" / f"{name}.safetensors" for name in (ID, *OOD)}
-    tests = {name: load_tensors(path, kind="set")[0]["test.images"] for name, path in paths.items()}
+    read = {name: load_tensors(path, kind="set") for name, path in paths.items()}
+    tests = {name: part["test.images"] for name, (part, _) in read.items()}
+    metas = [dict(metadata) for _, metadata in read.values()]
     found = {}
     for kind in (DEEP, *KINDS):
-        found[kind] = scores(data / "models" / "leaveout" / f"fast-{kind}", tests)
+        found[kind] = scores(data / "models" / "leaveout" / f"fast-{kind}", tests, metas)
         for setting, every in found[kind].items():
             aurocs = [100 * ood_metrics(every[ID], every[name])["auroc"] for name in OOD]
             cells = ", ".join(f"{name} {value:.1f}" for name, value in zip(OOD, aurocs, strict=True))

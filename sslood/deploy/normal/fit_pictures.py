@@ -160,15 +160,15 @@ def fit_pictures(
     saved. Raises InputError for a picture that cannot be read, unless `skip_unreadable`, and as `fit_normal`.
     """
     names = classes_of(found, flat)
-    model = restore_model(arrays, card.metadata(), card.name, device)
-    seen = as_fitted(folded(model), _seen({}, mirror))
+    metadata = _seen(card.metadata(), mirror)
+    model = restore_model(arrays, metadata, card.name, device)
     bad = bad or {}
     total = len(found.paths) + sum(len(one.paths) for one in bad.values())
     of_any = _seen(card.replace(id="", classes=[]).metadata(), mirror)
     kept = Kept.of(keep, arrays, of_any, device)
     with tqdm(total=total, desc="embed", unit="image", disable=None) as bar:
         how: dict[str, Any] = {"unreadable": [] if skip_unreadable else None, "kept": kept}
-        embedder = Embedder(seen, card.metadata(), bar.update, **how)
+        embedder = Embedder(as_fitted(folded(model), metadata), metadata, bar.update, **how)
         known = {kind: embedder.embed(one.paths) for kind, one in bad.items()}
         pictures, known, groups, notes = _apart(embedder.embed(found.paths), known)
         if kept.found:  # so far, without distorted copies

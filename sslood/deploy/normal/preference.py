@@ -65,7 +65,7 @@ def members(held: Mapping[str, Held]) -> Sequence[str]:
         trials = {
             name: summed({one: held[one] for one in (*found, name)}) for name in held if name not in found
         }
-        trials = {name: one for name, one in trials.items() if _tells_all_of(one, now)}
+        trials = {name: one for name, one in trials.items() if _loses_on_none(one, now)}
         if not trials:
             break
         best = first_best(trials)
@@ -75,7 +75,7 @@ def members(held: Mapping[str, Held]) -> Sequence[str]:
     return found
 
 
-def _tells_all_of(one: Held, other: Held) -> bool:
+def _loses_on_none(one: Held, other: Held) -> bool:
     """Return whether `one` tells every kind of pseudo-outliers at least as well as `other`."""
     return all(
         ood_metrics(one.inside, one.outside[kind])["auroc"] >= ood_metrics(other.inside, scores)["auroc"]
