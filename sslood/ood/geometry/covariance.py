@@ -31,6 +31,8 @@ class Moments:
     """Sums that can be streamed and merged: counts [G], means [G, D], scatter within groups [D, D].
 
     The update never subtracts large sums (Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115).
+    Equal rows of a group add exactly nothing to the scatter, on every processor: what is summed is how far
+    rows are from one of them.
     """
 
     counts: np.ndarray
@@ -49,9 +51,12 @@ class Moments:
         member = np.zeros((len(self.counts), len(rows)))
         member[groups, np.arange(len(rows))] = 1.0
         counts = np.bincount(groups, minlength=len(self.counts))
-        means = member @ rows / np.maximum(counts, 1)[:, None]
-        centred = rows - means[groups]
-        self.merge(Moments(counts, means, centred.T @ centred))
+        one = np.zeros_like(self.means)
+        one[groups] = rows
+        centred = rows - one[groups]
+        offset = member @ centred / np.maximum(counts, 1)[:, None]
+        centred -= offset[groups]
+        self.merge(Moments(counts, one + offset, centred.T @ centred))
 
     def merge(self, other: "Moments") -> None:
         """Add the moments of other images."""
@@ -71,8 +76,10 @@ class Moments:
     def pooled(self) -> "Moments":
         """Return the moments of all groups as one."""
         count = self.counts.sum()
-        mean = (self.counts @ self.means / max(count, 1))[None]
-        shift = self.means - mean
+        one = self.means[[self.counts.argmax()]]
+        shift = np.where(self.counts[:, None] > 0, self.means - one, 0.0)  # of equal means exactly 0
+        offset = (self.counts @ shift / max(count, 1))[None]
+        mean, shift = one + offset, shift - offset
         between = (shift * self.counts[:, None]).T @ shift
         return Moments(np.array([count]), mean, self.scatter + between)
 
@@ -118,8 +125,8 @@ def fit_gaussians(
 
     covariance "ridge" adds ridge * trace / D to the diagonal, so that the scale of the features does
     not matter; "ledoit_wolf" shrinks towards trace / D (Ledoit and Wolf 2004,
-    doi:10.1016/S0047-259X(03)00096-4) and ignores `ridge`. Raises LeftOut if all rows are equal, or the
-    covariance is still singular.
+    doi:10.1016/S0047-259X(03)00096-4) and ignores `ridge`. Raises LeftOut if all rows of a group are
+    equal in every group, or the covariance is still singular.
     """
     groups = np.zeros(len(rows), np.int64) if groups is None else groups
     width = transform(rows[:1]).shape[1]
@@ -143,7 +150,8 @@ def _gaussians(moments: Moments, share: float, weight: float, where: str) -> Gau
     sigma = moments.covariance
     level = float(np.trace(sigma)) / width
     if not level > 0.0:
-        raise LeftOut(f"{where}: all {count} rows are equal, so there is no covariance to fit")
+        of = " of each class or cluster" if len(moments.means) > 1 else ""
+        raise LeftOut(f"{where}: all {count} rows{of} are equal, so there is no covariance to fit")
     sigma = share * sigma + weight * level * np.eye(width)
     try:
         root = cholesky(sigma, lower=True, overwrite_a=True, check_finite=False)

@@ -6,12 +6,21 @@ from torch import Tensor
 
 from sslood.ood.geometry.products import length, product
 
-DUST = 1e-12  # of a row's length: what lies along directions that it does not have is rounding below this
+# of a row's length: what is shorter is the rounding of float32 features
+DUST = float(np.finfo(np.float32).eps)
 
 
-def eigenvectors(moments: np.ndarray) -> np.ndarray:
-    """Return the eigenvectors of a symmetric matrix as columns, the largest eigenvalue first."""
-    return np.linalg.eigh(moments)[1][:, ::-1].copy()
+def directions(moments: np.ndarray, count: int, square: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `count` directions of largest second moment, and the others: [D, count], [D, D - count].
+
+    moments [D, D]; square: the mean squared length of the rows. Directions along which rows differ by their
+    rounding alone, as of dead units or beyond the number of images, are never principal: which of them came
+    first would be up to the processor. So there may be fewer than `count`, even none.
+    """
+    values, vectors = np.linalg.eigh(moments)
+    principal = min(count, int((values > DUST**2 * square).sum()))
+    vectors = vectors[:, ::-1]
+    return np.ascontiguousarray(vectors[:, :principal]), np.ascontiguousarray(vectors[:, principal:])
 
 
 def dimensions(share: float, width: int) -> int:
@@ -26,4 +35,4 @@ def lengths_along(rows: Tensor, centre: Tensor, basis: Tensor) -> Tensor:
     """
     centred = rows - centre
     along = length(product(centred, basis))
-    return torch.where(along > DUST * length(centred), along, 0.0)
+    return torch.where(along > DUST * (length(centred) + length(centre[None])), along, 0.0)

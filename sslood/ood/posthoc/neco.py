@@ -9,10 +9,11 @@ from typing import Annotated
 import numpy as np
 from torch import Tensor
 
+from sslood.core.errors import LeftOut
 from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.products import length, product
 from sslood.ood.geometry.standard import usable_spread
-from sslood.ood.geometry.subspace import dimensions, eigenvectors
+from sslood.ood.geometry.subspace import dimensions, directions
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums, all_moments
 from sslood.ood.kit.outputs import Outputs
@@ -45,8 +46,10 @@ class NECO(Streaming):
         size = float(np.sqrt(mean @ mean + variances.sum()))
         std = usable_spread(np.sqrt(variances), size if size > 0 else 1.0)
         count = dimensions(self.settings.share, len(mean))
-        basis = eigenvectors(moments / np.outer(std, std))[:, :count]
-        return {"mean": mean, "std": std, "basis": np.ascontiguousarray(basis)}
+        basis, _ = directions(moments / np.outer(std, std), count, float((mean**2 + variances) @ std**-2.0))
+        if not basis.size:
+            raise LeftOut("all rows are equal, so there are no principal directions", f"{source.name}: ")
+        return {"mean": mean, "std": std, "basis": basis}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         rows = (parts["features"] - state["mean"]) / state["std"]

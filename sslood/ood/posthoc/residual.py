@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslood.core.settings import Auto, Settings, at_least, inside
 from sslood.ood.geometry.radial import BETAS, MEANING, radial, radial_transform
-from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
+from sslood.ood.geometry.subspace import dimensions, directions, lengths_along
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums, all_moments
 from sslood.ood.kit.outputs import Outputs
@@ -46,10 +46,10 @@ class Residual(Streaming):
         return {"all": all_moments(source, radial_transform(self.settings.beta))}
 
     def _conclude(self, sums: Sums, source: Outputs) -> Arrays:
-        mean = sums["all"].means[0]
-        principal = dimensions(self.settings.share, len(mean))
-        basis = eigenvectors(sums["all"].covariance)[:, principal:]
-        return {"mean": mean, "basis": np.ascontiguousarray(basis)}
+        mean, moments = sums["all"].means[0], sums["all"].covariance
+        count = dimensions(self.settings.share, len(mean))
+        _, basis = directions(moments, count, float(mean @ mean + np.trace(moments)))
+        return {"mean": mean, "basis": basis}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         return lengths_along(radial(parts["features"], self.settings.beta), state["mean"], state["basis"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from sslood.core.errors import LeftOut
 from sslood.core.settings import Auto, Settings, inside
 from sslood.ood.geometry.logits import free_energy, head_logits, head_state
-from sslood.ood.geometry.subspace import dimensions, eigenvectors, lengths_along
+from sslood.ood.geometry.subspace import dimensions, directions, lengths_along
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, collected
 from sslood.ood.kit.outputs import Outputs, chunks
@@ -53,8 +53,8 @@ class ViM(Streaming):
         for rows in chunks(features):
             shifted = rows.astype(np.float64) - origin
             moments += shifted.T @ shifted / len(features)
-        principal = dimensions(self.settings.share, len(origin))
-        basis = np.ascontiguousarray(eigenvectors(moments)[:, principal:])
+        count = dimensions(self.settings.share, len(origin))
+        _, basis = directions(moments, count, float(origin @ origin + np.trace(moments)))
         state = {**head, "origin": origin, "basis": basis}
         return {**state, "alpha": np.array([_alpha(features, state, source.name)])}
 

@@ -1,8 +1,11 @@
 """Set files from end to end, through the command that the pipeline runs."""
 
 import hashlib
+import math
+import statistics
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
+from sslood.data.sets.build import statistics_of
 from sslood.data.sets.listing import listing
 from sslood.data.sets.source import all_sources
 from tests.data.commands import download_words, plain_command
@@ -63,6 +67,16 @@ def test_digits_are_cut_without_overlap_and_in_proportion(tmp_path):
     assert metadata["classes"] == list("01234567") and tensors["train.images"].shape[1:] == (1, 16, 16)
     train = tensors["train.images"] / 255
     assert np.isclose(metadata["mean"], train.mean()) and np.isclose(metadata["std"], train.std())
+
+
+def test_mean_and_spread_have_no_rounding_but_of_the_result():
+    """One bit that differs between processors would change every network after it."""
+    random = np.random.default_rng(0)
+    for count in range(1, 30):
+        images = random.integers(256, size=(count, 1, 5, 5), dtype=np.uint8)
+        exact = [Fraction(int(value), 255) for value in images.ravel()]
+        expected = [float(statistics.mean(exact))], [math.sqrt(statistics.pvariance(exact))]
+        assert statistics_of(images) == expected
 
 
 def test_a_drawn_set_to_train_with_shares_no_image_with_one_to_test_on(tmp_path):

@@ -45,6 +45,19 @@ def test_streamed_merged_and_whole_moments_agree():
         np.testing.assert_allclose(moments.means[1], rows[groups == 1].mean(0), rtol=1e-12)
 
 
+@pytest.mark.parametrize("each", [1, 3], ids=["all", "of each group"])
+def test_equal_rows_have_no_scatter_at_all(each):
+    """Rounding that depends on the processor would decide whether there is a covariance."""
+    random = np.random.default_rng(1)
+    values = random.uniform(size=(each, 6))[np.arange(3) % each]
+    moments = Moments.empty(4, 6)  # the last group stays empty
+    for count in (7, 500, 5000):
+        groups = random.integers(3, size=count)
+        moments.update(values[groups], groups)
+    assert not moments.scatter.any() and np.array_equal(moments.means[:3], values)
+    assert moments.pooled().scatter.any() == (each == 3)
+
+
 @pytest.mark.parametrize("n", [30, 1000, 9000])
 def test_ledoit_wolf_equals_scikit_learn(n):
     rows = steep(n, 20, 5)
