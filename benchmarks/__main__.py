@@ -11,7 +11,7 @@ import benchmarks
 
 BY_NAME = (
     "boxes definitions drift fast findings finetuning gpu leaveout learning members outliers own parallel "
-    "pasted recipe resizing rotpred seeds"
+    "pasted provenance recipe resizing rotpred seeds"
 ).split()
 
 
