@@ -16,6 +16,7 @@ from sslood.ood.kit.detector import Arrays, Detector, Tensors
 from sslood.ood.kit.outputs import Outputs
 
 QUERIES, BANK = 256, 8192  # one block of divergences: 16 MiB
+SPARE = 16  # neighbours beyond the k-th that rounding may have put behind it
 Pair = Callable[[DiagonalGaussians, DiagonalGaussians], Tensor]
 
 
@@ -31,29 +32,32 @@ def kth_divergence(
 ) -> Tensor:
     """Return the divergence of each query to its k-th nearest Gaussian of the bank: float64 [Q].
 
-    pairs(queries, bank) -> [Q, N] ranks the bank for each query, rows(queries, bank) -> [Q] is the
-    divergence of equal positions. Raises InputError if k exceeds the bank.
+    pairs(queries, bank) -> [Q, N] ranks the bank for each query, up to rounding; rows(queries, bank) is
+    the divergence of equal positions, by which the nearest k + SPARE are ranked anew. Raises InputError if k
+    exceeds the bank.
     """
     if k > len(bank):
         raise InputError(f"k is {k}, but there are only {len(bank)} ID train images; choose at most that")
-    return rows(queries, bank[_kth_index(bank, queries, k, pairs)]).clamp_min(0)
-
-
-def _kth_index(bank: DiagonalGaussians, queries: DiagonalGaussians, k: int, pairs: Pair) -> Tensor:
-    """Return the index in the bank of the k-th nearest of each query, [Q]."""
     found = []
-    for first in range(0, len(queries), QUERIES):
-        block = queries[first : first + QUERIES]
-        best = block.mu.new_empty(len(block), 0)
-        places = torch.empty_like(best, dtype=torch.int64)
-        for start in range(0, len(bank), BANK):
-            values = pairs(block, bank[start : start + BANK])
-            index = torch.arange(start, start + values.shape[1], device=values.device).expand_as(values)
+    for start in range(0, len(queries), QUERIES):
+        block = queries[start : start + QUERIES]
+        near = bank[_nearest(bank, block, min(k + SPARE, len(bank)), pairs)]
+        each = DiagonalGaussians(block.mu[:, None], block.log_variance[:, None])
+        found.append(rows(each, near).kthvalue(k, dim=1).values)
+    return torch.cat(found).clamp_min(0)
+
+
+def _nearest(bank: DiagonalGaussians, block: DiagonalGaussians, count: int, pairs: Pair) -> Tensor:
+    """Return the indices in the bank of the `count` nearest of each query of a block, [Q, count]."""
+    best, places = block.mu.new_empty(len(block), 0), torch.empty(0)
+    for start in range(0, len(bank), BANK):
+        values = pairs(block, bank[start : start + BANK])
+        index = torch.arange(start, start + values.shape[1], device=values.device).expand_as(values)
+        if start:
             values, index = torch.cat([best, values], 1), torch.cat([places, index], 1)
-            best, order = values.topk(min(k, values.shape[1]), dim=1, largest=False)
-            places = index.gather(1, order)
-        found.append(places[:, k - 1])
-    return torch.cat(found)
+        best, order = values.topk(min(count, values.shape[1]), dim=1, largest=False)
+        places = index.gather(1, order)
+    return places
 
 
 class NearestGaussian(Detector):
@@ -79,7 +83,7 @@ class NearestGaussian(Detector):
     @staticmethod
     @abstractmethod
     def rows(queries: DiagonalGaussians, bank: DiagonalGaussians) -> Tensor:
-        """Return the divergence of equal positions: [Q]."""
+        """Return the divergence of equal positions: [...] of [..., D]."""
 
     def _fit(self, source: Outputs) -> Arrays:
         return {part: source.need(part) for part in self.reads}
