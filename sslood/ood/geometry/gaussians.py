@@ -18,7 +18,7 @@ from sslood.ood.kit.outputs import Outputs
 
 LOG_2PI = math.log(2 * math.pi)
 FACTORS, WIDEST = 4, 1e9  # variances whose product is taken, and how far they may be from the usual one
-COLUMNS = 2048  # of a bank, [D, COLUMNS] float32 at a time
+COLUMNS = 2048  # of a bank, [D, COLUMNS] float32 at a time on a CPU
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,15 @@ def bhattacharyya_pairs(p: DiagonalGaussians, q: DiagonalGaussians) -> Tensor:
 
     (left, left_half, left_own), (right, right_half, right_own) = prepared(p), prepared(q)
     found, one = torch.empty(len(p), len(q), device=q.mu.device), torch.ones_like(left[:, 0])
-    for start in range(0, len(q), COLUMNS):
-        mu, half = (rows[:, start : start + COLUMNS].contiguous() for rows in (right, right_half))
+    step = COLUMNS if found.device.type == "cpu" else max(1, len(q))
+    for start in range(0, len(q), step):
+        mu, half = (rows[:, start : start + step].contiguous() for rows in (right, right_half))
         mean, squares = torch.empty_like(half), torch.empty_like(mu)
         for i in range(len(p)):
             torch.add(half, left_half[:, i, None], out=mean)
             torch.sub(mu, left[:, i, None], out=squares)
             squares.mul_(squares).div_(mean)
-            found[i, start : start + COLUMNS] = 0.125 * (one @ squares) + 0.5 * _log_of_product(mean)
+            found[i, start : start + step] = 0.125 * (one @ squares) + 0.5 * _log_of_product(mean)
     return found - 0.25 * (left_own[:, None] + right_own).float()
 
 
