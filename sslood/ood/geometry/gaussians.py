@@ -71,7 +71,7 @@ def kl_pairs(p: DiagonalGaussians, q: DiagonalGaussians) -> Tensor:
 
 
 def bhattacharyya_pairs(p: DiagonalGaussians, q: DiagonalGaussians) -> Tensor:
-    """Return the Bhattacharyya distance of p_i and q_j in float32, [P, Q], for ranking.
+    """Return the Bhattacharyya distance of p_i and q_j, to float32's digits, [P, Q], for ranking.
 
     No product gives the sums of variances, so this takes D steps for each pair: on rows that stay in the
     cache, with one logarithm for FACTORS variances, which are relative to those of q and kept in a range
@@ -96,7 +96,10 @@ def bhattacharyya_pairs(p: DiagonalGaussians, q: DiagonalGaussians) -> Tensor:
             torch.sub(mu, left[:, i, None], out=squares)
             squares.mul_(squares).div_(mean)
             found[i, start : start + step] = 0.125 * (one @ squares) + 0.5 * _log_of_product(mean)
-    return found - 0.25 * (left_own[:, None] + right_own).float()
+    found = found.double() - 0.25 * (left_own[:, None] + right_own)
+    for i in torch.nonzero(~found.isfinite().all(1)).flatten().tolist():  # beyond float32
+        found[i] = bhattacharyya(p[i : i + 1], q)
+    return found
 
 
 def _log_of_product(rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from sslood.ood.geometry.products import length, product
 
 # of a row's length: what is shorter is the rounding of float32 features
-DUST = float(np.finfo(np.float32).eps)
+DUST = 2.0**-23
 
 
 def directions(moments: np.ndarray, count: int, square: float) -> tuple[np.ndarray, np.ndarray]:
