@@ -13,22 +13,21 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 from PIL import Image
 
+from benchmarks.findings import interval
 from benchmarks.resizing import by, each, jpeg
 from sslood.core.batches import batches
 from sslood.core.files import load_tensors
 from sslood.nets.inference.extract import extract
 from sslood.nets.networks.files import load_model
-from sslood.ood.measures.intervals import delong_interval
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.kit.outputs import Outputs
+from sslood.ood.measures.comparison import Scores
+from sslood.ood.posthoc.energy import Energy
+from sslood.ood.posthoc.msp import MSP
 
 LARGE = (64, 64)
-SCORES = {
-    "energy": lambda logits: -torch.logsumexp(logits, 1),
-    "msp": lambda logits: -torch.log_softmax(logits, 1).amax(1),
-}
+DETECTORS = {"energy": Energy(), "msp": MSP()}
 
 
 def copies(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -50,27 +49,24 @@ def copies(images: np.ndarray) -> dict[str, np.ndarray]:
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(data: Path) -> None:
     """Print a line per classifier and score."""
-    images = load_tensors(data / "sets/cifar10.safetensors", kind="set", only=["test.images"])[0][
-        "test.images"
-    ]
-    half = len(images) // 2
-    tests = {"": images[:half], **copies(images[half:])}
+    tensors, _ = load_tensors(data / "sets/cifar10.safetensors", kind="set", only=["test.images"])
+    known, others = np.array_split(tensors["test.images"], 2)
+    tests = {"": known, **copies(others)}
     for path in sorted((data / "models").glob("*.safetensors")):
         model, card = load_model(path)
         if model.head is None:
             continue
         found = {
-            name: torch.from_numpy(extract(model, batches(part, 500), mean=card.mean, std=card.std)["logits"])
+            name: Outputs(name, **extract(model, batches(part, 500), mean=card.mean, std=card.std))
             for name, part in tests.items()
         }
-        for score, of in SCORES.items():
-            values = {name: of(logits.double()).numpy() for name, logits in found.items()}
-            known = values.pop("")
-            cells = []
-            for name, others in values.items():
-                area, interval = ood_metrics(known, others)["auroc"], delong_interval(known, others)
-                low, high = (100 * end for end in interval[-2:])
-                cells.append(f"{name} {100 * area:.1f} [{low:.1f}, {high:.1f}]")
+        inside = found.pop("")
+        for score, detector in DETECTORS.items():
+            detector.fit(inside, inside)  # which learns nothing
+            values = {
+                name: Scores(detector.score(inside), detector.score(one)) for name, one in found.items()
+            }
+            cells = [f"{name} {interval(one)}" for name, one in values.items()]
             print(f"{path.stem}, {score}: {', '.join(cells)}", flush=True)
 
 

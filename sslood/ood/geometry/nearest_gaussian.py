@@ -16,7 +16,7 @@ from sslood.ood.kit.detector import Arrays, Detector, Tensors
 from sslood.ood.kit.outputs import Outputs
 
 QUERIES, BANK = 256, 8192  # one block of divergences: 16 MiB
-SPARE = 16  # neighbours beyond the k-th that rounding may have put behind it
+SPARE = 16  # neighbours before and after the k-th with which rounding may have changed its place
 Pair = Callable[[DiagonalGaussians, DiagonalGaussians], Tensor]
 
 
@@ -33,7 +33,7 @@ def kth_divergence(
     """Return the divergence of each query to its k-th nearest Gaussian of the bank: float64 [Q].
 
     pairs(queries, bank) -> [Q, N] ranks the bank for each query, up to rounding; rows(queries, bank) is
-    the divergence of equal positions, by which the nearest k + SPARE are ranked anew. Raises InputError if k
+    the divergence of equal positions, by which those about the k-th are ranked anew. Raises InputError if k
     exceeds the bank.
     """
     if k > len(bank):
@@ -41,20 +41,21 @@ def kth_divergence(
     found = []
     for start in range(0, len(queries), QUERIES):
         block = queries[start : start + QUERIES]
-        near = bank[_nearest(bank, block, min(k + SPARE, len(bank)), pairs)]
+        first = max(0, k - 1 - SPARE)
+        near = bank[_nearest(bank, block, min(k + SPARE, len(bank)), pairs)[:, first:]]
         each = DiagonalGaussians(block.mu[:, None], block.log_variance[:, None])
-        found.append(rows(each, near).kthvalue(k, dim=1).values)
+        found.append(rows(each, near).kthvalue(k - first, dim=1).values)
     return torch.cat(found).clamp_min(0)
 
 
 def _nearest(bank: DiagonalGaussians, block: DiagonalGaussians, count: int, pairs: Pair) -> Tensor:
     """Return the indices in the bank of the `count` nearest of each query of a block, [Q, count]."""
-    best, places = block.mu.new_empty(len(block), 0), torch.empty(0)
+    best = block.mu.new_empty(len(block), 0)
+    places = torch.empty_like(best, dtype=torch.int64)
     for start in range(0, len(bank), BANK):
         values = pairs(block, bank[start : start + BANK])
         index = torch.arange(start, start + values.shape[1], device=values.device).expand_as(values)
-        if start:
-            values, index = torch.cat([best, values], 1), torch.cat([places, index], 1)
+        values, index = torch.cat([best, values], 1), torch.cat([places, index], 1)
         best, order = values.topk(min(count, values.shape[1]), dim=1, largest=False)
         places = index.gather(1, order)
     return places

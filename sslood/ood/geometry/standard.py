@@ -35,6 +35,6 @@ def fit_standard(rows: np.ndarray) -> Standard:
     return Standard(mean, usable_spread(np.sqrt(square)))
 
 
-def usable_spread(std: np.ndarray, length: float = 1.0) -> np.ndarray:
-    """Return spreads [D] to divide by, and `length`, that of a usual row, where a dimension is constant."""
+def usable_spread(std: np.ndarray, length: float | np.ndarray = 1.0) -> np.ndarray:
+    """Return spreads [D] to divide by: where one is constant, `length`, the usual size of what it is of."""
     return np.where(std < CONSTANT * length, length, std)

@@ -13,7 +13,7 @@ from sslood.core.needs import LABELS
 from sslood.core.rows import unit_rows
 from sslood.ood.geometry.logits import free_energy, head_logits, head_state
 from sslood.ood.geometry.products import product
-from sslood.ood.geometry.standard import CONSTANT
+from sslood.ood.geometry.standard import usable_spread
 from sslood.ood.kit.detector import Arrays, Tensors, check_counts
 from sslood.ood.kit.fitting import WHOLE, Streaming, Sums, class_sums, collected
 from sslood.ood.kit.outputs import Outputs, chunks
@@ -54,9 +54,9 @@ class Membership(Streaming):
         both = np.concatenate(
             [_parts(torch.from_numpy(rows.astype(np.float64)), tensors).numpy() for rows in chunks(features)]
         )
-        centre, spread = both.mean(axis=0), both.std(axis=0)
-        usable = spread > CONSTANT * np.maximum(np.abs(centre), 1.0)
-        return {**state, "centre": centre, "spread": np.where(usable, spread, 1.0)}
+        centre = both.mean(axis=0)
+        spread = usable_spread(both.std(axis=0), np.maximum(np.abs(centre), 1.0))
+        return {**state, "centre": centre, "spread": spread}
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         return ((_parts(parts["features"], state) - state["centre"]) / state["spread"]).sum(1)
