@@ -5,6 +5,8 @@ with all 13 operations, as OpenOOD trains with it. The pictures are those of a s
 paper's are a download, so with `fractals` say "PixMix (own fractals)".
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,17 +32,43 @@ def pixmix(x: Tensor, draws: Tensor, pictures: Tensor, *, severity: float, beta:
     mixings = (draws.shape[1] - _ONCE - _OPERATION) // (_OPERATION + _ROUND)
     once, chosen, rounds = draws.split((_ONCE, _OPERATION * (mixings + 1), _ROUND * mixings), 1)
     start, count, which, top, left = once.unbind(1)
-    changed = operate(x, *operations(chosen.unflatten(1, (-1, _OPERATION)), severity, *x.shape[-2:]))
+    source, product, branch, first, second = rounds.unflatten(1, (mixings, _ROUND)).unbind(2)
+    mixes = torch.arange(mixings, device=x.device) < (count * (mixings + 1)).floor()[:, None]
+    needed = torch.cat((start[:, None] < 0.5, mixes & (source < 0.5)), 1)
+    drawn = operations(chosen.unflatten(1, (-1, _OPERATION)), severity, *x.shape[-2:])
+    changed = _changed(x, *drawn, needed)
     picture = _cropped(pictures, which, top, left, x.dtype)
-    mixed = torch.where(_each(start < 0.5), changed[:, 0], x)
-    count = (count * (mixings + 1)).floor()
-    for turn, draw in enumerate(rounds.split(_ROUND, 1)):
-        source, product, branch, first, second = draw.unbind(1)
-        other = torch.where(_each(source < 0.5), changed[:, turn + 1], picture)
-        a, b = map(_each, mixing_weights(branch, first, second, beta))
-        result = torch.where(_each(product < 0.5), multiply(mixed, other, a, b), add(mixed, other, a, b))
-        mixed = torch.where(_each(turn < count), result.clamp(0, 1), mixed)
+    mixed = torch.where(_each(needed[:, 0]), changed[:, 0], x)
+    for turn in range(mixings):
+        other = torch.where(_each(needed[:, turn + 1]), changed[:, turn + 1], picture)
+        a, b = mixing_weights(branch[:, turn], first[:, turn], second[:, turn], beta)
+        parts, times = (mixed, other, _each(a), _each(b)), product[:, turn] < 0.5
+        mixed = _where(mixes[:, turn] & times, multiply, mixed, parts)
+        mixed = _where(mixes[:, turn] & ~times, add, mixed, parts)
     return mixed
+
+
+def _changed(x: Tensor, kind: Tensor, amount: Tensor, needed: Tensor) -> Tensor:
+    """Return the images after each operation [N, J, C, H, W]; on a CPU those alone that are needed [N, J]."""
+    if not _reads_back(x):
+        return operate(x, kind, amount)
+    image, place = needed.nonzero(as_tuple=True)
+    changed = x.unsqueeze(1).expand(*kind.shape, *x.shape[1:])
+    one = operate(x[image], kind[image, place, None], amount[image, place, None])[:, 0]
+    return changed.index_put((image, place), one)
+
+
+def _where(chosen: Tensor, mix: Callable[..., Tensor], otherwise: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Return mix(*parts) in [0, 1] of the images that are `chosen` [N], a CPU computes no others."""
+    if not _reads_back(otherwise):
+        return torch.where(_each(chosen), mix(*parts).clamp(0, 1), otherwise)
+    image = chosen.nonzero()[:, 0]
+    return otherwise.index_copy(0, image, mix(*(part[image] for part in parts)).clamp(0, 1))
+
+
+def _reads_back(x: Tensor) -> bool:
+    """Whether values may decide shapes: a GPU would wait for them, and a compiler would end its graph."""
+    return x.is_cpu and not torch.compiler.is_compiling()
 
 
 def operations(draws: Tensor, severity: float, height: int, width: int) -> tuple[Tensor, Tensor]:

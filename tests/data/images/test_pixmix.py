@@ -54,6 +54,14 @@ def test_pixmix_is_the_papers_algorithm(photos):
     assert 0.2 < np.abs(ours - x.numpy()).mean() / x.std().item() < 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cpu_computes_what_is_needed_alone_and_gives_the_same_bytes(photos, dtype, monkeypatch):
+    draws = draw(len(photos), generator(), MIXED.columns).to(dtype)
+    ours = apply_draws(photos, draws, MIXED, pictures=photos)
+    monkeypatch.setattr(pixmix, "_reads_back", lambda x: False)  # as on a GPU: every operation on every image
+    assert torch.equal(ours, apply_draws(photos, draws, MIXED, pictures=photos))
+
+
 def test_mixing_weights_follow_their_beta_laws():
     draws = torch.rand(3, 20_000, dtype=torch.float64, generator=generator())
     a, b = pixmix.mixing_weights(*draws, BETA)
