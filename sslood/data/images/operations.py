@@ -2,10 +2,11 @@
 
 RandAugment and PixMix draw from them. What Pillow does with 8 bits is done here with floats on the same 256
 levels, rounded where Pillow rounds, so results agree with Pillow's within a level (see the tests). No shape
-depends on a value, and nothing is read back from the device.
+depends on a value, and nothing is read back from the device, but on a CPU, which does each operation with
+the images alone that it is for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -31,34 +32,53 @@ def operate(x: Tensor, kind: Tensor, amount: Tensor) -> Tensor:
     channel, colour changes nothing.
     """
     v = (x * 255).round()
-    out = _enhanced(v, kind, amount)
+    out = _by_kind(v, kind, amount) if reads_back(x) else _operated(v, kind, amount, OPERATIONS)
+    return out / 255
+
+
+def reads_back(x: Tensor) -> bool:
+    """Whether values of x may decide shapes: a GPU would wait for them, a compiler would end its graph."""
+    return x.is_cpu and not torch.compiler.is_compiling()
+
+
+def _by_kind(v: Tensor, kind: Tensor, amount: Tensor) -> Tensor:
+    """Return levels [N, J, C, H, W], one operation after the other, each of the images that it is for."""
+    out = v.unsqueeze(1).repeat(1, kind.shape[1], 1, 1, 1)
+    for name in OPERATIONS[1:]:
+        rows, places = (kind == AT[name]).nonzero(as_tuple=True)
+        if len(rows):
+            one = _operated(v[rows], kind[rows, places, None], amount[rows, places, None], (name,))
+            out[rows, places] = one[:, 0]
+    return out
+
+
+def _operated(v: Tensor, kind: Tensor, amount: Tensor, names: Collection[str]) -> Tensor:
+    """Return levels [N, J, C, H, W] after the operations of each image, none of which is not in `names`."""
+    out = v.unsqueeze(1).expand(*kind.shape, *v.shape[1:])
     each = (*kind.shape, 1, 1, 1)
-    step = torch.where(kind == AT["posterize"], 2 ** (8 - amount), 1.0).view(each)
-    out = (out / step).floor() * step
-    threshold = torch.where(kind == AT["solarize"], amount, 256.0).view(each)
-    out = torch.where(out >= threshold, 255 - out, out)
-    moved = _moved(out.flatten(0, 1), *_sources(kind, amount, *x.shape[-2:]))
-    return moved.view(out.shape) / 255
+    if not REFERENCES.keys().isdisjoint(names):
+        out = _enhanced(v, kind, amount, names)
+    if "posterize" in names:
+        step = torch.where(kind == AT["posterize"], 2 ** (8 - amount), 1.0).view(each)
+        out = (out / step).floor() * step
+    if "solarize" in names:
+        threshold = torch.where(kind == AT["solarize"], amount, 256.0).view(each)
+        out = torch.where(out >= threshold, 255 - out, out)
+    if not MOVES.isdisjoint(names):
+        moved = _moved(out.flatten(0, 1), *_sources(kind, amount, *v.shape[-2:]))
+        out = moved.view(out.shape)
+    return out
 
 
-def _enhanced(v: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
+def _enhanced(v: Tensor, kind: Tensor, factor: Tensor, names: Collection[str]) -> Tensor:
     """Return r + f (v - r) [N, J, C, H, W] on levels v [N, C, H, W]; r is what an operation leads from."""
-    grey = luma(v).round()
-    mean = (grey.mean((1, 2, 3), keepdim=True) + 0.5).floor()
-    references = {
-        "brightness": torch.zeros_like(v),
-        "contrast": mean.expand_as(v),
-        "colour": grey.expand_as(v),
-        "sharpness": _smoothed(v),
-        "autocontrast": _stretched(v),
-        "equalize": _equalized(v),
-    }
-    place = picked(kind, {name: place for place, name in enumerate(references)}, torch.zeros_like(kind))
+    used = {name: of for name, of in REFERENCES.items() if name in names}
+    place = picked(kind, {name: place for place, name in enumerate(used)}, torch.zeros_like(kind))
     factor = picked(
         kind, {"autocontrast": 0.0, "equalize": 0.0}, torch.where(kind >= AT["colour"], factor, 1.0)
     )
     rows = torch.arange(len(v), device=v.device)[:, None]
-    start = torch.stack(tuple(references.values()), 1)[rows, place]
+    start = torch.stack([of(v) for of in used.values()], 1)[rows, place]
     change = factor.view(*kind.shape, 1, 1, 1) * (v.unsqueeze(1) - start)
     return (start + change + _SLACK).floor().clamp(0, 255)
 
@@ -68,6 +88,15 @@ def picked(kind: Tensor, values: Mapping[str, Tensor | float], otherwise: Tensor
     for name, value in values.items():
         otherwise = torch.where(kind == AT[name], value, otherwise)
     return otherwise
+
+
+def _grey(v: Tensor) -> Tensor:
+    return luma(v).round().expand_as(v)
+
+
+def _mean(v: Tensor) -> Tensor:
+    """Return the mean level of the grey image, everywhere."""
+    return (luma(v).round().mean((1, 2, 3), keepdim=True) + 0.5).floor().expand_as(v)
 
 
 def _smoothed(v: Tensor) -> Tensor:
@@ -93,6 +122,17 @@ def _equalized(v: Tensor) -> Tensor:
     step = ((level.shape[2] - last) / 255).floor()
     table = (((step / 2).floor() + below) / step.clamp(min=1)).floor().clamp(max=255)
     return torch.where(step.unsqueeze(3) > 0, table.gather(2, level).view_as(v), v)
+
+
+REFERENCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "brightness": torch.zeros_like,
+    "contrast": _mean,
+    "colour": _grey,
+    "sharpness": _smoothed,
+    "autocontrast": _stretched,
+    "equalize": _equalized,
+}
+MOVES = frozenset(("rotate", "shear_x", "shear_y", "translate_x", "translate_y"))
 
 
 def _sources(kind: Tensor, amount: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sslood.data.images.operations import OPERATIONS, operate, picked
+from sslood.data.images.operations import OPERATIONS, operate, picked, reads_back
 from sslood.data.images.placing import resize_matrix
 
 _ONCE, _OPERATION, _ROUND = 5, 3, 5  # uniform draws of an image, of an operation, of a mixing
@@ -49,26 +49,21 @@ def pixmix(x: Tensor, draws: Tensor, pictures: Tensor, *, severity: float, beta:
 
 
 def _changed(x: Tensor, kind: Tensor, amount: Tensor, needed: Tensor) -> Tensor:
-    """Return the images after each operation [N, J, C, H, W]; on a CPU those alone that are needed [N, J]."""
-    if not _reads_back(x):
+    """Return the images after each operation [N, J, C, H, W], of which a CPU does those `needed` [N, J]."""
+    if not reads_back(x):
         return operate(x, kind, amount)
     image, place = needed.nonzero(as_tuple=True)
-    changed = x.unsqueeze(1).expand(*kind.shape, *x.shape[1:])
-    one = operate(x[image], kind[image, place, None], amount[image, place, None])[:, 0]
-    return changed.index_put((image, place), one)
+    changed = x.new_empty(*kind.shape, *x.shape[1:])
+    changed[image, place] = operate(x[image], kind[image, place, None], amount[image, place, None])[:, 0]
+    return changed
 
 
 def _where(chosen: Tensor, mix: Callable[..., Tensor], otherwise: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Return mix(*parts) in [0, 1] of the images that are `chosen` [N], a CPU computes no others."""
-    if not _reads_back(otherwise):
+    """Return mix(*parts) in [0, 1] of the images that are `chosen` [N]; a CPU writes those alone."""
+    if not reads_back(otherwise):
         return torch.where(_each(chosen), mix(*parts).clamp(0, 1), otherwise)
     image = chosen.nonzero()[:, 0]
-    return otherwise.index_copy(0, image, mix(*(part[image] for part in parts)).clamp(0, 1))
-
-
-def _reads_back(x: Tensor) -> bool:
-    """Whether values may decide shapes: a GPU would wait for them, and a compiler would end its graph."""
-    return x.is_cpu and not torch.compiler.is_compiling()
+    return otherwise.index_copy_(0, image, mix(*(part[image] for part in parts)).clamp_(0, 1))
 
 
 def operations(draws: Tensor, severity: float, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from sslood.core.errors import InputError
 from sslood.core.settings import checked
-from sslood.data.images import pixmix
+from sslood.data.images import operations, pixmix
 from sslood.data.images.augment import COLUMNS, AugmentSettings, apply_draws, augment, draw
 from sslood.data.images.operations import operate
 
@@ -54,12 +54,14 @@ def test_pixmix_is_the_papers_algorithm(photos):
     assert 0.2 < np.abs(ours - x.numpy()).mean() / x.std().item() < 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_cpu_computes_what_is_needed_alone_and_gives_the_same_bytes(photos, dtype, monkeypatch):
-    draws = draw(len(photos), generator(), MIXED.columns).to(dtype)
-    ours = apply_draws(photos, draws, MIXED, pictures=photos)
-    monkeypatch.setattr(pixmix, "_reads_back", lambda x: False)  # as on a GPU: every operation on every image
-    assert torch.equal(ours, apply_draws(photos, draws, MIXED, pictures=photos))
+@pytest.mark.parametrize(("dtype", "channels"), [(torch.float32, 3), (torch.float64, 3), (torch.float32, 1)])
+def test_a_cpu_computes_what_is_needed_alone_and_gives_the_same_bytes(photos, dtype, channels, monkeypatch):
+    recipe = AugmentSettings(randaugment=2, pixmix=K)
+    draws, photos = draw(len(photos), generator(), recipe.columns).to(dtype), photos[:, :channels]
+    ours = apply_draws(photos, draws, recipe, pictures=photos)
+    for module in (pixmix, operations):  # as on a GPU: every operation on every image
+        monkeypatch.setattr(module, "reads_back", lambda x: False)
+    assert torch.equal(ours, apply_draws(photos, draws, recipe, pictures=photos))
 
 
 def test_mixing_weights_follow_their_beta_laws():
