@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sslood.core.errors import InputError
-from sslood.nets.training.optimisers import build_optimiser, set_learning_rate
+from sslood.nets.training.optimisers import build_optimiser, orthogonalised, set_learning_rate
 
 
 def network():
@@ -121,6 +121,17 @@ def test_muons_update_has_the_singular_values_of_its_polynomial(shape):
     optimiser.step()
     expected = -0.5 * 0.2 * max(len(u), v.shape[1]) ** 0.5 * (u * s) @ v
     assert np.allclose(weight.detach().numpy().reshape(shape[0], -1), expected, atol=1e-5)
+
+
+def test_muon_multiplies_no_subnormal_numbers():
+    """The momentum of a unit that is dead falls without end; products with it are slow and change nothing."""
+    matrix = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 8))).float()
+    dead = matrix.clone()
+    dead[2], dead[4] = 1e-42, 1e-30
+    none = matrix.clone()
+    none[[2, 4]] = 0
+    assert torch.equal(orthogonalised(dead), orthogonalised(none))
+    assert (orthogonalised(none)[[2, 4]] == 0).all()
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
