@@ -156,8 +156,8 @@ def orthogonalised(matrix: Tensor, rounds: int = 5) -> Tensor:
     """Return U f(S) V' of a matrix U S V' [M, N], the values f(S) from 0.7 to 1.2 unless S is tiny.
 
     Newton and Schulz's iteration with the quintic polynomial of Muon: p(s) = 3.4445 s - 4.775 s^3 + 2.0315
-    s^5, `rounds` times, after division by the Frobenius norm. Entries below 1e-12 of the norm count as 0: they
-    change no other in float32, and a CPU multiplies subnormal numbers many times more slowly.
+    s^5, `rounds` times, after division by the Frobenius norm. Entries below 1e-12 of the norm count as 0: in
+    float32 they change no other, and a CPU multiplies subnormal numbers many times more slowly.
     """
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / (x.norm() + 1e-7)
