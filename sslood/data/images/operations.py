@@ -53,7 +53,7 @@ def _by_kind(v: Tensor, kind: Tensor, amount: Tensor) -> Tensor:
 
 
 def _operated(v: Tensor, kind: Tensor, amount: Tensor, names: Collection[str]) -> Tensor:
-    """Return levels [N, J, C, H, W] after the operations of each image, none of which is not in `names`."""
+    """Return levels [N, J, C, H, W] after the operations of each image, all of them in `names`."""
     out = v.unsqueeze(1).expand(*kind.shape, *v.shape[1:])
     each = (*kind.shape, 1, 1, 1)
     if not REFERENCES.keys().isdisjoint(names):

@@ -59,7 +59,7 @@ def _changed(x: Tensor, kind: Tensor, amount: Tensor, needed: Tensor) -> Tensor:
 
 
 def _where(chosen: Tensor, mix: Callable[..., Tensor], otherwise: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Return mix(*parts) in [0, 1] of the images that are `chosen` [N]; a CPU writes those alone."""
+    """Return mix(*parts) in [0, 1] of the images `chosen` [N]; a CPU writes those, in place."""
     if not reads_back(otherwise):
         return torch.where(_each(chosen), mix(*parts).clamp(0, 1), otherwise)
     image = chosen.nonzero()[:, 0]
