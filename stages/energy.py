@@ -1,8 +1,8 @@
 """Train a classifier, or an encoder with a fresh head, against auxiliary outliers.
 
 The losses are energy margins, outlier exposure and a background class. Writes the model (its metadata hold
-margins, candidates and what was chosen), the curves, and the energies before and after. A quickstart run
-takes seconds on two CPU cores.
+margins, candidates and what was chosen), the curves, and the energies before and after with what was chosen.
+A quickstart run takes seconds on two CPU cores.
 """
 
 import click
@@ -15,7 +15,7 @@ from sslood.core.needs import may_be_left_out
 from sslood.core.settings import read_section
 from sslood.data.images.augment import read_recipe
 from sslood.nets.methods.outlier_energies import before_and_after
-from sslood.nets.methods.outlier_runs import Inputs, best_of, choice, try_all
+from sslood.nets.methods.outlier_runs import Inputs, best_of, choice, to_show, try_all
 from sslood.nets.methods.outliers import EnergySettings, read_candidates
 from sslood.nets.training.finish import finish
 
@@ -36,7 +36,7 @@ def check_constants(where, given):
 @section_option("constants", "what this loss changes", check_constants, checks_settings=True)
 @item_options("loss", "init", "auxiliary", "tuning")
 @training_options(EnergySettings, read_recipe)
-@click.option("--out_energies", required=True, help="JSON of energies before and after to write.")
+@click.option("--out_energies", required=True, help="JSON of energies and what was chosen, to write.")
 @may_be_left_out("model")
 def main(seed, name, mode, constants, recipe, out, out_curves, out_energies, **given):
     inputs = Inputs(**{key: given.pop(key) for key in Inputs.__dataclass_fields__})
@@ -53,7 +53,7 @@ def main(seed, name, mode, constants, recipe, out, out_curves, out_energies, **g
         projector=None, stochastic=None, epochs=None, settings=settings,
     )  # fmt: skip
     modules = {"backbone": best.task.model.backbone, "head": head}
-    save_json(out_energies, before_and_after(best.before, best.after))
+    save_json(out_energies, {**before_and_after(best.before, best.after), **to_show(tried, varied)})
     finish(out, out_curves, modules, card, best.curves, best.checkpoint)
     for one in tried:
         one.checkpoint.delete()

@@ -1,6 +1,6 @@
 """What a training against outliers changed: energies, detection and accuracy before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,15 @@ from sslood.report.columns import MAIN
 from sslood.report.summary import Summary
 
 FEW = 4  # models that have a column each; more have a row each
-ARROW, ROLES = " → ", ("near", "far")
+ARROW, ROLES, TIMES = " → ", ("near", "far"), ("before", "after")
+WITHIN = 0.05, 0.95  # levels of the quantiles beside a mean
 SHOWN = {"validation": "ID", "auxiliary": "outliers"}
 METRICS = {"auroc": "AUROC", "fpr95_id": "FPR95"}  # those that every detector is compared by
+CHOSEN = {  # what was measured after each epoch to choose by, see `choice` of the training
+    "validation_accuracy": "accuracy on ID validation",
+    "validation_auroc": "AUROC on tuning outliers",
+    "validation_oscr": "OSCR on both",
+}
 MISTAKES = {"accuracy": ("accuracy", 1), "aurc": ("AURC ×10³", 10), "ece": ("calibration error", 1)}
 
 
@@ -52,14 +58,15 @@ def read_trained(folder: Path, where: str) -> list[Trained]:
 def before_and_after(summary: Summary, trained: Sequence[Trained]) -> Table | None:
     """Return measures x models, cells "before → after", means over seeds; None if nothing was trained.
 
-    Of more than FEW models, models x measures. Energies are medians over images; AUROC and FPR95, near / far,
-    are those of the rows `energy` and `msp`. What was not evaluated is "–".
+    Of more than FEW models, models x measures. Energies are medians, and means with quantiles, over images;
+    AUROC and FPR95, near / far, are those of the rows `energy` and `msp`. Below stand what was chosen, and
+    how many outliers were left out, where that was so. What was not evaluated is "–".
     """
     if not trained:
         return None
     rows: list[list[str]] = [
-        [f"median energy, {title}", *(_medians(one, name) for one in trained)]
-        for name, title in SHOWN.items()
+        [f"{measure}, {title}", *(cell(one, name) for one in trained)]
+        for (measure, cell), (name, title) in product(ENERGIES.items(), SHOWN.items())
     ]
     for detector, (metric, title) in product(("energy", "msp"), METRICS.items()):
         cells = (
@@ -72,6 +79,7 @@ def before_and_after(summary: Summary, trained: Sequence[Trained]) -> Table | No
             _pair([_mistake(summary, m, name, factor) for m in (one.start, one.model)]) for one in trained
         )
         rows.append([title, *cells])
+    rows += [*_chosen(trained), *_left_out(trained)]
     table = Table(["before → after", *(Code(one.model) for one in trained)], rows)
     return turned(table) if len(trained) > FEW else table
 
@@ -124,7 +132,7 @@ def panels(trained: Sequence[Trained]) -> dict[str, dict[str, Any]]:
             "edges": one.energies[0]["edges"],
             **{
                 f"{title} {time}": one.energies[0][time][name]["counts"]
-                for (name, title), time in product(SHOWN.items(), ("before", "after"))
+                for (name, title), time in product(SHOWN.items(), TIMES)
             },
         }
         for one in trained
@@ -137,11 +145,69 @@ def _pair(texts: Sequence[str]) -> str:
 
 def _medians(one: Trained, name: str) -> str:
     """Return the median energies of a set before and after, means over seeds."""
+    return _pair([f"{_quantile(one, time, name, 0.5):.2f}" for time in TIMES])
+
+
+def _means(one: Trained, name: str) -> str:
+    """Return the mean energies of a set before and after, with two quantiles, means over seeds."""
     texts = []
-    for time in ("before", "after"):
-        medians = [run[time][name]["quantiles"][run["levels"].index(0.5)] for run in one.energies]
-        texts.append(f"{np.mean(medians):.2f}")
+    for time in TIMES:
+        mean = np.mean([run[time][name]["mean"] for run in one.energies])
+        low, high = (_quantile(one, time, name, level) for level in WITHIN)
+        texts.append(f"{mean:.2f} [{low:.1f}, {high:.1f}]")
     return _pair(texts)
+
+
+def _quantile(one: Trained, time: str, name: str, level: float) -> np.floating:
+    return np.mean([run[time][name]["quantiles"][run["levels"].index(level)] for run in one.energies])
+
+
+ENERGIES = {"median energy": _medians, "mean energy [5 %, 95 %]": _means}
+
+
+def chose(trained: Sequence[Trained]) -> bool:
+    """Return whether an epoch or settings of any of the models were chosen, so that the table says which."""
+    return any("tried" in run for one in trained for run in one.energies)
+
+
+def _chosen(trained: Sequence[Trained]) -> list[list[str]]:
+    """Return rows of what was kept, and of what that had on validation beside the last epoch."""
+    if not chose(trained):
+        return []
+    kept = [[run["tried"][run["best"]] for run in one.energies if "tried" in run] for one in trained]
+    epochs = [_distinct(f"{run['kept']['epoch']} of {run['last']['epoch']}" for run in runs) for runs in kept]
+    settings = [_distinct(map(_settings, runs)) for runs in kept]
+    rows = [["settings kept", *settings]] if set(settings) != {MISSING} else []
+    rows.append(["epoch kept, of those trained", *epochs])
+    for key, title in CHOSEN.items():
+        rows.append([f"{title}, kept / last epoch", *(_kept_and_last(runs, key) for runs in kept)])
+    return rows
+
+
+def _settings(run: Mapping[str, Any]) -> str:
+    """Return the settings that a kept candidate has, of those that vary."""
+    return ", ".join(f"{key} {value}" for key, value in run.items() if key not in ("kept", "last"))
+
+
+def _kept_and_last(runs: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Return a measure after the kept and after the last epoch, means over seeds."""
+    texts = [percent(np.mean([run[which][key] for run in runs])) for which in ("kept", "last") if runs]
+    return " / ".join(texts) or MISSING
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    """Return the texts of all seeds, each once; "–" if there is none."""
+    return "; ".join(dict.fromkeys(filter(None, texts))) or MISSING
+
+
+def _left_out(trained: Sequence[Trained]) -> list[list[str]]:
+    """Return the row of how many outliers were left out since they are none; [] where none was."""
+    counts = [[run["outliers"] for run in one.energies if "outliers" in run] for one in trained]
+    if not any(count["left_out"] for runs in counts for count in runs):
+        return []
+    return [
+        ["outliers left out", *(_distinct(f"{c['left_out']} of {c['n']}" for c in runs) for runs in counts)]
+    ]
 
 
 def _mean(summary: Summary, model: str, detector: str, role: str, metric: str) -> float:

@@ -18,7 +18,7 @@ from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND,
 from sslood.report.ensembles import sweeps
 from sslood.report.evidence import NEAR_CONTROL, of_roles
 from sslood.report.frame import ScoreFiles
-from sslood.report.outliers import Trained, before_and_after, by_set, changes, panels
+from sslood.report.outliers import Trained, before_and_after, by_set, changes, chose, panels
 from sslood.report.pictures import misleading
 from sslood.report.price import best_model, prices
 from sslood.report.published_tables import about_ours, parts
@@ -86,6 +86,7 @@ def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
         "transfer": any(name.startswith("transfer_") for name in summary.accuracy.columns),
         "mistakes": tables.mistakes(summary.mistakes) if len(summary.mistakes) else None,
         "against": before_and_after(summary, trained),
+        "against_chosen": chose(trained),
         "against_sets": by_set(summary, trained),
         "changes": changes(summary, trained),
     }

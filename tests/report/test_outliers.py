@@ -9,21 +9,29 @@ from sslood.core.errors import InputError
 from sslood.core.files import save_json
 from sslood.report import figures
 from sslood.report.frame import over_seeds
-from sslood.report.outliers import before_and_after, by_set, changes, panels, read_trained
+from sslood.report.outliers import before_and_after, by_set, changes, chose, panels, read_trained
+from sslood.report.render import ENVIRONMENT
 
 RUNS = "runs: {seeds: [0, 1], outlier_losses: [oe], energy_modes: [full], energy_inits: [start]}\n"
 
 
 def energies(shift):
     def numbers(median):
-        return {"quantiles": [median - 1, median, median + 1], "counts": [1, 3]}
+        quantiles = [median - 2, median - 1, median, median + 1, median + 4]
+        return {"mean": median + 0.5, "quantiles": quantiles, "counts": [1, 3]}
 
     return {
-        "levels": [0.25, 0.5, 0.75],
+        "levels": [0.05, 0.25, 0.5, 0.75, 0.95],
         "edges": [-9.0, -5.0, 0.0],
         "before": {"validation": numbers(-8), "auxiliary": numbers(-4)},
         "after": {"validation": numbers(-8 - shift), "auxiliary": numbers(-2)},
+        "outliers": {"n": 300, "left_out": 0},
     }
+
+
+def measured(epoch, accuracy, auroc, oscr):
+    figures = {"validation_accuracy": accuracy, "validation_auroc": auroc, "validation_oscr": oscr}
+    return {"epoch": epoch, **figures}
 
 
 @pytest.fixture
@@ -57,6 +65,8 @@ def test_before_and_after_are_means_over_seeds(summary, trained):
     assert dict(table.rows) == {
         "median energy, ID": "-8.00 → -8.50",
         "median energy, outliers": "-4.00 → -2.00",
+        "mean energy [5 %, 95 %], ID": "-7.50 [-10.0, -4.0] → -8.00 [-10.5, -4.5]",
+        "mean energy [5 %, 95 %], outliers": "-3.50 [-6.0, 0.0] → -1.50 [-4.0, 2.0]",
         "AUROC of energy, near / far": "80.0 / 90.0 → 85.0 / 90.0",
         "FPR95 of energy, near / far": "60.0 / 40.0 → 55.0 / 20.0",
         "AUROC of msp, near / far": "– → –",
@@ -65,6 +75,57 @@ def test_before_and_after_are_means_over_seeds(summary, trained):
         "AURC ×10³": "10.00 → 10.00",
         "calibration error": "2.5 → 3.0",
     }
+
+
+def chosen(one, weights, epochs):
+    """The same models with what was chosen: for each seed another of two weights, and another epoch of 3."""
+    energies = []
+    for run, weight, epoch in zip(one.energies, weights, epochs, strict=True):
+        kept, last = measured(epoch, 0.90, 0.80, 0.75), measured(3, 0.91, 0.7, 0.60 + 0.02 * epoch)
+        tried = [{"weight": weight, "kept": kept, "last": last}]
+        tried.insert(0, {"weight": 9.0, "kept": measured(1, 0, 0, 0), "last": measured(2, 0, 0, 0)})
+        energies.append({**run, "tried": tried, "best": 1})
+    return one._replace(energies=energies)
+
+
+def test_what_was_chosen_stands_beside_the_last_epoch(summary, trained):
+    """Three models: of the first nothing was chosen, of the last seeds agree."""
+    first, second, third = several(trained, 3)
+    models = [first, chosen(second, [0.1, 0.5], [1, 2]), chosen(third, [0.5, 0.5], [2, 2])]
+    plain, table = before_and_after(summary, trained), before_and_after(summary, models)
+    assert [row[0] for row in table.rows[: len(plain.rows)]] == [row[0] for row in plain.rows]
+    assert table.rows[len(plain.rows) :] == [
+        ["settings kept", "–", "weight 0.1; weight 0.5", "weight 0.5"],
+        ["epoch kept, of those trained", "–", "1 of 3; 2 of 3", "2 of 3"],
+        ["accuracy on ID validation, kept / last epoch", "–", "90.0 / 91.0", "90.0 / 91.0"],
+        ["AUROC on tuning outliers, kept / last epoch", "–", "80.0 / 70.0", "80.0 / 70.0"],
+        ["OSCR on both, kept / last epoch", "–", "75.0 / 63.0", "75.0 / 64.0"],
+    ]
+    assert chose(models) and not chose(trained)
+
+
+def test_an_epoch_alone_is_chosen_without_settings(summary, trained):
+    one = chosen(trained[0], [0.1, 0.5], [1, 3])
+    for run in one.energies:
+        del run["tried"][1]["weight"]
+    names = [row[0] for row in before_and_after(summary, [one]).rows]
+    assert "epoch kept, of those trained" in names and "settings kept" not in names
+
+
+def test_outliers_that_were_left_out_are_counted(summary, trained):
+    (one,) = trained
+    counted = one._replace(energies=[{**run, "outliers": {"n": 300, "left_out": 12}} for run in one.energies])
+    assert before_and_after(summary, [counted, one]).rows[-1] == [
+        "outliers left out",
+        "12 of 300",
+        "0 of 300",
+    ]
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+def test_the_note_explains_the_choice_only_where_there_is_one(choosing):
+    said = str(ENVIRONMENT.get_template("notes.j2").module.against(choosing))
+    assert ("OSCR" in said) == choosing and "5 % and 95 % of the images" in said
 
 
 def test_changes_are_differences_in_points(summary, trained):

@@ -13,12 +13,32 @@ from sslood.core.files import load_tensors, save_json, save_tensors, save_text
 from sslood.report.columns import describe
 from sslood.report.frame import read_runs
 from tests.kit.summarised import OOD, metrics, write_audit, write_scores, written
+from tests.report.test_outliers import energies, measured
 from tools.closure import ROOT
 
 
 @pytest.fixture
 def run(tmp_path):
     return written(tmp_path)
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+def test_what_a_training_against_outliers_chose_is_in_the_table_and_on_the_page(run, tmp_path, choosing):
+    params = (tmp_path / "params.yaml").read_text()
+    named = "outlier_losses: [oe], energy_modes: [full], energy_inits: [simclr]"
+    save_text(tmp_path / "params.yaml", params.replace("energy_inits: [], energy_modes: []", named))
+    kept, last = measured(2, 0.9, 0.8, 0.75), measured(3, 0.91, 0.7, 0.64)
+    more = {"tried": [{"kept": kept, "last": last}], "best": 0} if choosing else {}
+    for seed in (0, 1):
+        save_json(tmp_path / f"results/energies/oe_full_simclr-{seed}.json", {**energies(0), **more})
+    assert run().exit_code == 0
+    for file in ("metrics/table.md", "metrics_report/index.html"):
+        shown = (tmp_path / file).read_text()
+        assert (
+            "mean energy [5 %, 95 %], outliers" in shown and "-3.50 [-6.0, 0.0] → -1.50 [-4.0, 2.0]" in shown
+        )
+        for words in ("OSCR", "epoch kept, of those trained", "75.0 / 64.0"):
+            assert (words in shown) == choosing, words
 
 
 def test_every_key_of_runs_is_used():

@@ -23,10 +23,13 @@ def energies_of(task: Outliers) -> Energies:
     return {name: energy(task.predict(images)).cpu().double() for name, images in sets.items()}
 
 
-def unreached(margins: Mapping[str, Any], after: Energies, own: tuple[float, float]) -> str:
-    """Return which margins the median energies did not come near to, "" if they did.
+def unreached(
+    margins: Mapping[str, Any], after: Energies, own: tuple[float, float], *, fresh_head: bool = False
+) -> str:
+    """Return which margins the median energies did not come near to, and what to do; "" if they did.
 
-    margins: with m_in and m_out, or {}; own: those that the start model's energies propose.
+    margins: with m_in, m_out and `margins`, whether they are fixed, or {}; own: those of the setting auto. Of
+    a fresh head these are no measured energies, and what does not reach them has mostly not learned enough.
     """
     if not margins:
         return ""
@@ -37,10 +40,17 @@ def unreached(margins: Mapping[str, Any], after: Energies, own: tuple[float, flo
     sides += [f"of the outliers stays at {outside:.4g}, below m_out {m_out:.4g}"] * (outside < m_out - near)
     if not sides:
         return ""
-    return (
-        f"the median energy {' and '.join(sides)}; train longer, or use margins that the network's own "
-        f"energies propose (margins: auto, gap: 0): m_in {own[0]:.4g}, m_out {own[1]:.4g}"
-    )
+    proposed = f"m_in {own[0]:.4g}, m_out {own[1]:.4g}"
+    if not fresh_head:
+        ways = [
+            "train longer",
+            f"use margins that the network's own energies propose (margins: auto, gap: 0): {proposed}",
+        ]
+    else:
+        ways = ["the head was new: train longer (epochs), at a higher rate (lr), or from a classifier"]
+        if margins["margins"] == "fixed":
+            ways.append(f"use the margins of a new head (margins: auto): {proposed}")
+    return f"the median energy {' and '.join(sides)}; {', or '.join(ways)}"
 
 
 def before_and_after(before: Energies, after: Energies) -> dict[str, Any]:

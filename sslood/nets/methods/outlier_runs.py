@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_json, load_tensors, read_metadata
@@ -72,10 +73,11 @@ def start_model(init_model: str | Path, id_set: str | Path, seed: int) -> tuple[
     return Model(start.backbone, head), card, fresh
 
 
-def kept_outliers(path: str, left_out: str) -> tuple[np.ndarray, dict[str, int]]:
+def kept_outliers(path: str, left_out: str, label: str) -> tuple[np.ndarray, dict[str, int]]:
     """Return (positions in the train split of the set file `path` to train on, the audit's counts of it).
 
-    left_out: the audit's JSON. InputError if it does not know the set as it is, or leaves nothing of it.
+    left_out: the audit's JSON; label: of the run, which says how many are left out, if any. InputError if the
+    audit does not know the set as it is, or leaves nothing of it.
     """
     name = Path(path).stem
     labels = load_tensors(path, kind="set", only=["train.labels"])[0]["train.labels"]
@@ -90,6 +92,9 @@ def kept_outliers(path: str, left_out: str) -> tuple[np.ndarray, dict[str, int]]
             f"set {name!r}: all {len(labels)} outliers are ID or test images, or of an ID class; name "
             "another set in `auxiliary`"
         )
+    if positions:
+        why = f"are ID or test images, or of an ID class ({left_out})"
+        tqdm.write(f"{label}: leaves out {len(positions)} of {len(labels)} outliers, which {why}")
     return np.setdiff1d(np.arange(len(labels)), np.array(positions, np.int64)), found
 
 
@@ -110,7 +115,8 @@ def try_all(
     """
     check_set(NEEDS, inputs.id_set)
     check_set(AUXILIARY, inputs.auxiliary)
-    rows, counts = kept_outliers(inputs.auxiliary, inputs.left_out)
+    label = f"energy {name}-{seed}"
+    rows, counts = kept_outliers(inputs.auxiliary, inputs.left_out, label)
     here, tried = machine(candidates[0].precision), []
     train, validation = (load_split(inputs.id_set, split, here.device) for split in ("train", "validation"))
     whole = load_split(inputs.auxiliary, "train", here.device)
@@ -124,7 +130,7 @@ def try_all(
         settings = options.recorded(init=card.name, mode=mode, recipe=vars(recipe), auxiliary=counts)
         task = Outliers(
             model, train, validation, others, tuning.images, mode=mode, fresh_head=fresh, recipe=recipe,
-            preprocessing=card.preprocessing, label=f"energy {name}-{seed}", settings=options, seed=seed,
+            preprocessing=card.preprocessing, label=label, settings=options, seed=seed,
             machine=here,
         )  # fmt: skip
         identity = fingerprint({**settings, "rows": rows.tolist(), "seed": seed}, files, code)
@@ -142,9 +148,9 @@ def _try(task: Outliers, card: ModelCard, checkpoint: Checkpoint) -> Tried:
         epoch = int(task.best.epoch)
         task.model.load_state_dict(task.best.model.state_dict())
     after = energies_of(task)
-    if task.settings.margins == "fixed" or task.settings.gap > 0:
+    if task.settings.margins == "fixed" or task.settings.gap > 0 or task.untrained:
         own = task.untrained or auto_margins(before["validation"], before["auxiliary"])
-        if advice := unreached(task.margins, after, own):
+        if advice := unreached(task.margins, after, own, fresh_head=task.untrained is not None):
             print(f"{task.label}: {advice}", file=sys.stderr)
     return Tried(task, card, checkpoint, curves, epoch, before, after)
 
@@ -170,3 +176,16 @@ def choice(tried: Sequence[Tried], varied: Sequence[str]) -> dict[str, Any]:
             for one in tried
         ]
     }
+
+
+def to_show(tried: Sequence[Tried], varied: Sequence[str]) -> dict[str, Any]:
+    """Return what tables show beside the energies, for a JSON file: counts of outliers, and what was chosen.
+
+    Where there was nothing to choose, one candidate whose last epoch is kept anyway, only the counts;
+    otherwise also `tried`, as in `choice`, and `best`, the place of the candidate that is kept.
+    """
+    best = best_of(tried)
+    counts = {"outliers": best.card.settings["auxiliary"]}
+    if not varied and best.task.best is None:
+        return counts
+    return {**counts, **choice(tried, varied), "best": [one is best for one in tried].index(True)}

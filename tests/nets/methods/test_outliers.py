@@ -9,8 +9,8 @@ from pytorch_ood.loss import BackgroundClassLoss, OutlierExposureLoss
 from scipy.special import expit, logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 
-from sslood.core.files import load_json, load_tensors, read_metadata, save_json
-from sslood.nets.methods.energy import energy
+from sslood.core.files import load_json, load_tensors, read_metadata, save_json, save_tensors
+from sslood.nets.methods.energy import energy, untrained_margins
 from sslood.nets.methods.outlier_energies import before_and_after, unreached
 from sslood.nets.methods.outliers import background_objective, exposure_objective, kept_statistics
 from sslood.nets.methods.supervised import separation
@@ -144,6 +144,11 @@ def test_the_best_epoch_and_candidate_are_kept(run, tmp_path):
     rows = curves(run["out_curves"])
     place = int(np.argmax([row["validation_oscr"] for row in rows]))
     assert best["kept"]["epoch"] == place + 1 and best["last"]["epoch"] == 3
+    shown = load_json(run["out_energies"])
+    assert shown["tried"] == tried and tried[shown["best"]] == best
+    for name, row in (("kept", rows[place]), ("last", rows[-1])):
+        for key in ("validation_accuracy", "validation_auroc", "validation_oscr"):
+            assert best[name][key] == pytest.approx(row[key], rel=1e-5)
     own = {
         "loss": "oe",
         "schedule": "constant",
@@ -157,30 +162,43 @@ def test_the_best_epoch_and_candidate_are_kept(run, tmp_path):
     assert all(np.array_equal(weights[name], again[name]) for name in weights)
 
 
-def test_outliers_that_are_none_are_not_trained_on(run, tmp_path):
-    """Poisoned pixels of what the audit lists change nothing."""
+def test_candidates_without_a_choice_of_epochs_are_shown_too(run, tmp_path):
+    how = {"loss": "oe", "epochs": 1, "batch_size": 300, "candidates": {"epochs": [1, 2]}}
+    run["constants"] = constants(tmp_path, **how)
+    assert call(main, **run) == 0
+    shown = load_json(run["out_energies"])
+    assert [(one["epochs"], one["kept"]["epoch"]) for one in shown["tried"]] == [(1, 1), (2, 2)]
+    assert all(one["kept"] == one["last"] for one in shown["tried"])
+    assert len(curves(run["out_curves"])) == shown["tried"][shown["best"]]["epochs"]
+
+
+def test_outliers_that_are_none_are_not_trained_on(run, tmp_path, capsys):
+    """Poisoned pixels of what the audit lists change nothing; how many these are is said."""
     run["constants"] = constants(tmp_path, loss="oe", epochs=1)
     left_out = {"n": 150, "left_out": 100, "positions": list(range(50, 150))}
     save_json(run["left_out"], {"corruptions": left_out})
     assert call(main, **run) == 0
     clean, settings = load_tensors(run["out"])[0], read_metadata(run["out"])["settings"]
-    assert settings["auxiliary"] == {"n": 150, "left_out": 100}
+    assert settings["auxiliary"] == {"n": 150, "left_out": 100} == load_json(run["out_energies"])["outliers"]
+    said = "energy energy_full_scratch-0: leaves out 100 of 150 outliers, which are ID or test images"
+    assert said in capsys.readouterr().out
     path = run["auxiliary_set"]
     tensors, metadata = load_tensors(path, kind="set")
     changed = {name: np.array(array) for name, array in tensors.items()}
     changed["train.images"][50:] = 255
-    from sslood.core.files import save_tensors
-
     save_tensors(path, changed, kind="set", metadata=metadata)
     assert call(main, **run) == 0
     assert all(np.array_equal(clean[name], array) for name, array in load_tensors(run["out"])[0].items())
 
 
-def test_energies_before_and_after_are_those_of_the_models(run, tmp_path):
+def test_energies_before_and_after_are_those_of_the_models(run, tmp_path, capsys):
+    """And where nothing was chosen or left out, nothing is said of it."""
     write_classifier(run["init_model"])
     run["constants"] = constants(tmp_path, loss="oe", epochs=1)
     assert call(main, **run) == 0
     found = load_json(run["out_energies"])
+    assert found.keys() == {"levels", "edges", "before", "after", "outliers"}
+    assert "leaves out" not in capsys.readouterr().out
     assert found["before"].keys() == {"validation", "auxiliary", "tuning"} == found["after"].keys()
     assert found["before"]["validation"]["n"] == 100 == sum(found["before"]["validation"]["counts"])
     assert found["before"] != found["after"]
@@ -210,6 +228,37 @@ def test_margins_that_no_energy_comes_near_to_are_named_with_better_ones():
     assert (
         unreached({"m_in": -9.0, "m_out": -6.0}, after, (-10.0, -7.0)) == "" == unreached({}, after, (0, 1))
     )
+
+
+def test_a_new_head_that_does_not_reach_its_margins_is_to_learn_more():
+    """Its margins auto are no energies of the network, so they are not proposed in place of themselves."""
+    after = {"validation": torch.full((5,), -2.5), "auxiliary": torch.full((5,), -2.4)}
+    m_in, m_out = untrained_margins(8)
+    theirs = {"m_in": m_in, "m_out": m_out, "margins": "auto"}
+    said = unreached(theirs, after, (m_in, m_out), fresh_head=True)
+    assert said == (
+        "the median energy of ID validation stays at -2.5, above m_in -6.551; "
+        "the head was new: train longer (epochs), at a higher rate (lr), or from a classifier"
+    )
+    fixed = unreached(
+        {"m_in": -23.0, "m_out": -2.0, "margins": "fixed"}, after, (m_in, m_out), fresh_head=True
+    )
+    assert fixed.endswith(
+        "from a classifier, or use the margins of a new head (margins: auto): m_in -6.551, m_out -2.079"
+    )
+    learned = {"validation": torch.full((5,), -6.4), "auxiliary": torch.full((5,), -2.4)}
+    assert unreached(theirs, learned, (m_in, m_out), fresh_head=True) == ""
+
+
+@pytest.mark.parametrize("mode", ["full", "head"])
+def test_the_stage_says_that_a_raw_encoder_has_not_learned_enough(run, tmp_path, mode, capsys):
+    assert call(main, **{**run, "mode": mode, "epochs": 1}) == 0
+    said = capsys.readouterr().err
+    assert "energy energy_full_scratch-0: the median energy of ID validation stays at" in said
+    assert "the head was new: train longer" in said and "margins: auto" not in said
+    run["constants"] = constants(tmp_path, loss="oe")
+    assert call(main, **{**run, "mode": mode, "epochs": 1}) == 0
+    assert "median energy" not in capsys.readouterr().err  # a loss without margins
 
 
 @pytest.mark.parametrize("change", [{"margins": "fixed"}, {"gap": 9.0, "auxiliary_batch_size": 400}])
@@ -290,13 +339,53 @@ def test_an_interrupted_choice_goes_on_with_the_same_bytes(run, tmp_path, monkey
     assert not list((tmp_path / "scratch").glob("energy-*"))
 
 
-def test_outlier_exposure_from_scratch(run, tmp_path):
+@pytest.mark.parametrize(("loss", "weight"), [("oe", 0.5), ("background", 1.0)])
+def test_a_loss_against_outliers_from_scratch(run, tmp_path, loss, weight):
     """An untrained encoder, its statistics those of its batches: it learns the classes and parts outliers."""
-    how = {"loss": "oe", "weight": 0.5, "batch_norm": "joint", "lr": 0.1, "final_lr": 0.0, "epochs": 6}
+    how = {"loss": loss, "weight": weight, "batch_norm": "joint", "lr": 0.1, "final_lr": 0.0, "epochs": 6}
     run["constants"] = constants(tmp_path, **how)
     assert call(main, **run) == 0
     last = curves(run["out_curves"])[-1]
     assert last["validation_accuracy"] > 0.7 and last["validation_auroc"] > 0.7  # chance: 0.125 and 0.5
+
+
+@pytest.mark.parametrize(("loss", "weight"), [("oe", 0.5), ("background", 1.0)])
+def test_a_loss_against_outliers_on_the_head_of_an_untrained_encoder(run, tmp_path, loss, weight):
+    """Random features tell the classes a little; the encoder stays as it is to the last bit."""
+    how = {"loss": loss, "weight": weight, "lr": 0.1, "final_lr": 0.0, "epochs": 6}
+    run["constants"] = constants(tmp_path, **how)
+    assert call(main, **{**run, "mode": "head"}) == 0
+    first, *_, last = curves(run["out_curves"])
+    assert last["loss"] < first["loss"] and last["validation_accuracy"] > 0.2  # chance: 0.125
+    before, after = load_tensors(run["init_model"])[0], load_tensors(run["out"])[0]
+    assert after.keys() - before.keys() == {"head.weight", "head.bias"}
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+@pytest.mark.parametrize("loss", ["energy", "oe", "background"])
+def test_the_test_splits_are_never_read(run, tmp_path, loss):
+    """Other pixels and labels there, of the ID set and of outliers: the same bytes, and the same choice."""
+    write_classifier(run["init_model"])
+    how = {"loss": loss, "select": "validation", "epochs": 2, "batch_size": 300}
+    run["constants"] = constants(tmp_path, **how, candidates={"weight": [0.1, 1.0]})
+    written = []
+    for fill in (0, 255):
+        for name in ("digits", "corruptions"):
+            poison(run["out"].with_name(f"{name}.safetensors"), fill)
+        assert call(main, **run) == 0
+        written.append([run[name].read_bytes() for name in ("out", "out_curves", "out_energies")])
+    assert written[0] == written[1]
+    assert len(read_metadata(run["out"], kind="model")["settings"]["tried"]) == 2
+
+
+def poison(path, fill):
+    """Give a set file a test split of equal pixels and of one label, in place of the one it has, if any."""
+    tensors, metadata = load_tensors(path, kind="set")
+    del metadata["kind"]
+    kept = {name: np.array(array) for name, array in tensors.items() if not name.startswith("test.")}
+    images = np.full_like(kept["train.images"][:50], fill)
+    test = {"test.images": images, "test.labels": np.full(50, fill % 8)}
+    save_tensors(path, kept | test, kind="set", metadata=metadata)
 
 
 def test_the_published_cosine_multiplies_the_base_rate_to_the_same_rates():

@@ -1,5 +1,7 @@
 """Named methods: each loss against its formula in float64 and pytorch-ood's, and the stage on digits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,10 @@ from sslood.nets.methods.logitnorm import normalised_logits
 from sslood.nets.methods.regmixup import mixed, mixing, regmixup
 from sslood.nets.methods.t2fnorm import NormedHead
 from sslood.nets.methods.variants import MethodSettings, Variant, read_method
-from sslood.nets.networks.build import seeded
+from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model
 from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from stages.methods import main
 from stages.train import main as train
 from tests.kit.small import call, set_metadata, write_encoder, write_params, write_sets
@@ -28,6 +31,7 @@ METHODS = {
     "t2fnorm": {"loss": "t2fnorm", "temperature": 0.1},
     "regmixup": {"regmixup": 10},
     "rotpred": {"rotation": 1.0},
+    "turned_and_mixed": {"rotation": 0.5, "regmixup": 10},
     "all": {"loss": "t2fnorm", "temperature": 0.1, "rotation": 0.5, "augment": {"pixmix": 2, "cutout": 3}},
     "own": {"epochs": 2, "label_smoothing": 0.1, "augment": {"pad": 0}},
 }
@@ -90,6 +94,37 @@ def test_the_share_follows_its_beta_law(alpha):
     assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("alpha", [0, 10])
+def test_turns_are_of_the_images_alone_and_classes_of_mixtures_too(alpha):
+    """The loss of a step against one by hand, image by image, of a network in evaluation mode."""
+    with seeded(0):
+        backbone = build_backbone("resnet-8-4", channels=1)
+        model = Model(backbone, build_head(16, 5), rotation=build_head(16, 4)).eval()
+    task = Variant.__new__(Variant)
+    task.model, task._outputs, task.method = model, task._run, MethodSettings(rotation=0.5, regmixup=alpha)
+    task.settings = SimpleNamespace(label_smoothing=0.0)
+    task._mixing = torch.Generator().manual_seed(1)
+    images, labels = torch.rand(6, 1, 8, 8), batch(n=6)[1]
+    loss, terms = task.step((images, labels))
+
+    def log_p(pictures, head):
+        with torch.no_grad():
+            return np.concatenate([head(backbone(one[None])).log_softmax(1).numpy() for one in pictures])
+
+    rows, classes = np.arange(6), -log_p(images, model.head)[np.arange(6), labels].mean()
+    if alpha:
+        partner, share = mixing(6, alpha, torch.Generator().manual_seed(1))
+        lam = share.item()
+        both = -log_p(lam * images + (1 - lam) * images[partner], model.head)
+        classes += (lam * both[rows, labels] + (1 - lam) * both[rows, labels[partner]]).mean()
+        classes /= 2
+    quarters = [torch.from_numpy(np.rot90(images.numpy(), k, (2, 3)).copy()) for k in range(4)]
+    turns = -np.mean([log_p(pictures, model.rotation)[:, k] for k, pictures in enumerate(quarters)])
+    assert terms["classes"].item() == pytest.approx(classes, rel=1e-5)
+    assert terms["rotation"].item() == pytest.approx(turns, rel=1e-5)
+    assert loss.item() == pytest.approx(classes + 0.5 * turns, rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with digits, an untrained encoder, pictures to mix in and the sections of the methods."""
@@ -138,7 +173,7 @@ def test_plain_is_the_stage_train_from_an_untrained_encoder(run, tmp_path):
     assert (card.name, card.objective, card.stage) == ("plain", "method", "methods")
 
 
-@pytest.mark.parametrize("method", ["logitnorm", "t2fnorm", "regmixup", "rotpred", "all"])
+@pytest.mark.parametrize("method", ["logitnorm", "t2fnorm", "regmixup", "rotpred", "turned_and_mixed", "all"])
 def test_a_method_learns_digits_and_its_file_is_an_ordinary_model(run, method):
     options = run(method)
     assert call(main, **options) == 0
@@ -243,7 +278,6 @@ def test_pictures_of_another_size_are_refused(run, place, tmp_path, capsys):
             {"loss": "logit"},
             "methods.x.loss: must be one of cross_entropy, logitnorm, t2fnorm, found 'logit'",
         ),
-        ({"regmixup": 10, "rotation": 1.0}, "methods.x: choose either regmixup or rotation, not both"),
         ({"rotation": -1.0}, "methods.x.rotation must be at least 0, found -1.0"),
         ({"pixmix": 4}, "methods.x: unknown key 'pixmix'"),
         ({"augment": {"pixmx": 4}}, "methods.x.augment: unknown key 'pixmx' .did you mean 'pixmix'"),

@@ -71,9 +71,10 @@ def test_an_epoch_reads_its_values_once_and_copies_orders_alone(of, monkeypatch)
 
 ROTATED = MethodSettings("t2fnorm", 0.1, rotation=1.0)
 MIXED = MethodSettings("logitnorm", 0.04, regmixup=10)
+BOTH = MethodSettings(regmixup=10, rotation=1.0)
 
 
-@pytest.mark.parametrize("method", [ROTATED, MIXED])
+@pytest.mark.parametrize("method", [ROTATED, MIXED, BOTH])
 def test_a_step_of_a_method_neither_waits_for_the_card_nor_leaves_it(method):
     recipe = AugmentSettings(pad=1, flip=0.5, randaugment=1, pixmix=2, cutout=4)
     with pretended_cuda() as copies:
