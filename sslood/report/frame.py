@@ -34,14 +34,15 @@ class RunSettings(Settings):
 def informed(detectors: Iterable[str]) -> np.ndarray:
     """Return which detectors have seen images of the OOD set that they are tested on: bool [N].
 
-    These are the rows of the stage ssdk. They are never called the best.
+    These are the rows of the stage ssdk, and that of published steps for each set. They are never called the
+    best.
     """
     return np.array([is_informed(name) for name in detectors], bool)
 
 
 def is_informed(detector: str) -> bool:
     """Return `informed` of one detector."""
-    return detector == "ssdk" or detector.startswith("ssdk_")
+    return detector in ("ssdk", "eloc_published") or detector.startswith("ssdk_")
 
 
 class ResultsFile(NamedTuple):
@@ -134,7 +135,7 @@ class ScoreFiles:
         path = self.path(row)
         arrays = self._arrays(path)
         prefix = f"{row['model']}.{row['detector']}"
-        # SSD_k scores the ID images anew for every OOD set
+        # SSD_k and published steps score the ID images anew for every OOD set
         inside = arrays.get(f"{prefix}.{self.id}.{row['set']}", arrays.get(f"{prefix}.{self.id}"))
         outside = arrays.get(f"{prefix}.{row['set']}")
         if inside is None or outside is None:

@@ -396,17 +396,19 @@ def members(folder, classes=3, size=8, names=("0", "1", "2"), **changes):
 
 def run_ensemble(
     folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES, draws=0,
-    sweep=False,
+    sweep=False, steps=None,
 ):  # fmt: skip
     (folder / "params.yaml").write_text(
         "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in sets.items())
-    )
+        + f"steps: {json.dumps({'resnet': steps or {}})}\n"
+    )  # fmt: skip
     return run(
         ensemble, folder, "--backbone", "resnet", "--loss", "margin", "--precision", precision,
         "--members", folder / "m", "--id", "digits", "--sets", f"{folder}/params.yaml:sets",
         "--folder", folder / "s", "--temperatures", temperature, "--epsilons", "0.0", "--epsilons", "0.002",
         "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on,
-        "--draws", draws, "--sweep" if sweep else "--no-sweep", name=name,
+        "--draws", draws, "--sweep" if sweep else "--no-sweep",
+        *(["--steps", f"{folder}/params.yaml:steps"] if steps else []), name=name,
     )  # fmt: skip
 
 
@@ -455,6 +457,32 @@ def test_an_ensemble_with_dropout_draws_and_a_sweep_keeps_all_other_rows(tmp_pat
     best = next(point for point in swept["points"] if at.items() <= point.items())
     assert best["auroc"] == {name: pytest.approx(rows["eloc"][name]["auroc"]) for name in rows["eloc"]}
     assert list(swept["disagreement"]) == ["digits", "close", "noise", "dusk"]
+
+
+def test_published_steps_are_a_row_beside_the_others_and_choose_nothing(tmp_path):
+    """At temperature 1000 the row has the score that the sweep has at that step; all other rows stay."""
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path, sweep=True).exit_code == 0
+    plain = json.loads((tmp_path / "out.json").read_text())
+    before, _ = load_tensors(tmp_path / "out.safetensors")
+    result = run_ensemble(tmp_path, sweep=True, steps={"noise": 0.002, "close": 0.0})
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    row = written["models"]["leaveout_resnet"].pop("eloc_published")
+    value = written["chosen"].pop("eloc_published")["value"]
+    assert written == plain and {name: one["epsilon"] for name, one in value.items()} == {
+        "noise": 0.002, "close": 0.0,
+    }  # fmt: skip
+    points = plain["sweep"]["leaveout_resnet"]["points"]
+    for name, one in value.items():
+        (swept,) = (point["auroc"][name] for point in points if one.items() <= point.items())
+        assert row[name]["auroc"] == pytest.approx(swept)
+    scores, _ = load_tensors(tmp_path / "out.safetensors")
+    added = {key.removeprefix("leaveout_resnet.eloc_published.") for key in scores.keys() - before.keys()}
+    assert added == {"digits", "digits.noise", "digits.close", "noise", "close"}
+    result = run_ensemble(tmp_path, steps={"dusk": 0.002})
+    assert result.exit_code == 1 and "steps.resnet.dusk: no set with role near or far" in result.output
 
 
 def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_path):
