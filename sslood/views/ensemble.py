@@ -63,8 +63,18 @@ class EnsembleSettings(Settings):
     sweep: Annotated[
         bool, "score the test sets with every candidate too, for the figure; nothing is chosen by it"
     ] = False
+    fallback: Annotated[
+        tuple[float, ...],
+        at_least(0),
+        "temperature and step of an ensemble that has nothing to choose them on; none: its rows are left out",
+    ] = ()
 
     def _check(self) -> None:
+        if self.fallback and (len(self.fallback) != 2 or not self.fallback[0]):
+            raise InputError(
+                "fallback must be a temperature above 0 and a step, e.g. [1000.0, 0.0], or empty, found "
+                f"{list(self.fallback)}"
+            )
         if self.draws == 1:
             raise InputError("draws must be 0, or at least 2 to have a mean, found 1")
         for name, example in (("temperatures", 1000.0), ("epsilons", 0.0), ("targets", "predicted")):

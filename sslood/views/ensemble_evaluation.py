@@ -53,8 +53,8 @@ def evaluate_ensemble(
 ) -> str:
     """Add the ensemble's settings, metrics, scores and class predictions to `results`; return a summary.
 
-    Where there is nothing to choose settings on, rows that need one are left out. published: a setting of
-    some OOD sets, for the row of `published_steps`.
+    Where there is nothing to choose settings on, and no fallback, rows that need one are left out.
+    published: a setting of some OOD sets, for the row of `published_steps`.
     """
     setting = _choose(model, members, images, settings, results, device, progress)
     tests = {results.id: images.test, **images.tests}
@@ -94,13 +94,23 @@ def _choose(
     device: torch.device | str,
     progress: Progress,
 ) -> Setting | None:
-    """Return the setting and record how it came about; None, with rows left out, if none can be chosen."""
+    """Return the setting and record how it came about; None, with rows left out, if there is none.
+
+    Where none can be chosen, it is `fallback` of the settings, if any: members that know all classes leave
+    none out to choose it on.
+    """
     try:
         setting, candidates = choose(
             members, images.validation, images.validation_labels, images.tuning, settings,
             device=device, progress=progress,
         )  # fmt: skip
     except LeftOut as reason:
+        if settings.fallback:
+            temperature, epsilon = settings.fallback
+            fixed = Setting(temperature, epsilon)
+            source = f"ensemble.fallback, since the ensemble {reason.reason}"
+            results.chosen["setting"] = {"value": fixed._asdict(), "source": source}
+            return fixed
         for detector in rows_left_out(len(members)):
             results.leave_out(reason, model, detector)
         return None
