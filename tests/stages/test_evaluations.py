@@ -516,8 +516,10 @@ def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_pat
     """Poisoned test splits, other OOD sets and no tuning set leave every choice as it was."""
     image_sets(tmp_path / "s")
     members(tmp_path / "m")
-    assert run_ensemble(tmp_path, choose_on="leftout").exit_code == 0
-    before = json.loads((tmp_path / "out.json").read_text())["chosen"]
+    before = {}
+    for choose_on in ("tuning", "leftout"):
+        assert run_ensemble(tmp_path, choose_on=choose_on).exit_code == 0
+        before[choose_on] = json.loads((tmp_path / "out.json").read_text())["chosen"]
     for name in ROLES:
         tensors, metadata = load_tensors(tmp_path / f"s/{name}.safetensors", kind="set")
         tensors = {key: np.array(values) for key, values in tensors.items()}
@@ -526,7 +528,9 @@ def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_pat
     left = {name: role for name, role in ROLES.items() if role != "tuning"}
     result = run_ensemble(tmp_path, choose_on="leftout", sets=left)
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == before
+    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == before["leftout"]
+    assert run_ensemble(tmp_path).exit_code == 0
+    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == before["tuning"]
     result = run_ensemble(tmp_path, sets=left)
     assert result.exit_code == 0 and "no setting" in result.output
     written = json.loads((tmp_path / "out.json").read_text())
