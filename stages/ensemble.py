@@ -1,8 +1,8 @@
 """Score the test images with an ensemble of leave-out classifiers, with ODIN's temperature and perturbation.
 
 Temperature, epsilon and target are chosen on ID validation and the tuning set's validation split, or on the
-classes that each member leaves out, never on a test set. Writes the rows that `score_rows` names, the class
-predictions of the ensemble and its members against the labels, and the score of each image.
+classes that each member leaves out, never on a test set. Writes the rows that `score_rows` names, that of
+published steps if there are any, class predictions against the labels, and the score of each image.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
-from sslood.cli.options import read_settings, setting_options
+from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
@@ -22,6 +22,7 @@ from sslood.ood.kit.results import Results
 from sslood.views.ensemble import EnsembleSettings
 from sslood.views.ensemble_evaluation import Images, evaluate_ensemble
 from sslood.views.members import load_members
+from sslood.views.published_steps import check_steps, read_steps
 
 
 @click.command(cls=StageCommand)
@@ -33,13 +34,15 @@ from sslood.views.members import load_members
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the section with the sets and their roles.")
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="Folder of image set files.")
+@section_option("steps", "published steps, by backbone and OOD set", check_steps, required=False)
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
 @setting_options(EnsembleSettings)
-def main(backbone, loss, members, id_name, sets, folder, out_results, out_scores, **values):
+def main(backbone, loss, members, id_name, sets, folder, steps, out_results, out_scores, **values):
     settings = read_settings(EnsembleSettings, values, where="ensemble")
     section = read_section(sets)
     roles, tuning = roles_of(section, id_name, sets)
+    published = read_steps(steps, backbone, section, id_name)
     others = [*roles, *shifted_sets(section, sets)]
     plan = {"validation": id_name, **{name: name for name in (id_name, *others)}}
     if tuning and settings.choose_on == "tuning":
@@ -65,7 +68,10 @@ def main(backbone, loss, members, id_name, sets, folder, out_results, out_scores
         {name: images[name] for name in others}, len(meta["classes"]),
     )  # fmt: skip
     with tqdm(desc=f"{model}", unit="image", disable=None) as bar:
-        told = evaluate_ensemble(model, ensemble, seen, settings, results, device=device, progress=bar.update)
+        told = evaluate_ensemble(
+            model, ensemble, seen, settings, results,
+            published=published, device=device, progress=bar.update,
+        )  # fmt: skip
     results.save(out_results, out_scores, backbone=backbone)
     done(out_results, f"{results.summary()}; {told}")
 

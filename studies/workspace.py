@@ -68,6 +68,8 @@ def params_text(study: Study, part: Part, without: Mapping[str, str] | None = No
                 )
         for name in without or {}:
             del params["sets"][name]
+            for steps in params.get("ensemble_steps", {}).values():
+                steps.pop(name, None)
 
     return rendered(root / "profiles" / f"{part.profile}.yaml", root / BASE, fill)
 

@@ -34,7 +34,7 @@ BASE = Path("profiles/quickstart.yaml")
 # detectors that only some models have, the parts of an augmentation): a profile replaces them as a whole
 WHOLE = re.compile(
     r"sets|backbones|objectives|methods|outliers|models|published|sweeps|stochastic|ssd_rows|ssdk_rows"
-    r"|augment\.\w+"
+    r"|ensemble_steps|augment\.\w+"
 )
 
 

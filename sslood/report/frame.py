@@ -16,7 +16,7 @@ from sslood.report.columns import DIGITS
 
 Key = tuple[str, str, str]  # model, detector, set or role
 EVALUATIONS = ("posthoc", "ssd", "ssdk")  # stages with one results file per seed
-MISTAKES = ("error", "aurc", "eaurc", "mistakes_auroc", "mistakes_fpr95", "ece")
+MISTAKES = ("error", "aurc", "eaurc", "mistakes_auroc", "mistakes_fpr95", "ece", "members_ece")
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,15 @@ class RunSettings(Settings):
 def informed(detectors: Iterable[str]) -> np.ndarray:
     """Return which detectors have seen images of the OOD set that they are tested on: bool [N].
 
-    These are the rows of the stage ssdk. They are never called the best.
+    These are the rows of the stage ssdk, and that of published steps for each set. They are never called the
+    best.
     """
     return np.array([is_informed(name) for name in detectors], bool)
 
 
 def is_informed(detector: str) -> bool:
     """Return `informed` of one detector."""
-    return detector == "ssdk" or detector.startswith("ssdk_")
+    return detector in ("ssdk", "eloc_published") or detector.startswith("ssdk_")
 
 
 class ResultsFile(NamedTuple):
@@ -134,7 +135,7 @@ class ScoreFiles:
         path = self.path(row)
         arrays = self._arrays(path)
         prefix = f"{row['model']}.{row['detector']}"
-        # SSD_k scores the ID images anew for every OOD set
+        # SSD_k and published steps score the ID images anew for every OOD set
         inside = arrays.get(f"{prefix}.{self.id}.{row['set']}", arrays.get(f"{prefix}.{self.id}"))
         outside = arrays.get(f"{prefix}.{row['set']}")
         if inside is None or outside is None:
@@ -204,8 +205,7 @@ def accuracies(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = (
     for path in ensembles:
         found = load_json(path)
         for model, value in found["accuracy"].items():
-            own = [member["accuracy"] for member in found.get("members", {}).get(model, {}).values()]
-            more = {"members": float(np.mean(own))} if own else {}
+            more = _of_members(found, model, "accuracy", "members")
             rows.append({"model": model, "seed": None, "ensemble": value, **more})
     return rounded(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["model", "seed"])
 
@@ -214,7 +214,8 @@ def mistakes(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ())
     """Return one row per classifier and seed: how well it knows its own mistakes, columns MISTAKES.
 
     `probes` holds (seed, results of the stage probe), `ensembles` the results of the stage ensemble, each of
-    which is a classifier too. Empty if no model has a head.
+    which is a classifier too; members_ece: the mean of its members' calibration errors, each on the images of
+    the classes that it knows. Empty if no model has a head.
     """
     rows: list[dict[str, Any]] = []
     for seed, path in probes:
@@ -224,9 +225,15 @@ def mistakes(probes: Iterable[tuple[int, Path]], ensembles: Iterable[Path] = ())
                 values = {"error": 1 - head["accuracy"], **head}
                 rows.append({"model": model, "seed": seed} | {name: values.get(name) for name in MISTAKES})
     for path in ensembles:
-        rows += [
-            {"model": model, "seed": None, **found}
-            for model, found in load_json(path).get("mistakes", {}).items()
-        ]
+        found = load_json(path)
+        for model, own in found.get("mistakes", {}).items():
+            more = _of_members(found, model, "ece", "members_ece")
+            rows.append({"model": model, "seed": None, **own, **more})
     frame = pd.DataFrame(rows, columns=["model", "seed", *MISTAKES])
     return rounded(frame.astype(dict.fromkeys(MISTAKES, float)))
+
+
+def _of_members(found: Mapping[str, Any], model: str, what: str, column: str) -> dict[str, float]:
+    """Return {column: the mean of `what` over an ensemble's members}, {} if its results name none."""
+    own = [member[what] for member in found.get("members", {}).get(model, {}).values()]
+    return {column: float(np.mean(own))} if own else {}

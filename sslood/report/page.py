@@ -72,6 +72,7 @@ def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
     return {
         "summary": summary,
         "seeds": summary.rows["seed"].nunique(),
+        "detectors": set(summary.rows["detector"]),
         "titles": TITLES,
         "per_set": tables.per_set(summary),
         "few_shot": few_shot(summary.rows),

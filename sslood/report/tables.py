@@ -19,6 +19,7 @@ MISTAKES = {
     "mistakes_auroc": "AUROC of errors",
     "mistakes_fpr95": "FPR95 of errors",
     "ece": "calibration error",
+    "members_ece": "calibration error of members",
 }
 
 
@@ -263,9 +264,13 @@ def probe_title(probe: str) -> str:
 def mistakes(rows: pd.DataFrame) -> Table:
     """Return classifiers x measures of how well they know their own mistakes, mean ± std over seeds.
 
-    AURC and E-AURC are in thousandths, with two decimals: they are areas under a curve of small errors.
+    AURC and E-AURC are in thousandths, with two decimals: they are areas under a curve of small errors. The
+    column of the members is there if a row is an ensemble's.
     """
-    return _means(rows, MISTAKES, thousandths=[name for name in MISTAKES if name.endswith("aurc")])
+    titles = {
+        name: title for name, title in MISTAKES.items() if name != "members_ece" or rows[name].notna().any()
+    }
+    return _means(rows, titles, thousandths=[name for name in titles if name.endswith("aurc")])
 
 
 def _means(rows: pd.DataFrame, titles: Mapping[str, str], thousandths: Sequence[str] = ()) -> Table:

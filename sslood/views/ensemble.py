@@ -5,11 +5,12 @@ arXiv:1809.03576; Liang, Li and Srikant (ODIN), arXiv:1706.02690. Works on funct
 whatever network is behind them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate
 from operator import add
+from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -62,8 +63,18 @@ class EnsembleSettings(Settings):
     sweep: Annotated[
         bool, "score the test sets with every candidate too, for the figure; nothing is chosen by it"
     ] = False
+    fallback: Annotated[
+        tuple[float, ...],
+        at_least(0),
+        "temperature and step of an ensemble that has nothing to choose them on; none: its rows are left out",
+    ] = ()
 
     def _check(self) -> None:
+        if self.fallback and (len(self.fallback) != 2 or not self.fallback[0]):
+            raise InputError(
+                "fallback must be a temperature above 0 and a step, e.g. [1000.0, 0.0], or empty, found "
+                f"{list(self.fallback)}"
+            )
         if self.draws == 1:
             raise InputError("draws must be 0, or at least 2 to have a mean, found 1")
         for name, example in (("temperatures", 1000.0), ("epsilons", 0.0), ("targets", "predicted")):
@@ -228,12 +239,15 @@ def rows_left_out(members: int) -> list[str]:
     return ["eloc", "eloc_max", "eloc_entropy", *(f"eloc_{k}" for k in range(1, members)), "member_odin"]
 
 
+Swept = dict[Setting, np.ndarray]  # the ensemble's score [N] of a set's images by setting
+
+
 class Evaluated(NamedTuple):
     """Of each set: rows of `score_rows`, each member's plain logits, and the score by every setting asked."""
 
     rows: dict[str, dict[str, np.ndarray]]
     logits: dict[str, list[np.ndarray]]
-    swept: dict[str, list[np.ndarray]]
+    swept: dict[str, Swept]
 
 
 def evaluate(
@@ -242,20 +256,21 @@ def evaluate(
     tests: Mapping[str, np.ndarray],
     *,
     classes: int,
-    also: Sequence[Setting] = (),
+    also: Mapping[str, Iterable[Setting]] = MappingProxyType({}),
     device: torch.device | str = "cpu",
     progress: Progress = lambda count: None,
 ) -> Evaluated:
-    """Return what the members say of uint8 images of `tests` under the chosen setting, and under `also`."""
+    """Return what the members say of uint8 images of `tests` under the chosen setting, and under `also`.
+
+    also: more settings of each set, by its name.
+    """
     rows, logits, swept = {}, {}, {}
-    asked = [setting] if setting else []
     for name, images in tests.items():
-        answers = [
-            ask(member, images, [*asked, *also], device=device, progress=progress) for member in members
-        ]
+        asked = list(dict.fromkeys([*([setting] if setting else []), *also.get(name, ())]))
+        answers = [ask(member, images, asked, device=device, progress=progress) for member in members]
         logits[name] = [answer.logits for answer in answers]
         tempered = [answer.votes[0] for answer in answers] if setting else None
         rows[name] = score_rows(members, tempered, logits[name], classes)
         sums = [reduce(add, votes) for votes in zip(*(answer.votes for answer in answers), strict=True)]
-        swept[name] = [votes.score for votes in sums[len(asked) :]]
+        swept[name] = {one: votes.score for one, votes in zip(asked, sums, strict=True)}
     return Evaluated(rows, logits, swept)

@@ -31,15 +31,14 @@ def sweep_of(
     Test sets decide here what would have been best; nothing is chosen by it. A class that a member leaves
     out has probability 0 for it, so on ID images at least one member of a whole leave-out ensemble disagrees.
     """
-    inside = [rounded(scores, scores) for scores in found.swept[id_name]]
+    inside = {setting: rounded(scores, scores) for setting, scores in found.swept[id_name].items()}
 
-    def auroc(name: str, place: int) -> float:
-        outside = rounded(found.swept[name][place], inside[place])
-        return decimal(ood_metrics(inside[place], outside)["auroc"])
+    def auroc(name: str, setting: Setting) -> float:
+        outside = rounded(found.swept[name][setting], inside[setting])
+        return decimal(ood_metrics(inside[setting], outside)["auroc"])
 
     points = [
-        {**setting._asdict(), "auroc": {name: auroc(name, place) for name in ood}}
-        for place, setting in enumerate(settings)
+        {**setting._asdict(), "auroc": {name: auroc(name, setting) for name in ood}} for setting in settings
     ]
     return {"points": points, "disagreement": disagreement(members, found.logits, classes)}
 

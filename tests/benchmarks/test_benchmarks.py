@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import benchmarks
+from benchmarks import ensemble
 from benchmarks.__main__ import BY_NAME
 from benchmarks.learning import standardised
 from tools.closure import ROOT
@@ -31,6 +32,16 @@ def test_the_gain_is_judged_by_mcnemars_statistic():
     mine[:9], control[9:13], mine[20:], control[20:] = True, True, True, True
     assert standardised(mine, control) == pytest.approx(5 / 13**0.5)
     assert standardised(control, mine) == pytest.approx(-5 / 13**0.5) and standardised(mine, mine) == 0
+
+
+def test_the_whole_stage_takes_what_its_parts_take():
+    """3 + 1 seconds against 6 + 2, 2 + 1 against 6 + 1, and 2 + 2 against 8 + 4: ratios 2, 2.33 and 3."""
+    parts = [[(3.0, 6.0), (2.0, 6.0), (2.0, 8.0)], [(1.0, 2.0), (1.0, 1.0), (2.0, 4.0)]]
+    pairs = ensemble.together(parts)
+    assert pairs == [(4.0, 8.0), (3.0, 7.0), (4.0, 12.0)]
+    words = ensemble.line("stage", pairs).split()
+    assert words[0] == "stage" and {"4.00", "8.00", "2.00"} <= set(words)
+    assert ensemble.line("stage", pairs).endswith("(2.00 to 3.00), 3 rounds")
 
 
 def test_without_a_gpu_its_benchmarks_say_so(monkeypatch):

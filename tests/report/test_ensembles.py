@@ -1,10 +1,11 @@
 """The figure of what settings and members change, of made-up results with known answers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from sslood.core.files import load_json, save_json
+from sslood.core.files import load_json, load_tensors, save_json, save_tensors
 from sslood.report.ensembles import Swept, _along, _by_members, _disagreement, read_sweeps
 from tests.kit.summarised import OOD, written
 
@@ -84,3 +85,31 @@ def test_the_page_shows_the_sweep_of_an_ensemble_that_has_one(tmp_path):
     drawing = html.split("Ensembles: settings and members</h2>")[1].split("</svg>")[0]
     for word in ("leaveout_wrn", "step in pixels", "temperature", "members against", *OOD):
         assert word in drawing
+
+
+def test_published_steps_are_shown_and_never_the_best(tmp_path):
+    """With a perfect AUROC and scores of ID images of its own for each set, as SSD_k has them."""
+    run, path = written(tmp_path), tmp_path / "results/ensemble/wrn-margin.json"
+    run()
+    said = "Nor does eloc_published, whose step was chosen for each OOD set."
+    plain = (tmp_path / "metrics/table.md").read_text()
+    content = load_json(path)
+    rows = content["models"]["leaveout_wrn"]
+    rows["eloc_published"] = {name: {**rows["eloc"][name], "auroc": 1.0} for name in OOD[:2]}
+    save_json(path, content)
+    file = tmp_path / "scores/ensemble/wrn-margin.safetensors"
+    scores = {key: np.array(values) for key, values in load_tensors(file, kind="scores")[0].items()}
+    prefix = "leaveout_wrn.eloc_published"
+    for name in OOD[:2]:
+        scores |= {f"{prefix}.digits.{name}": np.arange(50.0), f"{prefix}.{name}": np.arange(50.0) + 50}
+    save_tensors(file, {**scores, f"{prefix}.digits": np.arange(50.0)}, kind="scores", metadata={})
+    run()
+    table, glance = (
+        (tmp_path / "metrics/table.md").read_text(),
+        (tmp_path / "metrics_report/index.html").read_text(),
+    )
+    assert said in table and said in glance and said not in plain and "**100.0**" not in table
+    assert "eloc_published" not in glance.split("At a glance</h2>")[1].split("</table>")[0]
+    found = pd.read_csv(tmp_path / "metrics/results.csv").query("detector == 'eloc_published'")
+    assert list(found["set"]) == list(OOD[:2]) and found["p_best"].isna().all()
+    assert (found[["auroc_low", "auroc_high"]] == 1).all(axis=None) and found["flagged"].isna().all()

@@ -1,12 +1,13 @@
 """Tables: bold, marks and gaps in Markdown, and what is averaged."""
 
+import numpy as np
 import pytest
 
 from sslood.core.files import save_json
 from sslood.ood.measures.metrics import METRICS as MEASURED
 from sslood.report.cells import Code, Figure, Table, markdown
 from sslood.report.columns import HEADLINE, METRICS, describe, rising
-from sslood.report.frame import mistakes
+from sslood.report.frame import accuracies, mistakes
 from sslood.report.tables import mistakes as mistakes_table
 
 
@@ -40,6 +41,28 @@ def test_mistakes(tmp_path):
     assert len(rows) == 2 and set(rows["model"]) == {"net"}
     last = markdown(mistakes_table(rows)).splitlines()[-1]
     assert last == "| `net` | 10.0 ± 0.0 | 12.00 ± 0.00 | 7.00 ± 0.00 | 91.0 | 43.0 | 2.0 ± 0.0 |"
+
+
+def test_an_ensembles_calibration_stands_beside_its_members(tmp_path):
+    """The mean of what each member has; a table without ensembles has no column for it."""
+    head = {"accuracy": 0.9, "ece": 0.02, "aurc": 0.012, "eaurc": 0.007, "augrc": 0.01}
+    save_json(tmp_path / "0.json", {"models": {"net": {"head": head}}})
+    own = {"error": 0.1, "ece": 0.17, "aurc": 0.01, "eaurc": 0.005}
+    said = [{"accuracy": 0.8, "ece": 0.03}, {"accuracy": 0.9, "ece": 0.06}]
+    whole = {"mistakes": {"all": own, "bare": own}, "members": {"all": {"0": said[0], "1": said[1]}}}
+    save_json(tmp_path / "e.json", {**whole, "accuracy": {"all": 0.9, "bare": 0.9}})
+    rows = mistakes([(0, tmp_path / "0.json")], [tmp_path / "e.json"])
+    head_line, _, *lines = markdown(mistakes_table(rows)).splitlines()
+    assert head_line.endswith("| calibration error | calibration error of members |")
+    assert [line.split("|")[-3:-1] for line in lines] == [
+        [" 2.0 ", " – "],
+        [" 17.0 ", " 4.5 "],
+        [" 17.0 ", " – "],
+    ]
+    found = accuracies([], [tmp_path / "e.json"]).set_index("model")
+    assert found.loc["all", "members"] == pytest.approx(0.85) and np.isnan(found.loc["bare", "members"])
+    alone = markdown(mistakes_table(mistakes([(0, tmp_path / "0.json")]))).splitlines()[0]
+    assert alone.endswith("| calibration error |")
 
 
 def test_areas_of_good_classifiers_keep_their_digits(tmp_path):

@@ -396,17 +396,20 @@ def members(folder, classes=3, size=8, names=("0", "1", "2"), **changes):
 
 def run_ensemble(
     folder, name="out", temperature="1000", precision="float32", choose_on="tuning", sets=ROLES, draws=0,
-    sweep=False,
+    sweep=False, steps=None, fallback=(),
 ):  # fmt: skip
     (folder / "params.yaml").write_text(
         "sets:\n" + "".join(f"  {n}: {{role: {r}}}\n" for n, r in sets.items())
-    )
+        + f"steps: {json.dumps({'resnet': steps or {}})}\n"
+    )  # fmt: skip
     return run(
         ensemble, folder, "--backbone", "resnet", "--loss", "margin", "--precision", precision,
         "--members", folder / "m", "--id", "digits", "--sets", f"{folder}/params.yaml:sets",
         "--folder", folder / "s", "--temperatures", temperature, "--epsilons", "0.0", "--epsilons", "0.002",
         "--targets", "predicted", "--targets", "entropy", "--choose_on", choose_on,
-        "--draws", draws, "--sweep" if sweep else "--no-sweep", name=name,
+        "--draws", draws, "--sweep" if sweep else "--no-sweep",
+        *(["--steps", f"{folder}/params.yaml:steps"] if steps else []),
+        *(word for number in fallback for word in ("--fallback", number)), name=name,
     )  # fmt: skip
 
 
@@ -457,12 +460,66 @@ def test_an_ensemble_with_dropout_draws_and_a_sweep_keeps_all_other_rows(tmp_pat
     assert list(swept["disagreement"]) == ["digits", "close", "noise", "dusk"]
 
 
+def test_published_steps_are_a_row_beside_the_others_and_choose_nothing(tmp_path):
+    """At temperature 1000 the row has the score that the sweep has at that step; all other rows stay."""
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path, sweep=True).exit_code == 0
+    plain = json.loads((tmp_path / "out.json").read_text())
+    before, _ = load_tensors(tmp_path / "out.safetensors")
+    result = run_ensemble(tmp_path, sweep=True, steps={"noise": 0.002, "close": 0.0})
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    row = written["models"]["leaveout_resnet"].pop("eloc_published")
+    value = written["chosen"].pop("eloc_published")["value"]
+    assert written == plain and {name: one["epsilon"] for name, one in value.items()} == {
+        "noise": 0.002, "close": 0.0,
+    }  # fmt: skip
+    points = plain["sweep"]["leaveout_resnet"]["points"]
+    for name, one in value.items():
+        (swept,) = (point["auroc"][name] for point in points if one.items() <= point.items())
+        assert row[name]["auroc"] == pytest.approx(swept)
+    scores, _ = load_tensors(tmp_path / "out.safetensors")
+    added = {key.removeprefix("leaveout_resnet.eloc_published.") for key in scores.keys() - before.keys()}
+    assert added == {"digits", "digits.noise", "digits.close", "noise", "close"}
+    result = run_ensemble(tmp_path, steps={"dusk": 0.002})
+    assert result.exit_code == 1 and "steps.resnet.dusk: no set with role near or far" in result.output
+
+
+def test_an_ensemble_with_nothing_to_choose_on_takes_the_fallback(tmp_path):
+    """Without a tuning set: the rows are those of a run whose only candidate it is. Else it is not read."""
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path).exit_code == 0
+    chosen = json.loads((tmp_path / "out.json").read_text())
+    assert run_ensemble(tmp_path, fallback=(7.0, 0.0)).exit_code == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == chosen
+    left = {name: role for name, role in ROLES.items() if role != "tuning"}
+    result = run_ensemble(tmp_path, sets=left, fallback=(1000.0, 0.002))
+    assert result.exit_code == 0 and "T 1000, epsilon 0.002" in result.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert "left_out" not in written and written["chosen"]["setting"] == {
+        "value": {"temperature": 1000.0, "epsilon": 0.002, "target": "predicted"},
+        "source": "ensemble.fallback, since the ensemble chooses its settings on a set with role tuning, and "
+        "there is none",
+    }  # fmt: skip
+    swept = run_ensemble(tmp_path, sets=left, fallback=(1000.0, 0.002), sweep=True)
+    assert swept.exit_code == 0
+    again = json.loads((tmp_path / "out.json").read_text())
+    points = again["sweep"]["leaveout_resnet"]["points"]
+    (own,) = (one for one in points if (one["epsilon"], one["target"]) == (0.002, "predicted"))
+    rows = written["models"]["leaveout_resnet"]["eloc"]
+    assert own["auroc"] == {name: pytest.approx(rows[name]["auroc"]) for name in rows}
+
+
 def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_path):
     """Poisoned test splits, other OOD sets and no tuning set leave every choice as it was."""
     image_sets(tmp_path / "s")
     members(tmp_path / "m")
-    assert run_ensemble(tmp_path, choose_on="leftout").exit_code == 0
-    before = json.loads((tmp_path / "out.json").read_text())["chosen"]
+    before = {}
+    for choose_on in ("tuning", "leftout"):
+        assert run_ensemble(tmp_path, choose_on=choose_on).exit_code == 0
+        before[choose_on] = json.loads((tmp_path / "out.json").read_text())["chosen"]
     for name in ROLES:
         tensors, metadata = load_tensors(tmp_path / f"s/{name}.safetensors", kind="set")
         tensors = {key: np.array(values) for key, values in tensors.items()}
@@ -471,7 +528,9 @@ def test_an_ensemble_chooses_on_left_out_classes_and_never_on_a_test_set(tmp_pat
     left = {name: role for name, role in ROLES.items() if role != "tuning"}
     result = run_ensemble(tmp_path, choose_on="leftout", sets=left)
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == before
+    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == before["leftout"]
+    assert run_ensemble(tmp_path).exit_code == 0
+    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == before["tuning"]
     result = run_ensemble(tmp_path, sets=left)
     assert result.exit_code == 0 and "no setting" in result.output
     written = json.loads((tmp_path / "out.json").read_text())

@@ -182,6 +182,9 @@ def test_epsilon_is_the_best_and_the_smallest_of_equals():
         ({"epsilons": []}, "epsilons must list at least one candidate"),
         ({"targets": []}, "targets must list at least one candidate"),
         ({"targets": ["msp"]}, "ensemble.targets: must be one of predicted, entropy, found 'msp'"),
+        ({"fallback": [0.0, 1000.0]}, r"fallback must be a temperature above 0 and a step, e.g. "),
+        ({"fallback": [1000.0]}, "or empty, found [1000.0]"),
+        ({"fallback": [9.0, -0.1]}, "ensemble.fallback must be at least 0, found -0.1"),
         ({"temperature": 3}, "'temperature' is gone: write `ensemble.temperatures`"),
     ],
 )

@@ -40,9 +40,9 @@ def test_one_draw_is_no_committee():
 
 def test_sweep_is_the_auroc_of_every_setting_on_every_ood_set():
     tests = {"own": IMAGES[:100], "far": IMAGES[100:200] // 3, "dusk": IMAGES[200:] // 2}
-    found = evaluate(MEMBERS, SETTINGS[0], tests, classes=4, also=SETTINGS)
+    found = evaluate(MEMBERS, SETTINGS[0], tests, classes=4, also=dict.fromkeys(tests, SETTINGS))
     swept = sweep_of(MEMBERS, found, SETTINGS, id_name="own", ood=["far"], classes=4)
-    np.testing.assert_array_equal(found.swept["far"][0], found.rows["far"]["eloc"])
+    np.testing.assert_array_equal(found.swept["far"][SETTINGS[0]], found.rows["far"]["eloc"])
     for setting, point in zip(SETTINGS, swept["points"], strict=True):
         assert {name: point[name] for name in setting._fields} == setting._asdict()
         inside, outside = (sum(score(m, tests[name], setting) for m in MEMBERS) for name in ("own", "far"))

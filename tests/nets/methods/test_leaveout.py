@@ -197,6 +197,37 @@ def test_the_published_rule_reads_the_tuning_set_and_no_other_rule_does(run, tmp
     assert "leaveout.select: published needs validation images" in error and "role tuning" in error
 
 
+@pytest.mark.parametrize("select", ["last", "leftout", "published"])
+def test_the_test_split_is_never_read(run, tmp_path, monkeypatch, select):
+    """Other pixels and labels there, of the tuning set too, change no weight or epoch; validation does."""
+
+    def trained(name, poisoned):
+        sets = {}
+        for key in ("id_set", "tuning_set"):
+            tensors, metadata = load_tensors(run[key], kind="set")
+            tensors = {
+                part: 255 - array if part == f"{poisoned}.images" else np.array(array)
+                for part, array in tensors.items()
+            }
+            if poisoned == "test" and key == "id_set":
+                tensors["test.labels"] = np.zeros_like(tensors["test.labels"])
+            if poisoned == "test" and key == "tuning_set":
+                tensors["test.images"] = tensors["validation.images"][::-1]
+            sets[key] = tmp_path / name / f"{key}.safetensors"
+            save_tensors(sets[key], tensors, kind="set", metadata=metadata)
+        monkeypatch.setenv("SSLOOD_SCRATCH", str(tmp_path / name / "scratch"))  # nothing to go on from
+        own = {**run, **sets, "epochs": 3, "select": select, "out": tmp_path / name / "member.safetensors"}
+        assert call(main, **own) == 0
+        tensors, card = load_tensors(own["out"], kind="model")
+        return {key: np.array(array) for key, array in tensors.items()}, card, own["out_curves"].read_text()
+
+    whole, card, curves = trained("whole", "")
+    poisoned, same, again = trained("poisoned", "test")
+    assert card["epochs"] == same["epochs"] and curves == again
+    assert all(np.array_equal(poisoned[key], array) for key, array in whole.items())
+    assert trained("control", "validation")[2] != curves
+
+
 def test_a_fold_without_validation_images_is_left_out(run, tmp_path, capsys):
     tensors, metadata = load_tensors(run["id_set"], kind="set")
     tensors = {name: np.array(values) for name, values in tensors.items()}
