@@ -2,8 +2,8 @@
 
 Writes metrics/ood/<model>.<detector>.json and metrics/accuracy/<model>.json (the DVC metrics: few, stable
 keys, which `dvc metrics diff` shows), metrics/summary.json, results.csv and alarms.csv (every number), tables
-for people (metrics/*.md), published.md, .csv and .tex there if published figures go with the results, and
-report/index.html. Runs in seconds and needs no GPU.
+for people (metrics/*.md), published.md, .csv and .tex there if published figures go with the results or
+`sources` names some, and report/index.html. Runs in seconds and needs no GPU.
 """
 
 from pathlib import Path
@@ -12,19 +12,23 @@ import click
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
+from sslood.cli.sections import Names
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import roles_of, shifted_sets
 from sslood.report.beside import Networks, compared, read_choices
 from sslood.report.decisions import read_known
+from sslood.report.elsewhere import read_sources, with_sources
 from sslood.report.frame import ScoreFiles, read_runs
 from sslood.report.outliers import read_trained
 from sslood.report.page import HeadlineSettings, read_curves, write_page, write_tables
-from sslood.report.published_tables import write_published
+from sslood.report.published_figures import published_sources
+from sslood.report.published_tables import about_ours, parts, write_published
 from sslood.report.summary import summarise, write_metrics
 
 FOLDER = click.Path(path_type=Path)
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 MARGIN = click.FloatRange(0, 1)
+SOURCES = "Published source whose table is shown also where its data differ; may be repeated."
 
 
 @click.command(cls=StageCommand)
@@ -43,12 +47,13 @@ MARGIN = click.FloatRange(0, 1)
 @click.option("--backbone", required=True, help="Network of the models that are trained from scratch.")
 @click.option("--backbones", required=True, help="FILE:KEY of the sizes of the networks.")
 @click.option("--adopted", required=True, help="FILE:KEY of the models from outside.")
+@click.option("--sources", multiple=True, type=Names(published_sources()), help=SOURCES)
 @setting_options(HeadlineSettings, "headline")
 @click.option("--out_metrics", required=True, type=FOLDER, help="Folder of metrics and tables to write.")
 @click.option("--out_report", required=True, type=FOLDER, help="Folder of the report page to write.")
 def main(
     id_name, sets, runs, models, results, scores, curves, folder, audit, margin, alpha, published, backbone,
-    backbones, adopted, out_metrics, out_report, **values
+    backbones, adopted, sources, out_metrics, out_report, **values
 ):  # fmt: skip
     chosen = read_runs(runs)
     headline = read_settings(HeadlineSettings, values, "headline", "summarize.headline")
@@ -62,9 +67,11 @@ def main(
     write_tables(out_metrics, summary, headline, trained)
     networks = Networks(backbone, read_section(backbones), read_section(adopted))
     lines = compared(summary, section, read_choices(published), networks)
-    write_published(out_metrics, lines, folder)
+    lines = with_sources(lines, sources, summary, read_choices(published), networks)
+    shown, ours = parts(lines, read_sources(sources)), about_ours(folder, id_name)
+    write_published(out_metrics, lines, shown, ours)
     drawn = read_curves(curves, models, chosen.seeds[0])
-    write_page(out_report, summary, files, folder, drawn, trained, lines)
+    write_page(out_report, summary, files, folder, drawn, trained, shown, ours)
     count = summary.rows["model"].nunique()
     done(out_report / "index.html", f"{len(summary.rows)} results of {count} models, tables in {out_metrics}")
 

@@ -6,7 +6,7 @@ names of the files in `published`. The section `published` of the params adds wh
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,7 +39,8 @@ class Line:
     """A published row and the model and detector of ours that stand beside it.
 
     id: name of our ID set. ours: by published metric, where we measure the same. images: OOD test images of
-    ours, of all sets together. differs: sentences.
+    ours, of all sets together. differs: sentences. Where the data differ, a line has one side only, see
+    elsewhere.py: `model` is "", or the row's.
     """
 
     id: str
@@ -141,22 +142,22 @@ def _lines(
     lines = []
     there = [sets[one] for one in source.sets_of(row) if one in sets]
     absent = [one for one in source.sets_of(row) if one not in sets]
-    for model, detector in _standing_for(row, alike):
+    for model, detector in standing_for(row, alike):
         images = 0
         if row.set:
             own = rows.get((model, detector), summary.rows.iloc[:0])
             own = own[own["set"].isin(there)]
             images = int(own.groupby("set")["n_ood"].first().sum())
-            found = _detection(own, len(there), source, row)
+            found = detection(own, len(there), source, row.values)
         else:
-            found = _classification(summary, model, source, row)
+            found = classification(summary, model, source, row.values)
         if found:
             differs = _differences(source, row, model, absent, networks)
             lines.append(Line(summary.id, source, row, model, detector, found, images, differs))
     return lines
 
 
-def _standing_for(row: Row, alike: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def standing_for(row: Row, alike: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the (model, detector) of ours that stand for a published row."""
     found = []
     for name, theirs in alike:
@@ -168,10 +169,10 @@ def _standing_for(row: Row, alike: Sequence[tuple[str, str]]) -> list[tuple[str,
     return list(dict.fromkeys(found))
 
 
-def _detection(rows: pd.DataFrame, sets: int, source: Source, row: Row) -> dict[str, Ours]:
-    """Return {published metric: ours}: means over sets, then over the seeds that have all `sets`."""
+def detection(rows: pd.DataFrame, sets: int, source: Source, names: Iterable[str]) -> dict[str, Ours]:
+    """Return {metric of `names`: ours}: means over sets, then over the seeds that have all `sets`."""
     found = {}
-    for name in row.values:
+    for name in names:
         metric = source.metrics[name].ours
         if metric in rows.columns:
             grouped = rows.groupby("seed", sort=False)[metric]
@@ -179,10 +180,10 @@ def _detection(rows: pd.DataFrame, sets: int, source: Source, row: Row) -> dict[
     return {name: one for name, one in found.items() if one.seeds}
 
 
-def _classification(summary: Summary, model: str, source: Source, row: Row) -> dict[str, Ours]:
-    """Return {published metric: ours} of those that concern the classes of ID test images."""
+def classification(summary: Summary, model: str, source: Source, names: Iterable[str]) -> dict[str, Ours]:
+    """Return {metric of `names`: ours} of those that concern the classes of ID test images."""
     found = {}
-    for name in row.values:
+    for name in names:
         metric, sign = source.metrics[name].ours, 1
         frame = summary.mistakes if metric == "ece" else summary.accuracy
         if metric == "error":
@@ -213,17 +214,24 @@ def _differences(
 
 
 def described(line: Line) -> tuple[str, str, str]:
-    """Return the names of a line, ours and the published one, and its OOD set with our images."""
-    ours = f"{line.model} · {line.detector}" if line.detector else line.model
+    """Return the names of a line, ours and the published one, and its OOD set with our images.
+
+    Of a line with one side only, "–" for the other, and the ID set before the OOD set.
+    """
     row = line.row
+    ours = f"{line.model} · {line.detector}" if line.detector else line.model
     theirs = f"{row.model} · {row.detector}" if row.detector else row.model
-    on = f"{row.set} ({line.images:,})" if row.set else "ID"
-    return ours, f"{theirs} ({row.what})" if row.what else theirs, on
+    on = row.set or "ID"
+    if line.images:
+        on = f"{on} ({line.images:,})"
+    if not ours or not theirs:
+        on = f"{row.id}: {on}"
+    return ours or MISSING, f"{theirs} ({row.what})" if row.what else theirs or MISSING, on
 
 
 def cell(line: Line, metric: str) -> str:
     """Return "ours / published" of a metric in %, "–" for what is missing."""
-    published = line.row.values.get(metric)
-    if published is None:
+    published, ours = line.row.values.get(metric), line.ours.get(metric)
+    if published is None and ours is None:
         return MISSING
-    return f"{line.ours.get(metric, MISSING)} / {published.text}"
+    return f"{ours or MISSING} / {published.text if published else MISSING}"

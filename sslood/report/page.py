@@ -13,7 +13,6 @@ from sslood.core.files import save_text
 from sslood.core.settings import Settings
 from sslood.data.sets.roles.roles import read_split
 from sslood.report import decision_tables, figures, tables
-from sslood.report.beside import Line
 from sslood.report.columns import ALARMS, FULL, HEADLINE, MAIN, METRICS, SECOND, describe_all
 from sslood.report.ensembles import sweeps
 from sslood.report.evidence import NEAR_CONTROL, of_roles
@@ -21,7 +20,7 @@ from sslood.report.frame import ScoreFiles
 from sslood.report.outliers import Trained, before_and_after, by_set, changes, chose, panels
 from sslood.report.pictures import misleading
 from sslood.report.price import best_model, prices
-from sslood.report.published_tables import about_ours, parts
+from sslood.report.published_tables import Part
 from sslood.report.render import render
 from sslood.report.summary import Summary
 
@@ -126,9 +125,12 @@ def write_page(
     sets: Path,
     curves: Mapping[str, Any],
     trained: Sequence[Trained] = (),
-    published: Sequence[Line] = (),
+    published: Sequence[Part] = (),
+    ours: str = "",
 ) -> None:
     """Write index.html. `sets` is the folder of the image sets, `curves` is what `read_curves` returns.
+
+    published, ours: what `parts` and `about_ours` of published_tables.py return.
 
     Raises InputError if the scores or the images of a set are missing.
     """
@@ -156,8 +158,8 @@ def write_page(
         prices=prices(summary.rows, summary.groups, summary.choices),
         best_model=best_model(summary.rows, summary.groups, summary.choices),
         energies=figures.energies(panels(trained)) if trained else None,
-        published=parts(published),
-        ours=about_ours(sets, summary.id) if published else "",
+        published=published,
+        ours=ours,
         sweeps=sweeps(summary.sweeps, summary.roles, summary.id) if summary.sweeps else None,
         **_shared(summary, trained),
     )

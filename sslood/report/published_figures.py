@@ -48,6 +48,9 @@ PROTOCOL = {
     "inputs": "other images",
     "online": "another probe",
     "epochs": "length of the training",
+    "time": "how long the training took, and on what",
+    "listed": "a figure that only a list of benchmarks has",
+    "repeated": "test images are looked at several times",
     "batch": "size of the batches",
     "stem": "a variant of the network",
 }

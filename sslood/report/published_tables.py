@@ -20,23 +20,32 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Part:
-    """What is shown of one source. meanings: {heading: what it means}; notes: {letter: what differs}."""
+    """What is shown of one source. meanings: {heading: what it means}; notes: {letter: what differs}.
+
+    table: None for a source that has no figure, which its `origin` says.
+    """
 
     source: Source
-    table: Table
+    table: Table | None
     meanings: dict[str, str]
     notes: dict[str, str]
 
 
-def parts(lines: Sequence[Line]) -> list[Part]:
-    """Return a table for each source that `lines` have: cells "ours / published" in %."""
-    sources = list(dict.fromkeys(line.source.name for line in lines))
-    return [_part([line for line in lines if line.source.name == name]) for name in sources]
+def parts(lines: Sequence[Line], named: Sequence[Source] = ()) -> list[Part]:
+    """Return a table for each source that `lines` have: cells "ours / published" in %.
+
+    named: sources that are shown even if they have no figure.
+    """
+    names = list(dict.fromkeys(line.source.name for line in lines))
+    shown = [_part([line for line in lines if line.source.name == name]) for name in names]
+    return shown + [Part(source, None, {}, {}) for source in named if source.name not in names]
 
 
 def _part(lines: Sequence[Line]) -> Part:
     source = lines[0].source
-    metrics = [name for name in source.metrics if any(name in line.row.values for line in lines)]
+    metrics = [
+        name for name in source.metrics if any(name in {*line.row.values, *line.ours} for line in lines)
+    ]
     sentences = list(dict.fromkeys(text for line in lines for text in line.differs))
     letters = dict(zip(sentences, map(_letter, range(len(sentences))), strict=True))
     rows = [
@@ -72,16 +81,15 @@ def about_ours(folder: Path, id_name: str) -> str:
     return f"{counts} images of {size} pixels"
 
 
-def write_published(folder: Path, lines: Sequence[Line], sets: Path) -> None:
-    """Write published.md, .csv and .tex, or remove them if there is nothing to compare.
+def write_published(folder: Path, lines: Sequence[Line], shown: Sequence[Part], ours: str) -> None:
+    """Write published.md, .csv and .tex, or remove them if there is nothing to show.
 
-    sets: the folder of the image sets.
+    shown: what `parts` makes of `lines`. ours: what `about_ours` says.
     """
-    if not lines:
+    if not shown:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
         return
-    shown, ours = parts(lines), about_ours(sets, lines[0].id)
     save_text(folder / "published.md", render("published.md.j2", parts=shown, ours=ours))
     save_text(folder / "published.csv", as_csv(lines))
     save_text(folder / "published.tex", "\n\n".join(map(_tex, shown)) + "\n")
@@ -107,13 +115,14 @@ def as_csv(lines: Sequence[Line]) -> str:
     rows = []
     for line in lines:
         row, source = line.row, line.source
-        for name, value in row.values.items():
-            ours = line.ours.get(name)
+        for name in [name for name in source.metrics if name in {*row.values, *line.ours}]:
+            ours, value = line.ours.get(name), row.values.get(name)
             numbers = [ours.mean, ours.std, ours.seeds] if ours else [None, None, None]
+            printed = [value.mean, value.std] if value else [None, None]
             definition = source.metrics[name]
             rows.append([
                 source.name, source.link, row.id, row.set, line.model, line.detector, name,
-                *map(_number, numbers), line.images or "", _number(value.mean), _number(value.std),
+                *map(_number, numbers), line.images or "", *map(_number, printed),
                 row.model, row.detector, row.what, row.network, definition.ours or "", definition.means,
                 "; ".join(line.differs),
             ])  # fmt: skip
@@ -129,7 +138,9 @@ def _number(value: float | None) -> str:
 
 
 def _tex(part: Part) -> str:
-    """Return a tabular with its notes, to be put into a table environment."""
+    """Return a tabular with its notes, to be put into a table environment; a comment without a table."""
+    if part.table is None:
+        return f"% {part.source.title}: {part.source.origin}"
     notes = [f"{letter}: {text}" for letter, text in part.notes.items()]
     words = escaped("; ".join([f"Ours / published in %. {part.source.title}", *notes]))
     return f"{latex(part.table)}\n\\par\\footnotesize {words}."

@@ -112,6 +112,7 @@ def written(tmp_path):
         models=("simclr", "scratch"),
         margin="0.02",
         alpha="0.1",
+        sources=(),
         headline=("simclr", "scratch", "absent"),
         detectors=("ssd", "knn", "msp"),
     ):
@@ -131,6 +132,7 @@ def written(tmp_path):
             "backbone": "resnet",
             "backbones": f"{tmp_path}/params.yaml:backbones",
             "adopted": f"{tmp_path}/params.yaml:models",
+            "sources": sources,
             "headline.models": headline,
             "headline.detectors": detectors,
             "out_metrics": f"{tmp_path}/{out}",

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from sslood.sweeps.grids import read_sweep
+from studies.plan import read_study
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 SYSTEMS = ["ssl-ood", "ssd", "eloc", "stochastic-imagenet"]
@@ -50,3 +51,29 @@ def test_a_twin_needs_no_download(name):
     assert {entry["source"] for entry in sets.values()} <= here
     for entry in read(f"{name}-small").get("models", {}).values():
         assert (PROFILES.parent / entry["weights"]).is_file()
+
+
+def test_one_study_runs_the_twins_that_draw_their_pictures_themselves():
+    """Of stochastic-imagenet-small a command draws them, into a folder that the profile names."""
+    parts = {part.name: part for part in read_study("systems-small").parts}
+    assert sorted(parts) == sorted(
+        f"{name}-small" for name in ["ssl-ood", "ssd", "eloc", "stochastic-ablation"]
+    )
+    assert all(part.profile == name for name, part in parts.items())
+    kept = {key for part in parts.values() for key in part.settings}
+    assert kept == {"posthoc.detectors", "runs.inits", "runs.network_models", "evaluate.models"}
+    assert parts["stochastic-ablation-small"].goals == ("summarize", "sweep")
+
+
+def test_heads_on_vicreg_are_parts_of_studies():
+    """The profile with them would have more than a hundred stages."""
+    small, large = read_study("systems-small").parts[-1], read_study("stochastic").parts[-1]
+    heads = {"classifier_vicreg", "classifier_vicreg_h", "classifier_vicreg_z"}
+    for part in (small, large):
+        assert heads <= set(part.settings["runs.network_models"]) & set(part.settings["evaluate.models"])
+        assert {f"classifier_{name}" for name in part.settings["runs.inits"]} == set(
+            part.settings["runs.network_models"]
+        )
+    assert set(small.settings["evaluate.models"]) - heads == set(
+        read("stochastic-ablation-small")["evaluate"]["models"]
+    )
