@@ -32,6 +32,9 @@ class Part(Settings):
     command: Annotated[str, "instead of stages: a command whose output is the result"] = ""
     device: Annotated[Literal["any", "cuda"], "what the part asks of the machine"] = "any"
     minutes: Annotated[float, at_least(0), "estimated or measured time on the study's `hardware`"] = 0.0
+    least: Annotated[
+        float, at_least(0), "seconds of its longest stage that has no checkpoint; 0 = the study's `least`"
+    ] = 0.0
 
     def _check(self) -> None:
         check_name(self.name, "name")
@@ -91,10 +94,13 @@ def read_study(name: str, folder: Path = FOLDER) -> Study:
     names = [part.name for part in parts]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{where}: two parts are called {twice[0]!r}; give one another name")
-    filled = [
-        part if part.profile or part.command else replace(part, profile=study.profile) for part in parts
-    ]
-    return replace(study, name=name, parts=tuple(filled))
+    return replace(study, name=name, parts=tuple(_filled(part, study) for part in parts))
+
+
+def _filled(part: Part, study: Study) -> Part:
+    """Return a part with the profile and `least` of its study, where it has none of its own."""
+    profile = "" if part.command else part.profile or study.profile
+    return replace(part, profile=profile, least=part.least or study.least)
 
 
 def _listed(content: Mapping[str, Any], where: str) -> list[Any]:

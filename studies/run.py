@@ -67,7 +67,7 @@ def main(
         if back is not None:
             unpack(back, folder, results)
         store = Store(folder, {"revision": revision(), "hardware": hardware()})
-        check_budget(budget, study.least, (), store)
+        check_budget(budget, max(part.least for part in picked.parts), (), store)
         check_parts(picked, folder)
         copy_code(folder)
         outcomes = _run(Call(study, folder, jobs, store, budget, click.echo, began), picked, results)

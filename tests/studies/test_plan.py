@@ -36,6 +36,14 @@ def test_a_study_is_read(tmp_path):
         chosen(found, ("c",))
 
 
+def test_the_profile_and_the_least_budget_of_a_part_are_its_own_or_the_studys(tmp_path):
+    parts = [{"name": "a"}, {"name": "b", "profile": "own", "least": 300}, {"name": "c", "command": "x"}]
+    found = study(tmp_path, least=50, profile="cifar10", parts=parts)
+    assert [(part.profile, part.least) for part in found.parts] == [
+        ("cifar10", 50), ("own", 300), ("", 50),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -53,6 +61,7 @@ def test_a_study_is_read(tmp_path):
         ),
         ({"parts": [{"name": "a", "goals": []}]}, "goals must list at least one stage"),
         ({"least": 0}, "least must be at least 1, found 0"),
+        ({"parts": [{"name": "a", "least": -1}]}, "parts.a.least must be at least 0, found -1"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, changes, said):
