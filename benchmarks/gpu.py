@@ -5,9 +5,9 @@
     python -m benchmarks.gpu --small    # the same on whatever device there is, tiny: a try of this file
 
 First the float32 results of the device are compared with the CPU's (benchmarks/agreement.py); if one differs
-by more than it may, the exit status is 1 at the end. Then SimCLR, BYOL and DINO train with bf16, torch.compile
-and channels last; a view is one image going forwards and backwards. The data share is the time that
-augmentation adds to steps on frozen views. Medians over blocks of steps, device synchronised around each
+by more than it may, the exit status is 1 at the end. Then SimCLR, BYOL and DINO train with bf16,
+torch.compile and channels last; a view is one image going forwards and backwards. The data share is the time
+that augmentation adds to steps on frozen views. Medians over blocks of steps, device synchronised around each
 block; compiling and warming up are not counted.
 
 Targets on an H100: 60,000 views/s for SimCLR (stretch 90,000), 3/4 of it for BYOL and DINO, data share 5 %.

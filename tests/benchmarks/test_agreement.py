@@ -1,4 +1,4 @@
-"""The comparison of two devices: equal ones pass, and a network that is another one on the second does not."""
+"""The comparison of two devices: equal ones pass, and a network that differs on the second does not."""
 
 import pytest
 import torch
