@@ -139,6 +139,9 @@ def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
     assert "| `one` | `m` | 1 |" in page and "r1 | h1 |" in page and "`gpu`: left out: no CUDA device" in page
     table = (results / "table.csv").read_text().splitlines()
     assert table[1].startswith("one,posthoc,m,knn,far,1,1,50,60,0.9,")
+    stages = (results / "one/stages.csv").read_text().splitlines()
+    assert stages[0] == "stage,seconds,threads,digest" and len(stages) == 5
+    assert "Each stage counted once, this took 0.0 hours of stages" in page
     measured = (results / "one/params.yaml").read_text()
     toy.call([{"name": "one", "settings": {"train.command": "false"}}])  # what was measured stays
     gather(toy.study, toy.root / "work", results, toy.store)
