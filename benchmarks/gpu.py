@@ -4,11 +4,11 @@
     python -m benchmarks.gpu simclr     # only these of the three that are timed
     python -m benchmarks.gpu --small    # the same on whatever device there is, tiny: a try of this file
 
-First every objective takes STEPS steps in float32 on the device and on the CPU from one start with one set of
-draws, and the largest difference of losses and weights is printed (TF32 is off). Then SimCLR, BYOL and DINO
-train with bf16, torch.compile and channels last; a view is one image going forwards and backwards. The data
-share is the time that augmentation adds to steps on frozen views. Medians over blocks of steps, device
-synchronised around each block; compiling and warming up are not counted.
+First the float32 results of the device are compared with the CPU's (benchmarks/agreement.py); if one differs
+by more than it may, the exit status is 1 at the end. Then SimCLR, BYOL and DINO train with bf16,
+torch.compile and channels last; a view is one image going forwards and backwards. The data share is the time
+that augmentation adds to steps on frozen views. Medians over blocks of steps, device synchronised around each
+block; compiling and warming up are not counted.
 
 Targets on an H100: 60,000 views/s for SimCLR (stretch 90,000), 3/4 of it for BYOL and DINO, data share 5 %.
 """
@@ -17,19 +17,18 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from benchmarks.agreement import compare, refuse
 from benchmarks.learning import objective_run
 from sslood.core.machine import Machine, machine
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.selfsup.pretraining import Pretraining
 from sslood.nets.training.engine import Engine
-from tests.kit.registries import OBJECTIVES
 
-STEPS = 3  # of the comparison with the CPU
 TIMED = ("simclr", "byol", "dino")
 
 
@@ -60,41 +59,6 @@ def build(
     engine = task.engine()
     task.begin_epoch(1)
     return task, engine
-
-
-def stepped(name: str, form: Form, here: Machine) -> tuple[list[float], torch.Tensor]:
-    """Return the losses and the weights of a few steps whose draws all come from the CPU."""
-    settings = {"lr": 0.01, "optimiser": "sgd", "warmup_epochs": 0, "precision": "float32"}
-    task, engine = build(name, replace(form, batch=64), here, "objectives", **settings)
-    generator = torch.Generator().manual_seed(0)
-    shape = (64, 3, form.size, form.size)
-    losses = []
-    task.objective.before_epoch(1, generator)
-    for step in range(STEPS):
-        views = [torch.randn(shape, generator=generator).to(here.device) for _ in range(task.objective.views)]
-        labels = (torch.arange(64) % 10).to(here.device)
-        task.objective.before_batch(64)
-        if hasattr(task.objective, "noise"):  # a stochastic objective's
-            task.objective.noise = task.objective.noise.to(here.device)
-        engine.optimiser.zero_grad()
-        loss, _ = task.objective(task.backbone, views, labels)
-        loss.backward()
-        engine.optimiser.step()
-        task.objective.after_step(task.backbone, step, 100)
-        losses.append(loss.item())
-    return losses, torch.cat([weight.detach().cpu().flatten() for weight in task.modules.parameters()])
-
-
-def compare(form: Form, here: Machine) -> None:
-    """Print how far the device is from the CPU, objective by objective."""
-    print(f"{STEPS} steps in float32 on {here.device} and on the CPU, {form.architecture}")
-    plain = replace(here, compile=False)
-    for name in sorted(set(OBJECTIVES) - {"scratch"}):
-        mine = stepped(name, form, plain)
-        theirs = stepped(name, form, replace(plain, device=torch.device("cpu")))
-        loss = max(abs(a - b) / abs(b) for a, b in zip(mine[0], theirs[0], strict=True))
-        weight = (mine[1] - theirs[1]).abs().max().item()
-        print(f"{name:22} loss {loss:.1e} relative, weights {weight:.1e}", flush=True)
 
 
 def seconds(step: Callable[[], object], form: Form, here: Machine) -> list[float]:
@@ -141,8 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     if here.device.type != "cuda" and "--small" not in words:
         sys.exit("benchmarks.gpu: no CUDA device; try it with --small")
     form = SMALL if "--small" in words else LARGE
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    compare(replace(form, architecture=SMALL.architecture), here)
+    wrong = compare(here.device, torch.device("cpu"))
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     where = torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else "CPU"
@@ -155,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"data {row['share']:.1%} of a step",
             flush=True,
         )
+    refuse(wrong)
 
 
 if __name__ == "__main__":

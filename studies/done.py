@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sslood.core.errors import InputError
 from sslood.core.files import load_json
 from studies.parts import OUTPUT
@@ -13,6 +15,8 @@ from studies.plan import Part, Study
 from studies.table import Rows, read_rows
 
 SWEEPS = "sweeps"  # folder of a part: in it a folder for each
+STAGES = "stages.csv"
+PUBLISHED = "published.md"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Finished:
     """A part with results: where they come from, and its rows (none of a command).
 
     sweeps: name -> its files that a page links, as paths in the folder of results: tables, then figures.
+    stages: stage, seconds, threads and digest of each, None if they were not recorded. published: the path
+    of the table with published figures, "" if there is none.
     """
 
     part: Part
@@ -27,6 +33,8 @@ class Finished:
     rows: Rows
     output: str = ""
     sweeps: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    stages: pd.DataFrame | None = None
+    published: str = ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -42,7 +50,9 @@ def finished(part: Part, folder: Path) -> Finished | None:
         return None
     output = folder / OUTPUT
     text = output.read_text(errors="replace") if output.is_file() else ""
-    return Finished(part, origin, read_rows(part.name, folder), text, _sweeps(folder))
+    stages = pd.read_csv(folder / STAGES) if (folder / STAGES).is_file() else None
+    published = f"{folder.name}/{PUBLISHED}" if (folder / PUBLISHED).is_file() else ""
+    return Finished(part, origin, read_rows(part.name, folder), text, _sweeps(folder), stages, published)
 
 
 def _sweeps(folder: Path) -> dict[str, list[str]]:

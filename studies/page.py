@@ -14,6 +14,7 @@ from studies.done import Finished, unfinished
 from studies.figure import near_and_far
 from studies.plan import Study
 from studies.table import BEST, best, bests
+from studies.totals import hours, sizes, widths
 
 FOLDERS = (Path(report.__file__).parent / "templates", Path(__file__).parent / "templates")
 # read at once: they may be edited while a study runs
@@ -36,7 +37,11 @@ def write_pages(
         "study": study,
         "title": study.title,
         "table": overview(done),
+        "images": f"{sizes(done)} {widths(done, SHOWN)}".strip(),
+        "informed": any(found.rows.groups["low"].isna().any() for found in done if len(found.rows.groups)),
+        "published": {found.part.name: found.published for found in done if found.published},
         "origins": origins(done),
+        "hours": hours(done),
         "swept": [found for found in done if found.sweeps],
         "commands": [found for found in done if found.output],
         "unfinished": unfinished(study, states, done),

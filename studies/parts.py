@@ -88,7 +88,8 @@ class Call:
             downloads = [cell for cell in chosen if cell.name.startswith("download@")]
             tidy(graph)
             keys = {cell.name: digest(cell) for cell in downloads}
-            cut = self._make([cell for cell in downloads if keys[cell.name] not in self.lost], outcome)
+            wanted = [cell for cell in downloads if keys[cell.name] not in self.lost]
+            cut = self._make(part, wanted, outcome)
             if cut:
                 return
             self.lost |= {keys[name]: reason for name, reason in outcome.failed.items()}
@@ -107,16 +108,16 @@ class Call:
         with chdir(place):
             graph = graph_of()
             tidy(graph)
-            self._make(needed(graph, part.goals), outcome)
+            self._make(part, needed(graph, part.goals), outcome)
 
     def _lay_out(self, part: Part, place: Path, without: Mapping[str, str]) -> None:
         """Make the folder of a part from the code and profiles as they were when the call began."""
         code = self.folder / "code"
         lay_out(place, code, params_text(self.study, part, without, code))
 
-    def _make(self, chosen: list[Cell], outcome: Outcome) -> list[str]:
-        """Make cells; fills in the outcome, and returns the names that time cut off."""
-        check_budget(self.budget, self.study.least, chosen, self.store)
+    def _make(self, part: Part, chosen: list[Cell], outcome: Outcome) -> list[str]:
+        """Make cells of a part; fills in the outcome, and returns the names that time cut off."""
+        check_budget(self.budget, part.least, [cell.name for cell in chosen], self.store)
         runner = PartRunner(chosen, self.jobs, self.store, self.say)
         failed, cut = runner.run(self.left)
         unmade = {*failed, *cut, *(cell.name for cell in runner.waiting)}
@@ -127,7 +128,10 @@ class Call:
         return cut
 
     def _command(self, part: Part, place: Path, outcome: Outcome) -> None:
-        """Run a command in the repository, once for each revision of it; its output is the result."""
+        """Run a command in the repository, once for each revision of it; its output is the result.
+
+        Raises InputError if an earlier call gave it all that this one has, in vain.
+        """
         outcome.total = 1
         key = f"{part.command} | {self.store.origin['revision']}"
         found = self.store.record.get(key, {})
@@ -136,7 +140,8 @@ class Call:
             outcome.state, outcome.made = "done", 1
             self.say(f"current {part.name}")
             return
-        if self.left < self.study.least:
+        check_budget(self.budget, part.least, [part.name], self.store)
+        if self.left < part.least:
             return
         words = shlex.split(part.command)
         words = [sys.executable, *words[1:]] if words[0] == "python" else words

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sslood.core.errors import InputError
-from sslood.core.settings import Settings, at_least, check_name, checked, load_params
+from sslood.core.settings import Settings, at_least, check_name, checked, load_params, near
 from tools.closure import ROOT
 
 FOLDER = ROOT / "studies"
+CORE = "core"  # in place of the names of parts
 LEAST = 30.0  # seconds: what a stage needs to start, and the shortest ones to end
 
 
@@ -30,8 +31,12 @@ class Part(Settings):
     )
     needs: Annotated[tuple[str, ...], "image sets without which the part says nothing"] = ()
     command: Annotated[str, "instead of stages: a command whose output is the result"] = ""
+    tiny_command: Annotated[str, "the command that stands in for it with --tiny"] = ""
     device: Annotated[Literal["any", "cuda"], "what the part asks of the machine"] = "any"
     minutes: Annotated[float, at_least(0), "estimated or measured time on the study's `hardware`"] = 0.0
+    least: Annotated[
+        float, at_least(0), "seconds of its longest stage that has no checkpoint; 0 = the study's `least`"
+    ] = 0.0
 
     def _check(self) -> None:
         check_name(self.name, "name")
@@ -39,6 +44,10 @@ class Part(Settings):
         if self.command and stages:
             raise InputError(
                 f"part {self.name!r} has a command, so it takes no {stages[0]!r}; take the key out"
+            )
+        if self.tiny_command and not self.command:
+            raise InputError(
+                f"part {self.name!r} has a tiny_command, but no command that it could stand in for"
             )
         if not self.goals:
             raise InputError(f"part {self.name!r}: goals must list at least one stage")
@@ -56,6 +65,10 @@ class Study(Settings):
         default_factory=dict
     )
     least: Annotated[float, at_least(1), "seconds of the longest stage that has no checkpoint"] = LEAST
+    tiny: Annotated[dict, "dotted key: value; of every part, after its own, with --tiny"] = field(
+        default_factory=dict
+    )
+    core: Annotated[tuple[str, ...], "parts that `core` stands for where parts are named"] = ()
     name: Annotated[str, "of its file"] = ""
     parts: tuple[Part, ...] = ()
 
@@ -91,10 +104,19 @@ def read_study(name: str, folder: Path = FOLDER) -> Study:
     names = [part.name for part in parts]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{where}: two parts are called {twice[0]!r}; give one another name")
-    filled = [
-        part if part.profile or part.command else replace(part, profile=study.profile) for part in parts
-    ]
-    return replace(study, name=name, parts=tuple(filled))
+    if CORE in names:
+        raise InputError(
+            f"{where}: a part is called {CORE!r}, which stands for the list of that key; rename it"
+        )
+    if unknown := [name for name in study.core if name not in names]:
+        raise InputError(f"{where}: core names {unknown[0]!r}, which is no part{near(unknown[0], names)}")
+    return replace(study, name=name, parts=tuple(_filled(part, study) for part in parts))
+
+
+def _filled(part: Part, study: Study) -> Part:
+    """Return a part with the profile and `least` of its study, where it has none of its own."""
+    profile = "" if part.command else part.profile or study.profile
+    return replace(part, profile=profile, least=part.least or study.least)
 
 
 def _listed(content: Mapping[str, Any], where: str) -> list[Any]:
@@ -111,9 +133,29 @@ def _part(entry: Any, place: int, where: str) -> Part:
 
 
 def chosen(study: Study, names: tuple[str, ...]) -> Study:
-    """Return the study with the parts of these names alone, all if none is named."""
-    known = [part.name for part in study.parts]
+    """Return the study with the parts of these names alone, all if none is named; CORE stands for several."""
+    known = [*(part.name for part in study.parts), *([CORE] if study.core else [])]
     for name in names:
         if name not in known:
             raise InputError(f"{name}: no such part of {study.name}; there are: {', '.join(known)}")
-    return replace(study, parts=tuple(part for part in study.parts if not names or part.name in names))
+    wanted = {*names, *(study.core if CORE in names else ())}
+    return replace(study, parts=tuple(part for part in study.parts if not names or part.name in wanted))
+
+
+def tiny(study: Study) -> Study:
+    """Return a study of the same parts in the same order that takes minutes on any device; its numbers mean
+    nothing. InputError if its file does not say how.
+    """
+    if not study.tiny:
+        raise InputError(
+            f"{study.name}.yaml: has no key 'tiny'; list there the settings that make every part small, such "
+            "as data.limit and train.epochs"
+        )
+    return replace(study, least=LEAST, parts=tuple(_tiny(part, study.tiny) for part in study.parts))
+
+
+def _tiny(part: Part, settings: Mapping[str, Any]) -> Part:
+    small = replace(part, minutes=0.0, least=LEAST)
+    if part.command:
+        return replace(small, command=part.tiny_command, device="any") if part.tiny_command else small
+    return replace(small, settings={**part.settings, **settings}, device="any")

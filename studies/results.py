@@ -4,11 +4,13 @@
     table.csv                every model, detector and group of sets of every part
     PART/                    tables and numbers as `summarize` wrote them, params.yaml, training curves,
                              origin.json (revision, hardware, hours, sets that could not be had);
-                             sweeps/NAME/, tables and figures of each sweep
+                             stages.csv, seconds and threads of each stage, with the digest by which another
+                             part names the same one; sweeps/NAME/, tables and figures of each sweep
 
 A part that is not done leaves the results of an earlier run, which name their own revision, as they are.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from sslood.core.files import save_json, save_text
-from studies.done import SWEEPS, finished, read_json
+from studies.done import STAGES, SWEEPS, finished, read_json
 from studies.page import write_pages
 from studies.parts import OUTPUT, STATE
 from studies.plan import Study
 from studies.runner import Store
 
 LEAVE = ("summary.json", "headline.md")  # that the other files hold
+DIGEST = 12  # letters that tell stages apart
 MOST = 1 << 24  # bytes of a file that is gathered
 
 
@@ -31,8 +34,9 @@ def gather(study: Study, folder: Path, results: Path, store: Store) -> None:
     states = {part.name: read_json(folder / part.name / STATE) for part in study.parts}
     for part in study.parts:
         if states[part.name].get("state") == "done":
-            origin, sweeps = _origin(states[part.name], store), _sweeps(states[part.name], store)
-            _copy(folder / part.name, results / part.name, origin, sweeps)
+            state, stages = states[part.name], stages_of(states[part.name], store)
+            origin, sweeps = _origin(state, store), _sweeps(state, store)
+            _copy(folder / part.name, results / part.name, origin, stages, sweeps)
     done = [found for part in study.parts if (found := finished(part, results / part.name))]
     if done:
         write_pages(study, states, done, results)
@@ -52,13 +56,23 @@ def _origin(state: Mapping[str, Any], store: Store) -> dict[str, Any]:
     }
 
 
+def stages_of(state: Mapping[str, Any], store: Store) -> str:
+    """Return the stages of a part as CSV text, in the order in which they ran."""
+    lines = ["stage,seconds,threads,digest"]
+    for key in dict.fromkeys(state["keys"]):
+        if one := store.record.get(key):
+            digest = hashlib.sha256(key.encode()).hexdigest()[:DIGEST]
+            lines.append(f"{one['stage']},{one['seconds']},{one['threads']},{digest}")
+    return "\n".join([*lines, ""])
+
+
 def _sweeps(state: Mapping[str, Any], store: Store) -> list[Path]:
     """Return the folders of the sweeps that stages of a part made; the part's own may hold older ones too."""
     tops = [store.made / key / "metrics" / SWEEPS for key in dict.fromkeys(state["keys"])]
     return [path for top in tops if top.is_dir() for path in sorted(top.iterdir())]
 
 
-def _copy(place: Path, target: Path, origin: Mapping[str, Any], sweeps: Sequence[Path]) -> None:
+def _copy(place: Path, target: Path, origin: Mapping[str, Any], stages: str, sweeps: Sequence[Path]) -> None:
     """Copy the results of one part."""
     fresh = target.with_name(f"{target.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -80,6 +94,7 @@ def _copy(place: Path, target: Path, origin: Mapping[str, Any], sweeps: Sequence
     names = {path.name for path in fresh.iterdir()}
     if names & {"results.csv", OUTPUT, SWEEPS}:
         save_json(fresh / "origin.json", dict(origin))
+        save_text(fresh / STAGES, stages)
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     else:  # a part that only prepares

@@ -4,6 +4,7 @@
     python -m studies.run cifar10-cpu -j 2               # all of it, two stages at a time
     python -m studies.run cifar10-cpu -j 2 --budget 3600 # an hour of it; the same command goes on
     python -m studies.run cifar10-cpu simclr             # one part
+    python -m studies.run cifar10 --tiny                 # does every part run? few images, any device
 
 studies/NAME.yaml says what a study consists of (docs/studies.md); NAME may also be the path of such a file.
 It runs without DVC. What is cut off goes on from its checkpoint (exit status 75). A stage that fails is
@@ -24,7 +25,7 @@ from sslood.core.errors import InputError
 from studies.origin import hardware, revision
 from studies.pack import pack, unpack
 from studies.parts import Call, Outcome
-from studies.plan import Study, chosen, read_study, study_names
+from studies.plan import Study, chosen, read_study, study_names, tiny
 from studies.results import gather
 from studies.runner import Store, check_budget
 from studies.workspace import check_parts, copy_code
@@ -41,6 +42,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--jobs", "-j", default=1, type=click.IntRange(1), help="Stages that run at the same time.")
 @click.option("--folder", type=FOLDER, help="Work folder; scratch/studies/NAME if not given.")
 @click.option("--results", type=FOLDER, help="Folder of results; results/NAME if not given.")
+@click.option("--tiny", "small", is_flag=True, help="Few images and epochs: does every part run?")
 @click.option("--pack", "out", type=FOLDER, help="Put results, checkpoints and models here: at most 64 MiB.")
 @click.option("--unpack", "back", type=FOLDER, help="Begin with what --pack put here.")
 def main(
@@ -50,6 +52,7 @@ def main(
     jobs: int,
     folder: Path | None,
     results: Path | None,
+    small: bool,
     out: Path | None,
     back: Path | None,
 ) -> None:
@@ -60,14 +63,16 @@ def main(
         return
     began = time.monotonic()
     study = read_study(name)
+    study = tiny(study) if small else study
     picked = chosen(study, parts)
-    folder = (folder or ROOT / "scratch/studies" / study.name).absolute()
-    results = (results or ROOT / "results" / study.name).absolute()
+    place = ROOT / "scratch/studies" / (f"{study.name}-tiny" if small else study.name)
+    folder = (folder or place).absolute()
+    results = (results or (folder if small else ROOT) / "results" / study.name).absolute()
     with alone(folder):
         if back is not None:
             unpack(back, folder, results)
         store = Store(folder, {"revision": revision(), "hardware": hardware()})
-        check_budget(budget, study.least, (), store)
+        check_budget(budget, max(part.least for part in picked.parts), (), store)
         check_parts(picked, folder)
         copy_code(folder)
         outcomes = _run(Call(study, folder, jobs, store, budget, click.echo, began), picked, results)

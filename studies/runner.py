@@ -7,7 +7,7 @@ the seconds of attempts that time cut off count too.
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tools.graph import Cell, digest
 from tools.jobs import Job, cores
 
 GRAIN = 0.01  # seconds by which the times of a file system may be coarse
+OVERHEAD = 1.05  # budget of a call over what its first stage gets of it, at most
 
 
 class Store:
@@ -138,11 +139,11 @@ def _kept_since(since: float) -> bool:
     return any(path.stat().st_mtime > since - GRAIN for path in folder.glob("*.pt"))
 
 
-def check_budget(budget: float, least: float, cells: Sequence[Cell], store: Store) -> None:
+def check_budget(budget: float, least: float, names: Iterable[str], store: Store) -> None:
     """Raise InputError, saying how much is needed, if `budget` seconds would never bring a study to an end.
 
-    That is less than its longest stage without checkpoints takes, or no more than a stage that is still to
-    be made had in an earlier call, without an end or a checkpoint.
+    That is less than its longest stage without checkpoints takes, or no more than one of `names`, stages or
+    parts with a command, had in an earlier call without an end or a checkpoint.
     """
     if budget < least:
         raise InputError(
@@ -150,9 +151,9 @@ def check_budget(budget: float, least: float, cells: Sequence[Cell], store: Stor
             f"say at least --budget {least:g}"
         )
     lost = {found["stage"]: found["lost"] for found in store.record.values() if "lost" in found}
-    for cell in cells:
-        if budget <= lost.get(cell.name, -1.0):
+    for name in names:
+        if budget <= OVERHEAD * lost.get(name, -1.0):
             raise InputError(
-                f"--budget {budget:g} is too small: {cell.name} had {lost[cell.name]:g} seconds in an "
-                "earlier call and came to no checkpoint; give more"
+                f"--budget {budget:g} is too small: {name} had {lost[name]:g} seconds in an earlier call and "
+                f"came to no end and no checkpoint; give clearly more, such as --budget {2 * budget:g}"
             )

@@ -1,14 +1,16 @@
 """What the table and the figure of a study show of models whose detectors have no column of their own."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from studies.done import Finished, finished
 from studies.figure import near_and_far
-from studies.page import SHOWN, overview
-from studies.plan import Part
+from studies.page import SHOWN, overview, write_pages
+from studies.plan import Part, Study
 from studies.table import BEST, bests
+from studies.totals import hours, sizes, widths
 
 RESULTS = """stage,model,detector,seed,set,role,auroc,fpr95_id,auroc_low,auroc_high,n_id,n_ood
 posthoc,m,knn,0,letters,near,0.8,0.5,0.78,0.82,50,60
@@ -52,3 +54,63 @@ def test_it_is_in_the_figure(found):
     assert rows[["model", "detector", "auroc"]].values.tolist() == [["m", BEST, 0.8], ["e", BEST, 0.85]]
     alone, both = (near_and_far(groups, SHOWN), near_and_far(rows, [*SHOWN, BEST]))
     assert not re.search(r"a · e\b", alone) and re.search(r"a · e\b", both)
+
+
+STAGES = "stage,seconds,threads,digest\ndownload@a,36,1,d\ntrain@0,3600,2,{}\n"
+
+
+def part_of(folder: Path, name: str, origin: str, stages: str = "", results: str = RESULTS) -> Finished:
+    place = folder / name
+    place.mkdir()
+    (place / "results.csv").write_text(results)
+    (place / "origin.json").write_text(origin)
+    if stages:
+        (place / "stages.csv").write_text(stages)
+    part = finished(Part(name), place)
+    assert part is not None
+    return part
+
+
+def test_hours_count_each_stage_once(tmp_path):
+    took = '{"hours": 2.0, "core_hours": 3.0}'
+    first, second = (part_of(tmp_path, name, took, STAGES.format(name)) for name in "ab")
+    assert hours([first, second]) == (
+        "Each stage counted once, this took 2.0 hours of stages (4.0 hours of cores)."
+    )
+    old = part_of(tmp_path, "c", took)
+    assert hours([first, old]) == (
+        "Each stage counted once, `a` took 1.0 hours of stages (2.0 hours of cores). Of the other parts it "
+        "was not recorded which stages they share, and each counts in full: 2.0 hours of stages (3.0 hours "
+        "of cores). So all took at most 3.0 hours of stages (5.0 hours of cores)."
+    )
+    assert hours([old]).startswith(
+        "At most 2.0 hours of stages (3.0 hours of cores): stages that parts share"
+    )
+    assert hours([]) == ""
+
+
+def test_the_page_says_how_many_images_there_are_and_how_wide_intervals_get(tmp_path, found):
+    """Those that ssdk knows are not among its test images, so its numbers are not the group's."""
+    far = RESULTS.replace("near", "far").replace(",60", ",1200")
+    other = part_of(tmp_path, "b", '{"stages": 1}', results=far)
+    again = part_of(tmp_path, "c", '{"stages": 1}')
+    assert sizes([other, found, again]) == (
+        "Test images: n = 50 ID, 60 near (1 set); in `b` 50 ID, 1,200 far (1 set)."
+    )
+    assert widths([found, other], SHOWN) == (
+        "The 95 % intervals of the other columns are at most ± 2.0 near and ± 2.0 far."
+    )
+    assert sizes([]) == widths([], SHOWN) == ""
+
+
+def test_the_page_links_published_figures_and_explains_what_has_no_interval(tmp_path):
+    rows = RESULTS.replace("0.99,0.1,0.98,1.0", "0.99,0.1,,")
+    origin = '{"stages": 1, "hours": 1, "core_hours": 1, "revision": [], "hardware": [], "absent": {}}'
+    part = part_of(tmp_path, "a", origin, results=rows)
+    (tmp_path / "a/published.md").write_text("x")
+    done = [finished(part.part, tmp_path / "a"), part_of(tmp_path, "b", origin)]
+    write_pages(Study("T", parts=(Part("a"), Part("b"))), {"a": {}, "b": {}}, done, tmp_path)
+    markdown, html = ((tmp_path / name).read_text() for name in ("README.md", "index.html"))
+    assert "Beside published figures: [a](a/published.md)." in markdown and "(b/published.md)" not in markdown
+    assert '<a href="a/published.md">a</a>' in html and "docs/findings.md" in html
+    assert "Rows of `ssdk` have none" in markdown and "Rows of ssdk have none" in html

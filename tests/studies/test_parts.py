@@ -13,7 +13,6 @@ from studies.results import gather
 from studies.run import alone
 from studies.runner import check_budget
 from tests.studies.toy import LOST, Toy
-from tools.graph import Cell
 
 
 @pytest.fixture
@@ -93,10 +92,28 @@ def test_a_budget_that_would_never_do_is_refused_at_once(toy, ends):
         "unfinished"
     ]
     [lost] = [one["lost"] for one in toy.store.record.values() if "lost" in one]
-    train = Cell("train@0", "", (), (), "")
-    with pytest.raises(InputError, match=f"train@0 had {lost:g} seconds in an earlier call and came to no"):
-        check_budget(lost, 0.0, [train], toy.store)
-    check_budget(lost + 0.1, 0.0, [train], toy.store)
+    said = f"train@0 had {lost:g} seconds in an earlier call and came to no end"
+    for budget in (lost, 1.04 * lost):  # a call has something to do before its first stage
+        with pytest.raises(InputError, match=said):
+            check_budget(budget, 0.0, ["train@0"], toy.store)
+    check_budget(1.06 * lost, 0.0, ["train@0"], toy.store)
+
+
+def test_a_budget_that_is_too_small_for_a_command_is_refused_in_the_next_call(toy):
+    """Otherwise each call would begin it again, and no part behind it would ever have its turn."""
+    parts = [{"name": "speed", "command": "sleep 30"}, {"name": "one"}]
+    assert states(toy.call(parts[:1], budget=2.0)) == ["unfinished"]
+    with pytest.raises(InputError, match=r"--budget 2 is too small: speed had [\d.]+ seconds .* --budget 4"):
+        toy.call(parts, budget=2.0)
+    quick = [{"name": "speed", "command": "echo fast"}, parts[1]]
+    assert states(toy.call(quick, budget=60.0)) == ["done", "done"]
+
+
+def test_what_a_part_needs_at_least_is_its_own(toy):
+    parts = [{"name": "one"}, {"name": "long", "least": 50}]
+    with pytest.raises(InputError, match="--budget 40 is too small: .* needs 50 seconds"):
+        toy.call(parts, budget=40.0)
+    assert states(toy.call(parts[:1], budget=40.0)) == ["done"]
 
 
 def test_a_command_runs_once_for_each_revision(toy):
@@ -122,6 +139,9 @@ def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
     assert "| `one` | `m` | 1 |" in page and "r1 | h1 |" in page and "`gpu`: left out: no CUDA device" in page
     table = (results / "table.csv").read_text().splitlines()
     assert table[1].startswith("one,posthoc,m,knn,far,1,1,50,60,0.9,")
+    stages = (results / "one/stages.csv").read_text().splitlines()
+    assert stages[0] == "stage,seconds,threads,digest" and len(stages) == 5
+    assert "Each stage counted once, this took 0.0 hours of stages" in page
     measured = (results / "one/params.yaml").read_text()
     toy.call([{"name": "one", "settings": {"train.command": "false"}}])  # what was measured stays
     gather(toy.study, toy.root / "work", results, toy.store)

@@ -10,7 +10,7 @@ from scipy import stats
 
 from sslood.core.errors import InputError
 from sslood.core.settings import load_params
-from studies.plan import chosen, read_study, study_names
+from studies.plan import chosen, read_study, study_names, tiny
 from studies.table import over_seeds
 from studies.workspace import check_parts, put
 from tools.closure import ROOT
@@ -36,6 +36,42 @@ def test_a_study_is_read(tmp_path):
         chosen(found, ("c",))
 
 
+def test_core_stands_for_the_parts_that_a_study_lists(tmp_path):
+    found = study(tmp_path, core=["b"])
+    assert [part.name for part in chosen(found, ("core",)).parts] == ["b"]
+    assert [part.name for part in chosen(found, ("core", "a")).parts] == ["a", "b"]
+    with pytest.raises(InputError, match="core: no such part of mine; there are: a, b"):
+        chosen(study(tmp_path), ("core",))
+
+
+def test_a_tiny_study_has_the_same_parts_on_any_device(tmp_path):
+    parts = [
+        {"name": "a", "device": "cuda", "minutes": 5, "settings": {"train.epochs": 60, "data.size": 12}},
+        {"name": "b", "device": "cuda", "command": "long", "tiny_command": "short"},
+        {"name": "c", "device": "cuda", "command": "only there"},
+    ]
+    found = tiny(study(tmp_path, parts=parts, least=500, tiny={"train.epochs": 1}))
+    assert [(part.name, part.device, part.command, part.least) for part in found.parts] == [
+        ("a", "any", "", 30), ("b", "any", "short", 30), ("c", "cuda", "only there", 30),
+    ]  # fmt: skip
+    assert found.parts[0].settings == {"train.epochs": 1, "data.size": 12} and found.minutes == 0
+    with pytest.raises(InputError, match="mine.yaml: has no key 'tiny'; list there the settings that"):
+        tiny(study(tmp_path))
+
+
+@pytest.mark.parametrize("name", [name for name in study_names() if read_study(name).tiny])
+def test_the_params_of_every_tiny_part_are_right(name, tmp_path):
+    check_parts(tiny(read_study(name)), tmp_path)
+
+
+def test_the_profile_and_the_least_budget_of_a_part_are_its_own_or_the_studys(tmp_path):
+    parts = [{"name": "a"}, {"name": "b", "profile": "own", "least": 300}, {"name": "c", "command": "x"}]
+    found = study(tmp_path, least=50, profile="cifar10", parts=parts)
+    assert [(part.profile, part.least) for part in found.parts] == [
+        ("cifar10", 50), ("own", 300), ("", 50),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -52,7 +88,14 @@ def test_a_study_is_read(tmp_path):
             "has a command, so it takes no 'profile'",
         ),
         ({"parts": [{"name": "a", "goals": []}]}, "goals must list at least one stage"),
+        ({"core": ["a", "bb"]}, "mine.yaml: core names 'bb', which is no part .did you mean 'b'"),
+        ({"parts": [{"name": "core"}]}, "a part is called 'core', which stands for the list of that key"),
+        (
+            {"parts": [{"name": "a", "tiny_command": "x"}]},
+            "part 'a' has a tiny_command, but no command that it could stand in for",
+        ),
         ({"least": 0}, "least must be at least 1, found 0"),
+        ({"parts": [{"name": "a", "least": -1}]}, "parts.a.least must be at least 0, found -1"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, changes, said):

@@ -1,0 +1,72 @@
+"""What the page of a study says about all of its parts together: test images, widths of intervals, hours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sslood.report.cells import percent
+from sslood.report.frame import is_informed
+from studies.done import Finished
+
+ROLES = ("near", "far")
+
+
+def sizes(done: Sequence[Finished]) -> str:
+    """Return the numbers of test images as a sentence, parts with others named; "" without results."""
+    parts = dict[str, list[str]]()
+    for found in done:
+        if len(found.rows.groups):
+            parts.setdefault(_images(found.rows.groups), []).append(f"`{found.part.name}`")
+    if not parts:
+        return ""
+    usual, *others = sorted(parts, key=lambda text: -len(parts[text]))
+    named = [f"; in {', '.join(parts[text])} {text}" for text in others]
+    return f"Test images: n = {usual}{''.join(named)}."
+
+
+def _images(groups: pd.DataFrame) -> str:
+    rows = groups[~groups["detector"].map(is_informed)].drop_duplicates("role").set_index("role")
+    words = [f"{row.n_ood:,} {role} ({row.sets} {'set' if row.sets == 1 else 'sets'})"
+             for role, row in rows.iterrows() if role in ROLES]  # fmt: skip
+    return f"{rows['n_id'].max():,} ID, {', '.join(words)}"
+
+
+def widths(done: Sequence[Finished], detectors: Sequence[str]) -> str:
+    """Return how wide the intervals of these detectors are at most, near and far, as a sentence."""
+    groups = [found.rows.groups for found in done if len(found.rows.groups)]
+    if not groups:
+        return ""
+    rows = pd.concat(groups)
+    rows = rows[rows["detector"].isin(detectors)]
+    reach = ((rows["high"] - rows["low"]) / 2).groupby(rows["role"]).max()
+    words = [f"{percent(reach[role])} {role}" for role in ROLES if np.isfinite(reach.get(role, np.nan))]
+    return f"The 95 % intervals of the other columns are at most ± {' and ± '.join(words)}." if words else ""
+
+
+def hours(done: Sequence[Finished]) -> str:
+    """Return the hours that the parts took, each stage counted once, as sentences.
+
+    A part whose stages were not recorded counts in full, and the sum is then called an upper bound.
+    """
+    known = [(found, found.stages) for found in done if found.stages is not None]
+    unknown = [found.origin for found in done if found.stages is None]
+    stages = pd.concat([table for _, table in known]).drop_duplicates("digest") if known else pd.DataFrame()
+    own = np.zeros(2)
+    if len(stages):
+        own += [stages["seconds"].sum() / 3600, (stages["seconds"] * stages["threads"]).sum() / 3600]
+    if not unknown:
+        return f"Each stage counted once, this took {_hours(own)}." if known else ""
+    full = np.array([[origin["hours"], origin["core_hours"]] for origin in unknown]).sum(axis=0)
+    if not known:
+        return f"At most {_hours(full)}: stages that parts share are counted in each."
+    names = ", ".join(f"`{found.part.name}`" for found, _ in known)
+    return (
+        f"Each stage counted once, {names} took {_hours(own)}. Of the other parts it was not recorded which "
+        f"stages they share, and each counts in full: {_hours(full)}. So all took at most "
+        f"{_hours(own + full)}."
+    )
+
+
+def _hours(pair: np.ndarray) -> str:
+    return f"{pair[0]:.1f} hours of stages ({pair[1]:.1f} hours of cores)"
