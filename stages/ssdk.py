@@ -5,6 +5,7 @@ Writes, under the settings of the section and of each row of `rows`, mean and st
 metric over repeats with other known images, and the scores of the first repeat. Seconds for the quickstart.
 """
 
+import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,7 +18,7 @@ from sslood.cli.options import read_settings, section_option, setting_options
 from sslood.core.errors import LeftOut
 from sslood.core.threads import blas_threads
 from sslood.ood.kit.results import results_of
-from sslood.ood.ssd.fewshot import evaluate_few_shot, fallbacks
+from sslood.ood.ssd.fewshot import evaluate_few_shot, fallbacks, same_picks
 from sslood.ood.ssd.rows import check_rows, read_rows
 from sslood.ood.ssd.ssdk import SSDkSettings
 
@@ -47,6 +48,8 @@ def main(embeddings, models, seed, rows, out_results, out_scores, **values):
                 results.leave_out(reason, file.model, name)
     note = "scores of the first repeat; <model>.ssdk.<id> is the mean over the OOD sets, <id>.<set> each"
     results.save(out_results, out_scores, note=note)
+    if advice := same_picks(results):
+        print(f"ssdk: {advice}", file=sys.stderr)
     done(out_results, f"{results.summary()}, {kinds['ssdk'].repeats} repeats each{fallbacks(results)}")
 
 

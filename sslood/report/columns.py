@@ -88,6 +88,7 @@ _COLUMNS = {
     "held_out_ssd": "the same by SSD",
     "fallbacks": "number of repeats in which SSD_k is SSD itself, which is clearly better on known images "
     "that are left out",
+    "alike": "1 where all repeats know the same images, so that they say nothing of a spread",
     f"{MAIN}_low": f"lower end of the 95 % "
     f"interval of {MAIN} over images (DeLong); none for means over repeats",
     f"{MAIN}_high": "upper end of that interval",

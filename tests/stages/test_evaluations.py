@@ -329,6 +329,18 @@ def test_ssdk_says_where_left_out_images_speak_for_ssd(folder):
     assert found["models"]["scratch"]["ssdk"]["noise"]["fallbacks"] == 2
 
 
+def test_ssdk_says_where_repeats_know_the_same_images(folder):
+    result = stage(ssdk, folder, SSDK_FLAGS)
+    assert result.exit_code == 0 and "embed.shots" not in result.output
+    whole = setting_flags(SSDkSettings(k=20, repeats=3, per_class=False))
+    result = stage(ssdk, folder, whole)
+    assert result.exit_code == 0, result.output
+    assert "they all know the same images" in result.output and "embed.shots" in result.output
+    found = json.loads((folder / "out.json").read_text())["models"]["scratch"]["ssdk"]["close"]
+    assert found["alike"] == 1 and found["repeats"] == 3
+    assert found["n_ood"] == 50 - 20, "all images of the pool are known"
+
+
 def test_ssdk_in_the_papers_form(folder):
     flags = ["paper" if part == "likelihood_ratio" else part for part in SSDK_FLAGS]
     assert stage(ssdk, folder, flags).exit_code == 0

@@ -1,6 +1,6 @@
 """Evaluation of SSD_k: repeats with different known OOD images, which leave the test set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def over_repeats(repeats: list[Repeat]) -> dict[str, float | int]:
     """Return the mean of each metric, its standard deviation as `<metric>_std`, the sizes, and `repeats`.
 
     And, where the known images were compared with SSD, `held_out` and `held_out_ssd` (AUROC, means) and
-    `fallbacks`, the number of repeats that use SSD.
+    `fallbacks`, the number of repeats that use SSD; where all repeats know the same images, `alike`: 1.
     """
     metrics = [ood_metrics(one.inside, one.outside) for one in repeats]
     mean = {key: float(np.mean([one[key] for one in metrics])) for key in METRICS}
@@ -112,21 +112,48 @@ def over_repeats(repeats: list[Repeat]) -> dict[str, float | int]:
     if all(one.get("held_out") is not None for one in chosen):
         held = {key: float(np.mean([one[key] for one in chosen])) for key in ("held_out", "held_out_ssd")}
         found |= held | {"fallbacks": sum(one["used"] == "ssd" for one in chosen)}
+    if len({one.kept.tobytes() for one in repeats}) < min(2, len(repeats)):
+        found["alike"] = 1
     return found
 
 
 def fallbacks(results: Results) -> str:
     """Return where SSD_k uses SSD instead, in words; "" if nowhere."""
-    rows = [
-        (f"{model} on {name}", values)
-        for model, detectors in results.models.items()
-        for sets in detectors.values()
-        for name, values in sets.items()
-        if values.get("fallbacks")
-    ]
+    rows = _holding(results, "fallbacks")
     if not rows:
         return ""
-    count = sum(values["fallbacks"] for _, values in rows)
-    named = ", ".join(f"{where} {values['fallbacks']}" for where, values in rows[:SHOWN])
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return f"; ssd itself in {count} repeats, where it tells left out known images better: {named}{more}"
+    count = sum(rows.values())
+    named = _named(f"{where} {number}" for where, number in rows.items())
+    return f"; ssd itself in {count} repeats, where it tells left out known images better: {named}"
+
+
+def same_picks(results: Results) -> str:
+    """Return where repeats know the same images, and what to do, in words; "" if nowhere."""
+    rows = _holding(results, "alike")
+    if not rows:
+        return ""
+    return (
+        f"no spread over repeats for {_named(rows)}: they all know the same images, since ssdk.k takes the "
+        "whole pool; keep more images in it (embed.shots)"
+    )
+
+
+def _holding(results: Results, key: str) -> dict[str, int]:
+    """Return {"<model> on <set>": value}, and of rows that are not ssdk "<row> of <model> on <set>".
+
+    Only entries whose value under `key` is there and not 0.
+    """
+    return {
+        f"{'' if row == 'ssdk' else f'{row} of '}{model} on {name}": values[key]
+        for model, detectors in results.models.items()
+        for row, sets in detectors.items()
+        for name, values in sets.items()
+        if values.get(key)
+    }
+
+
+def _named(names: Iterable[str]) -> str:
+    """Return the first names in a line, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more
