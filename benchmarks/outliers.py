@@ -13,6 +13,7 @@ to --out as soon as it is there, and rows that are there are not measured again.
 import csv
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslood.core.errors import InputError
 from sslood.core.files import load_json, load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import checked, read_section, read_value
@@ -55,6 +57,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "energy, head": {**ENERGY, "mode": "head"},
     "oe, head": {**OE, "mode": "head"},
 }
+COLUMNS = (
+    *("accuracy", "validation_accuracy", "validation_auroc", "validation_oscr"),
+    *("energy_id", "energy_auxiliary"),
+    *("_".join(parts) for parts in product(("energy", "msp"), ("near", "far"), ("auroc", "fpr95_id"))),
+)
 
 
 class PerEpoch(OutlierSettings):
@@ -145,9 +152,19 @@ def main(data, model, images, tested, seeds, epochs, batch, rate, only, out, fig
                 preprocessing=card.preprocessing, label=name, settings=settings, seed=seed, machine=here,
             )  # fmt: skip
             started = time.monotonic()
-            curves = Engine(task).train(None) if name != "start" else [task.watch(0)]
+            found = outcome(task, known, unknown, trained=name != "start")
             row = {"variant": name, "seed": seed, "seconds": round(time.monotonic() - started)}
-            append(out, {**row, **measured(task, known, unknown, curves)})
+            append(out, {**row, **found})
+
+
+def outcome(task, known, unknown, *, trained: bool) -> dict[str, Any]:
+    """Return what is measured after the training, or of the start; "nan" throughout where it diverges."""
+    try:
+        curves = Engine(task).train(None) if trained else [task.watch(0)]
+    except InputError as reason:
+        print(reason, flush=True)
+        return dict.fromkeys(COLUMNS, "nan")
+    return measured(task, known, unknown, curves)
 
 
 def measured(task, known, unknown, curves) -> dict[str, Any]:
@@ -168,7 +185,7 @@ def measured(task, known, unknown, curves) -> dict[str, Any]:
             ]
             for metric in ("auroc", "fpr95_id"):
                 found[f"{score}_{role}_{metric}"] = float(np.mean([one[metric] for one in both]))
-    return {key: f"{value:.5g}" for key, value in found.items()}
+    return {key: f"{found[key]:.5g}" for key in COLUMNS}
 
 
 def sweep(path: Path) -> str:
