@@ -131,6 +131,14 @@ class Command(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         return run_to_exit(self, super().main, args, kwargs)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            if "WORLD_SIZE" not in os.environ:
+                raise
+            raise click.Abort from stop  # for others click writes an empty line, and only one process speaks
+
     def usage_message(self, error: click.UsageError) -> str:
         """Return the sentence for a wrong option."""
         option = (getattr(error, "option_name", None) or "").removeprefix("--")

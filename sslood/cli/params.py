@@ -177,6 +177,9 @@ def _keys(stages: list[Stage], params: Mapping[str, Any], file: str) -> Iterator
         yield partial(stages[0].value, key)
     for key in sorted({key for stage in stages for key in stage.mappings()}):
         yield partial(_is_mapping, stages[0], key)
+    deps = " ".join(str(stage.body.get("deps", "")) for stage in stages)
+    for key in sorted({key for key in REFERENCE.findall(deps) if key in params and key != "key"}):
+        yield partial(_is_name, stages[0], key)
     for stage in stages:
         yield stage.instances
 
@@ -184,6 +187,14 @@ def _keys(stages: list[Stage], params: Mapping[str, Any], file: str) -> Iterator
 def _is_mapping(stage: Stage, key: str) -> None:
     if not isinstance(value := stage.value(key), Mapping):
         raise InputError(f"{stage.file}:{key}: must hold keys and values, found {value!r}")
+
+
+def _is_name(stage: Stage, key: str) -> None:
+    """Raise InputError unless a key whose value is part of a file's name, such as `mixing`, holds a name."""
+    value, where = stage.value(key), f"{stage.file}:{key}"
+    if not isinstance(value, str):
+        raise InputError(f"{where}: must be a name, found {value!r}")
+    check_name(value, where)
 
 
 def _known(content: Any, file: str, section: str, names: list[str]) -> Iterator[Check]:

@@ -88,6 +88,16 @@ def test_interruptions_have_the_usual_statuses():
     assert run(Terminated())[0] == 143
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_one_that_is_stopped_says_nothing(monkeypatch, capsys, rank):
+    """Not even an empty line, which click writes after Ctrl-C."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("sslood.cli.command.PATIENCE", 0)
+    assert run(Terminated()) == (143, "")
+    assert capsys.readouterr().err == ""
+
+
 def test_bugs_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         run_bug()

@@ -136,6 +136,7 @@ SETS = "sets:\n"
             "auxiliary: corruption",
             "params.yaml:auxiliary: no stage makes 'corruption' (did you mean 'corruptions'?)",
         ),
+        ("\nmixing: fractals", "\nmixing: 7", "params.yaml:mixing: must be a name, found 7"),
         (
             "  - barlow_twins\n",
             "  - barlow_twin\n",
