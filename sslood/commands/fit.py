@@ -30,6 +30,7 @@ from sslood.core.names import shown
 from sslood.data.sets.images import Square
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
+from sslood.deploy.measured import parse_given
 from sslood.deploy.normal.fit_pictures import FittedPictures, fit_folder
 from sslood.deploy.pictures import find_pictures
 from sslood.deploy.tables.fitted import FittedVectors, fit_file
@@ -70,6 +71,12 @@ PLACE = click.Path(path_type=Path)
     help="auto: chosen on pictures that are not calibrated on; several, each by its own option, are summed.",
 )
 @click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    help="DETECTOR.SETTING=VALUE in place of one that would be chosen, of a --detector.",
+)
+@click.option(
     "--bad", multiple=True, type=PLACE, help="Known bad pictures (folder, list or picture) or vectors."
 )
 @click.option("--odd", multiple=True, type=PLACE, help="Vectors of others: what it catches of them is said.")
@@ -91,6 +98,7 @@ def main(
     mirror,
     alpha,
     detector,
+    assignments,
     bad,
     flat,
     per_class,
@@ -104,9 +112,13 @@ def main(
     images_needed(alpha)  # refuses an alpha that is no rate
     if (images is None) == (vectors is None):
         raise InputError("give --images or --vectors, what is normal, and not both")
+    names = [] if detector == ("auto",) else detector
+    if assignments and not names:
+        raise InputError(f"--set {assignments[0]}: name its detector by --detector, since auto chooses")
     options = {
         "alpha": alpha,
-        "detector": "auto" if detector == ("auto",) else detector,
+        "detector": names or "auto",
+        "given": parse_given(assignments, names),
         "bad": bad,
         "per_class": per_class,
         "seed": seed,

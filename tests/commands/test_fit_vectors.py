@@ -5,12 +5,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.covariance import EmpiricalCovariance
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 from sslood.commands import fit, score
 from sslood.core.errors import InputError
+from sslood.deploy.normal.split import split_normal
 from sslood.deploy.scorer import load_deployed
+from sslood.deploy.tables.examples import groups_of
 from sslood.deploy.tables.fitted import fit_vectors, save_vectors
 from tests.kit.small import call
 
@@ -184,3 +187,32 @@ def test_vectors_have_no_second_look(tmp_path, capsys):
     given = {"vectors": tmp_path / "n.npy", "alpha": 0.1, "out": tmp_path / "d.safetensors"}
     assert call(fit.main, **given, mirror=None) == 1
     assert "--mirror is of --images; omit it with --vectors" in capsys.readouterr().err
+
+
+def test_given_settings_take_the_place_of_chosen_ones(tmp_path, capsys):
+    """Not divided by their lengths, vectors have scikit-learn's distances, and longer ones are found."""
+    rows = np.random.default_rng(3).normal(size=(400, WIDTH)).astype(np.float32)
+    table, long = write(tmp_path / "n.parquet", rows), 3 * rows[:100]
+    assert run(tmp_path, vectors=table) == 0
+    assert "only the directions of vectors count" in capsys.readouterr().err
+    assert load_deployed(tmp_path / "d.safetensors").decide_vectors(long).is_ood.mean() < 0.3
+    given = {"detector": "mahalanobis", "set": ["mahalanobis.beta=0", "mahalanobis.ridge=0"]}
+    assert run(tmp_path, vectors=table, **given) == 0
+    said = capsys.readouterr()
+    assert "ridge = 0.0 (given); beta = 0.0 (given)" in said.out and "directions" not in said.err
+    decided = load_deployed(tmp_path / "d.safetensors").decide_vectors(long)
+    assert decided.is_ood.mean() > 0.7
+    taught = split_normal(400, alpha=0.1, seed=0, groups=groups_of(rows), what="vectors").fit
+    theirs = EmpiricalCovariance().fit(rows[taught]).mahalanobis(long)
+    np.testing.assert_allclose(decided.scores, theirs, rtol=1e-4)
+
+
+def test_a_given_setting_is_one_of_a_named_detector(tmp_path, capsys):
+    table = write(tmp_path / "n.parquet")
+    assert run(tmp_path, vectors=table, set=["knn.k=3"]) == 1
+    assert "--set knn.k=3: name its detector by --detector" in capsys.readouterr().err
+    assert run(tmp_path, vectors=table, detector="knn", set=["gmm.ridge=1"]) == 1
+    assert "unknown detector in --set: 'gmm'" in capsys.readouterr().err
+    assert run(tmp_path, vectors=table, detector="knn", set=["knn.k=3"]) == 0
+    assert "k = 3 (given)" in capsys.readouterr().out
+    assert not (tmp_path / "d.safetensors.partial").exists()

@@ -6,7 +6,7 @@ digits, the energy finds 95 % (AUROC) of signs 7 to 9 that it does not know, and
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,9 @@ FOLDS = 3
 MOST = 2000  # examples that a choice is made on
 LARGEST = 2**24  # values of a detector's state: 128 MiB
 LEFT_OUT, DISTORTED = "classes left out", "distorted pictures"
+DEFAULT = "its default, as there are neither pictures to distort nor three classes"
 Grid = Mapping[str, Sequence[Mapping[str, Any]]]
+Given = Mapping[str, Mapping[str, Any]]
 
 # in order of preference; few examples of many dimensions want a small k and a large ridge
 GRID: Grid = {
@@ -42,10 +44,19 @@ PLAIN: Grid = {"knn": GRID["knn"][:1]}  # where there is nothing to choose on
 
 @dataclass(frozen=True)
 class Chosen:
-    """Detectors (name -> settings), and where they come from in words; one, or several to be summed."""
+    """Detectors (name -> settings), and where they come from in words; one, or several to be summed.
+
+    given: name -> those of the settings that were not chosen.
+    """
 
     settings: Mapping[str, Any]
     source: str
+    given: Given = field(default_factory=dict)
+
+    def sources(self, name: str) -> dict[str, str]:
+        """Return where each setting of a detector comes from."""
+        mine = self.given.get(name, {})
+        return {key: "given" if key in mine else self.source for key in vars(self.settings[name])}
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ def choose(
     of: np.ndarray,
     names: Sequence[str] | None,
     *,
+    given: Given | None = None,
     seed: int,
     device: str = "cpu",
 ) -> Chosen:
@@ -83,6 +95,7 @@ def choose(
 
     distorted [M, D]: features of distorted examples, of [M] which of `examples` each was; there may be none.
     names: the detectors, each with the best settings of its grid; None: chosen greedily, at most three.
+    given: settings by detector that are not to be chosen.
     Raises InputError for an unknown name, or where none of a detector's settings is possible.
     """
     grid = grid_for(examples)
@@ -91,16 +104,27 @@ def choose(
             _check_name(name, examples)
         every = {**GRID, **OF_CLASSES}
         grid = {name: every.get(name, [{}]) for name in names}
+    given = given or {}
+    grid = {name: _with(options, given.get(name, {})) for name, options in grid.items()}
     folds = list(_folds(examples, distorted, of, seed))
     if not folds[0].outside:
         grid = {name: grid[name][:1] for name in names} if names is not None else PLAIN
         settings = {name: _settings(name, options[0]) for name, options in grid.items()}
-        return Chosen(settings, "its default, as there are neither pictures to distort nor three classes")
+        return Chosen(settings, DEFAULT, given)
     held, settings = _best(grid, folds, seed, device)
     kinds = " and ".join(dict.fromkeys(key for fold in folds for key in fold.outside))
     source = f"chosen on examples that teach, by the mean AUROC against {kinds}"
     chosen = members(held) if names is None else list(held)
-    return Chosen({name: settings[name] for name in chosen}, source)
+    return Chosen({name: settings[name] for name in chosen}, source, given)
+
+
+def _with(options: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the candidates with what is given in each, once each."""
+    found: list[dict[str, Any]] = []
+    for option in ({**option, **given} for option in options):
+        if option not in found:
+            found.append(option)
+    return found
 
 
 def _check_name(name: str, examples: Examples) -> None:

@@ -16,7 +16,7 @@ from sslood.deploy.by_class import ByClass
 from sslood.deploy.calibrated import Calibrated, Origin
 from sslood.deploy.catches import Catch
 from sslood.deploy.inputs import Inputs
-from sslood.deploy.normal.choice import DISTORTED, Chosen, choose, fitted
+from sslood.deploy.normal.choice import DISTORTED, Chosen, Given, choose, fitted
 from sslood.deploy.normal.examples import Examples
 from sslood.deploy.normal.known_bad import KnownBad
 from sslood.deploy.normal.left_out import KNOWN, left_out, together
@@ -75,6 +75,7 @@ def fit_normal(
     *,
     alpha: float,
     detector: str | Sequence[str] = "auto",
+    given: Given | None = None,
     logits: np.ndarray | None = None,
     with_head: bool = False,
     bad: Mapping[str, np.ndarray | Examples] | None = None,
@@ -90,11 +91,11 @@ def fit_normal(
 
     labels int [N], positions among the names `classes`; logits [N, K] of a classifier of them, if there is
     one; with_head: learn a linear one here. detector: "auto", a name, or several, whose standardised scores
-    are summed. bad: features [k, D], k at least 1, of known bad examples of each kind; the nearness to them
-    joins the sum. split: of `split_normal`, by default made here. per_class: each predicted class has a
-    threshold of its own. Nothing is chosen on an example that
-    calibrates, so the rate is exact for new examples that are exchangeable with them. Raises InputError for
-    too few examples, an unknown detector, features of unequal width or that are not finite.
+    are summed. given: settings by detector that are not to be chosen. bad: features [k, D], k at least 1, of
+    known bad examples of each kind; the nearness to them joins the sum. split: of `split_normal`, by default
+    made here. per_class: each predicted class has a threshold of its own. Nothing is chosen on an example
+    that calibrates, so the rate is exact for new examples that are exchangeable with them. Raises InputError
+    for too few examples, an unknown detector, features of unequal width or that are not finite.
     """
     examples = Examples(features, labels, classes, logits, with_head, name=name)
     split = split or split_normal(len(features), alpha=alpha, seed=seed, labels=labels, what=name)
@@ -109,6 +110,7 @@ def fit_normal(
         distorted.features[teaches],
         np.searchsorted(split.fit, distorted.of[teaches]),
         None if detector == "auto" else [detector] if isinstance(detector, str) else list(detector),
+        given=given,
         seed=seed,
         device=device,
     )
@@ -182,7 +184,7 @@ def _calibrated(
     detectors: dict[str, Detector] = {one: parts.fit(one, parts.taught) for one in parts.chosen.settings}
     on = f"{name} ({len(parts.taught)})"
     origins = {
-        one: Origin(dict.fromkeys(vars(detector.settings), parts.chosen.source), on if detector.state else "")
+        one: Origin(parts.chosen.sources(one), on if detector.state else "")
         for one, detector in detectors.items()
     }
     references = {one: _reference(one, parts) for one in detectors} if known or len(detectors) > 1 else {}

@@ -22,6 +22,7 @@ from sslood.data.sets.convert import UNREADABLE, notes_of
 from sslood.data.sets.images import Filter, Square, chain_text
 from sslood.data.sets.tree import class_of
 from sslood.deploy.folded import folded
+from sslood.deploy.normal.choice import Given
 from sslood.deploy.normal.copies import groups_of, together
 from sslood.deploy.normal.embedding import Embedded, Embedder
 from sslood.deploy.normal.fit_normal import Distorted, Fitted, described, fit_normal
@@ -142,6 +143,7 @@ def fit_pictures(
     *,
     alpha: float,
     detector: str | Sequence[str] = "auto",
+    given: Given | None = None,
     bad: Mapping[str, Found] | None = None,
     flat: bool = False,
     skip_unreadable: bool = False,
@@ -151,7 +153,7 @@ def fit_pictures(
     mirror: bool = False,
     keep: str | Path | None = None,
 ) -> FittedPictures:
-    """Embed pictures by the network of a model file without head, fit and calibrate detectors.
+    """Embed pictures by the network of a model file without head; fit and calibrate as `fit_normal`.
 
     bad: known bad pictures by kind. Copies of one picture count once, and none is on both sides of the split;
     of a picture that is also among the bad ones, these keep it. mirror: the network sees pictures and their
@@ -184,6 +186,7 @@ def fit_pictures(
         classes,
         alpha=alpha,
         detector=detector,
+        given=given,
         with_head=True,
         per_class=per_class,
         bad={kind: one.features for kind, one in known.items()},

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from sslood.core.errors import InputError
 from sslood.deploy.catches import Catch
+from sslood.deploy.normal.choice import Given
 from sslood.deploy.normal.examples import Examples
 from sslood.deploy.normal.fit_normal import Fitted, described, fit_normal
 from sslood.deploy.normal.known_bad import kind_of
@@ -29,10 +30,15 @@ from sslood.deploy.tables.sources import Arrays, load_lines
 from sslood.nets.networks.card import ModelCard
 from sslood.ood.kit.network_detector import Progress
 
+LENGTHS = (
+    "only the directions of vectors count: those that are merely longer or shorter are not found; "
+    "--detector mahalanobis --set mahalanobis.beta=0 sees lengths, too"
+)
+
 
 @dataclass(frozen=True)
 class FittedVectors:
-    """The scorer, what is known of its fit, and notes: in sentences, which rows were left out."""
+    """The scorer, what is known of its fit, and notes: which rows were left out, what it cannot see."""
 
     scorer: Deployed
     fitted: Fitted
@@ -60,6 +66,7 @@ def fit_vectors(
     classes: Sequence[str] | None = None,
     logits: ArrayLike | None = None,
     detector: str | Sequence[str] = "auto",
+    given: Given | None = None,
     bad: Mapping[str, ArrayLike] | None = None,
     odd: Mapping[str, ArrayLike] | None = None,
     seed: int = 0,
@@ -73,7 +80,7 @@ def fit_vectors(
     """
     known, others = ({name: _table(name, rows) for name, rows in (of or {}).items()} for of in (bad, odd))
     table = _table("vectors", vectors, labels=labels, logits=logits)
-    options: dict[str, Any] = {"classes": classes, "detector": detector, "seed": seed}
+    options: dict[str, Any] = {"classes": classes, "detector": detector, "given": given, "seed": seed}
     return fit_table(table, alpha=alpha, bad=known, odd=others, **options).scorer
 
 
@@ -122,7 +129,7 @@ def fit_file(
     given: dict[str, Any] = {"alpha": alpha, "classes": names, "bad": known, "odd": others}
     with tqdm(total=rows, desc="read", unit="vector", disable=None) as bar:
         found = fit_table(table, **given, progress=bar.update, **options)
-    return replace(found, notes=[f"{line}; left out" for line in skipped or ()])
+    return replace(found, notes=[*(f"{line}; left out" for line in skipped or ()), *found.notes])
 
 
 def fit_table(
@@ -131,6 +138,7 @@ def fit_table(
     alpha: float,
     classes: Sequence[str] | None = None,
     detector: str | Sequence[str] = "auto",
+    given: Given | None = None,
     bad: Mapping[str, VectorTable] | None = None,
     per_class: bool = False,
     odd: Mapping[str, VectorTable] | None = None,
@@ -160,6 +168,7 @@ def fit_table(
         names,
         alpha=alpha,
         detector=detector,
+        given=given,
         logits=logits,
         with_head=logits is None and len(names) > 1,
         per_class=per_class,
@@ -186,7 +195,17 @@ def fit_table(
     calibrated = replace(
         fitted.calibrated, catches=caught, unmeasured="" if caught else "no vectors are given as odd or bad"
     )
-    return FittedVectors(replace(scorer, calibrated=calibrated), replace(fitted, calibrated=calibrated))
+    notes = [LENGTHS] if logits is None and _sees_directions_alone(scorer, vectors) else []
+    return FittedVectors(
+        replace(scorer, calibrated=calibrated), replace(fitted, calibrated=calibrated), notes
+    )
+
+
+def _sees_directions_alone(scorer: Deployed, vectors: np.ndarray) -> bool:
+    """Whether vectors of ten times the length are as OOD as these."""
+    some = vectors[:20]
+    scores, longer = (scorer.decide_vectors(rows).scores for rows in (some, 10 * some))
+    return bool(np.allclose(scores, longer, rtol=1e-4, atol=1e-6))
 
 
 def save_vectors(path: str | Path, scorer: Deployed) -> None:
