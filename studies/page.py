@@ -41,7 +41,7 @@ def write_pages(
         "informed": any(found.rows.groups["low"].isna().any() for found in done if len(found.rows.groups)),
         "published": {found.part.name: found.published for found in done if found.published},
         "origins": origins(done),
-        "hours": hours(done),
+        "hours": hours(done, study.core),
         "swept": [found for found in done if found.sweeps],
         "commands": [found for found in done if found.output],
         "unfinished": unfinished(study, states, done),

@@ -44,28 +44,48 @@ def widths(done: Sequence[Finished], detectors: Sequence[str]) -> str:
     return f"The 95 % intervals of the other columns are at most ± {' and ± '.join(words)}." if words else ""
 
 
-def hours(done: Sequence[Finished]) -> str:
+def hours(done: Sequence[Finished], core: Sequence[str] = ()) -> str:
     """Return the hours that the parts took, each stage counted once, as sentences.
 
-    A part whose stages were not recorded counts in full, and the sum is then called an upper bound.
+    A part whose stages were not recorded counts in full, and the sum is then called an upper bound. core:
+    the parts that a study names so; their hours are said besides, once all are done.
     """
-    known = [(found, found.stages) for found in done if found.stages is not None]
-    unknown = [found.origin for found in done if found.stages is None]
-    stages = pd.concat([table for _, table in known]).drop_duplicates("digest") if known else pd.DataFrame()
-    own = np.zeros(2)
-    if len(stages):
-        own += [stages["seconds"].sum() / 3600, (stages["seconds"] * stages["threads"]).sum() / 3600]
-    if not unknown:
-        return f"Each stage counted once, this took {_hours(own)}." if known else ""
-    full = np.array([[origin["hours"], origin["core_hours"]] for origin in unknown]).sum(axis=0)
-    if not known:
-        return f"At most {_hours(full)}: stages that parts share are counted in each."
-    names = ", ".join(f"`{found.part.name}`" for found, _ in known)
-    return (
-        f"Each stage counted once, {names} took {_hours(own)}. Of the other parts it was not recorded which "
-        f"stages they share, and each counts in full: {_hours(full)}. So all took at most "
-        f"{_hours(own + full)}."
-    )
+    once, full = _once(done), _in_full(done)
+    names = _names([found for found in done if found.stages is not None])
+    text = ""
+    if not names:
+        text = f"At most {_hours(full)}: stages that parts share are counted in each." if done else ""
+    elif not full.any():
+        text = f"Each stage counted once, this took {_hours(once)}."
+    else:
+        text = (
+            f"Each stage counted once, {names} took {_hours(once)}. Of the other parts it was not recorded "
+            f"which stages they share, and each counts in full: {_hours(full)}. So all took at most "
+            f"{_hours(once + full)}."
+        )
+    part = [found for found in done if found.part.name in core]
+    if core and len(core) == len(part) < len(done):
+        text += f" The parts of `core` ({_names(part)}) took at most {_hours(_once(part) + _in_full(part))}."
+    return text
+
+
+def _once(done: Sequence[Finished]) -> np.ndarray:
+    """Return the hours of stages and of cores of the parts whose stages were recorded, each stage once."""
+    tables = [found.stages for found in done if found.stages is not None]
+    if not tables:
+        return np.zeros(2)
+    stages = pd.concat(tables).drop_duplicates("digest")
+    return np.array([stages["seconds"].sum(), (stages["seconds"] * stages["threads"]).sum()]) / 3600
+
+
+def _in_full(done: Sequence[Finished]) -> np.ndarray:
+    """Return the hours of the parts whose stages were not recorded, what they share counted in each."""
+    origins = [found.origin for found in done if found.stages is None]
+    return np.array([[one["hours"], one["core_hours"]] for one in origins]).reshape(-1, 2).sum(axis=0)
+
+
+def _names(done: Sequence[Finished]) -> str:
+    return ", ".join(f"`{found.part.name}`" for found in done)
 
 
 def _hours(pair: np.ndarray) -> str:

@@ -87,6 +87,11 @@ def test_hours_count_each_stage_once(tmp_path):
         "At most 2.0 hours of stages (3.0 hours of cores): stages that parts share"
     )
     assert hours([]) == ""
+    assert hours([first, second, old], ["a", "c"]).endswith(
+        " The parts of `core` (`a`, `c`) took at most 3.0 hours of stages (5.0 hours of cores)."
+    )
+    for done, core in (([first, old], ["a", "c"]), ([first, old], ["a", "b"]), ([first], ["b"])):
+        assert "core`" not in hours(done, core), "all of it, not all done, and none"
 
 
 def test_the_page_says_how_many_images_there_are_and_how_wide_intervals_get(tmp_path, found):
