@@ -18,6 +18,8 @@ from sslood.nets.networks.backbone import Backbone
 from sslood.nets.selfsup.contrastive import Contrastive, ContrastiveSettings
 from sslood.nets.selfsup.objective import need_classes
 
+SPARE = 16  # vectors of one class in a batch, beyond twice the mean of classes
+
 
 @dataclass(frozen=True)
 class CIDERSettings(ContrastiveSettings):
@@ -28,17 +30,26 @@ class CIDERSettings(ContrastiveSettings):
 
 
 def moved(prototypes: Tensor, h: Tensor, labels: Tensor, ema: float) -> Tensor:
-    """Return the prototypes [K, D] after the unit vectors h [M, D] with labels [M], of unit length.
+    """Return the prototypes [K, D] after the unit vectors h [M, D] with labels [M].
 
-    p <- ema p + (1 - ema) h for each vector of the class in turn (eq. 7), brought to unit length after the
-    last one, where the paper does it after each: so none waits for another. A prototype that starts at 0
-    takes the direction of its class's weighted mean, and stays 0 until its class is seen.
+    p <- ema p + (1 - ema) h, brought to unit length, for each vector of the class in turn (eq. 7). The length
+    matters: vectors that point apart shorten p, and without it the last few of them would be the prototype.
+    A prototype that starts at 0 takes the direction of its class's first vector, and stays 0 until then. All
+    classes move at once, in as many steps as a class has vectors; how many is not asked of the device, so
+    those beyond twice the mean and SPARE more come together, at the end.
     """
-    member = (labels[:, None] == torch.arange(len(prototypes), device=labels.device)).to(h.dtype)
-    counts = member.cumsum(0)
-    later = ((counts[-1] - counts) * member).sum(1, keepdim=True)  # vectors of the same class that follow
-    kept = ema ** counts[-1].unsqueeze(1) * prototypes
-    return normalize(kept + (member * (1 - ema) * ema**later).T @ h, dim=1)
+    classes, steps = len(prototypes), min(len(h), 2 * -(-len(h) // len(prototypes)) + SPARE)
+    member = (labels[:, None] == torch.arange(classes, device=labels.device)).to(h.dtype)
+    rank = (member.cumsum(0) * member).sum(1).long() - 1
+    counts = member.sum(0)[:, None]
+    places = (rank.clamp(max=steps), labels)
+    queue = h.new_zeros(steps + 1, classes, h.shape[1]).index_put(places, h, accumulate=True)
+    for step in range(steps):
+        after = normalize(ema * prototypes + (1 - ema) * queue[step], dim=1)
+        prototypes = torch.where(counts > step, after, prototypes)
+    late = (counts - steps).clamp_min(0)
+    after = normalize(ema**late * prototypes + (1 - ema) * queue[steps], dim=1)
+    return torch.where(late > 0, after, prototypes)
 
 
 def compactness(h: Tensor, prototypes: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslood.nets.objectives.cider import compactness, dispersion, moved
+from sslood.nets.objectives.cider import SPARE, compactness, dispersion, moved
 from sslood.nets.objectives.supcon import supcon
 from sslood.nets.selfsup.losses.barlow_twins import EPSILON as BARLOW_EPSILON
 from sslood.nets.selfsup.losses.barlow_twins import barlow_twins
@@ -83,8 +83,8 @@ def direct_cider(z1, z2):
     h = [row / row.square().sum().sqrt() for row in torch.cat((z1, z2))]
     labels = LABELS.repeat(2).tolist()
     for row, label in zip(h, labels, strict=True):
-        prototypes[label] = 0.9 * prototypes[label] + 0.1 * row
-    prototypes = [p / p.square().sum().sqrt().clamp(min=1e-12) for p in prototypes]
+        p = 0.9 * prototypes[label] + 0.1 * row
+        prototypes[label] = p / p.square().sum().sqrt()
     total = 0.0
     for row, label in zip(h, labels, strict=True):
         scores = torch.stack([torch.dot(row, p.detach()) / 0.3 for p in prototypes])
@@ -148,19 +148,35 @@ def test_supcon_with_distinct_labels_is_nt_xent():
     torch.testing.assert_close(loss, nt_xent(z1, z2, 0.3)[0], rtol=1e-12, atol=0)
 
 
-def test_cider_s_prototypes_are_the_papers_where_they_have_settled():
-    """The paper brings a prototype to unit length after each vector, not after a batch."""
+@pytest.mark.parametrize("spread", [0.5, 20.0])
+def test_cider_s_prototypes_have_unit_length_after_every_vector(spread):
+    """Vectors that point apart shorten a prototype; were that kept, the last few of a batch would be it."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(3, 16))
     labels = torch.from_numpy(rng.integers(0, 3, 600))
-    z = torch.from_numpy(centres[labels] + 0.5 * rng.normal(size=(600, 16)))
+    z = torch.from_numpy(centres[labels] + spread * rng.normal(size=(600, 16)))
     h = torch.nn.functional.normalize(z, dim=1)
     ours, theirs = torch.zeros(3, 16).double(), torch.zeros(3, 16).double()
     for part, own in zip(h.split(50), labels.split(50), strict=True):
         ours = moved(ours, part, own, 0.95)
         for row, label in zip(part, own, strict=True):
             theirs[label] = torch.nn.functional.normalize(0.95 * theirs[label] + 0.05 * row, dim=0)
-    assert (ours * theirs).sum(1).min() > 0.999
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_cider_s_last_vectors_of_a_crowded_class_come_together():
+    """There are twice as many steps as a class has vectors on average, and some; this class has all."""
+    rng = np.random.default_rng(1)
+    h = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(200, 8))), dim=1)
+    start = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(20, 8))), dim=1)
+    labels = torch.full((200,), 7)
+    found, steps = moved(start, h, labels, 0.95), 2 * 10 + SPARE
+    expected = start[7]
+    for row in h[:steps]:
+        expected = torch.nn.functional.normalize(0.95 * expected + 0.05 * row, dim=0)
+    rest = 0.95 ** (200 - steps) * expected + 0.05 * h[steps:].sum(0)
+    torch.testing.assert_close(found[7], rest / rest.square().sum().sqrt(), rtol=0, atol=1e-12)
+    assert torch.equal(found[:7], start[:7]) and torch.equal(found[8:], start[8:])
 
 
 def test_cider_of_orthogonal_prototypes_in_closed_form():
