@@ -216,3 +216,9 @@ def test_a_given_setting_is_one_of_a_named_detector(tmp_path, capsys):
     assert run(tmp_path, vectors=table, detector="knn", set=["knn.k=3"]) == 0
     assert "k = 3 (given)" in capsys.readouterr().out
     assert not (tmp_path / "d.safetensors.partial").exists()
+
+
+def test_from_python_a_setting_may_be_given_of_what_is_chosen():
+    scorer = fit_vectors(NORMAL, alpha=0.1, given={"knn": {"k": 3}})
+    assert scorer.calibrated.detector.settings.k == 3
+    assert scorer.calibrated.origins["knn"].sources == {"k": "given"}

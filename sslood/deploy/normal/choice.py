@@ -39,7 +39,7 @@ GRID: Grid = {
 OF_CLASSES: Grid = {"gmm": [{"ridge": ridge, "beta": 1.0} for ridge in (0.1, 1.0)]}
 OF_LOGITS: Grid = {"energy": [{}]}
 OF_HEAD: Grid = {"fdbd": [{}], "nci": [{}], "membership": [{}]}
-PLAIN: Grid = {"knn": GRID["knn"][:1]}  # where there is nothing to choose on
+PLAIN = ("knn",)  # where there is nothing to choose on
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ def choose(
     grid = {name: _with(options, given.get(name, {})) for name, options in grid.items()}
     folds = list(_folds(examples, distorted, of, seed))
     if not folds[0].outside:
-        grid = {name: grid[name][:1] for name in names} if names is not None else PLAIN
-        settings = {name: _settings(name, options[0]) for name, options in grid.items()}
+        settings = {name: _settings(name, grid[name][0]) for name in (PLAIN if names is None else names)}
         return Chosen(settings, DEFAULT, given)
     held, settings = _best(grid, folds, seed, device)
     kinds = " and ".join(dict.fromkeys(key for fold in folds for key in fold.outside))
