@@ -15,8 +15,6 @@ Without --embeddings only 1 and 2. --streams 1000 for a quick look. One core, a 
 """
 
 import argparse
-import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from sslood.deploy.drift.online import Reference, open_interval
 from sslood.deploy.thresholds import p_values
 from sslood.ood.kit.outputs import Embeddings, read_embeddings
 from sslood.ood.measures.conformal import conformal_threshold
+from sslood.report.figures import svg
 from tests.kit.registries import example
 
 DELTAS = (0.1, 0.05, 0.01)
@@ -168,7 +167,7 @@ def draw(scores: dict[str, np.ndarray], path: str) -> None:
     from matplotlib import pyplot
 
     share = np.concatenate([np.zeros(2000), np.linspace(0, 1, 2000), np.ones(500)])
-    pyplot.rcParams.update({"svg.hashsalt": "sslood", "svg.fonttype": "none", "font.size": 9})
+    pyplot.rcParams.update({"svg.fonttype": "none", "font.size": 9})
     figure, (top, low) = pyplot.subplots(
         2, 1, figsize=(7.5, 4.2), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
@@ -192,10 +191,7 @@ def draw(scores: dict[str, np.ndarray], path: str) -> None:
     low.set(xlabel="images of the stream", ylabel="CIFAR-100", yticks=(0, 1), yticklabels=("0 %", "100 %"))
     for axis in (top, low):
         axis.spines[["top", "right"]].set_visible(False)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    lines = re.sub(r"\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", text.getvalue()).splitlines()
-    Path(path).write_text("\n".join(line.rstrip() for line in lines) + "\n")
+    Path(path).write_text(svg(figure, "drift"))
 
 
 def main(arguments: list[str] | None = None) -> None:
