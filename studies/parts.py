@@ -75,10 +75,27 @@ class Call:
             outcome.state, outcome.reason = "left out", "no CUDA device here"
         elif part.command:
             self._command(part, place, outcome)
-        else:
+        elif all(self._prepare(part, place / path, words, outcome) for path, words in part.prepare.items()):
             self._stages(part, place, outcome)
         save_json(place / STATE, asdict(outcome))
         return outcome
+
+    def _prepare(self, part: Part, path: Path, command: str, outcome: Outcome) -> bool:
+        """Make what a part's stages read, if it is missing; return whether it is there."""
+        if path.exists():
+            return True
+        log = self.folder / part.name / LOG
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.say(f"start {part.name}: {command}")
+        status = status_of(_words(command, path=str(path)), log, ROOT, max(self.left, 1.0))
+        if status is None:
+            self.say(f"cut off {part.name}: {command}")
+        elif status or not path.exists():
+            outcome.state, outcome.total = "failed", 1
+            why = _last(log.read_text(errors="replace")) if status else "it ended well, but did not make it"
+            outcome.failed = {f"{path.relative_to(self.folder)}": why or "its command printed nothing"}
+            self.say(f"failed {part.name}: {why}")
+        return path.exists()
 
     def _stages(self, part: Part, place: Path, outcome: Outcome) -> None:
         self._lay_out(part, place, {})
@@ -117,12 +134,12 @@ class Call:
 
     def _make(self, part: Part, chosen: list[Cell], outcome: Outcome) -> list[str]:
         """Make cells of a part; fills in the outcome, and returns the names that time cut off."""
-        check_budget(self.budget, part.least, [cell.name for cell in chosen], self.store)
+        check_budget(self.budget, part.least, _keys(chosen), self.store)
         runner = PartRunner(chosen, self.jobs, self.store, self.say)
         failed, cut = runner.run(self.left)
         unmade = {*failed, *cut, *(cell.name for cell in runner.waiting)}
         outcome.made, outcome.total = len(chosen) - len(unmade), len(chosen)
-        outcome.keys = [digest(cell) for cell in chosen if all(Path(dep).exists() for dep in cell.deps)]
+        outcome.keys = _keys(chosen)
         outcome.failed = {cell.name: reason_of(cell) for cell in chosen if cell.name in failed}
         outcome.state = "unfinished" if cut else "failed" if failed else "done"
         return cut
@@ -140,14 +157,12 @@ class Call:
             outcome.state, outcome.made = "done", 1
             self.say(f"current {part.name}")
             return
-        check_budget(self.budget, part.least, [part.name], self.store)
+        check_budget(self.budget, part.least, [key], self.store)
         if self.left < part.least:
             return
-        words = shlex.split(part.command)
-        words = [sys.executable, *words[1:]] if words[0] == "python" else words
         self.say(f"start {part.name}: {part.command}")
         start, log = time.monotonic(), place / LOG
-        status = status_of(words, log, ROOT, max(self.left, 1.0))
+        status = status_of(_words(part.command), log, ROOT, max(self.left, 1.0))
         seconds = time.monotonic() - start
         if status is None:
             self.store.note(key, part.name, seconds, 0, ended=False, kept=False)
@@ -158,10 +173,25 @@ class Call:
         self.store.note(key, part.name, seconds, 0, ended=status == 0)
         word = "failed" if status else "done"
         outcome.state, outcome.made = word, int(not status)
-        last = [line for line in text.splitlines() if line.strip()][-1:]
         if status:
-            outcome.failed = {part.name: " ".join(last) or "it printed nothing"}
-        self.say(f"{word} {part.name} ({seconds:.0f} s): {' '.join(last)}")
+            outcome.failed = {part.name: _last(text) or "it printed nothing"}
+        self.say(f"{word} {part.name} ({seconds:.0f} s): {_last(text)}")
+
+
+def _words(command: str, **filled: str) -> list[str]:
+    """Return the words of a command; `python` is that of this process, {NAME} stands for filled[NAME]."""
+    words = [filled.get(word.strip("{}"), word) if word[:1] == "{" else word for word in shlex.split(command)]
+    return [sys.executable, *words[1:]] if words[0] == "python" else words
+
+
+def _last(text: str) -> str:
+    """Return the last line that says something."""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _keys(chosen: list[Cell]) -> list[str]:
+    """Return the keys in the record of the cells whose inputs are there."""
+    return [digest(cell) for cell in chosen if all(Path(dep).exists() for dep in cell.deps)]
 
 
 def tidy(graph: list[Cell]) -> None:

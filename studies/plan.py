@@ -30,6 +30,10 @@ class Part(Settings):
         "summarize",
     )
     needs: Annotated[tuple[str, ...], "image sets without which the part says nothing"] = ()
+    prepare: Annotated[
+        dict,
+        "path in the part's folder: command that makes what stages read there, as {path}, if it is missing",
+    ] = field(default_factory=dict)
     command: Annotated[str, "instead of stages: a command whose output is the result"] = ""
     tiny_command: Annotated[str, "the command that stands in for it with --tiny"] = ""
     device: Annotated[Literal["any", "cuda"], "what the part asks of the machine"] = "any"
@@ -40,7 +44,7 @@ class Part(Settings):
 
     def _check(self) -> None:
         check_name(self.name, "name")
-        stages = [name for name in ("profile", "settings", "needs") if getattr(self, name)]
+        stages = [name for name in ("profile", "settings", "needs", "prepare") if getattr(self, name)]
         if self.command and stages:
             raise InputError(
                 f"part {self.name!r} has a command, so it takes no {stages[0]!r}; take the key out"
@@ -51,6 +55,14 @@ class Part(Settings):
             )
         if not self.goals:
             raise InputError(f"part {self.name!r}: goals must list at least one stage")
+        for path, command in self.prepare.items():
+            if not isinstance(command, str) or "{path}" not in command.split():
+                raise InputError(
+                    f"part {self.name!r}: prepare.{path} must be a command in which the word {{path}} "
+                    f"stands for what it makes, found {command!r}"
+                )
+            if Path(path).is_absolute() or ".." in Path(path).parts:
+                raise InputError(f"part {self.name!r}: prepare.{path} must lie in the part's folder")
 
 
 @dataclass(frozen=True)

@@ -139,21 +139,21 @@ def _kept_since(since: float) -> bool:
     return any(path.stat().st_mtime > since - GRAIN for path in folder.glob("*.pt"))
 
 
-def check_budget(budget: float, least: float, names: Iterable[str], store: Store) -> None:
+def check_budget(budget: float, least: float, keys: Iterable[str], store: Store) -> None:
     """Raise InputError, saying how much is needed, if `budget` seconds would never bring a study to an end.
 
-    That is less than its longest stage without checkpoints takes, or no more than one of `names`, stages or
-    parts with a command, had in an earlier call without an end or a checkpoint.
+    That is less than its longest stage without checkpoints takes, or no more than what one of `keys` in the
+    record, of stages or commands, had in an earlier call without an end or a checkpoint.
     """
     if budget < least:
         raise InputError(
             f"--budget {budget:g} is too small: a stage that keeps no checkpoint needs {least:g} seconds; "
             f"say at least --budget {least:g}"
         )
-    lost = {found["stage"]: found["lost"] for found in store.record.values() if "lost" in found}
-    for name in names:
-        if budget <= OVERHEAD * lost.get(name, -1.0):
+    for found in (store.record[key] for key in keys if key in store.record):
+        if budget <= OVERHEAD * found.get("lost", -1.0):
             raise InputError(
-                f"--budget {budget:g} is too small: {name} had {lost[name]:g} seconds in an earlier call and "
-                f"came to no end and no checkpoint; give clearly more, such as --budget {2 * budget:g}"
+                f"--budget {budget:g} is too small: {found['stage']} had {found['lost']:g} seconds in an "
+                "earlier call and came to no end and no checkpoint; give clearly more, such as --budget "
+                f"{2 * budget:g}"
             )

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from sslood.core.errors import InputError
+from sslood.core.files import save_json
 from studies.pack import pack, unpack
 from studies.results import gather
 from studies.run import alone
@@ -91,12 +92,44 @@ def test_a_budget_that_would_never_do_is_refused_at_once(toy, ends):
     assert states(toy.call([{"name": "one", "settings": {"train.command": "touch $UP; sleep 60"}}])) == [
         "unfinished"
     ]
-    [lost] = [one["lost"] for one in toy.store.record.values() if "lost" in one]
+    [(key, lost)] = [(key, one["lost"]) for key, one in toy.store.record.items() if "lost" in one]
     said = f"train@0 had {lost:g} seconds in an earlier call and came to no end"
     for budget in (lost, 1.04 * lost):  # a call has something to do before its first stage
         with pytest.raises(InputError, match=said):
-            check_budget(budget, 0.0, ["train@0"], toy.store)
-    check_budget(1.06 * lost, 0.0, ["train@0"], toy.store)
+            check_budget(budget, 0.0, [key], toy.store)
+    check_budget(1.06 * lost, 0.0, [key], toy.store)
+
+
+def test_what_had_too_little_time_with_other_settings_refuses_no_budget(toy, ends):
+    slow = {"name": "one", "settings": {"train.command": "touch $UP; sleep 60"}}
+    assert states(toy.call([slow])) == ["unfinished"]
+    [lost] = [one for one in toy.store.record.values() if "lost" in one]
+    lost["lost"] = 30.0
+    save_json(toy.store.file, toy.store.record)
+    (toy.root / "up").unlink()
+    with pytest.raises(InputError, match="train@0 had 30 seconds"):
+        toy.call([slow], budget=20.0)
+    assert states(toy.call([{"name": "one"}], budget=20.0)) == ["done"]
+
+
+PREPARED = {"prepare": {"scratch/pictures": "python -c 'import sys; open(sys.argv[1], \"x\")' {path}"}}
+
+
+def test_what_the_stages_read_is_made_before_them_once(toy):
+    reads = {"name": "one", "settings": {"train.command": "test -e scratch/pictures"}}
+    [failed] = toy.call([reads])
+    assert failed.state == "failed"
+    assert states(toy.call([reads | PREPARED])) == ["done"]
+    assert states(toy.call([reads | PREPARED])) == ["done"]  # a second time, "x" would fail
+
+
+def test_what_cannot_be_made_before_the_stages_is_named(toy):
+    broken = {"name": "broken", "prepare": {"scratch/a": "sh -c 'echo because; exit 3' {path}"}}
+    empty = {"name": "empty", "prepare": {"scratch/b": "true {path}"}}
+    first, second, fine = toy.call([broken, empty, {"name": "fine"}])
+    assert (first.state, first.failed) == ("failed", {"broken/scratch/a": "because"})
+    assert second.failed == {"empty/scratch/b": "it ended well, but did not make it"}
+    assert fine.state == "done"
 
 
 def test_a_budget_that_is_too_small_for_a_command_is_refused_in_the_next_call(toy):

@@ -94,6 +94,14 @@ def test_the_profile_and_the_least_budget_of_a_part_are_its_own_or_the_studys(tm
             {"parts": [{"name": "a", "tiny_command": "x"}]},
             "part 'a' has a tiny_command, but no command that it could stand in for",
         ),
+        (
+            {"parts": [{"name": "a", "prepare": {"scratch/x": "draw"}}]},
+            r"prepare.scratch/x must be a command in which the word {path} stands .*, found .draw.",
+        ),
+        (
+            {"parts": [{"name": "a", "prepare": {"../x": "draw {path}"}}]},
+            r"prepare.../x must lie in the part's folder",
+        ),
         ({"least": 0}, "least must be at least 1, found 0"),
         ({"parts": [{"name": "a", "least": -1}]}, "parts.a.least must be at least 0, found -1"),
     ],

@@ -53,12 +53,14 @@ def test_a_twin_needs_no_download(name):
         assert (PROFILES.parent / entry["weights"]).is_file()
 
 
-def test_one_study_runs_the_twins_that_draw_their_pictures_themselves():
-    """Of stochastic-imagenet-small a command draws them, into a folder that the profile names."""
+def test_one_study_runs_the_twins_without_a_download():
+    """Of stochastic-imagenet-small a command draws the pictures, into the folder that the profile names."""
     parts = {part.name: part for part in read_study("systems-small").parts}
     assert sorted(parts) == sorted(
-        f"{name}-small" for name in ["ssl-ood", "ssd", "eloc", "stochastic-ablation"]
+        f"{name}-small" for name in ["ssl-ood", "ssd", "eloc", "stochastic-ablation", "stochastic-imagenet"]
     )
+    folders = {entry.get("folder") for entry in read("stochastic-imagenet-small")["sets"].values()}
+    assert list(parts["stochastic-imagenet-small"].prepare) == [*folders - {None}]
     assert all(part.profile == name for name, part in parts.items())
     kept = {key for part in parts.values() for key in part.settings}
     assert kept == {"posthoc.detectors", "runs.inits", "runs.network_models", "evaluate.models"}
@@ -67,7 +69,7 @@ def test_one_study_runs_the_twins_that_draw_their_pictures_themselves():
 
 def test_heads_on_vicreg_are_parts_of_studies():
     """The profile with them would have more than a hundred stages."""
-    small, large = read_study("systems-small").parts[-1], read_study("stochastic").parts[-1]
+    small, large = read_study("systems-small").parts[3], read_study("stochastic").parts[-1]
     heads = {"classifier_vicreg", "classifier_vicreg_h", "classifier_vicreg_z"}
     for part in (small, large):
         assert heads <= set(part.settings["runs.network_models"]) & set(part.settings["evaluate.models"])
