@@ -122,18 +122,28 @@ def check_limits(kind: type, name: str, value: Any, where: str) -> None:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's if it is there
-    """Reads YAML 1.2 like DVC: `yes` is a text, 1e-3 a number, and a key that stands twice is an error."""
+    """Reads YAML 1.2 like DVC: `yes` is a text, 1e-3 a number, `<<: *name` brings in the keys of another
+    mapping, and a key that stands twice is an error.
+    """
 
     yaml_implicit_resolvers: dict = {}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self.flat = set[yaml.MappingNode]()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Bring in the keys of other mappings, once; of each key the one that stands here counts."""
+        if node in self.flat:
+            return
+        self.flat.add(node)
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen and isinstance(key, yaml.ScalarNode):
                 place = f"line {key.start_mark.line + 1}"
                 raise yaml.YAMLError(f"key {key.value!r} stands twice, again in {place}; take one out")
             seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+        super().flatten_mapping(node)
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         text = self.construct_scalar(node).replace("_", "")
@@ -150,6 +160,7 @@ for _tag, _pattern, _first in (
         "-+0123456789.",
     ),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("merge", r"<<", "<"),
     ("timestamp", r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt \t].*)?", "0123456789"),
 ):
     first = [letter if letter != "\0" else "" for letter in _first]

@@ -93,3 +93,23 @@ def test_the_params_are_read_as_dvc_reads_them(tmp_path, word):
     theirs = parse_yaml((tmp_path / "p.yaml").read_text(), "p.yaml")
     assert ours == theirs and list(map(type, ours)) == list(map(type, theirs))
     assert type(ours["a"]) is type(theirs["a"])
+
+
+MERGES = """
+a: {x: &x {p: 1, r: [2]}, y: &y {<<: *x, p: 3}}
+b: {<<: *x, q: 4}
+c:
+  p: 5
+  <<: *y
+d: {<<: [*y, {s: 6}], r: 7}
+"""
+
+
+def test_merges_are_read_as_dvc_reads_them(tmp_path):
+    (tmp_path / "p.yaml").write_text(MERGES)
+    ours = load_params(tmp_path / "p.yaml")
+    assert ours == parse_yaml(MERGES, "p.yaml")
+    assert ours["d"] == {"p": 3, "r": 7, "s": 6}
+    (tmp_path / "q.yaml").write_text(MERGES + "e: {<<: *x, s: 1, s: 2}\n")
+    with pytest.raises(InputError, match="'s' stands twice, again in line 8"):
+        load_params(tmp_path / "q.yaml")

@@ -1,7 +1,5 @@
 """The files of studies/: what they may say, and that those which are there can be run."""
 
-from copy import deepcopy
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,12 +7,9 @@ import yaml
 from scipy import stats
 
 from sslood.core.errors import InputError
-from sslood.core.settings import load_params
 from studies.plan import chosen, read_study, study_names, tiny
 from studies.table import over_seeds
 from studies.workspace import check_parts, put
-from tools.closure import ROOT
-from tools.switch import merge
 
 GOOD = {"title": "T", "parts": [{"name": "a"}, {"name": "b", "minutes": 2}]}
 
@@ -153,16 +148,9 @@ def test_settings_are_put_at_dotted_keys():
 
 
 @pytest.mark.parametrize("name", study_names())
-def test_the_settings_of_every_part_are_those_of_its_profile(name):
-    """Every key is there; what it holds is checked as a whole when the study starts."""
-    found = read_study(name)
-    for part in found.parts:
-        if not part.command:
-            params = deepcopy(load_params(ROOT / "profiles/quickstart.yaml"))
-            merge(params, deepcopy(load_params(ROOT / f"profiles/{part.profile}.yaml")), part.profile)
-            for key, value in {**found.settings, **part.settings}.items():
-                put(params, key, value, part.name)
-            assert set(part.needs) <= params["sets"].keys()
+def test_the_params_of_every_part_are_right(name, tmp_path):
+    """As when a study starts; a part with a wrong one would keep all others from running too."""
+    check_parts(read_study(name), tmp_path)
 
 
 def test_means_and_intervals_over_seeds_are_scipys():
