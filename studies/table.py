@@ -36,7 +36,8 @@ def over_seeds(part: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Return means over the sets of each role, then over seeds, as fractions.
 
     rows: those of results.csv. Columns: KEYS, role; seeds and sets, their numbers; n_id and n_ood, images of
-    one seed; auroc, fpr95, auroc_std (over seeds). low and high: 95 % interval of the mean AUROC over
+    one seed; auroc, fpr95, auroc_std (over seeds). A row that lacks a set of its role has no mean in that
+    seed: it would be over other sets than its rivals'. low and high: 95 % interval of the mean AUROC over
     images, the mean of the sets' own intervals: as wide as if the errors of all sets went together.
     seed_low and seed_high: 95 % interval over seeds (Student's), none for one seed.
     """
@@ -48,6 +49,8 @@ def over_seeds(part: str, rows: pd.DataFrame) -> pd.DataFrame:
     means = by_seed[list(MEANS)].agg(lambda values: values.mean(skipna=False)).rename(columns=MEANS)
     means["sets"], means["n_ood"] = by_seed["set"].nunique(), by_seed["n_ood"].sum()
     means["n_id"] = by_seed["n_id"].first()
+    whole = rows.groupby("role")["set"].nunique()
+    means = means[means["sets"].to_numpy() == whole[means.index.get_level_values("role")].to_numpy()]
     runs = means.reset_index().groupby([*KEYS, "role"], sort=False, dropna=False)
     out = runs[[*MEANS.values(), "sets", "n_id", "n_ood"]].mean()
     out["auroc_std"], out["seeds"] = runs["auroc"].std(ddof=1), runs["seed"].nunique()

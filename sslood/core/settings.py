@@ -183,6 +183,15 @@ def load_params(path: Path) -> Any:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
+def parse_value(text: str, where: str) -> Any:
+    """Return what a text stands for in params; InputError naming `where` if it stands for nothing."""
+    try:
+        return _loaded(text)
+    except (yaml.YAMLError, ValueError) as error:
+        why = getattr(error, "problem", None) or error
+        raise InputError(f"{where}: {text!r} is no value ({why}); write such as 20, 0.5 or auto") from None
+
+
 def read_value(where: str) -> Any:
     """Return the value at FILE:KEY[.KEY...] of a YAML file, e.g. "params.yaml:objectives.simclr".
 

@@ -13,12 +13,19 @@ def quotas(counts: np.ndarray, total: int) -> np.ndarray:
     return quota
 
 
-def stratified_choice(labels: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `total` positions of `labels` [N], each class in proportion to its frequency."""
+def stratified_choice(labels: np.ndarray, total: int, rng: np.random.Generator, least: int = 0) -> np.ndarray:
+    """Return `total` positions of `labels` [N], each class in proportion to its frequency.
+
+    least: of each class that has as many, at the cost of the largest ones.
+    """
     classes, counts = np.unique(labels, return_counts=True)
+    quota = quotas(counts, min(total, len(labels)))
+    floor = np.minimum(counts, least)
+    if (quota < floor).any():
+        quota = floor + quotas(counts - floor, max(0, min(total, len(labels)) - int(floor.sum())))
     chosen = [
-        rng.permutation(np.flatnonzero(labels == label))[:quota]
-        for label, quota in zip(classes, quotas(counts, min(total, len(labels))), strict=True)
+        rng.permutation(np.flatnonzero(labels == label))[:share]
+        for label, share in zip(classes, quota, strict=True)
     ]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 

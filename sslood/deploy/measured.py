@@ -6,11 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sslood.core.errors import InputError, known
 from sslood.core.files import load_json
-from sslood.core.settings import autos, check_limits, near, read_section, strict, type_of, typed
+from sslood.core.settings import autos, check_limits, near, parse_value, read_section, strict, type_of, typed
 from sslood.deploy.calibrated import DETECTORS, KINDS, NETWORK, STOCHASTIC
 from sslood.ood.kit.combining import Combination
 from sslood.ood.kit.members import CombinationSettings, read_combinations
@@ -101,7 +99,7 @@ def parse_given(assignments: Iterable[str], detectors: Iterable[str]) -> Given:
             there = ", ".join(names) or "none"
             raise InputError(f"--set {text}: {detector} has no setting {setting!r}{hint}; known: {there}")
         where = f"--set {left.strip()}"
-        given[detector][setting] = typed(type_of(kind, setting), yaml.safe_load(value), where)
+        given[detector][setting] = typed(type_of(kind, setting), parse_value(value, where), where)
         check_limits(kind, setting, given[detector][setting], where)
     return given
 

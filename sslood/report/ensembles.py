@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from sslood.core.files import load_json
 from sslood.report.figures import COLOURS, drawing, svg
 
-LINES = ("-", "--")  # of the chosen target, and of the other
+LINES = {"predicted": "-", "entropy": "--"}  # of the target of the step
 
 
 class Swept(NamedTuple):
@@ -51,8 +51,12 @@ def sweeps(found: Mapping[str, Swept], roles: Mapping[str, str], id_name: str) -
             _by_members(row[2], swept, roles)
             _disagreement(row[3], swept, id_name)
             row[0].set_ylabel(f"{model}\nAUROC in %")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        drawn = [axis.get_legend_handles_labels() for axis in axes[:, :2].flat]
+        known = {
+            label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)
+        }
+        if known:
+            figure.legend(known.values(), known, loc="outside lower center", ncols=len(known), frameon=False)
         return svg(figure, "sweeps")
 
 
@@ -69,14 +73,15 @@ def _along(axis: Axes, swept: Swept, name: str, roles: Mapping[str, str]) -> Non
     other = "temperature" if name == "epsilon" else "epsilon"
     points = [point for point in swept.points if point[other] == swept.chosen[other]]
     targets = dict.fromkeys([swept.chosen["target"], *(point["target"] for point in points)])
-    for line, target in zip(LINES, targets, strict=False):
+    for target in targets:
         own = [p for p in points if p["target"] == target or not p["epsilon"]]
         values = [(point[name], _means(point["auroc"], roles)) for point in own]
         for place, role in enumerate(values[0][1] if values else ()):
             label = f"{role}, step by {target}"
             across = [(x, means[role]) for x, means in sorted(values, key=lambda pair: pair[0])]
             colour = COLOURS[1 + place]
-            axis.plot(*zip(*across, strict=True), line, color=colour, marker=".", label=label, linewidth=1.2)
+            style = LINES.get(target, ":")
+            axis.plot(*zip(*across, strict=True), style, color=colour, marker=".", label=label, linewidth=1.2)
     axis.axvline(swept.chosen[name], color="#666666", linewidth=0.8, linestyle=":")
     axis.set(xlabel="step in pixels of [0, 1]" if name == "epsilon" else "temperature")
     if name == "temperature":

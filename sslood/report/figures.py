@@ -253,15 +253,14 @@ def levels(
         panel: list(dict.fromkeys(x for own in facets.values() for x in own.get(panel, {})))
         for panel in panels
     }
+    across = {facet: _in_order(found) for facet, found in facets.items()}  # panels of a column share its axis
     with drawing() as figure:
-        most = max(
-            len(points) for own in facets.values() for lines in own.values() for points in lines.values()
-        )
+        most = max(map(len, across.values()))
         figure.set_size_inches(1.5 + max(2.6, 0.8 * most) * len(facets), 0.6 + 2.3 * len(panels))
         grid = figure.subplots(len(panels), len(facets), squeeze=False, sharex="col", sharey="row")
         for place, (row, panel) in enumerate(zip(grid, panels, strict=True)):
             for axis, (facet, found) in zip(row, facets.items(), strict=True):
-                _panel(axis, found.get(panel, {}), named[panel])
+                _panel(axis, found.get(panel, {}), named[panel], across[facet])
                 axis.set_title("" if place else facet, fontsize=9)
             row[0].set_ylabel(f"{titles.get(panel, f'AUROC, {panel}')}, %")
             if not place or named[panel] != named[panels[place - 1]]:
@@ -271,9 +270,19 @@ def levels(
         return svg(figure, f"levels-{factor}")
 
 
-def _panel(axis: Axes, lines: Mapping[str, Sequence[Level]], named: Sequence[str]) -> None:
-    """Draw the lines of a panel, beside each other so that their bars do not hide one another."""
-    names = list(dict.fromkeys(point.name for points in lines.values() for point in points))
+def _in_order(panels: Mapping[str, Mapping[str, Sequence[Level]]]) -> list[str]:
+    """Return the names of all levels in the order of the line that has most; what it lacks comes last."""
+    lines = [points for found in panels.values() for points in found.values()]
+    return list(dict.fromkeys(p.name for points in sorted(lines, key=len, reverse=True) for p in points))
+
+
+def _panel(
+    axis: Axes, lines: Mapping[str, Sequence[Level]], named: Sequence[str], names: Sequence[str]
+) -> None:
+    """Draw the lines of a panel, beside each other so that their bars do not hide one another.
+
+    named: all lines of this panel in any facet; names: the levels, from left to right.
+    """
     for place, line in enumerate(named):
         points = lines.get(line, [])
         style = ("-" if place < len(COLOURS) else "--") if all(map(_is_number, names)) else "none"
@@ -284,7 +293,7 @@ def _panel(axis: Axes, lines: Mapping[str, Sequence[Level]], named: Sequence[str
             marker="." if place < len(COLOURS) else "x", markersize=5, label=line,
         )  # fmt: skip
     long = max(map(len, names), default=0) > 8
-    axis.set_xticks(range(len(names)), names, rotation=20 * long, ha="right" if long else "center")
+    axis.set_xticks(range(len(names)), list(names), rotation=20 * long, ha="right" if long else "center")
     axis.margins(x=0.1)
     axis.grid(axis="y", color="#eeeeee")
 

@@ -93,11 +93,15 @@ def _shared(summary: Summary, trained: Sequence[Trained]) -> dict[str, Any]:
 
 
 def few_shot(rows: pd.DataFrame) -> str:
-    """Return what left out known images say against SSD_k, as a sentence; "" if nothing."""
+    """Return what left out known images say against the rows of SSD_k, a sentence each; "" if nothing."""
     if "fallbacks" not in rows:
         return ""
-    rows = rows[rows["fallbacks"].notna()]
-    places = [f"{model} on {name}" for model, name in zip(rows["model"], rows["set"], strict=True)]
+    known = rows[rows["fallbacks"].notna()]
+    return "".join(_few_shot(str(name), part) for name, part in known.groupby("detector", sort=False))
+
+
+def _few_shot(name: str, rows: pd.DataFrame) -> str:
+    places = [f"{model} on {own}" for model, own in zip(rows["model"], rows["set"], strict=True)]
     fallen = [(place, int(count)) for place, count in zip(places, rows["fallbacks"], strict=True) if count]
     lower = (rows["fallbacks"] == 0) & (rows["held_out"] < rows["held_out_ssd"])
     parts = []
@@ -108,7 +112,7 @@ def few_shot(rows: pd.DataFrame) -> str:
     if lower.any():
         named = _listed([place for place, low in zip(places, lower, strict=True) if low], "; ")
         parts.append(f"is below ssd, though not clearly, for {named}")
-    return f" On known images that are left out, ssdk {', and '.join(parts)}." if parts else ""
+    return f" On known images that are left out, {name} {', and '.join(parts)}." if parts else ""
 
 
 def _listed(names: Sequence[str], between: str) -> str:

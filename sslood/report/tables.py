@@ -128,11 +128,15 @@ def _glance_row(
     means = frame[(MAIN, "mean")].sort_values(ascending=not rising(MAIN), kind="stable")
     equals = [key for key in means.index if key in summary.near_best and key[2] == name and key != best]
     shown = ", ".join(f"{model} · {detector}" for model, detector, _ in equals[:EQUALS_SHOWN])
-    shown = shown if best in summary.near_best else "too few images for a test"
+    if summary.rows.loc[summary.rows[by] == name, "p_best"].isna().all():
+        shown = "too few images for a test"
+    elif not equals:  # where the best mean is itself worse somewhere, that is said
+        everywhere = "no row on every set" if by == "role" else "no row in every seed"
+        shown = "none" if best in summary.near_best else everywhere
     more = f" and {len(equals) - EQUALS_SHOWN} more" if len(equals) > EQUALS_SHOWN else ""
     first = texts[0] + marks.get(best, "")
     control = percent(summary.control[name])
-    return [[title, f"{best[0]} · {best[1]}", first, *texts[1:], control, (shown or "none") + more]]
+    return [[title, f"{best[0]} · {best[1]}", first, *texts[1:], control, shown + more]]
 
 
 def matrices(summary: Summary, role: str) -> list[Table]:

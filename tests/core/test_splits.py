@@ -29,3 +29,14 @@ def test_seed_decides():
     assert np.array_equal(one, same) and not np.array_equal(one, other)
     assert len(set(one.tolist())) == 20 and (np.diff(one) > 0).all()
     assert len(stratified_choice(labels, 1000, np.random.default_rng(0))) == 100
+
+
+def test_each_class_that_has_as_many_gets_the_least_of_it():
+    labels = np.repeat([0, 1, 2], [900, 50, 1])
+    rows = stratified_choice(labels, 10, np.random.default_rng(0), least=1)
+    assert np.bincount(labels[rows]).tolist() == [8, 1, 1]
+    rows = stratified_choice(labels, 10, np.random.default_rng(0), least=2)
+    assert np.bincount(labels[rows]).tolist() == [7, 2, 1]
+    even = np.arange(90) % 3
+    same = [stratified_choice(even, 9, np.random.default_rng(1), least=least) for least in (0, 1)]
+    assert np.array_equal(*same)

@@ -207,6 +207,12 @@ def test_what_was_not_measured_says_what_to_run(folder, tmp_path, capsys):
         ("vim.share=0.5", "unknown detector in --set: 'vim'; known: knn"),
         ("knn.k=many", "--set knn.k: must be of type int or auto, found 'many'"),
         ("knn.k=0", "--set knn.k must be at least 1, found 0"),
+        ("knn.k=1:30", "--set knn.k: must be of type int or auto, found '1:30'"),
+        (
+            "knn.k=[",
+            "--set knn.k: '[' is no value (did not find expected node content); write such",
+        ),
+        ("knn.k=!!python/name:os.system", "is no value (could not determine a constructor for the tag"),
         ("knn.k=auto", "choosing a setting needs --choose"),
     ]:
         assert says in refused(set=given)

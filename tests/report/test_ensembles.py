@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sslood.core.files import load_json, load_tensors, save_json, save_tensors
-from sslood.report.ensembles import Swept, _along, _by_members, _disagreement, read_sweeps
+from sslood.report.ensembles import Swept, _along, _by_members, _disagreement, read_sweeps, sweeps
 from tests.kit.summarised import OOD, written
 
 ROLES = {"a": "near", "b": "far", "c": "far"}
@@ -113,3 +113,17 @@ def test_published_steps_are_shown_and_never_the_best(tmp_path):
     found = pd.read_csv(tmp_path / "metrics/results.csv").query("detector == 'eloc_published'")
     assert list(found["set"]) == list(OOD[:2]) and found["p_best"].isna().all()
     assert (found[["auroc_low", "auroc_high"]] == 1).all(axis=None) and found["flagged"].isna().all()
+
+
+def test_a_line_style_is_a_targets_in_every_row_and_the_legend_knows_all(axis, monkeypatch):
+    other = SWEPT._replace(chosen={**CHOSEN, "target": "entropy"})
+    for swept in (SWEPT, other):
+        panel = Figure().subplots()
+        _along(panel, swept, "epsilon", ROLES)
+        styles = {line.get_label(): line.get_linestyle() for line in panel.get_lines()[:-1]}
+        assert styles["near, step by predicted"] == "-" and styles["near, step by entropy"] == "--"
+    outside = SWEPT._replace(chosen={**CHOSEN, "temperature": 5.0, "epsilon": 0.5})  # a fallback
+    drawing = sweeps({"first": outside, "second": SWEPT}, ROLES, "own")
+    for label in ("near, step by predicted", "far, step by predicted", "near, step by entropy"):
+        assert drawing.count(f">{label}</text>") == 1
+    assert sweeps({"only": outside}, ROLES, "own").count("<svg") == 1

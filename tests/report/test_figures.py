@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from sslood.report.figures import curves, distributions, roc_panels
+from sslood.report.figures import Level, curves, distributions, levels, roc_panels
 
 
 def shares(svg: str) -> list[str]:
@@ -76,3 +76,21 @@ def test_noise_of_another_processor_changes_no_byte():
     other = {"m · d": {name: values * (1 + 1e-12) for name, values in panels["m · d"].items()}}
     for draw in (distributions, roc_panels):
         assert draw(panels, "id") == draw(other, "id")
+
+
+def test_the_panels_of_a_column_have_their_levels_in_one_order():
+    """They share an axis, and its labels are those of the last panel."""
+    named = lambda **means: [Level(name, mean) for name, mean in means.items()]  # noqa: E731
+    panels = {
+        "near": {"few": named(h=0.1, z=0.3), "all": named(h=0.1, plain=0.2, z=0.3)},
+        "accuracy": {"kNN": named(h=0.7, plain=0.8, z=0.9)},
+    }
+    drawing = levels({"": panels}, "objective", {"accuracy": "accuracy"})
+    texts = re.findall(r">(h|plain|z)</text>", drawing)
+    assert texts == ["h", "plain", "z"]
+    dots = re.findall(r'<use [^>]* x="([\d.]+)" [^>]*style="(?:fill: #\w+; )?stroke: #(\w+)"/>', drawing)
+    across = {colour: [float(x) for x, own in dots if own == colour] for colour in ("000000", "e69f00")}
+    h, z = across["000000"][:2]  # of the line `few`, in the first panel
+    places = across["e69f00"][:3]
+    # beside those of the other line at the same level, by less than half a level
+    assert abs(h - places[0]) < 20 < abs(places[1] - places[0]) / 2 and abs(z - places[2]) < 20

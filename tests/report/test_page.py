@@ -5,10 +5,17 @@ import io
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from sslood.core.files import load_json, load_tensors, save_json, save_tensors
+from sslood.ood.measures.comparison import Scores
+from sslood.ood.measures.metrics import ood_metrics
+from sslood.report.evidence import Audit, with_significance
+from sslood.report.page import few_shot
+from sslood.report.summary import Summary
+from sslood.report.tables import glance
 from tests.kit.summarised import OOD, written
 
 
@@ -89,3 +96,45 @@ def test_images_that_are_missing_or_others_are_named(run, tmp_path):
     assert "noise.safetensors: no such file" in run().stderr
     save_tensors(path, {"test.images": images}, kind="set", metadata={})
     assert "'noise' has 7 test images for 50 scores" in run().stderr
+
+
+def test_what_is_said_of_ssdk_is_said_of_each_of_its_rows():
+    values = {"model": "m", "set": "s", "repeats": 5, "held_out_ssd": 0.8}
+    rows = [
+        {**values, "detector": "ssdk", "fallbacks": 0, "held_out": 0.9},
+        {**values, "detector": "ssdk_1", "fallbacks": 5, "held_out": 0.5},
+        {**values, "detector": "ssdk_ratio", "fallbacks": 0, "held_out": 0.7},
+    ]
+    said = few_shot(pd.DataFrame(rows))
+    assert said == (
+        " On known images that are left out, ssdk_1 is ssd itself in 5 of 5 repeats, where ssd is clearly "
+        "better (m on s, 5). On known images that are left out, ssdk_ratio is below ssd, though not clearly, "
+        "for m on s."
+    )
+
+
+def test_a_best_mean_that_is_worse_on_a_set_is_no_lack_of_images():
+    """a is best by far on s1 and worse on s2; each is best somewhere, none is on both."""
+    rng = np.random.default_rng(0)
+    draw = lambda shift: rng.normal(shift, 1.0, 500)  # noqa: E731
+    scores = {(d, "id"): draw(0.0) for d in "ab"}
+    scores |= {("a", "s1"): draw(3.0), ("a", "s2"): draw(0.5), ("b", "s1"): draw(1.5), ("b", "s2"): draw(1.2)}
+
+    class Scored:
+        id = "id"
+
+        def read(self, row):
+            return Scores(scores[row["detector"], "id"], scores[row["detector"], row["set"]]), np.arange(500)
+
+    rows = pd.DataFrame(
+        {"file": "0", "stage": "posthoc", "model": "m", "detector": d, "seed": 0, "set": s, "role": "far",
+         **ood_metrics(scores[d, "id"], scores[d, s])}
+        for s in ("s1", "s2") for d in "ab"
+    )  # fmt: skip
+    found = {name: {"control_auroc": 0.5} for name in ("s1", "s2")} | {"id": {}}
+    audit = Audit(None, "id", found, dict.fromkeys(found, np.empty(0)))
+    summary = Summary(
+        "id", with_significance(rows, Scored()), None, None, audit, 0.01, dict.fromkeys(("s1", "s2"), "far"),
+        None, None, 0.05, [], [],
+    )  # fmt: skip
+    assert [row[-1] for row in glance(summary).rows] == ["no row on every set", "none", "none"]

@@ -64,6 +64,15 @@ def test_a_probe_of_some_images_is_that_of_a_set_that_holds_no_others(run, tmp_p
     assert (alone["knn"], alone["linear"]) == (found["knn"], found["linear"])
 
 
+def test_images_that_are_fewer_than_every_k_leave_the_neighbours_out(run):
+    run |= {"models": ["encoder"], "knn.k": [20, 50]}
+    assert call(main, **run, images=15) == 0
+    content = load_json(run["out"])
+    assert "knn" not in content["models"]["encoder"] and "linear" in content["models"]["encoder"]
+    [left] = content["left_out"]
+    assert left["model"] == "encoder" and "needs 20 train images, there are 15" in left["reason"]
+
+
 def test_probe_writes_what_the_contract_says(run, capsys):
     assert call(main, **run) == 0
     assert "best nearest-neighbour accuracy 0.9" in capsys.readouterr().out

@@ -171,3 +171,14 @@ def test_means_and_intervals_over_seeds_are_scipys():
         (means.mean() - 0.03, means.mean() + 0.01), abs=1e-6
     )
     assert (found["seeds"], found["sets"], found["n_id"], found["n_ood"]) == (3, 2, 100, 100)
+
+
+def test_a_row_that_lacks_a_set_has_no_mean():
+    """SSD_k is left out of sets that have too few images; its mean would be over other sets."""
+    row = {"stage": "posthoc", "model": "m", "seed": 0, "role": "far", "n_id": 9, "n_ood": 9, "fpr95_id": 0.5}
+    rows = [
+        {**row, "detector": detector, "set": name, "auroc": auroc}
+        for detector, name, auroc in (("knn", "x", 0.9), ("knn", "y", 0.7), ("ssdk", "x", 0.95))
+    ]
+    found = over_seeds("p", pd.DataFrame(rows))
+    assert found[["detector", "sets", "auroc"]].values.tolist() == [["knn", 2, 0.8]]

@@ -115,12 +115,22 @@ def _hub() -> Any:
     return hub
 
 
+def _listed(path: Path) -> list[str]:
+    """Return the names of the files that an index lists; they lie beside it, wherever else it points."""
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({Path(name).name for name in listed})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{path}: is no index of weights: its 'weight_map' must name a file for each; fetch it again"
+        ) from None
+
+
 def _read(path: Path, place: str, backbone: str) -> tuple[State, str]:
     """Return (weights, sha256 of the file, or of the files that an index lists one after the other)."""
     paths = [path]
     if path.name.endswith(".index.json"):
-        listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted({Path(name).name for name in listed})  # beside it, wherever else it points
+        names = _listed(path)
         beside = place.rpartition(path.name)[0]
         found = [_located(f"{beside}{name}", "", backbone) for name in names]
         paths = [one for one in found if one is not None]

@@ -83,13 +83,14 @@ def _preprocessing(name: str, size: int | None, arch: str) -> dict[str, Any]:
     said = _json(name, "preprocessor_config.json", arch)
     whole: Any = said.get("size")
     crop, cuts = said.get("crop_size"), bool(said.get("do_center_crop"))
-    square: Square = "crop" if cuts or "crop_pct" in said else "squash"
+    share = said.get("crop_pct")
+    square: Square = "crop" if cuts or share is not None else "squash"
     if isinstance(whole, dict):
         square = "crop" if "shortest_edge" in whole else "squash"
         whole = whole.get("shortest_edge") or whole.get("height")
     pixels: Any = (crop.get("height") if isinstance(crop, dict) else crop) if cuts else whole
-    if "crop_pct" in said and not cuts and isinstance(whole, int):  # ConvNeXt's way
-        square, whole = ("crop", int(whole / said["crop_pct"])) if whole < 384 else ("squash", whole)
+    if isinstance(share, int | float) and share > 0 and not cuts and isinstance(whole, int):  # ConvNeXt's way
+        square, whole = ("crop", int(whole / share)) if whole < 384 else ("squash", whole)
     filter = _FILTERS.get(said.get("resample", 2))
     numbers = [said.get(key) for key in ("image_mean", "image_std")]
     known = isinstance(pixels, int) and isinstance(whole, int) and all(isinstance(n, list) for n in numbers)

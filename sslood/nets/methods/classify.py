@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import tee
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -88,9 +89,9 @@ class Classify(Supervised):
         if not self.settings.alternate:
             yield from super().batches(indices)
             return
-        for index in indices:
-            images, labels = self.data.images[index], self.data.labels[index]
-            turned = self._mirrored[index].view(-1, 1, 1, 1)
+        ahead, indices = tee(indices)  # images of a streamed set are read ahead
+        for index, (images, labels) in zip(indices, self.data.batches(ahead), strict=True):
+            turned = self._mirrored[index.to(self._mirrored.device)].view(-1, 1, 1, 1)
             images = torch.where(turned, images.flip(-1), images)
             yield self.views(images, self._generator)[0], labels
 

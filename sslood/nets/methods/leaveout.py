@@ -65,16 +65,21 @@ def fold_classes(classes: int, folds: Sequence[int], fold: int, seed: int) -> tu
     len(folds) near-equal blocks; fold i leaves block i out, so every class is left out exactly once. Ten
     classes, five folds and seed 3 give the published folds. LeftOut for too few classes.
     """
-    if list(folds) != list(range(len(folds))) or len(folds) < 2 or fold not in folds:
-        raise InputError(
-            f"leaveout: folds are {list(folds)} and fold is {fold}; use 0, 1, …, at least two, and one of "
-            "these as fold"
-        )
+    check_folds(folds, fold)
     if classes < (least := least_classes(len(folds))):
         raise LeftOut(f"needs {least} classes for {len(folds)} folds, there are {classes}", "leaveout: ")
     blocks = np.array_split(np.random.RandomState(seed % 2**32).permutation(classes), len(folds))
     left = sorted(blocks[fold].tolist())
     return [c for c in range(classes) if c not in left], left
+
+
+def check_folds(folds: Sequence[int], fold: int) -> None:
+    """Raise InputError unless folds are 0, 1, …, at least two, and `fold` is one of them."""
+    if list(folds) != list(range(len(folds))) or len(folds) < 2 or fold not in folds:
+        raise InputError(
+            f"leaveout: folds are {list(folds)} and fold is {fold}; use 0, 1, …, at least two, and one of "
+            "these as fold"
+        )
 
 
 def least_classes(folds: int) -> int:

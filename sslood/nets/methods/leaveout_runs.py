@@ -20,6 +20,7 @@ from sslood.nets.methods.leaveout import (
     LeaveoutSettings,
     PlainMember,
     Watched,
+    check_folds,
     fold_classes,
     tuning_images,
 )
@@ -86,9 +87,7 @@ class Ensemble:
     def run(self, fold: int) -> Run:
         """Return the training of a member, at its start. InputError, LeftOut as of the member's task."""
         options = self.settings
-        kept, left = fold_classes(len(self.meta["classes"]), options.folds, fold, options.seed)
-        if self.loss == "full":
-            kept, left = sorted(kept + left), []
+        kept, left = self._classes(options, fold)
         seed = stream_seed(options.seed, "leaveout", fold)
         with seeded(seed, self.arch):
             network = build_backbone(self.arch, channels=self.meta["channels"])
@@ -101,6 +100,14 @@ class Ensemble:
             seed=seed, machine=self.machine,
         )  # fmt: skip
         return Run(task, self._checkpoint(f"{fold}", settings), kept, left, settings)
+
+    def _classes(self, options: LeaveoutSettings, fold: int) -> tuple[list[int], list[int]]:
+        """Return the classes that a member knows, and those that it leaves out."""
+        count = len(self.meta["classes"])
+        if self.loss != "full":
+            return fold_classes(count, options.folds, fold, options.seed)
+        check_folds(options.folds, fold)
+        return list(range(count)), []
 
     def _checkpoint(self, name: str, settings: dict[str, Any]) -> Checkpoint:
         inputs = [Path(path) for path in (self.id_set, self.tuning_set)]

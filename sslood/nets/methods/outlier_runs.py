@@ -16,7 +16,6 @@ from sslood.core.needs import check_set
 from sslood.core.rounding import decimal
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
-from sslood.nets.methods.energy import auto_margins
 from sslood.nets.methods.outlier_energies import Energies, energies_of, unreached
 from sslood.nets.methods.outliers import AUXILIARY, NEEDS, Outliers, OutlierSettings
 from sslood.nets.methods.supervised import load_split
@@ -148,8 +147,8 @@ def _try(task: Outliers, card: ModelCard, checkpoint: Checkpoint) -> Tried:
         epoch = int(task.best.epoch)
         task.model.load_state_dict(task.best.model.state_dict())
     after = energies_of(task)
-    if task.settings.margins == "fixed" or task.settings.gap > 0 or task.untrained:
-        own = task.untrained or auto_margins(before["validation"], before["auxiliary"])
+    own = task.proposed
+    if own and (task.settings.margins == "fixed" or task.settings.gap > 0 or task.untrained):
         if advice := unreached(task.margins, after, own, fresh_head=task.untrained is not None):
             print(f"{task.label}: {advice}", file=sys.stderr)
     return Tried(task, card, checkpoint, curves, epoch, before, after)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.needs import CLASSIFIED, Need
@@ -189,6 +190,7 @@ class Outliers(WithOutliers):
         how |= {"outlier_batch_size": size, "stream": "auxiliary", "settings": settings}
         super().__init__(model, data, validation, auxiliary, **how)
         self.untrained = untrained_margins(model.need_head().out_features) if fresh_head else None
+        self.proposed = self.untrained  # margins of the setting auto without a gap
         self.margins = self._choose_margins() if settings.loss == "energy" else {}
         self.best: Best | None = None
         if settings.select == "validation":
@@ -196,7 +198,11 @@ class Outliers(WithOutliers):
             self.modules = nn.ModuleDict({"model": self.model, "best": self.best})
 
     def set_modes(self) -> None:
-        self.model.train(self.settings.batch_norm != "frozen")
+        self.model.train()
+        if self.settings.batch_norm == "frozen":
+            for layer in self.model.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()  # dropout stays on
         if self.mode == "head":
             self.model.backbone.eval()
         self.model.backbone.requires_grad_(self.mode == "full")
@@ -204,6 +210,7 @@ class Outliers(WithOutliers):
     def _choose_margins(self) -> dict[str, Any]:
         """Return m_in and m_out, and the mean energies of clean images before training."""
         measured = [energy(self.predict(data.images)) for data in (self.data, self.outliers)]
+        self.proposed = self.untrained or auto_margins(measured[0], measured[1])
         if self.settings.margins == "fixed":
             m_in, m_out = self.settings.m_in, self.settings.m_out
         elif self.untrained:

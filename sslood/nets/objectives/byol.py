@@ -70,6 +70,9 @@ class BYOL(Objective):
             (p1, p2), (y1, y2) = predictions, targets
             return byol(p1, p2, y1, y2), {"spread": spread(z[0])}
 
+    def prepared(self, backbone: nn.Module) -> None:
+        self.teacher.copy(backbone, self.projector)
+
     def after_step(self, backbone: nn.Module, step: int, steps: int) -> None:
         momentum = teacher_momentum(self.settings.ema, step, steps)
         self.teacher.follow(backbone, self.projector, momentum=momentum)

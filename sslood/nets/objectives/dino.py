@@ -99,6 +99,9 @@ class DINO(Objective):
         # a tensor, so that a compiled step does not depend on its value
         self.register_buffer("temperature", torch.zeros(()), persistent=False)
 
+    def prepared(self, backbone: nn.Module) -> None:
+        self.teacher.copy(backbone, self.head, self.prototypes)
+
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
         s = self.settings
         share = epoch / max(1, s.temperature_epochs - 1) if epoch < s.temperature_epochs else 1.0

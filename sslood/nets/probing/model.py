@@ -58,7 +58,12 @@ def probe_model(
 
     train, test = sets["train"][1], sets["test"][1]
     some = at_most(sets, most, seed)
-    add("knn", (*NEEDS, Need(images=min(knn.k))), train, lambda: probe_knn(some, knn, classes=classes))
+    add(
+        "knn",
+        (*NEEDS, Need(images=min(knn.k))),
+        some["train"][1],
+        lambda: probe_knn(some, knn, classes=classes),
+    )
     add("linear", NEEDS, train, lambda: probe_linear(some, linear.l2, classes=classes))
     for share in linear.shares:
         few = partial(probe_few_labels, sets, share, linear.l2, classes=classes, seed=seed)

@@ -195,7 +195,7 @@ def probe_few_labels(
     count = max(round(share * len(labels)), len(np.unique(labels)))
     records = []
     for draw in range(DRAWS):
-        rows = stratified_choice(labels, count, numpy_stream(seed, "labels", str(share), draw))
+        rows = stratified_choice(labels, count, numpy_stream(seed, "labels", str(share), draw), least=1)
         records.append(probe_linear({**sets, "train": (features[rows], labels[rows])}, l2s, classes=classes))
     names = [name for name in records[0] if name != "l2"]
     means = {name: float(np.mean([record[name] for record in records])) for name in names}

@@ -73,6 +73,9 @@ class Objective(nn.Module, ABC):
         collects from all ranks where images of a batch interact (see `sslood.nets.training.ranks`).
         """
 
+    def prepared(self, backbone: nn.Module) -> None:
+        """Take over what the backbone has just taken from training images (`Backbone.prepare`)."""
+
     def before_epoch(self, epoch: int, generator: torch.Generator) -> None:
         """Prepare epoch `epoch` (from 0); `generator` is its stream for the objective's own draws."""
 

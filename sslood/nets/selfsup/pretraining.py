@@ -56,6 +56,7 @@ class Pretraining(Task[Batch]):
             precision=settings.precision, compiled=f"{label}, augmentation" if machine.compile else None,
         )  # fmt: skip
         backbone.prepare(map(self.views.clean, data.in_order(PREPARED)))
+        objective.prepared(backbone)
         self._loss = compiled(objective.forward, f"{label}, step", machine)
 
     def _check(self) -> None:

@@ -20,6 +20,11 @@ class Teacher(nn.Module):
         self.networks = nn.ModuleList(copy.deepcopy(student) for student in students)
         self.requires_grad_(False)
 
+    def copy(self, *students: nn.Module) -> None:
+        """Take all weights and buffers of the students, as at the start."""
+        for network, student in zip(self.networks, students, strict=True):
+            network.load_state_dict(student.state_dict())
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         for network in self.networks:

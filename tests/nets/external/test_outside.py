@@ -133,6 +133,28 @@ def test_hugging_faces_features_and_map_leave_registers_out(registers):
     assert (card.mean, card.std) == (HALVES["image_mean"], HALVES["image_std"])
 
 
+@pytest.mark.parametrize(
+    "said, found",
+    [({"crop_pct": None}, ("squash", None)), ({"crop_pct": 0.8}, ("crop", 40)), ({}, ("squash", None))],
+)
+def test_a_share_of_null_is_as_good_as_none(registers, tmp_path, said, found):
+    """ConvNeXt's crop_pct cuts the middle of a picture; other processors write null."""
+    network, _ = registers
+    name = folder(tmp_path / "net", network, {"size": {"height": 32, "width": 32}, **HALVES, **said})
+    card = open_pretrained(name, **ABOUT)[1]
+    assert (card.square, card.resize_to) == found
+
+
+@pytest.mark.parametrize("text", ["{}", "nope", '{"weight_map": ["a"]}', '{"weight_map": {"w": 3}}', "[]"])
+def test_a_damaged_index_of_weights_is_named(registers, tmp_path, text):
+    network, _ = registers
+    name = folder(tmp_path / "net", network, {**CLIP_LIKE, **HALVES})
+    (tmp_path / "net/model.safetensors").unlink()
+    (tmp_path / "net/model.safetensors.index.json").write_text(text)
+    with pytest.raises(InputError, match="model.safetensors.index.json: is no index of weights"):
+        open_pretrained(name, **ABOUT)
+
+
 def test_hugging_faces_preprocessing_is_its_own(registers, tmp_path):
     from transformers import CLIPImageProcessorPil
 

@@ -15,6 +15,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.core.splits import stratified_choice
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
+from sslood.data.images.streamed import StreamedSet
 from sslood.nets.methods.classify import Classify, ClassifySettings, labelled, mirrored
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.files import load_model
@@ -266,3 +267,24 @@ def test_random_and_alternating_flips_exclude_each_other(run, tmp_path, capsys):
     path.write_text(path.read_text().replace("classifier: {pad: 1}", "classifier: {flip: 0.5}"))
     assert call(main, **{**run, "alternate": True}) == 1
     assert "train: alternate mirrors every image in turn, and flip is 0.5" in capsys.readouterr().err
+
+
+def test_alternating_images_of_a_streamed_set_are_read_ahead(monkeypatch):
+    """By its own reader, which puts them on the device; those of a resident one are the same."""
+    images, labels = torch.arange(48, dtype=torch.uint8).view(12, 1, 2, 2), torch.arange(12)
+    shown = []
+    for data in (ResidentSet(images, labels, "cpu"), StreamedSet(images, labels, torch.device("cpu"), 2)):
+        with seeded(0):
+            model = Model(build_backbone("resnet-8-4", channels=1), build_head(16, 12))
+        task = Classify(
+            model, data, data, recipe=AugmentSettings(), preprocessing={"mean": [0.0], "std": [1 / 255]},
+            label="toy", settings=ClassifySettings(**{**SECTION, "alternate": True}), seed=0,
+            machine=machine("float32"),
+        )  # fmt: skip
+        if isinstance(data, StreamedSet):
+            monkeypatch.setattr(data, "_read", lambda index: [images[index], labels[index]])
+            monkeypatch.setattr(data, "images", range(12))  # what is not read ahead would stay on the host
+        task.begin_epoch(1)
+        shown.append(list(task.batches(iter(torch.arange(12).split(4)))))
+    for one, other in zip(*shown, strict=True):
+        assert all(map(torch.equal, one, other))

@@ -6,8 +6,8 @@ import torch
 from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
-from sslood.core.errors import InputError
-from sslood.core.files import load_tensors, save_tensors
+from sslood.core.errors import InputError, LeftOut
+from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.leaveout import (
     entropies,
@@ -262,3 +262,15 @@ def test_wrong_options_end_with_one_sentence(run, change, message, capsys):
     assert call(main, **{**run, **change}) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_a_deep_ensemble_leaves_nothing_out_and_needs_no_classes_for_its_folds(run):
+    with pytest.raises(LeftOut, match="needs 4 classes for 4 folds, there are 2"):
+        fold_classes(2, range(4), 1, 0)
+    tensors, metadata = load_tensors(run["id_set"])
+    two = {split: np.flatnonzero(tensors[f"{split}.labels"] < 2) for split in ("train", "validation", "test")}
+    cut = {key: values[two[key.split(".")[0]]] for key, values in tensors.items()}
+    metadata = {**metadata, "classes": metadata["classes"][:2]}
+    save_tensors(run["id_set"], cut, kind="set", metadata={k: v for k, v in metadata.items() if k != "kind"})
+    assert call(main, **{**run, "loss": "full", "epochs": 1}) == 0
+    assert read_metadata(run["out"])["head_classes"] == [0, 1]

@@ -8,17 +8,29 @@ import torch
 from pytorch_ood.loss import BackgroundClassLoss, OutlierExposureLoss
 from scipy.special import expit, logsumexp, softmax
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from sslood.core.files import load_json, load_tensors, read_metadata, save_json, save_tensors
+from sslood.core.machine import machine
+from sslood.data.images.augment import AugmentSettings
+from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.energy import energy, untrained_margins
 from sslood.nets.methods.outlier_energies import before_and_after, unreached
-from sslood.nets.methods.outliers import background_objective, exposure_objective, kept_statistics
+from sslood.nets.methods.outliers import (
+    Outliers,
+    OutlierSettings,
+    background_objective,
+    exposure_objective,
+    kept_statistics,
+)
 from sslood.nets.methods.supervised import separation
 from sslood.nets.networks.build import build_backbone, seeded
+from sslood.nets.networks.heads import build_head
+from sslood.nets.networks.model import Model
 from sslood.nets.training.schedules import learning_rate
 from stages.energy import main
 from tests.kit.small import call
-from tests.nets.methods.test_energy import constants, logits, run, write_classifier
+from tests.nets.methods.test_energy import SECTION, constants, logits, run, write_classifier
 
 assert run  # the fixture
 LABELS = torch.arange(10) % 6
@@ -395,3 +407,33 @@ def test_the_published_cosine_multiplies_the_base_rate_to_the_same_rates():
         factor = final / lr + (1 - final / lr) * 0.5 * (1 + np.cos(step / steps * np.pi))
         found = learning_rate("cosine", step, steps, base=lr, warmup=0, final=final)
         assert found == pytest.approx(lr * factor, rel=1e-9)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "joint"])
+def test_frozen_statistics_leave_dropout_on(batch_norm):
+    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
+    sets = [ResidentSet(images, torch.arange(40) % 4, "cpu")] * 3
+    with seeded(0):
+        network = build_backbone("wideresnet-10-1-30", channels=1)
+        model = Model(network, build_head(network.feature_dim, 4))
+    settings = OutlierSettings(**{**SECTION, "batch_norm": batch_norm}, loss="oe")
+    task = Outliers(
+        model, *sets, images, mode="full", fresh_head=False, settings=settings, recipe=AugmentSettings(),
+        preprocessing={"mean": [0.5], "std": [0.25]}, label="toy", seed=0, machine=machine("float32"),
+    )  # fmt: skip
+    task.begin_epoch(0)
+    kinds = {kind: [m.training for m in model.modules() if isinstance(m, kind)]
+             for kind in (nn.Dropout, nn.BatchNorm2d)}  # fmt: skip
+    assert kinds[nn.Dropout] and all(kinds[nn.Dropout])
+    assert set(kinds[nn.BatchNorm2d]) == {batch_norm == "joint"}
+
+
+def test_the_advice_on_margins_names_those_that_auto_would_take(run, capsys, tmp_path):
+    write_classifier(run["init_model"])
+    assert call(main, **{**run, "epochs": 1, "lr": 1e-9, "final_lr": 1e-9}) == 0
+    auto = read_metadata(run["out"], kind="model")["settings"]
+    capsys.readouterr()
+    fixed = {"margins": "fixed", "m_in": -60.0, "m_out": -1.0}
+    assert call(main, **{**run, **fixed, "epochs": 1, "lr": 1e-9, "final_lr": 1e-9}) == 0
+    said = capsys.readouterr().err
+    assert f"(margins: auto, gap: 0): m_in {auto['m_in']:.4g}, m_out {auto['m_out']:.4g}" in said

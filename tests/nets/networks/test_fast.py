@@ -21,6 +21,7 @@ from sslood.nets.selfsup.settings import PretrainSettings
 from stages.train import main
 from tests.kit.small import call, digit_images, model_card, write_params, write_sets
 from tests.kit.training import PRETRAIN, SHARED
+from tests.nets.selfsup.test_objectives import objective_class, objective_settings
 
 
 def correlated(count=40, channels=3, side=9):
@@ -143,3 +144,21 @@ def test_a_member_from_scratch_takes_its_stem_from_its_training_images():
     for backbone, seen in ((network, every[labels[:200] < 8]), (encoder, every)):
         expected = whitening([(seen / 255 - 0.3) / 0.4]).float()
         assert torch.allclose(backbone.stem.weight[:4].flatten(1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["byol", "dino"])
+def test_a_teacher_has_the_stem_of_its_student(name):
+    """The stem is a buffer, which no moving average reaches."""
+    images, labels = digit_images()
+    sets = [ResidentSet(images[:200], labels[:200], "cpu")] * 2
+    with seeded(0):
+        encoder = build_backbone("fast-4", channels=1)
+        objective = objective_class(name)(encoder, objective_settings(name), classes=10)
+    Pretraining(
+        name, encoder, objective, PretrainSettings(**PRETRAIN), [AugmentSettings()] * 2, *sets,
+        mean=[0.3], std=[0.4], seed=0, machine=machine("float32"),
+    )  # fmt: skip
+    teacher = objective.teacher.networks[0]
+    assert not torch.equal(encoder.stem.weight, build_backbone("fast-4", channels=1).stem.weight)
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(value, teacher.state_dict()[key]), key

@@ -15,6 +15,7 @@ from sslood.nets.probing.probes import (
     KNNProbeSettings,
     expected_calibration_error,
     knn_scores,
+    probe_few_labels,
     probe_knn,
     probe_linear,
     top_accuracy,
@@ -178,3 +179,11 @@ def test_scores_that_are_not_finite_have_no_accuracy(value):
     scores[1] = value
     with pytest.raises(InputError, match="the class scores of 1 of 3 images are NaN or infinite"):
         top_accuracy(scores, np.arange(3))
+
+
+def test_few_labels_leave_no_class_without_one():
+    """With classes that a line tells apart, one label of each is enough."""
+    labels = np.repeat([0, 1, 2], [900, 50, 50])
+    features = np.eye(3, dtype=np.float32)[labels] + 0.01 * np.random.default_rng(0).normal(size=(1000, 3))
+    sets = dict.fromkeys(("train", "validation", "test"), (features.astype(np.float32), labels))
+    assert probe_few_labels(sets, 0.01, [1e-3], classes=3, seed=0)["accuracy"] == 1
