@@ -1,6 +1,7 @@
 """The scripts posthoc, ssd, ssdk and ensemble as commands, on small synthetic files."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.data.sets.roles.roles import record_role
 from sslood.nets.networks.build import build_backbone
@@ -19,6 +21,7 @@ from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.ssd.ssd import SSDSettings
 from sslood.ood.ssd.ssdk import SSDkSettings
 from sslood.views.ensemble import rows_left_out
+from sslood.views.members import load_members
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
 from tests.kit.small import setting_flags
@@ -572,6 +575,14 @@ def test_members_that_do_not_belong_together_are_named(tmp_path, changes, says):
     members(tmp_path / "m", **changes)
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and says in result.output
+
+
+def test_members_are_in_the_order_of_their_folds(tmp_path):
+    members(tmp_path / "m")
+    for fold in (10, 11):
+        shutil.copy(tmp_path / "m/0.safetensors", tmp_path / f"m/{fold}.safetensors")
+    with pytest.raises(InputError, match=r"holds members 0, 1, 2, 10, 11, but the folds are 0, 1, 2: 10, 11"):
+        load_members(tmp_path / "m", [], "cpu", "float32")
 
 
 def test_a_missing_member_is_named(tmp_path):
