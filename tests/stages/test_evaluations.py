@@ -1,6 +1,7 @@
 """The scripts posthoc, ssd, ssdk and ensemble as commands, on small synthetic files."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -251,13 +252,15 @@ def test_two_runs_give_the_same_bytes(folder, script, options):
         assert (folder / f"a.{suffix}").read_bytes() == (folder / f"b.{suffix}").read_bytes()
 
 
-def test_embeddings_without_the_head_name_the_stage_to_run(folder):
+def test_embeddings_without_the_head_leave_out_the_rows_that_read_it(folder):
     embeddings(folder / "e", "old", head=True, weights=False)
-    result = stage(posthoc, folder, listed("vim"), models=["old"])
-    assert result.exit_code == 1
-    for part in ("old.safetensors", "ViM reads the weights of the classifier", "dvc repro embed"):
-        assert part in result.output
-    assert stage(posthoc, folder, listed("she", "knn"), models=["old"]).exit_code == 0
+    result = stage(posthoc, folder, listed("vim", "react", "she", "knn"), models=["old"])
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "out.json").read_text())
+    assert list(written["models"]["old"]) == ["she", "knn"]
+    assert [row["detector"] for row in written["left_out"]] == ["vim", "react"]
+    for row in written["left_out"]:
+        assert re.search("reads the weights of the classifier.*`dvc repro embed`", row["reason"])
 
 
 def test_ssd(folder):
