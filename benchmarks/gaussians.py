@@ -73,7 +73,7 @@ def main() -> None:
     ours = [DiagonalGaussians(*map(torch.from_numpy, part)) for part in (bank, queries)]
     print(f"k-th nearest of {BANK} Gaussians of {D} dimensions, per query of {QUERIES}, medians of {ROUNDS}")
     for name, kind, of in (("kl_knn", KLKNN, kl), ("bhattacharyya_knn", BhattacharyyaKNN, bhattacharyya)):
-        search = partial(kth_divergence, *ours, K, kind.pairs, kind.rows)
+        search = partial(kth_divergence, *ours, K, kind.pairs, kind.rows, kind.error)
         print(f"{name:18} {measured(search, partial(peer, of, queries, bank))}", flush=True)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sslood.core.errors import InputError
+from sslood.core.settings import load_params
 
 FILE = Path(__file__).with_name("exclusions.yaml")
 _KEYS = {"class", "like", "why"}
@@ -20,13 +20,13 @@ def excluded_classes(
 
     An entry whose ID class is held out is skipped: that class is not in-distribution then. A set without
     class names has none to exclude. Where one of the two holds your own pictures, no list can know them:
-    a class of the same name is the same. Raises InputError for an entry that lacks a key or names a class
-    that the OOD or the ID set does not have.
+    a class of the same name is the same. Raises InputError for a file that is no YAML or has a key twice, a
+    list in another form, and an entry that lacks a key or names a class that the OOD or the ID set does not
+    have.
     """
-    lists = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    entries = (lists.get(id_set["name"]) or {}).get(ood_set["name"]) or []
+    entries = _entries(path, id_set["name"], ood_set["name"])
     where = f"{path.name}, {id_set['name']}: {ood_set['name']}"
-    known, heldout = set(id_set["classes"]), set(id_set.get("settings", {}).get("heldout", []))
+    known, heldout = list(id_set["classes"]), list(id_set.get("settings", {}).get("heldout", []))
     own = id_set["name"] != ood_set["name"] and (_is_own(id_set) or _is_own(ood_set))  # no set beside itself
     shared = _same_names(id_set, ood_set) if own else {}
     for entry in entries if ood_set["classes"] else []:
@@ -34,11 +34,23 @@ def excluded_classes(
             raise InputError(f"{where}: {entry!r} must have the keys {', '.join(sorted(_KEYS))}")
         if entry["class"] not in ood_set["classes"]:
             raise InputError(_unknown(where, entry["class"], ood_set))
-        if entry["like"] not in known | heldout:
+        if entry["like"] not in known + heldout:
             raise InputError(_unknown(where, entry["like"], id_set))
         if entry["like"] in known:
             shared[entry["class"]] = entry["like"]
     return shared
+
+
+def _entries(path: Path, id_name: str, ood_name: str) -> list[Any]:
+    """Return the list of a pair of sets, empty if there is none; InputError if the file has another form."""
+    lists = load_params(path)
+    for name, where in ((id_name, path.name), (ood_name, f"{path.name}, {id_name}")):
+        if not isinstance(lists, Mapping | None):
+            raise InputError(f"{where}: must hold keys, the names of sets, and found {lists!r}")
+        lists = (lists or {}).get(name)
+    if not isinstance(lists, list | None):
+        raise InputError(f"{where}: {ood_name}: must be a list, `- ` before each entry, found {lists!r}")
+    return lists or []
 
 
 def _is_own(image_set: Mapping[str, Any]) -> bool:

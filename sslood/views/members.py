@@ -22,7 +22,7 @@ def load_members(
     set_metas: metadata of the ID set, then of the others. Raises InputError if there is no member, one was
     made for other images or classes, or the members do not belong together.
     """
-    paths = sorted(folder.glob("*.safetensors"))
+    paths = sorted(folder.glob("*.safetensors"), key=lambda path: (len(path.stem), path.stem))  # 2 before 10
     if not paths:
         raise InputError(f"{folder}: no leave-out classifiers; run `dvc repro leaveout`")
     members, cards = [], []

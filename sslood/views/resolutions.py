@@ -42,8 +42,11 @@ def stage_modules(backbone: nn.Module, x: Tensor) -> list[nn.Module]:
 
     def is_block(name: str) -> bool:
         """Whether a module halves the map at most once; a sequence is its parts, whatever they do."""
-        inner = {size for key, size in sizes.items() if key == name or key.startswith(f"{name}.")}
-        return name in sizes and len(inner) <= 2 and not isinstance(modules[name], nn.Sequential)
+        if name not in sizes or isinstance(modules[name], nn.Sequential):
+            return False
+        inner = {size for key, size in sizes.items() if key.startswith(f"{name}.")}
+        # a map of one pixel within a larger one is that of squeeze-and-excitation, which goes no further
+        return len(inner - {torch.Size((1, 1))} | {sizes[name]}) <= 2
 
     blocks = [name for name in sizes if is_block(name)]
     last: dict[torch.Size, str] = {}

@@ -55,6 +55,33 @@ def test_a_wrong_entry_is_named(tmp_path, entry, says):
     assert "exclusions.yaml, cifar10: pets" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cifar10:\n  pets:\n  - {class: tabby, like: cat, why: x", "not valid YAML.*line 3"),
+        ("cifar10:\n  pets:\n  - {class: tabby, like: cat, why: caf\xe9}", "not valid YAML.*utf-8"),
+        ("cifar10:\n  pets: []\ncifar10: {}", "key 'cifar10' stands twice, again in line 3"),
+        ("cifar10:\n  pets: []\n  pets: []", "key 'pets' stands twice, again in line 3"),
+        ("- cifar10", "yaml: must hold keys, the names of sets, and found .'cifar10'."),
+        ("cifar10: [pets]", "yaml, cifar10: must hold keys, the names of sets, and found .'pets'."),
+        ("cifar10: {pets: 5}", "yaml, cifar10: pets: must be a list, .*found 5"),
+        ("cifar10: {pets: tabby}", "yaml, cifar10: pets: must be a list, .*found 'tabby'"),
+        ("cifar10:\n  pets: {class: tabby, like: cat, why: x}", "cifar10: pets: must be a list"),
+        ("cifar10:\n  pets:\n  - {class: tabby, like: [cat], why: x}", "set 'cifar10' has no class .'cat'."),
+    ],
+)
+def test_a_file_of_another_form_is_named(tmp_path, text, says):
+    path = tmp_path / "exclusions.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=f"exclusions.*{says}"):
+        excluded_classes(ID, OOD, path)
+
+
+def test_an_empty_file_or_list_excludes_nothing(tmp_path):
+    for text in ("", "cifar10:\n", "cifar10: {pets: }\n", "mnist: {pets: 5}\n"):
+        assert excluded_classes(ID, OOD, written(tmp_path, text)) == {}
+
+
 def test_every_shipped_entry_is_whole_and_stands_once():
     for lists in LISTS.values():
         for entries in lists.values():

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from sslood.commands import vectors
+from sslood.core.errors import InputError
 from sslood.deploy.tables.folder import read_folder
 from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.kit.vectors import read_vectors
@@ -174,6 +175,11 @@ BAD = {
         lambda of: of + 1,
         "holds class 3, but there are 3 classes",
     ),
+    "labels beyond int64": (
+        "id.train.labels",
+        lambda of: np.where(np.arange(len(of)), of.astype(np.uint64), np.uint64(2**64 - 1)),
+        "array of uint64 of shape .*expected 40 class indices",
+    ),
     "labels as fractions": ("id.test.labels", lambda of: of / 2, "array of float64"),
 }
 
@@ -184,6 +190,28 @@ def test_refuses(tmp_path, case):
     path = write(tmp_path) / f"{name}.npy"
     np.save(path, change(np.load(path)))
     with pytest.raises(ValueError, match=message):
+        read_vectors(tmp_path, SPLITS, "id")
+
+
+DAMAGED = [
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (-6, 3)}",
+    "{'descr': '<f8', 'fortran_order': False, [1]: (6, 3)}",
+    "{'descr': (), 'fortran_order': False, 'shape': (6, 3)}",
+    "{'descr': [('a',}",
+    "{'descr': '<f8 'fortran_order': False}",
+]
+
+
+def damaged(path, header):
+    """Write a .npy file with this header; numpy.load raises another kind of error for each."""
+    path.write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.ljust(117).encode() + b"\n" + bytes(144))
+    return path
+
+
+@pytest.mark.parametrize("header", DAMAGED)
+def test_a_damaged_header_is_named(tmp_path, header):
+    damaged(write(tmp_path) / "far.test.npy", header)
+    with pytest.raises(InputError, match="far.test.npy: is no array that numpy.load can read"):
         read_vectors(tmp_path, SPLITS, "id")
 
 

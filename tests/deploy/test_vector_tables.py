@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from sslood.core.errors import InputError
 from sslood.deploy.tables.reading import open_vectors
+from tests.commands.test_vectors import DAMAGED, damaged
 
 ROWS = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 NAMES = [f"{place:02}.jpg" for place in range(25)]
@@ -182,6 +183,12 @@ def test_a_file_that_cannot_be_used_says_what_it_holds(tmp_path, case):
     write, options, message = FILES[case]
     with pytest.raises(InputError, match=message):
         list(open_vectors(write(tmp_path / "v.parquet"), **options).batches())
+
+
+@pytest.mark.parametrize("header", DAMAGED)
+def test_a_damaged_array_is_named(tmp_path, header):
+    with pytest.raises(InputError, match="v.npy: is no array that numpy.load can read .*; save it by"):
+        open_vectors(damaged(tmp_path / "v.npy", header))
 
 
 def test_a_file_beside_of_another_length_is_refused(tmp_path):

@@ -1,6 +1,8 @@
 """The scripts posthoc, ssd, ssdk and ensemble as commands, on small synthetic files."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, read_metadata, save_tensors
 from sslood.data.sets.roles.roles import record_role
 from sslood.nets.networks.build import build_backbone
@@ -19,6 +22,7 @@ from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.ssd.ssd import SSDSettings
 from sslood.ood.ssd.ssdk import SSDkSettings
 from sslood.views.ensemble import rows_left_out
+from sslood.views.members import load_members
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
 from tests.kit.small import setting_flags
@@ -248,13 +252,15 @@ def test_two_runs_give_the_same_bytes(folder, script, options):
         assert (folder / f"a.{suffix}").read_bytes() == (folder / f"b.{suffix}").read_bytes()
 
 
-def test_embeddings_without_the_head_name_the_stage_to_run(folder):
+def test_embeddings_without_the_head_leave_out_the_rows_that_read_it(folder):
     embeddings(folder / "e", "old", head=True, weights=False)
-    result = stage(posthoc, folder, listed("vim"), models=["old"])
-    assert result.exit_code == 1
-    for part in ("old.safetensors", "ViM reads the weights of the classifier", "dvc repro embed"):
-        assert part in result.output
-    assert stage(posthoc, folder, listed("she", "knn"), models=["old"]).exit_code == 0
+    result = stage(posthoc, folder, listed("vim", "react", "she", "knn"), models=["old"])
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "out.json").read_text())
+    assert list(written["models"]["old"]) == ["she", "knn"]
+    assert [row["detector"] for row in written["left_out"]] == ["vim", "react"]
+    for row in written["left_out"]:
+        assert re.search("reads the weights of the classifier.*`dvc repro embed`", row["reason"])
 
 
 def test_ssd(folder):
@@ -572,6 +578,14 @@ def test_members_that_do_not_belong_together_are_named(tmp_path, changes, says):
     members(tmp_path / "m", **changes)
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and says in result.output
+
+
+def test_members_are_in_the_order_of_their_folds(tmp_path):
+    members(tmp_path / "m")
+    for fold in (10, 11):
+        shutil.copy(tmp_path / "m/0.safetensors", tmp_path / f"m/{fold}.safetensors")
+    with pytest.raises(InputError, match=r"holds members 0, 1, 2, 10, 11, but the folds are 0, 1, 2: 10, 11"):
+        load_members(tmp_path / "m", [], "cpu", "float32")
 
 
 def test_a_missing_member_is_named(tmp_path):

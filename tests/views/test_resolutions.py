@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 from torchvision.models import resnet
 
 from sslood.nets.networks.build import build_backbone, seeded
@@ -37,6 +38,43 @@ def test_a_stage_ends_with_the_last_map_of_its_resolution(arch):
     names = {module: name for name, module in backbone.named_modules()}
     assert [names[module] for module in found] == STAGES[arch]
     assert not any(module._forward_hooks for module in backbone.modules())
+
+
+@pytest.mark.parametrize(
+    ("arch", "ends"),
+    [
+        ("efficientnet_b0", ["features.1", "features.2", "features.3", "features.5", "features"]),
+        ("mobilenet_v3_small", ["features.0", "features.1", "features.3", "features.8", "features"]),
+        ("regnet_y_400mf", ["stem", *(f"trunk_output.block{n}" for n in (1, 2, 3)), "trunk_output"]),
+        ("regnet_x_400mf", ["stem", *(f"trunk_output.block{n}" for n in (1, 2, 3)), "trunk_output"]),
+        ("mobilenet_v2", ["features.1", "features.3", "features.6", "features.13", "features"]),
+    ],
+)
+def test_the_branch_of_squeeze_and_excitation_halves_no_map(arch, ends):
+    """The last block before each stride of 2 in the tables of the papers, whether blocks have the branch."""
+    network = getattr(models, arch)(weights=None).eval()
+    names = {module: name for name, module in network.named_modules()}
+    assert [names[module] for module in stage_modules(network, images(1, 64))] == ends
+
+
+class Halves(nn.Module):
+    """An encoder of three resolutions, the last of a single pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(3, 3, 2, stride=2) for _ in range(3))
+
+    def forward(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def test_a_last_map_of_one_pixel_is_a_resolution():
+    network = nn.Sequential(Halves(), nn.Flatten()).eval()
+    names = {module: name for name, module in network.named_modules()}
+    found = [names[module] for module in stage_modules(network, images(1, 8))]
+    assert found == ["0.parts.0", "0.parts.1", "0"]
 
 
 class Wrapped(nn.Module):

@@ -119,11 +119,11 @@ def fit_shards(
         one = kind(settings, seed=seed)
         for outputs, held in _outputs(vectors, file, kind.reads):
             one.partial_fit(_rows(outputs, ~held))
-        return pickle.dumps((one.sums, one.last, one.widths))  # between our own processes
+        return pickle.dumps((one.sums, one.last, one.widths, one.counts))  # between our own processes
 
     for part in _each_file(vectors, fitted, progress):
         other = kind(settings, seed=seed)
-        other.sums, other.last, other.widths = pickle.loads(part)
+        other.sums, other.last, other.widths, other.counts = pickle.loads(part)
         empty.merge(other)
     _check_covariances(empty, name)
     detector = empty.finish()

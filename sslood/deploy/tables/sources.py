@@ -9,6 +9,7 @@ import numpy as np
 from sslood.core.errors import InputError, as_line
 from sslood.core.files import load_tensors
 from sslood.deploy.tables.arrow import Parquet, parquet_files
+from sslood.ood.kit.vectors import DAMAGED
 
 KINDS = ".npy, .safetensors, .parquet, or a folder of .parquet"
 ARRAY = "the array"  # the name of the only one in a file
@@ -147,7 +148,7 @@ def load_array(path: Path) -> np.ndarray:
     """Return the array of a .npy file, memory-mapped; InputError if there is none. Nothing is unpickled."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: is no array that numpy.load can read ({as_line(error)}); save it by numpy.save"
         ) from None

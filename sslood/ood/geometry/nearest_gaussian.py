@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,28 +28,38 @@ class NearestSettings(Settings):
 
 
 def kth_divergence(
-    bank: DiagonalGaussians, queries: DiagonalGaussians, k: int, pairs: Pair, rows: Pair
+    bank: DiagonalGaussians, queries: DiagonalGaussians, k: int, pairs: Pair, rows: Pair, error: float = 0.0
 ) -> Tensor:
     """Return the divergence of each query to its k-th nearest Gaussian of the bank: float64 [Q].
 
     pairs(queries, bank) -> [Q, N] ranks the bank for each query, up to rounding; rows(queries, bank) is
-    the divergence of equal positions, by which those about the k-th are ranked anew. Raises InputError if k
-    exceeds the bank.
+    the divergence of equal positions, by which those about the k-th are ranked anew; of a query whose
+    neighbours there differ by less than the rounding error of `pairs`, the whole bank is. error: that error,
+    as a share of a divergence or, of small ones, of the dimensions. Raises InputError if k exceeds the bank.
     """
     if k > len(bank):
         raise InputError(f"k is {k}, but there are only {len(bank)} ID train images; choose at most that")
     found = []
     for start in range(0, len(queries), QUERIES):
         block = queries[start : start + QUERIES]
-        first = max(0, k - 1 - SPARE)
-        near = bank[_nearest(bank, block, min(k + SPARE, len(bank)), pairs)[:, first:]]
+        first, last = max(0, k - 1 - SPARE), min(k + SPARE, len(bank))
+        ranked, places = _nearest(bank, block, last, pairs)
         each = DiagonalGaussians(block.mu[:, None], block.log_variance[:, None])
-        found.append(rows(each, near).kthvalue(k - first, dim=1).values)
+        values = rows(each, bank[places[:, first:]]).kthvalue(k - first, dim=1).values
+        margin = 2 * error * (block.mu.shape[1] + ranked[:, k - 1])
+        unsure = (ranked[:, k - 1] - ranked[:, first] < margin) & (first > 0)
+        unsure |= (ranked[:, -1] - ranked[:, k - 1] < margin) & (last < len(bank))
+        for i in torch.nonzero(unsure).flatten().tolist():
+            pieces = (bank[begin : begin + BANK] for begin in range(0, len(bank), BANK))
+            values[i] = torch.cat([rows(block[i : i + 1], piece) for piece in pieces]).kthvalue(k).values
+        found.append(values)
     return torch.cat(found).clamp_min(0)
 
 
-def _nearest(bank: DiagonalGaussians, block: DiagonalGaussians, count: int, pairs: Pair) -> Tensor:
-    """Return the indices in the bank of the `count` nearest of each query of a block, [Q, count]."""
+def _nearest(
+    bank: DiagonalGaussians, block: DiagonalGaussians, count: int, pairs: Pair
+) -> tuple[Tensor, Tensor]:
+    """Return (values of `pairs` ascending, indices in the bank) of the nearest of each query, [Q, count]."""
     best = block.mu.new_empty(len(block), 0)
     places = torch.empty_like(best, dtype=torch.int64)
     for start in range(0, len(bank), BANK):
@@ -58,14 +68,16 @@ def _nearest(bank: DiagonalGaussians, block: DiagonalGaussians, count: int, pair
         values, index = torch.cat([best, values], 1), torch.cat([places, index], 1)
         best, order = values.topk(min(count, values.shape[1]), dim=1, largest=False)
         places = index.gather(1, order)
-    return places
+    return best, places
 
 
 class NearestGaussian(Detector):
     """Divergence between an image's Gaussian and its k-th nearest among those of ID train.
 
-    A subclass defines `pairs` and `rows`; larger = more OOD.
+    A subclass defines `pairs`, its rounding `error` if it is not float64's, and `rows`; larger = more OOD.
     """
+
+    error: ClassVar[float] = 0.0
 
     reads = ("mu", "log_variance")
     searches_bank = True
@@ -91,4 +103,4 @@ class NearestGaussian(Detector):
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         bank, queries = DiagonalGaussians.of(state), DiagonalGaussians.of(parts)
-        return kth_divergence(bank, queries, self.settings.k, self.pairs, self.rows)
+        return kth_divergence(bank, queries, self.settings.k, self.pairs, self.rows, self.error)

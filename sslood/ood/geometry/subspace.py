@@ -20,7 +20,8 @@ def directions(moments: np.ndarray, count: int, square: float) -> tuple[np.ndarr
     values, vectors = np.linalg.eigh(moments)
     principal = min(count, int((values > DUST**2 * square).sum()))
     vectors = vectors[:, ::-1]
-    return np.ascontiguousarray(vectors[:, :principal]), np.ascontiguousarray(vectors[:, principal:])
+    # copies, since numpy takes an empty array of negative strides for contiguous, and torch refuses it
+    return vectors[:, :principal].copy(), vectors[:, principal:].copy()
 
 
 def dimensions(share: float, width: int) -> int:

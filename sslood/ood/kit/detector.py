@@ -73,12 +73,15 @@ class Detector(ABC):
         self._on_device: Tensors | None = None
 
     def suits(self, outputs: Outputs) -> bool:
-        """Whether the model has the parts that are read and, if needed, a classifier head and words."""
+        """Whether the model has the parts that are read and, if needed, a classifier and words.
+
+        One of which the weights alone are missing does: `fit` says how to get them.
+        """
         words = all(getattr(outputs.concepts, part, None) is not None for part in self.needs_concepts)
         return words and outputs.has(self.reads) and (not self.needs_head or outputs.has(["logits"]))
 
     def fit(self, train: Outputs, validation: Outputs | None = None) -> Self:
-        """Learn from ID outputs. LeftOut if they miss one of `needs`, InputError if a part or the weights.
+        """Learn from ID outputs. LeftOut if they miss one of `needs` or the weights, InputError if a part.
 
         Raises InputError too if a setting is still "auto": `sslood.ood.kit.search` chooses it.
         """
@@ -150,9 +153,10 @@ class Detector(ABC):
         check_chosen(type(self).__name__, self.settings)
         self._check_parts(source)
         if self.needs_head and source.head is None:
-            raise InputError(
-                f"{source.name}: {type(self).__name__} reads the weights of the classifier, which are "
-                "missing; if the model is one, run `dvc repro embed` again"
+            raise LeftOut(
+                "reads the weights of the classifier, which are missing; of a model that was trained here "
+                "`dvc repro embed` writes them",
+                f"{source.name}: {type(self).__name__} ",
             )
         if "logits" in self.reads or self.needs_head:
             found = source.need("logits").shape[1] if "logits" in self.reads else len(source.need_head().bias)

@@ -1,12 +1,14 @@
 """Detectors fitted batch by batch and shard by shard: by sums in constant memory, or from collected rows."""
 
 from abc import abstractmethod
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from sslood.core.errors import InputError
+from sslood.core.needs import check_needs
 from sslood.ood.geometry.covariance import Moments, Transform, unchanged
 from sslood.ood.kit.detector import Arrays, Detector, known_labels
 from sslood.ood.kit.outputs import CHUNK, Outputs, chunked
@@ -73,6 +75,7 @@ class Streaming(Detector):
         self.gathered: dict[tuple[Any, ...], Sums] | None = None
         self.sums: Sums | None = None
         self.last: Outputs | None = None  # name, classes and head of the last batch, without its images
+        self.counts = Counter[int]()  # images of each label, -1 unknown
 
     def partial_fit(self, batch: Outputs) -> Self:
         """Add ID images (of validation, for a detector that is fitted on it), perhaps none; InputError as
@@ -84,7 +87,10 @@ class Streaming(Detector):
         if not len(batch):
             return self
         last = Outputs(batch.name, classes=batch.classes, head=batch.head)
-        return self._add(self._gather(batch), last, self._widths(batch))
+        labels = np.full(len(batch), -1) if batch.labels is None else batch.labels
+        known, counts = np.unique(labels, return_counts=True)
+        found = Counter(dict(zip(known.tolist(), counts.tolist(), strict=True)))
+        return self._add(self._gather(batch), last, self._widths(batch), found)
 
     def merge(self, other: Self) -> Self:
         """Add the images that a detector of the same kind has seen."""
@@ -92,12 +98,15 @@ class Streaming(Detector):
             raise InputError(f"only detectors of one kind and settings merge, not {type(other).__name__}")
         if other.sums is None or other.last is None or other.widths is None:
             return self
-        return self._add(other.sums, other.last, other.widths)
+        return self._add(other.sums, other.last, other.widths, other.counts)
 
     def finish(self) -> Self:
-        """Become fitted to all images so far; more may follow, and another `finish`."""
+        """Become fitted to all images so far; more may follow, and another `finish`. LeftOut as `fit`."""
         if self.sums is None or self.last is None:
             raise InputError(f"{type(self).__name__} has seen no images yet; give it some by partial_fit")
+        if self.needs:
+            labels = np.repeat(list(self.counts), list(self.counts.values()))
+            check_needs(self.needs, labels, where=f"{self.last.name}: {type(self).__name__} ")
         self.state = self._conclude(self.sums, self.last)
         return self
 
@@ -118,14 +127,14 @@ class Streaming(Detector):
             sums = added(sums, self._gather(batch))
         return sums
 
-    def _add(self, sums: Sums, last: Outputs, widths: dict[str, int]) -> Self:
+    def _add(self, sums: Sums, last: Outputs, widths: dict[str, int], counts: Counter[int]) -> Self:
         if self.last is not None and (widths, last.classes) != (self.widths, self.last.classes):
             raise InputError(
                 f"{last.name}: {last.classes} classes and widths {widths}, but the images before had "
                 f"{self.last.classes} and {self.widths}; fit on outputs of one model"
             )
         self.sums = sums if self.sums is None else added(self.sums, sums)
-        self.last, self.widths = last, widths
+        self.last, self.widths, self.counts = last, widths, self.counts + counts
         return self
 
     @abstractmethod

@@ -1,7 +1,9 @@
 """Rows that combine the scores of other rows of their stage: read from the params, chosen, and added."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,11 +11,14 @@ import numpy as np
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.settings import Auto, Settings, check_name, near, read_section, strict
 from sslood.ood.kit.combining import Combination, Combiner
-from sslood.ood.kit.results import Results, rounded
+from sslood.ood.kit.results import PREDICTED, Results, rounded
 from sslood.ood.kit.search import Candidates, Held
 
 MOST = 3  # members that are chosen: the further ones fit the tuning set rather than what is unknown
 GAIN = 0.001  # of AUROC, by which a further member must help: the last digit of a table
+ROOMS = ("posthoc", "stochastic", "network")  # of detectors, each named as its file; none is imported here
+# rows of the stages ssd and ssdk, of ensembles and of deep ensembles
+ROWS = re.compile(r"ssdk?(_.*)?|eloc.*|member_.*|mean_msp|mutual_information|variation_ratio")
 
 
 @dataclass(frozen=True)
@@ -35,21 +40,29 @@ Combinations = Mapping[str, CombinationSettings]
 def read_combinations(where: str, detectors: Sequence[str], registry: Iterable[str]) -> Combinations:
     """Return the combinations at FILE:KEY, name -> settings.
 
-    detectors: those that are run; registry: all there are. Raises InputError for a name that a detector has,
-    a member that is unknown, not run, a combination itself or named twice, and for fewer than two members.
+    detectors: those that are run; registry: all there are. Raises InputError for a name that a detector or
+    a row of any stage has, a member that is unknown, not run, a combination itself or named twice, and for
+    fewer than two members.
     """
     found: dict[str, CombinationSettings] = {}
-    section, registry = read_section(where), list(registry)
+    registry = list(registry)
+    section = {str(name): values for name, values in read_section(where).items()}  # a name may be a number
     for name, values in section.items():
         place = f"{where}.{name}"
-        if check_name(str(name), where) in registry:
-            raise InputError(f"{place}: a detector has this name; give the combination another")
+        if check_name(name, where) in registry or _is_taken(name):
+            raise InputError(f"{place}: another row has this name; give the combination another")
         if not isinstance(values, Mapping):
             raise InputError(f"{place}: must hold `members` and `by`, found {values!r}")
         found[name] = strict(CombinationSettings, values, place)
         if found[name].members != "auto":
             _check_members(found[name].members, f"{place}.members", detectors, registry, section)
     return found
+
+
+def _is_taken(name: str) -> bool:
+    """Whether a row of some stage has this name, or may have it: tables would count the two as one."""
+    files = (Path(__file__).parents[1] / room / f"{name}.py" for room in ROOMS)
+    return name == PREDICTED or ROWS.fullmatch(name) is not None or any(file.is_file() for file in files)
 
 
 def _check_members(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.settings import autos
 from sslood.ood.measures.metrics import ood_metrics
 
@@ -19,16 +20,24 @@ def choose(
     """Return (settings with the best value of each that is "auto", each choice with all candidates).
 
     scores(settings, split): float64 [N] of the images of "validation" and of "tuning", larger = more OOD. All
-    combinations of the values in `space` are tried; ties go to the one nearest its front.
+    combinations of the values in `space` are tried; ties go to the one nearest its front. One that the other
+    settings or these images do not allow has AUROC None. LeftOut, as the last was, if none is possible.
     """
     names = autos(settings)
     tried: list[dict[str, Any]] = []
+    failure = InputError(f"no candidate for {', '.join(names)}")
     for values in product(*(space[name] for name in names)):
         candidate = dict(zip(names, values, strict=True))
-        inside, outside = (
-            scores(replace(settings, **candidate), split) for split in ("validation", "tuning")
-        )
-        tried.append({**candidate, "auroc": ood_metrics(inside, outside)["auroc"]})
-    best = max(tried, key=lambda candidate: candidate["auroc"])
+        auroc = None
+        try:
+            given = replace(settings, **candidate)
+            auroc = ood_metrics(scores(given, "validation"), scores(given, "tuning"))["auroc"]
+        except InputError as error:
+            failure = error
+        tried.append({**candidate, "auroc": auroc})
+    possible = [candidate for candidate in tried if candidate["auroc"] is not None]
+    if not possible:
+        raise failure if isinstance(failure, LeftOut) else LeftOut(str(failure))
+    best = max(possible, key=lambda candidate: candidate["auroc"])
     chosen = {name: {"value": best[name], "source": SOURCE, "candidates": tried} for name in names}
     return replace(settings, **{name: best[name] for name in names}), chosen

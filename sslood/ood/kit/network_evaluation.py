@@ -27,7 +27,8 @@ def evaluate_network(
 
     images: uint8 [N, C, H, W] of each split to fit and choose on ("train", "validation", "tuning"); tests:
     of each test set, the ID set first. Without "tuning" images, detectors that choose on them are left out,
-    and so are those whose needs ID train misses. `progress` is called with the size of each batch.
+    and so are those whose needs ID train misses, or whose scores are not all finite. `progress` is called
+    with the size of each batch.
     """
     fitted: dict[str, NetworkDetector] = {}
     for name, detector in detectors.items():
@@ -39,6 +40,10 @@ def evaluate_network(
             results.leave_out(reason, model, name)
     scores = {key: score_together(fitted, network, part, progress) for key, part in tests.items()}
     for name, detector in fitted.items():
-        results.add(model, name, {key: found[name] for key, found in scores.items()})
+        try:
+            results.add(model, name, {key: found[name] for key, found in scores.items()})
+        except LeftOut as reason:
+            results.leave_out(reason, model, name)
+            continue
         results.record_settings(detector.settings, name)
         results.chosen |= {f"{name}.{key}": value for key, value in detector.chosen.items()}

@@ -10,6 +10,7 @@ the classes, a line each.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from sslood.ood.kit.outputs import chunks
 SHOWN = 5  # rows that a message names
 SCALE = 100.0  # of CLIP's logits: its cosines over its temperature 0.01
 Arrays = dict[str, np.ndarray]
+# what numpy.load raises of a damaged file: its header is Python's text, and may be any
+DAMAGED = (
+    ValueError, OSError, EOFError, TokenError, SyntaxError, TypeError, OverflowError, IndexError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def _load(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; write the vectors of these images there") from None
-    except (ValueError, OSError, EOFError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: is no array that numpy.load can read ({as_line(error)})") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: holds several arrays; save one by numpy.save")
@@ -174,7 +179,8 @@ def _labels(path: Path, count: int) -> np.ndarray:
     if not path.exists():
         return np.full(count, -1)
     labels = _load(path)
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < -1:
+    fit = labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not fit or labels.min() < -1 or labels.max() > np.iinfo(np.int64).max:  # of uint64
         raise InputError(
             f"{path}: holds an array of {labels.dtype} of shape {labels.shape}; expected {count} class "
             "indices from 0 (or -1, unknown), one for each vector"

@@ -117,9 +117,11 @@ def own_mistakes(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     mistakes_fpr95, the share of mistakes accepted where 95 % of right predictions are.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    best = logits.max(axis=1, keepdims=True)
-    scores = np.log(np.exp(logits - best).sum(axis=1))  # -log of the largest probability
-    wrong = logits.argmax(axis=1) != labels
+    predicted = logits.argmax(axis=1)
+    others = np.where(np.arange(logits.shape[1]) == predicted[:, None], -np.inf, logits)
+    gap = logits.max(axis=1) - np.logaddexp.reduce(others, axis=1)
+    scores = -np.logaddexp(0.0, gap)  # log(1 - the largest probability), which never ties at 1
+    wrong = predicted != labels
     found = {key: value for key, value in aurc(scores, wrong).items() if key != "error"}
     if 0 < wrong.sum() < wrong.size:
         metrics = misclassification_metrics(scores, wrong)

@@ -15,7 +15,8 @@ from sslood.core.errors import LeftOut
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Settings, at_least
 from sslood.ood.geometry.logits import head_logits, head_state, log_of_rest, log_probabilities
-from sslood.ood.geometry.products import product
+from sslood.ood.geometry.products import length, product
+from sslood.ood.geometry.subspace import DUST
 from sslood.ood.kit.detector import Arrays, Tensors
 from sslood.ood.kit.fitting import Streaming, Sums
 from sslood.ood.kit.outputs import Outputs
@@ -33,7 +34,9 @@ class PNMLSettings(Settings):
 class PNML(Streaming):
     """log sum_c p_c / (p_c + (1 - p_c) p_c^kappa), n = z / |z| and p = softmax(W n + b).
 
-    kappa = n^T G n / (1 + n^T G n), G the pseudoinverse of X^T X, X the directions of ID train.
+    kappa = n^T G n / (1 + n^T G n), G the pseudoinverse of X^T X, X the directions of ID train. Of an n that
+    leaves the span of X, by more than `ridge` of its squared length, kappa is 1: the limit of that with
+    G = (X^T X + lambda I)^-1 as lambda goes to 0. The pseudoinverse would count what is new as nothing.
     """
 
     reads = ("features",)
@@ -55,6 +58,8 @@ class PNML(Streaming):
         rows = unit_rows(parts["features"])
         logits = head_logits(state, rows)
         square = (product(rows, state["root"]) ** 2).sum(1, keepdim=True)
+        if state["root"].shape[1] < state["root"].shape[0]:  # else there is no direction outside
+            square = torch.where(self._is_new(rows, state["root"]), torch.inf, square)
         logs = log_probabilities(logits)
         # log(1 - p): that of the largest never saturates, and no other p is above 1/2
         rest = torch.where(
@@ -64,3 +69,9 @@ class PNML(Streaming):
         )
         power = rest - logs / (1.0 + square)  # a term is 1 / (1 + (1 - p) p^(kappa - 1)), this its logarithm
         return torch.logsumexp(-power.clamp_min(0.0) - torch.log1p(torch.exp(-power.abs())), 1)
+
+    def _is_new(self, rows: Tensor, root: Tensor) -> Tensor:
+        """Return which unit rows [n, D] leave the span of root's columns, orthogonal [D, d]: bool [n, 1]."""
+        basis = root / length(root.T)
+        outside = rows - product(product(rows, basis), basis.T)
+        return length(outside)[:, None] > max(self.settings.ridge**0.5, DUST)

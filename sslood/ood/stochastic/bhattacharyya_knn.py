@@ -9,6 +9,8 @@ from sslood.ood.geometry.nearest_gaussian import NearestGaussian
 class BhattacharyyaKNN(NearestGaussian):
     """k-th smallest -log of the integral of sqrt(q_x q_i) over ID train images i; larger = more OOD."""
 
+    error = 2.0**-22  # of float32: a product of four variances has five roundings, and so many sums more
+
     @staticmethod
     def pairs(queries: DiagonalGaussians, bank: DiagonalGaussians) -> Tensor:
         return bhattacharyya_pairs(queries, bank)

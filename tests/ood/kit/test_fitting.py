@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 from sslood.ood.geometry.covariance import Moments
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.fitting import Streaming
@@ -12,7 +12,7 @@ from sslood.ood.kit.search import Tuning, best_settings
 from sslood.ood.posthoc.react import ReAct, ReActSettings
 from sslood.ood.ssd.ssd import SSD, SSDSettings
 from tests.kit.registries import DETECTORS, example
-from tests.ood.posthoc.test_head_detectors import TEST, TRAIN, VALIDATION
+from tests.ood.posthoc.test_head_detectors import CLASSES, TEST, TRAIN, VALIDATION
 
 STREAMING = [name for name, kind in DETECTORS.items() if issubclass(kind, Streaming)]
 SORTED = np.argsort(TRAIN.labels, kind="stable")
@@ -116,6 +116,33 @@ def test_pooled_moments_are_those_without_groups():
     np.testing.assert_array_equal(found.counts, plain.counts)
     np.testing.assert_allclose(found.means, plain.means, rtol=1e-12)
     np.testing.assert_allclose(found.covariance, plain.covariance, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMING if example(name).needs])
+def test_what_a_fit_needs_shards_need_together(name):
+    """The same words for the first images, whether they came at once, in batches or in shards."""
+
+    def refusal(fit):
+        try:
+            fit()
+        except LeftOut as error:
+            return error.reason
+        return None
+
+    outputs, reasons = source(name), []
+    for count in (1, 2, 4, 7, 20):
+        some = part_of(outputs, slice(count))
+        shards = [example(name).partial_fit(part) for part in chunked(some, 3)]
+        merged = example(name).merge(shards[0])
+        for shard in shards[1:]:
+            merged.merge(shard)
+        reasons.append(refusal(lambda some=some: example(name).fit(some, some)))
+        assert refusal(merged.finish) == reasons[-1]
+    assert any(reasons) or not any(need.images or need.per_class for need in example(name).needs)
+    none = Outputs("a", features=TRAIN.features, logits=TRAIN.logits, classes=CLASSES, head=TRAIN.head)
+    if any(need.classes for need in example(name).needs):
+        with pytest.raises(InputError, match="label"):
+            example(name).partial_fit(none).finish()
 
 
 def test_refusals():

@@ -6,8 +6,11 @@ from sklearn.metrics import roc_auc_score
 
 from sslood.core.errors import InputError, LeftOut
 from sslood.ood.kit.combining import Combiner
+from sslood.ood.kit.committee import COMMITTEE
 from sslood.ood.kit.members import GAIN, MOST, CombinationSettings, choose_members, read_combinations
 from sslood.ood.kit.search import Held
+from sslood.views.ensemble import rows_left_out
+from tests.kit.registries import DETECTORS, NETWORK, STOCHASTIC
 
 SIZE = 400
 
@@ -89,6 +92,20 @@ def test_a_section_is_read(tmp_path):
     }
 
 
+def test_a_name_may_be_a_number(tmp_path):
+    assert read(tmp_path, "3: {members: auto}") == {"3": CombinationSettings()}
+
+
+def test_no_row_of_any_stage_lends_its_name(tmp_path):
+    """Tables hold all rows of a model by name; those of ensembles are as `score_rows` and the params say."""
+    rows = {*DETECTORS, *STOCHASTIC, *NETWORK, *COMMITTEE, *rows_left_out(3), "predicted", "mean_msp"}
+    rows |= {"ssd", "ssdk", "ssd_10", "ssdk_paper", "eloc", "eloc_published", "member_mc_dropout"}
+    for name in rows:
+        with pytest.raises(InputError, match=f"combinations.{name}: another row has this name"):
+            read(tmp_path, f"{name}: {{members: auto}}")
+    assert set(read(tmp_path, "ssds: {members: auto}\n  members: {members: auto}")) == {"ssds", "members"}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -105,7 +122,10 @@ def test_a_section_is_read(tmp_path):
         ("b: {members: auto, by: mean}", "combinations.b.*by.*'mean'"),
         ("b: {member: auto, by: sum}", "combinations.b: unknown key 'member' .did you mean 'members'"),
         ("b: [knn, gmm]", "combinations.b: must hold `members` and `by`, found .'knn', 'gmm'"),
-        ("knn: {members: auto, by: sum}", "combinations.knn: a detector has this name; give the combination"),
+        (
+            "knn: {members: auto, by: sum}",
+            "combinations.knn: another row has this name; give the combination",
+        ),
         ("a b: {members: auto, by: sum}", "'a b' is no plain name"),
     ],
 )

@@ -83,6 +83,17 @@ def test_own_mistakes_are_those_of_the_highest_probability():
     assert own_mistakes(1000 * logits, labels)["aurc"] > 0  # probabilities of 1 in float64 do not tie
 
 
+def test_sure_predictions_do_not_tie():
+    """Of gaps from 36 on the largest probability is 1.0 in float64; the order is that of the gaps."""
+    gaps = np.array([38.0, 40.0, 50.0, 60.0, 37.0, 41.0, 300.0, 2000.0])
+    logits = np.column_stack([np.zeros_like(gaps), gaps, np.full_like(gaps, -np.inf)])
+    wrong = np.array([True, False, False, False, True, False, False, False])
+    found = own_mistakes(logits, np.where(wrong, 0, 1))
+    assert found["mistakes_auroc"] == roc_auc_score(wrong, -gaps) == 1.0
+    assert found["aurc"] == aurc(-gaps, wrong)["aurc"]
+    assert own_mistakes(np.zeros((4, 1)), np.zeros(4, int))["aurc"] == 0.0  # a single class has no rest
+
+
 def mixed():
     random = np.random.default_rng(7)
     inside, outside = random.normal(size=90), random.normal(size=40) + 1

@@ -13,7 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.seeding import numpy_stream
-from sslood.ood.kit.network_detector import score_together
+from sslood.ood.kit.network_choice import choose
+from sslood.ood.kit.network_detector import NetworkDetector, score_together
 from sslood.ood.kit.network_evaluation import evaluate_network
 from sslood.ood.kit.results import Results
 from sslood.ood.measures.metrics import ood_metrics
@@ -111,6 +112,42 @@ def test_too_few_images_leave_a_row_out():
         "knn_layers": "needs 50 train images, there are 20",
         "nac": "chooses its settings on a set with role tuning, and there is none",
     }
+
+
+def test_candidates_that_the_images_do_not_allow_are_not_chosen():
+    few = {split: part[:40] for split, part in IMAGES.items()}
+    chosen = KNNLayers(KNNLayersSettings("auto", 0.5)).fit(NETWORK, few)
+    tried = chosen.chosen["k"]["candidates"]
+    assert [one["k"] for one in tried] == [1, 10, 50] and tried[2]["auroc"] is None
+    for one in tried[:2]:
+        alone = KNNLayers(KNNLayersSettings(one["k"], 0.5)).fit(NETWORK, few)
+        scores = (alone.score(NETWORK, few[split]) for split in ("validation", "tuning"))
+        assert one["auroc"] == pytest.approx(ood_metrics(*scores)["auroc"], abs=1e-9)
+    assert chosen.settings.k == max(tried[:2], key=lambda one: one["auroc"])["k"]
+
+
+def test_a_row_without_a_possible_candidate_is_left_out():
+    def refuse(settings, split):
+        raise InputError(f"k is {settings.k}")
+
+    with pytest.raises(LeftOut, match="k is 50"):
+        choose(KNNLayersSettings("auto"), KNNLayers.space, refuse)
+
+
+def test_scores_that_are_not_finite_cost_their_row_alone():
+    class Endless(NetworkDetector):
+        reads = ("gradients",)
+
+        def _score(self, network, batch, state):
+            return torch.full((len(batch),), torch.inf)
+
+    results = Results("network", 0, "id")
+    rows = {"endless": Endless(), "mc_dropout": MCDropout(MCDropoutSettings(score="msp"))}
+    tests = {"id": TEST, "far": TEST[:30]}
+    evaluate_network("m", NETWORK, rows, IMAGES, tests, results, lambda count: None)
+    assert set(results.models["m"]) == {"mc_dropout"} and "mc_dropout.score" in results.chosen
+    (row,) = results.left_out
+    assert (row["detector"], row["reason"][:43]) == ("endless", "60 of 60 scores of 'id' are NaN or infinite")
 
 
 def coverage(train, test, alpha, count, fill):

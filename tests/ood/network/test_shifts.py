@@ -140,6 +140,13 @@ def test_adascale_is_its_formula_after_the_erratum(kind):
     assert not np.allclose(found, swapped, rtol=1e-4)
 
 
+def test_adascale_tries_no_high_below_its_low():
+    fitted = AdaSCALEA(AdaSCALESettings(low=0.8)).fit(NETWORK, IMAGES)
+    tried = {one["high"]: one["auroc"] for one in fitted.chosen["high"]["candidates"]}
+    assert [high for high, auroc in tried.items() if auroc is None] == [0.65, 0.7, 0.75]
+    assert fitted.settings.high >= 0.8
+
+
 def test_adascale_chooses_high_and_shares_the_passes():
     network, calls = Wide().network(), []
     stages = network.stages

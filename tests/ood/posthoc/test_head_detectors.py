@@ -10,7 +10,7 @@ from scipy.stats import entropy, multivariate_normal
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 from sslood.ood.geometry.shaping import largest, scaling
 from sslood.ood.kit.outputs import Concepts, Head, Outputs
 from sslood.ood.measures.metrics import ood_metrics
@@ -63,6 +63,12 @@ def test_vim_equals_pytorch_ood():
     np.testing.assert_allclose(
         scores("vim", share=0.5), theirs.predict_features(QUERIES), rtol=1e-3, atol=1e-3
     )
+
+
+def test_vim_of_one_feature_is_left_out():
+    one = Outputs("a", TRAIN.features[:, :1], labels=TRAIN.labels, head=Head(WEIGHT[:, :1], BIAS))
+    with pytest.raises(LeftOut, match="a: the features have no residual"):
+        example("vim").fit(one)
 
 
 def test_react_equals_pytorch_ood():

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from sslood.core.errors import InputError
 from sslood.ood.kit.outputs import Head, Outputs
+from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.posthoc import weiper
 from tests.kit.registries import DETECTORS, example
 from tests.ood.posthoc.test_head_detectors import (
@@ -59,6 +60,26 @@ def test_pnml_equals_pytorch_ood_and_does_not_saturate():
             exact = mpmath.log(mpmath.fsum(x / (x + (1 - x) * x**kappa) for x in p))
             assert value == pytest.approx(float(exact), rel=1e-6)
     assert len(np.unique(fitted.score(TEST))) == len(TEST)
+
+
+def test_pnml_of_an_unseen_direction_is_the_limit_of_a_vanishing_ridge():
+    """ID train has no value in a third of the features; queries have some there, or none."""
+    seen = np.arange(WIDTH) < 16
+    head, few = Head(WEIGHT, BIAS), np.where(seen, TRAIN.features, 0)
+    queries = np.concatenate(
+        [np.where(seen, TEST.features, 0), TEST.features, np.where(seen, 0, TEST.features)]
+    ).astype(np.float32)
+    fitted = example("pnml").fit(Outputs("a", features=few, labels=TRAIN.labels, head=head))
+    found = fitted.score(Outputs("b", features=queries))
+    rows, known = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (queries.astype(float), few))
+    known = known.astype(float)
+    inverse = np.linalg.inv(known.T @ known + 1e-12 * np.eye(WIDTH))
+    square = np.einsum("nd,de,ne->n", rows, inverse, rows)[:, None]
+    p = softmax(head.logits(rows), axis=1)
+    expected = np.log((p / (p + (1 - p) * p ** (square / (1 + square)))).sum(1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    ours, mixed, new = found.reshape(3, -1)
+    assert ood_metrics(ours, mixed)["auroc"] == ood_metrics(ours, new)["auroc"] == 1.0
 
 
 def test_vra_rectifies_both_ends_of_all_activations():

@@ -13,7 +13,7 @@ from sslood.nets.networks.gaussian import Mixture
 from sslood.ood.geometry import nearest_gaussian as nearest
 from sslood.ood.geometry.gaussians import DiagonalGaussians, bhattacharyya, kl, log_density, prior_state
 from sslood.ood.geometry.nearest_gaussian import NearestSettings
-from sslood.ood.kit.outputs import Outputs, Prior
+from sslood.ood.kit.outputs import Outputs, Prior, part_of
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.stochastic.kl_prior import KLPriorSettings
 from tests.kit.registries import STOCHASTIC
@@ -96,6 +96,36 @@ def test_bhattacharyya_neighbours_equal_brute_force():
     expected = (squares + np.log(mean / np.sqrt(variance[:, None] * train)) / 2).sum(2)
     found = fitted("bhattacharyya_knn").score(TEST)
     np.testing.assert_allclose(found, np.sort(expected, 1)[:, 6], rtol=1e-10)
+
+
+@pytest.mark.parametrize("k", [1, 50, 300])
+def test_bhattacharyya_neighbours_of_collapsed_embeddings_equal_brute_force(k):
+    """Distances of 1e-7, below the digits of float32's sums; those of the other queries are of 1."""
+    random = np.random.default_rng(0)
+    mu, log_variance = (1e-4 * random.normal(size=(630, 64)) for _ in range(2))
+    mu[620:] += 1.0
+    one = {"mu": mu.astype(np.float32), "log_variance": log_variance.astype(np.float32)}
+    train, test = (part_of(Outputs("a", **one), rows) for rows in (slice(600), slice(600, 630)))
+    bank, queries = (gaussians(part.mu, part.log_variance) for part in (train, test))
+    expected = torch.stack([bhattacharyya(queries[i : i + 1], bank).sort().values for i in range(30)])
+    found = fitted("bhattacharyya_knn", train, k=k).score(test)
+    np.testing.assert_allclose(found, expected[:, k - 1], rtol=1e-9)
+
+
+def test_the_whole_bank_is_ranked_for_unsure_queries_alone():
+    ranked = []
+
+    def rows(queries, bank):
+        ranked.append(len(bank))
+        return bhattacharyya(queries, bank)
+
+    kind = STOCHASTIC["bhattacharyya_knn"]
+    bank, queries = (gaussians(part.mu, part.log_variance) for part in (TRAIN, TEST))
+    nearest.kth_divergence(bank, queries, 7, kind.pairs, rows, kind.error)
+    assert ranked == [80]  # those about the k-th of each query, at once
+    same = gaussians(np.repeat(TRAIN.mu[:1], 300, 0), np.repeat(TRAIN.log_variance[:1], 300, 0))
+    nearest.kth_divergence(same, queries[:2], 7, kind.pairs, rows, kind.error)
+    assert ranked == [80, 2, 300, 300]
 
 
 @pytest.mark.parametrize("name", ["kl_knn", "reverse_kl_knn", "bhattacharyya_knn", "euclidean_knn"])
