@@ -13,15 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from sslood.core.files import save_text
-from sslood.report import figures
 from sslood.report.cells import MISSING, Code, Table, percent
 from sslood.report.columns import DIGITS, MAIN, METRICS
+from sslood.report.levels import Level, levels
 from sslood.report.render import render
 
 ROLES = ("near", "far")
 ACCURACIES = {"knn_accuracy": "kNN", "linear_accuracy": "linear"}
 ACCURACY = "accuracy"  # the panel of accuracies, beside those of ROLES
-Effects = dict[str, dict[str, dict[str, list[figures.Level]]]]  # facet -> panel -> line -> levels
+Effects = dict[str, dict[str, dict[str, list[Level]]]]  # facet -> panel -> line -> levels
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ def _means(rows: pd.DataFrame, factor: str, others: Sequence[str]) -> pd.DataFra
     return wide.dropna().groupby(level=keys, sort=False).mean() if others else wide
 
 
-def _levels(means: pd.DataFrame, lines: Sequence[str]) -> dict[str, dict[str, list[figures.Level]]]:
+def _levels(means: pd.DataFrame, lines: Sequence[str]) -> dict[str, dict[str, list[Level]]]:
     """Return {panel: {line: mean and spread over seeds at each level}}; the lines in the order of `lines`."""
-    found: dict[str, dict[str, list[figures.Level]]] = {panel: {} for panel in (*ROLES, ACCURACY)}
+    found: dict[str, dict[str, list[Level]]] = {panel: {} for panel in (*ROLES, ACCURACY)}
     groups = dict(list(means.groupby(level=["line", "panel"], sort=False)))
     for line, panel in sorted(groups, key=lambda key: lines.index(key[0])):
         table = groups[line, panel].agg(["mean", "std", "count"])
         found[panel][line] = [
-            figures.Level(str(name), float(mean), float(std) if count > 1 else None)
+            Level(str(name), float(mean), float(std) if count > 1 else None)
             for name, (mean, std, count) in table.items()
             if count
         ]
@@ -182,7 +182,7 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
     parts = {}
     for factor, found in effects.items():
         file = f"{factor.replace('.', '_')}.svg"
-        save_text(folder / file, figures.levels(found, factor, {ACCURACY: ACCURACY}))
+        save_text(folder / file, levels(found, factor, {ACCURACY: ACCURACY}))
         tables = [effects_table(found, factor, sweep.facet, panels) for panels in (ROLES, (ACCURACY,))]
         parts[factor] = {"figure": file, "tables": [table for table in tables if table.rows]}
     tables = [settings_table(sweep, panels) for panels in (ROLES, (ACCURACY,))]

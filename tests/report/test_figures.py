@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from sslood.report.figures import Level, curves, distributions, levels, roc_panels
+from sslood.report.figures import curves, distributions, roc_panels
+from sslood.report.levels import Level, levels
 
 
 def shares(svg: str) -> list[str]:
