@@ -139,13 +139,15 @@ def _for_role(splits: Cut, role: Role, data: DataSettings) -> Cut:
     """Name the splits of a set beside the ID set as its role wants them.
 
     One that is to have a validation split, and comes without, gives the share `data.validation` to it, as
-    the ID set does.
+    the ID set does. One that comes with it alone has an empty train split.
     """
     first = next(iter(splits.values()))
     if len(role.kept) == 1:
         return {role.kept[0]: first}
     if "validation" in splits:
-        return splits
+        pictures, index = splits["validation"]
+        nothing = np.empty(0, np.int64)
+        return {"train": (pictures.take(nothing), index[nothing])} | splits
     cut = _divided(first, data.validation, ("train", "validation"), "tuning", data)
     if not len(cut["validation"][1]):  # a single picture: settings are chosen on it, nothing is trained
         return {"train": cut["validation"], "validation": cut["train"]}
