@@ -158,6 +158,19 @@ def test_another_source_of_the_id_classes_gets_their_labels(tmp_path):
     wrong(words, tmp_path / "z", "others", "shifted", **settings | {"folder": str(tmp_path / "others")})
 
 
+def test_a_class_of_the_very_name_of_an_id_class_comes_before_one_of_other_capitals(tmp_path):
+    pictures(tmp_path / "mine", ["Cat", "cat", "dog"])
+    pictures(tmp_path / "new", ["Cat", "cat", "DOG"], 2)
+    place = {"source": "folder", "id_source": "folder", "id_folder": str(tmp_path / "mine")}
+    settings = {**COLOUR, **place, "id": "mine"}
+    tensors, metadata = download(tmp_path / "x", "new", "shifted", **settings, folder=str(tmp_path / "new"))
+    assert metadata["classes"] == ["Cat", "cat", "dog"]
+    assert tensors["test.labels"].tolist() == [0, 0, 2, 2, 1, 1]  # Cat, DOG, cat, as files sort
+    pictures(tmp_path / "unclear", ["CAT", "dog"], 2)
+    words = r"set 'unclear': its class 'CAT' could be Cat or cat of the ID set; name it exactly like one"
+    wrong(words, tmp_path / "y", "unclear", "shifted", **settings, folder=str(tmp_path / "unclear"))
+
+
 @pytest.mark.parametrize("name", ["digits", "letters", "photos", "blobs", "corruptions", "digits_c"])
 def test_same_bytes_twice(tmp_path, name):
     role = {"digits": "id", "corruptions": "tuning", "digits_c": "shifted"}.get(name, "far")
