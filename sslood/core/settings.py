@@ -114,10 +114,17 @@ def notes_of(kind: type, name: str) -> tuple[Limits | None, str]:
     return limits, next((note for note in notes if isinstance(note, str)), "")
 
 
+def _check_bits(value: Any, where: str) -> None:
+    """Raise InputError for a whole number that no array holds; a larger one may not even be a float."""
+    if isinstance(value, int) and (bits := value.bit_length()) > 63:
+        raise InputError(f"{where}: must fit into 64 bits, found a number of {bits} bits")
+
+
 def check_limits(kind: type, name: str, value: Any, where: str) -> None:
     """Raise InputError unless a field's numbers are finite and within its limits; `where` names the key."""
     limits = notes_of(kind, name)[0] or Limits()
     for number in value if isinstance(value, tuple | list) else (value,):
+        _check_bits(number, where)
         if isinstance(number, int | float) and not limits.allow(number):
             raise InputError(f"{where} must be {limits}, found {number!r}")
 
@@ -219,6 +226,7 @@ def checked(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def typed(kind: Any, value: Any, where: str) -> Any:
     """Return `value` as type `kind`, InputError naming `where` if it is of another."""
+    _check_bits(value, where)
     origin = get_origin(kind)
     if origin is tuple:
         if not isinstance(value, list | tuple):
