@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
@@ -77,6 +78,19 @@ def test_mean_and_spread_have_no_rounding_but_of_the_result():
         exact = [Fraction(int(value), 255) for value in images.ravel()]
         expected = [float(statistics.mean(exact))], [math.sqrt(statistics.pvariance(exact))]
         assert statistics_of(images) == expected
+
+
+def test_a_channel_that_is_the_same_everywhere_is_left_as_it_is():
+    """Divided by 1, as scikit-learn's scaler does; where no channel varies, there is nothing to learn."""
+    images = np.random.default_rng(0).integers(256, size=(20, 3, 5, 5), dtype=np.uint8)
+    images[:, 2] = 7
+    mean, std = statistics_of(images)
+    scaler = StandardScaler().fit(images.transpose(0, 2, 3, 1).reshape(-1, 3) / 255)
+    np.testing.assert_allclose(mean, scaler.mean_, rtol=1e-12)
+    np.testing.assert_allclose(std, scaler.scale_, rtol=1e-12)
+    images[:, :2] = 9
+    with pytest.raises(InputError, match="set 'mine': its training images are all of one colour"):
+        statistics_of(images, "mine")
 
 
 def test_a_drawn_set_to_train_with_shares_no_image_with_one_to_test_on(tmp_path):
