@@ -58,9 +58,10 @@ class Direct(Runner):
 
 
 def _record() -> dict[str, str]:
-    """Return the digest of each cell as it last ran; nothing if there is no such record, or a cut one."""
-    with suppress(OSError, json.JSONDecodeError):
-        return json.loads(RECORD.read_text())
+    """Return the digest of each cell as it last ran; nothing if there is no such record, or a damaged one."""
+    with suppress(OSError, ValueError, RecursionError):
+        if isinstance(record := json.loads(RECORD.read_text(encoding="utf-8")), dict):
+            return record
     return {}
 
 

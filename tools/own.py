@@ -25,10 +25,11 @@ from ruamel.yaml.comments import CommentedMap
 from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import read_metadata, save_text
+from sslood.core.names import path_cell, shown
 from sslood.core.settings import load_params
 from sslood.data.sets.roles.roles import ROLES
 from sslood.data.sets.user_images import missing, read_user_images
-from tools.switch import BASE, apply, keep_own, rendered
+from tools.switch import BASE, apply, keep_own, rendered, text_of
 from tools.tidy import tidy
 
 PROFILE = Path("profiles/own.yaml")
@@ -38,9 +39,13 @@ TABLES = ("headline", "decisions")
 
 def place_of(name: str, text: str) -> Path:
     """Return the full path of a folder or of a list of pictures; InputError that names the variable."""
-    place = Path(os.path.abspath(Path(text).expanduser()))
+    place = Path(os.path.abspath(os.path.expanduser(text)))
     if not place.exists():
         raise InputError(f"{name}={text}: {missing(place)}")
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:  # params.yaml is UTF-8, and DVC reads it
+        raise InputError(f"{name}={text}: its name is not UTF-8; rename it") from None
     return place
 
 
@@ -55,8 +60,8 @@ def list_with_test(images: Path, test: Path) -> str:
         if list(splits) != [""]:
             raise InputError(f"{variable}={place}: is cut into {', '.join(splits)} already; leave TEST out")
         pictures = splits[""]
-        names = [pictures.classes[label] if label >= 0 else "" for label in pictures.labels]
-        paths = map(os.path.abspath, pictures.images)
+        names = [shown(pictures.classes[label]) if label >= 0 else "" for label in pictures.labels]
+        paths = (path_cell(os.path.abspath(path)) for path in pictures.images)
         rows += [(path, name, split) for path, name in zip(paths, names, strict=True)]
         known[variable] = set(names)
     if strange := sorted(known["TEST"] - known["IMAGES"]):
@@ -124,7 +129,7 @@ def prepare(images: str, near: str | None, far: str | None, test: str | None) ->
         save_text(listed, list_with_test(own, place_of("TEST", test)))
         own = listed
     fill = filling(own, *others)
-    if PARAMS.is_file() and PARAMS.read_text(encoding="utf-8") != rendered(PROFILE, BASE, fill):
+    if PARAMS.is_file() and text_of(PARAMS) != rendered(PROFILE, BASE, fill):
         if (copy := keep_own(PARAMS, BASE)) is not None:
             click.echo(f"Your own params.yaml is kept; `cp {copy} params.yaml` brings it back.")
     if apply(PARAMS, PROFILE, BASE, fill):

@@ -45,13 +45,21 @@ def _yaml() -> YAML:
     return yaml
 
 
+def text_of(path: Path) -> str:
+    """Return the text of a YAML file; InputError if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not valid YAML: {error}; save it as UTF-8") from None
+
+
 def read_yaml(path: Path) -> CommentedMap:
     """Return the mapping in a YAML file; InputError if the file is missing, broken or not a mapping."""
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         raise InputError(f"{path}: no such profile; there are: {names}")
     try:
-        content = _yaml().load(path)
+        content = _yaml().load(text_of(path))
     except YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, CommentedMap):
@@ -99,6 +107,11 @@ def merge(params: CommentedMap, changes: Mapping, source: str, at: str = "") -> 
 
 def need_sources(sets: Mapping, id_name: str, where: str) -> None:
     """Raise InputError, saying what to write, for entries of `sets` whose source is missing or unknown."""
+    for name, entry in sets.items():
+        if not isinstance(entry, Mapping | None):
+            raise InputError(
+                f"{where}: sets.{name}: must hold keys and values, e.g. {{role: far, source: {name}}}"
+            )
     now = with_sources(sets, id_name)
     old = [name for name, entry in sets.items() if "source" not in (entry or {})]
     if old:
@@ -132,7 +145,7 @@ def apply(
     before = ""
     if params.is_file():
         read_yaml(params)  # a broken file is reported, not overwritten
-        before = params.read_text(encoding="utf-8")
+        before = text_of(params)
     text = rendered(profile, base, fill)
     if text != before:
         save_text(params, text)
@@ -143,9 +156,9 @@ def keep_own(params: Path, base: Path = BASE) -> Path | None:
     """Copy params that neither the last commit nor a profile holds to the scratch folder; return where."""
     if not params.is_file():
         return None
-    text = params.read_text(encoding="utf-8")
+    text = text_of(params)
     show = ["git", "-C", str(params.parent), "show", "HEAD:./params.yaml"]
-    if text == subprocess.run(show, capture_output=True, text=True).stdout:
+    if text == subprocess.run(show, capture_output=True, encoding="utf-8", errors="replace").stdout:
         return None
     for profile in base.parent.glob("*.yaml"):
         with suppress(InputError):

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from sslood.cli.command import Command
 from sslood.core.errors import InputError
 from sslood.core.files import atomic, remove_leftovers
+from tools.verify import md5_of
 
 
 def orphans(root: Path) -> tuple[list[Path], list[str]]:
@@ -41,11 +42,12 @@ def _lock(root: Path) -> dict:
 
 
 def _cached(root: Path, files: Sequence[Path]) -> list[Path]:
-    """Return those of `files` that dvc.lock knows and whose content DVC's cache holds."""
+    """Return those of `files` that hold what dvc.lock says of them, and whose content DVC's cache holds."""
     outs = (out for stage in _lock(root).get("stages", {}).values() for out in stage.get("outs", []))
     hashes = {root / out["path"]: out["md5"] for out in outs if "md5" in out}
     with Repo(str(root)) as repo:
-        return [file for file in files if file in hashes and repo.cache.local.exists(hashes[file])]
+        held = [file for file in files if file in hashes and repo.cache.local.exists(hashes[file])]
+    return [file for file in held if md5_of(file) == hashes[file]]
 
 
 def tidy(root: Path) -> str:
@@ -76,8 +78,8 @@ def tidy(root: Path) -> str:
     )
     if kept:
         text += (
-            " Kept, since dvc.lock does not name them or DVC's cache lacks them (`dvc checkout` removes "
-            f"those that DVC made): {', '.join(kept)}."
+            " Kept, since dvc.lock does not name their content or DVC's cache lacks it (`dvc checkout` "
+            f"removes those that DVC made): {', '.join(kept)}."
         )
     return text
 

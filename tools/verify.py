@@ -63,13 +63,17 @@ def damaged(root: Path) -> list[Damage]:
     stages = (YAML(typ="safe").load(root / "dvc.lock") or {}).get("stages", {})
     with Repo(str(root)) as repo:
         files = list(files_of(root, Path(repo.cache.local.path), stages))
-    found: dict[Path, Damage] = {}
+    good: dict[str, Path] = {}  # MD5 -> a file that has it: outputs with equal bytes share their copy
+    bad: dict[Path, tuple[str, str]] = {}
     for stage, path, copy in tqdm(files, desc="verify", unit="file", disable=None):
         md5 = f"{copy.parent.name}{copy.name}".removesuffix(".dir")
-        there = {file: md5_of(file) == md5 for file in (path, copy) if file.is_file()}
-        good = next((file for file, fits in there.items() if fits), None)
-        found |= {file: Damage(file, stage, good) for file, fits in there.items() if not fits}
-    return list(found.values())
+        for file in (path, copy):
+            if file.is_file() and file not in bad and good.get(md5) != file:
+                if md5_of(file) == md5:
+                    good[md5] = file
+                else:
+                    bad[file] = stage, md5
+    return [Damage(file, stage, good.get(md5)) for file, (stage, md5) in bad.items()]
 
 
 def verify(root: Path, fix: bool = False) -> str:

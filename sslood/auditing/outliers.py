@@ -50,7 +50,7 @@ def _outliers(sets: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield (name, set) of every set that may serve as outliers and has an image to train on."""
     for name, content in sets.items():
         if not ROLES[content.role].is_labelled and "train" in ROLES[content.role].fitted:
-            if len(content.tensors["train.labels"]):  # a tuning set with one picture has none
+            if len(content.tensors["train.labels"]):  # a tuning set may have none
                 yield name, content
 
 

@@ -168,7 +168,7 @@ class StageCommand(Command):
         self.params.append(click.Option([FROM], multiple=True, expose_value=False, help=say))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if CHECK in args:
+        if CHECK in args[:-1]:  # without a value: click says so
             check_params(Path(args[args.index(CHECK) + 1]))
         words = expanded(self, args)
         rest = super().parse_args(ctx, list(words))

@@ -20,7 +20,7 @@ class OutputFile(click.ParamType):
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        path = Path(value).expanduser()
+        path = Path(os.path.expanduser(value))
         option = "" if param is None else f"{param.opts[0]} "
         if not path.name or path.is_dir():
             raise InputError(f"{option}{value!r} is a folder; add the name of the file to write")

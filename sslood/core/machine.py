@@ -70,9 +70,9 @@ def machine(precision: Precision = "float32") -> Machine:
         raise InputError(f"environment variable {name} is gone: {VARIABLES[name]}; unset it")
     threads = os.environ.get("SSLOOD_THREADS")
     if threads is not None:
-        if not threads.isdecimal() or int(threads) < 1:
+        if not threads.isdecimal() or len(threads) > 4 or int(threads) < 1:
             raise InputError(
-                f"environment variable SSLOOD_THREADS is {threads!r}; use a number of at least 1"
+                f"environment variable SSLOOD_THREADS is {threads!r}; use a number from 1 to 9999"
             )
         torch.set_num_threads(int(threads))
     device = _device()

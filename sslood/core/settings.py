@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from sslood.core.errors import InputError
+from sslood.core.reader import load_yaml
 from sslood.core.renamed import renamed
 
 T = TypeVar("T")
@@ -113,64 +114,19 @@ def notes_of(kind: type, name: str) -> tuple[Limits | None, str]:
     return limits, next((note for note in notes if isinstance(note, str)), "")
 
 
+def _check_bits(value: Any, where: str) -> None:
+    """Raise InputError for a whole number that no array holds; a larger one may not even be a float."""
+    if isinstance(value, int) and (bits := value.bit_length()) > 63:
+        raise InputError(f"{where}: must fit into 64 bits, found a number of {bits} bits")
+
+
 def check_limits(kind: type, name: str, value: Any, where: str) -> None:
     """Raise InputError unless a field's numbers are finite and within its limits; `where` names the key."""
     limits = notes_of(kind, name)[0] or Limits()
     for number in value if isinstance(value, tuple | list) else (value,):
+        _check_bits(number, where)
         if isinstance(number, int | float) and not limits.allow(number):
             raise InputError(f"{where} must be {limits}, found {number!r}")
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's if it is there
-    """Reads YAML 1.2 like DVC: `yes` is a text, 1e-3 a number, `<<: *name` brings in the keys of another
-    mapping, and a key that stands twice is an error.
-    """
-
-    yaml_implicit_resolvers: dict = {}
-
-    def __init__(self, stream: Any):
-        super().__init__(stream)
-        self.flat = set[yaml.MappingNode]()
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Bring in the keys of other mappings, once; of each key the one that stands here counts."""
-        if node in self.flat:
-            return
-        self.flat.add(node)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                place = f"line {key.start_mark.line + 1}"
-                raise yaml.YAMLError(f"key {key.value!r} stands twice, again in {place}; take one out")
-            seen.add(str(key.value))
-        super().flatten_mapping(node)
-
-    def construct_integer(self, node: yaml.ScalarNode) -> int:
-        text = self.construct_scalar(node).replace("_", "")
-        return int(text, 10 if text.lstrip("+-0").isdecimal() else 0) if text.strip("+-0") else 0
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)"
-        r"|[-+]?\.[0-9_]+(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("merge", r"<<", "<"),
-    ("timestamp", r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt \t].*)?", "0123456789"),
-):
-    first = [letter if letter != "\0" else "" for letter in _first]
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), first)
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
-
-
-@lru_cache(maxsize=2)
-def _loaded(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 def load_params(path: Path) -> Any:
@@ -178,7 +134,7 @@ def load_params(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file; run from the top of the repository")
     try:
-        return _loaded(path.read_text(encoding="utf-8"))
+        return load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -186,7 +142,7 @@ def load_params(path: Path) -> Any:
 def parse_value(text: str, where: str) -> Any:
     """Return what a text stands for in params; InputError naming `where` if it stands for nothing."""
     try:
-        return _loaded(text)
+        return load_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         why = getattr(error, "problem", None) or error
         raise InputError(f"{where}: {text!r} is no value ({why}); write such as 20, 0.5 or auto") from None
@@ -270,6 +226,7 @@ def checked(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def typed(kind: Any, value: Any, where: str) -> Any:
     """Return `value` as type `kind`, InputError naming `where` if it is of another."""
+    _check_bits(value, where)
     origin = get_origin(kind)
     if origin is tuple:
         if not isinstance(value, list | tuple):

@@ -73,16 +73,22 @@ def read_cells(
 
 
 def _sorted(factors: Factors) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the changes of an objective's constants, and those of the backbone's sizes."""
+    """Return the changes of an objective's constants, and those of the backbone's sizes.
+
+    A single key of the views stands before the same one of a factor `augment`.
+    """
     changes: dict[str, Any] = {}
+    views: dict[str, Any] = {}
     sizes: dict[str, Any] = {}
     for name, level in factors.items():
         if name.startswith(BACKBONE):
             sizes[name.removeprefix(BACKBONE)] = level
         elif name.startswith(AUGMENT):
-            changes.setdefault("augment", {})[name.removeprefix(AUGMENT)] = level
+            views[name.removeprefix(AUGMENT)] = level
         elif name not in (OBJECTIVE, SEED):
             changes[name] = level
+    if views and isinstance(own := changes.get("augment", {}), Mapping):  # of another type: the plan says so
+        changes["augment"] = {**own, **views}
     return changes, sizes
 
 

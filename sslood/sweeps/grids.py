@@ -86,6 +86,9 @@ def _listed(value: Any, where: str) -> list[Any]:
 def _cells(grid: Any, seeds: Sequence[int], where: str) -> list[Factors]:
     if not isinstance(grid, Mapping):
         raise InputError(f"{where}: must hold factors and their levels, found {grid!r}")
+    for key in grid:
+        if not isinstance(key, str):
+            raise InputError(f"{where}: the factor {key!r} is no text; name a key of the objective, say")
     if OBJECTIVE not in grid:
         raise InputError(f"{where}: missing key {OBJECTIVE!r}, the objectives of its cells")
     axes = {OBJECTIVE: grid[OBJECTIVE], **grid, SEED: grid.get(SEED, list(seeds))}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 
 from sslood.core.errors import InputError, as_line
@@ -105,17 +106,21 @@ def run_sweep(cells: Sequence[Cell], evaluation: Evaluation, images: Images, lab
 
 
 def _record(cell: Cell, evaluation: Evaluation, images: Images, keys: Keys) -> dict[str, Any]:
-    """Return what a cell gave, now or before."""
+    """Return what a cell gave, now or before; if a sweep beside this one runs it, wait for that."""
     here, own = machine(cell.plan.training.precision), keys.of(cell)
     file = here.scratch / FOLDER / f"{own}.json"
     with suppress(InputError):
         return load_json(file)
-    if here.compile:
-        torch.compiler.reset()  # the graphs of earlier cells would count against the limit of this one
-    kept, _ = kept_run(
-        cell.plan, f"sweep-{own[:12]}", arch=cell.arch, seed=cell.seed, id_set=images.id_set,
-        inputs=keys.trained(cell),
-    )  # fmt: skip
-    record = evaluated(kept, cell.seed, evaluation, images, here.scratch / FOLDER / own)
-    save_json(file, record)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        with suppress(InputError):  # recorded while this one waited
+            return load_json(file)
+        if here.compile:
+            torch.compiler.reset()  # the graphs of earlier cells would count against the limit of this one
+        kept, _ = kept_run(
+            cell.plan, f"sweep-{own[:12]}", arch=cell.arch, seed=cell.seed, id_set=images.id_set,
+            inputs=keys.trained(cell),
+        )  # fmt: skip
+        record = evaluated(kept, cell.seed, evaluation, images, here.scratch / FOLDER / own)
+        save_json(file, record)
     return record

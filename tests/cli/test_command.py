@@ -14,9 +14,12 @@ import pytest
 
 from sslood.cli.command import INTERRUPTED as INTERRUPTED_SAYS
 from sslood.cli.command import StageCommand, Terminated, prepare
+from sslood.cli.output import OutputFile
 from sslood.core.errors import InputError, known
 from sslood.core.files import save_text
 from sslood.core.settings import read_section, strict
+from sslood.deploy.maps.nearest import opened
+from sslood.deploy.tables.reading import open_vectors
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ def script(root, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--epochs", "3", "--check"], "Option '--check' requires an argument"),
         ([], "Missing option '--epochs'"),
         (["--epohcs", "3"], "No such option '--epohcs'"),
         (["--epochs", "ten"], "'ten' is not a valid integer"),
@@ -148,6 +152,16 @@ def test_wrong_params_are_one_sentence_with_status_2(root, arguments, says):
     assert done.returncode == 2
     assert says.lower().replace(":", "") in done.stderr.lower().replace(":", "")
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+def test_the_home_of_nobody_is_a_folder_of_that_name(tmp_path, monkeypatch):
+    """As for a shell, which leaves ~name as it is where there is no such user."""
+    monkeypatch.chdir(tmp_path)
+    assert OutputFile().convert("~nosuchuser/x.csv", None, None) == "~nosuchuser/x.csv"
+    with pytest.raises(InputError, match="~nosuchuser"):
+        open_vectors("~nosuchuser/x.npy")
+    with pytest.raises(InputError, match="~nosuchuser"):
+        opened("~nosuchuser/x.safetensors")
 
 
 def test_sigterm_unwinds_so_that_work_is_saved(root):

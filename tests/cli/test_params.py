@@ -189,6 +189,25 @@ SETS = "sets:\n"
             "params.yaml:posthoc.react.quantile must be above 0 and below 1, found 1.5",
         ),
         ("  clusters: 1             # auto", "#", "params.yaml:ssd: missing key 'clusters'"),
+        *(
+            (
+                f"  {key}: {old}",
+                f"  {key}: 1{'0' * 400}",
+                f".{key}: must fit into 64 bits, found a number of 1329 bits",
+            )
+            for key, old in (("epochs", 6), ("lr", 0.1), ("k", "auto"), ("limit", 0))
+        ),
+        ("  scratch: {}", "  scratch: {augment: ~}", ".augment: must hold keys and values, found None"),
+        ("pretrain:\n", "pretrain: &p\n  z: *p\n", "params.yaml: not valid YAML: a value holds itself"),
+        *(
+            (f"  {start}", f"  {name}:\n    pixmix: 3\n#", f"augment.{name}.pixmix is 3, but only a method")
+            for name, start in (
+                ("pretrain", "pretrain: "),
+                ("classifier", "classifier:"),
+                ("shots", "shots: "),
+            )
+        ),
+        ("  scratch: {}", "  scratch: {augment: {pixmix: 3}}", "scratch.augment.pixmix is 3, but only a"),
         ("  size: 12 ", "  size: .nan ", "params.yaml:data.size: must be of type int, found nan"),
         ("  channels: 1 ", "  channels: true ", "params.yaml:data.channels: must be one of 1, 3, found True"),
         ("posthoc:   ", "posthoc:\n  search: true #", "params.yaml:posthoc.search is gone: write `auto`"),

@@ -1,5 +1,6 @@
 """What a command of dvc.yaml takes from the params by reference: sections as options, names in paths."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from sslood.cli.command import StageCommand
 from sslood.cli.options import section_option
 from sslood.cli.sections import item_options
 from sslood.core.errors import InputError
-from sslood.core.settings import load_params
+from sslood.core.settings import load_params, parse_value
 
 
 @click.command(cls=StageCommand)
@@ -93,6 +94,49 @@ def test_the_params_are_read_as_dvc_reads_them(tmp_path, word):
     theirs = parse_yaml((tmp_path / "p.yaml").read_text(), "p.yaml")
     assert ours == theirs and list(map(type, ours)) == list(map(type, theirs))
     assert type(ours["a"]) is type(theirs["a"])
+
+
+TIMES = (  # and texts that begin like one
+    "2024-05-01 pictures", "2024-05-01T", "2024-05-01 1:02", "2024-05-01 1:02:03", "2024-05-01T01:02:03.5Z",
+    "2024-5-1 1:02:03 -3:30", "2024-5-1", "2024-05-01 ", "2024-05-01t01:02:03+01",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TIMES)
+def test_times_are_read_as_dvc_reads_them(tmp_path, text):
+    (tmp_path / "p.yaml").write_text(f"folder: {text}\n")
+    ours, theirs = load_params(tmp_path / "p.yaml")["folder"], parse_yaml(f"folder: {text}\n", "p")["folder"]
+    assert type(ours) is type(theirs) or isinstance(ours, datetime) and isinstance(theirs, datetime)
+    if isinstance(ours, datetime):  # DVC's reader turns a zone into UTC
+        both = (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC) for time in (ours, theirs))
+        ours, theirs = both
+    assert ours == theirs and parse_value(text, "x") == load_params(tmp_path / "p.yaml")["folder"]
+
+
+BROKEN = {
+    "{{ lr }}": "found unhashable key",
+    "{[1, 2]: 3}": "found unhashable key",
+    "!!bool x": "does not fit its tag",
+    "!!timestamp x": "does not fit its tag",
+    "&a [*a]": "a value holds itself",
+    "&a {b: {c: *a}}": "a value holds itself",
+    "[" * 200 + "]" * 200: "nested more than 100 deep",
+    "[" * 5000 + "]" * 5000: "nested more than 100 deep",
+}
+
+
+@pytest.mark.parametrize(("text", "says"), BROKEN.items(), ids=range(len(BROKEN)))
+def test_what_is_no_yaml_is_one_sentence(tmp_path, text, says):
+    (tmp_path / "p.yaml").write_text(f"lr: {text}\n")
+    with pytest.raises(InputError, match=rf"p.yaml: not valid YAML: .*{says}"):
+        load_params(tmp_path / "p.yaml")
+    with pytest.raises(InputError, match=rf"^--lr: .* is no value \(.*{says}"):
+        parse_value(text, "--lr")
+
+
+def test_an_alias_that_stands_twice_is_no_circle(tmp_path):
+    (tmp_path / "p.yaml").write_text("a: &a [1]\nb: {c: *a, d: [*a, *a]}\n")
+    assert load_params(tmp_path / "p.yaml") == {"a": [1], "b": {"c": [1], "d": [[1], [1]]}}
 
 
 MERGES = """

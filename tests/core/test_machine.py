@@ -44,7 +44,9 @@ def test_a_device_without_float64_leaves_it_to_the_cpu_and_says_so(monkeypatch, 
         ("SSLOOD_DEVICE", "xpu", "SSLOOD_DEVICE is 'xpu'; use auto, cpu, cuda"),
         ("SSLOOD_DEVICE", "mps", "SSLOOD_DEVICE asks for mps, but torch finds none; unset it or set"),
         ("SSLOOD_PRECISION", "bf16", "SSLOOD_PRECISION is gone: results depend on it, so write `precision`"),
-        ("SSLOOD_THREADS", "0", "SSLOOD_THREADS is '0'; use a number of at least 1"),
+        ("SSLOOD_THREADS", "0", "SSLOOD_THREADS is '0'; use a number from 1 to 9999"),
+        ("SSLOOD_THREADS", "99999999999", "is '99999999999'; use a number from 1 to 9999"),
+        ("SSLOOD_THREADS", "9" * 5000, "9'; use a number from 1 to 9999"),
     ],
 )
 def test_wrong_values_are_named(monkeypatch, name, value, says):

@@ -11,6 +11,8 @@ from sslood.nets.selfsup.pretraining import Pretraining
 from sslood.nets.training import checkpoint
 from sslood.report import figures
 from sslood.sweeps import run as runs
+from sslood.sweeps.cells import read_cells
+from sslood.sweeps.grids import read_sweep
 from stages import embed, stochastic, sweep, variants
 from tests.kit.small import call, write_sets
 from tests.kit.training import PRETRAIN
@@ -146,11 +148,30 @@ def test_no_result_at_all_is_an_error(run):
             [{"objective": "simclr", "augment.fliip": 1}],
             "seed 0).augment: unknown key 'fliip' (did you mean 'fl",
         ),
+        (
+            [{"objective": "simclr", "augment": "strong", "augment.flip": [0.5]}],
+            "augment.flip 0.5, seed 0).augment: must hold keys and values, found 'strong'",
+        ),
+        ([{"objective": "simclr", "augment.pixmix": 3}], "seed 0).augment.pixmix is 3, but only a method"),
     ],
 )
 def test_wrong_levels_are_named_before_anything_runs(run, grids, says):
     status, _, trained, said = run(grids)
     assert status == 1 and trained == 0 and says in said.err, said.err
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_single_keys_of_views_stand_beside_a_mapping_of_them_and_leave_it_alone(run, turned, tmp_path):
+    run([{"objective": "simclr", "lr": 1.0e30}])  # writes the params
+    views = {"crop_scale_min": 0.2, "flip": 0.25}
+    grid = {"augment": views, "augment.crop_scale_min": [0.1, 0.5]}
+    grid = {"objective": "simclr", **(dict(reversed(grid.items())) if turned else grid)}
+    found = read_sweep({"detectors": ["knn"], "grids": [grid]}, [0], "p:s")
+    at = {key: f"params.yaml:{at.format(backbone='resnet')}" for key, at in sweep.SECTIONS.items()}
+    cells = read_cells(found, SHARED, "resnet", sweep.Places(**at), "p:s")
+    assert [cell.plan.recipes[0].crop_scale_min for cell in cells] == [0.1, 0.5]
+    assert {cell.plan.recipes[0].flip for cell in cells} == {0.25}
+    assert len({cell.name for cell in cells}) == 2 and views == {"crop_scale_min": 0.2, "flip": 0.25}
 
 
 def test_an_unknown_detector_is_named(run):

@@ -36,6 +36,8 @@ def test_cells_are_the_products_of_all_grids():
             {"detectors": ["knn"], "grids": [{**GRID, "beta": []}]},
             "sweeps.s.grids.0.beta: must list at least one level",
         ),
+        ({"detectors": ["knn"], "grids": [{**GRID, 1: [2]}]}, "sweeps.s.grids.0: the factor 1 is no text"),
+        ({"detectors": ["knn"], "grids": [{**GRID, None: 2}]}, "sweeps.s.grids.0: the factor None is no"),
         (
             {"detectors": ["knn"], "grids": [{**GRID, "seed": ["one"]}]},
             "sweeps.s.grids.0.seed: must be a whole number, found 'one'",

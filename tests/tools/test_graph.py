@@ -128,3 +128,11 @@ def test_the_command_says_what_is_left(tmp_path):
     )  # fmt: skip
     assert found.returncode == 75
     assert found.stderr == "1 of 1 stages are left, from s on; run the same command again\n"
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"null", b'{"a": 1}', b"[" * 100_000])
+def test_a_damaged_record_is_none(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    Path("scratch").mkdir()
+    Path("scratch/direct.json").write_bytes(content)
+    assert Direct([], 1).done == ({"a": 1} if b"a" in content else {})

@@ -74,6 +74,26 @@ def test_pictures_kept_for_the_test_make_a_list(here, tmp_path):
     assert {split: len(found.labels) for split, found in splits.items()} == {"train": 7, "test": 7}
 
 
+@pytest.mark.parametrize("name", ["caf\udce9.png", "a\rb.png", "100%25.png"])
+def test_pictures_of_odd_names_stand_in_the_list_too(here, tmp_path, name):
+    (tmp_path / "mine/cat/0.png").rename(tmp_path / "mine/cat" / name)
+    (tmp_path / "mine/dog").rename(tmp_path / "mine/d\udcf6g")
+    (tmp_path / "later/dog").rename(tmp_path / "later/d\udcf6g")
+    said = call(IMAGES="mine", TEST="later")
+    assert not said.startswith("Error"), said
+    splits, _ = read_user_images("own", tmp_path / "scratch/own.csv", ROLES["id"])
+    found = {str(path) for path in splits["train"].images}
+    assert found == {str(path) for path in (tmp_path / "mine").rglob("*.png")}
+    assert splits["train"].classes == ("cat", "d%F6g")
+
+
+def test_a_folder_whose_name_no_params_can_hold_is_named(here, tmp_path):
+    pictures(tmp_path / "caf\udce9", {"cat": 2})
+    said = call(IMAGES="caf\udce9")
+    assert said.startswith("Error: IMAGES=caf%E9: its name is not UTF-8; rename it"), said
+    assert call(IMAGES="~nosuchuser/x").startswith("Error: IMAGES=~nosuchuser/x: ")
+
+
 def test_pictures_that_changed_are_noticed(here, tmp_path):
     call(IMAGES="mine", NEAR="near")
     for name in ("own", "own_near", "corruptions"):

@@ -97,6 +97,8 @@ def test_sets_and_recipes_are_replaced_whole(params, tmp_path):
             "`digits_heldout: {role: near, source: digits, derive: heldout}`",
         ),
         ("- 3\n", "must hold keys and values"),
+        ("sets: {mine: folder}\n", "sets.mine: must hold keys and values, e.g. {role: far, source: mine}"),
+        ("sets: {mine: 5}\n", "sets.mine: must hold keys and values, e.g. {role: far, source: mine}"),
     ],
 )
 def test_a_wrong_profile_is_named_and_changes_nothing(params, tmp_path, text, says):
@@ -105,6 +107,15 @@ def test_a_wrong_profile_is_named_and_changes_nothing(params, tmp_path, text, sa
         apply(params, write(tmp_path, text), BASE)
     assert says in str(caught.value)
     assert params.read_text() == before
+
+
+@pytest.mark.parametrize("read", [lambda params: apply(params, BASE, BASE), keep_own])
+def test_params_that_are_no_utf_8_are_named_and_kept(params, read):
+    content = params.read_bytes() + b"# caf\xe9\n"
+    params.write_bytes(content)
+    with pytest.raises(InputError, match="params.yaml: not valid YAML: .*utf-8"):
+        read(params)
+    assert params.read_bytes() == content
 
 
 def test_an_unknown_profile_lists_the_known_ones(params):

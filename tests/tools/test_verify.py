@@ -74,6 +74,15 @@ def test_a_zeroed_copy_in_the_cache_is_restored_from_the_output(project):
     assert copy.read_text() == "b\n" and repro() == [] and "is as" in verify(project)
 
 
+@pytest.mark.parametrize("spoilt", ["a.txt", "b/one"])
+def test_of_two_outputs_with_equal_bytes_either_restores_their_copy_in_the_cache(project, spoilt):
+    for path in (cached(project, "a\n"), project / spoilt):
+        zero(path)
+    assert "good copies are there" in verify(project, fix=True)
+    assert (project / spoilt).read_text() == cached(project, "a\n").read_text() == "a\n"
+    assert repro() == [] and "is as" in verify(project)
+
+
 def test_what_has_no_good_copy_names_the_stage_to_run_again(project):
     for path in (cached(project, "b\n"), project / "b/two"):
         zero(path)

@@ -8,9 +8,9 @@ rounding (see the tests).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -88,7 +88,18 @@ class AugmentSettings(Settings):
 
 def read_recipe(where: str) -> AugmentSettings:
     """Return the recipe at FILE:KEY; InputError for a wrong key or value."""
-    return checked(AugmentSettings, read_section(where), where)
+    return without_pictures(read_section(where), where)
+
+
+def without_pictures(section: Mapping[str, Any], where: str) -> AugmentSettings:
+    """Return the recipe of a section at FILE:KEY; InputError for PixMix too, which methods have."""
+    recipe = checked(AugmentSettings, section, where)
+    if recipe.pixmix:
+        raise InputError(
+            f"{where}.pixmix is {recipe.pixmix}, but only a method reads pictures to mix in; write it as "
+            "`augment: {pixmix: …}` of an entry of `methods`"
+        )
+    return recipe
 
 
 def draw(n: int, generator: torch.Generator, columns: int = COLUMNS) -> Tensor:

@@ -120,7 +120,8 @@ def _window(uniform: Tensor, size: int) -> Tensor:
     """Return matrices [N, size, size] that crop `size` pixels out of 9 / 8 times as many, at a whole one."""
     enlarged = size + size // 8
     start = (uniform * (enlarged - size + 1)).floor() * size / enlarged
-    return resize_matrix(start, torch.full_like(start, size * size / enlarged), size, "bilinear")
+    length = torch.full_like(start, size * size / enlarged)
+    return resize_matrix(start, length, size, "bilinear", bounded=False)
 
 
 def _each(values: Tensor) -> Tensor:

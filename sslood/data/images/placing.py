@@ -5,13 +5,20 @@ from torch import Tensor
 
 
 def resize_matrix(
-    start: Tensor, length: Tensor, size: int, interpolation: str, flipped: Tensor | None = None
+    start: Tensor,
+    length: Tensor,
+    size: int,
+    interpolation: str,
+    flipped: Tensor | None = None,
+    *,
+    bounded: bool = True,
 ) -> Tensor:
     """Return matrices [N, size, size] that stretch `length` pixels from `start` over all `size`.
 
     Row o holds k(s + 1/2 - c) over the source pixels s of the box, c = start + (o + 1/2) length / size,
     normalised to sum 1; k is the triangle or Keys' cubic with a = -1/2 (Pillow's). A crop never
-    exceeds the output, so no anti-aliasing enters. `flipped` [N] reverses the rows.
+    exceeds the output, so no anti-aliasing enters. `flipped` [N] reverses the rows. Not `bounded`, pixels
+    beside the box count too: the box is then cut out of a picture that was resized as a whole.
     """
     source = torch.arange(size, device=start.device, dtype=start.dtype)
     target = source.expand(len(start), size)
@@ -20,8 +27,9 @@ def resize_matrix(
     centre = start[:, None] + (target + 0.5) * (length / size)[:, None]
     distance = (source + 0.5 - centre[:, :, None]).abs()
     weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
-    inside = (source >= start[:, None]) & (source < (start + length)[:, None])
-    weights = weights * inside[:, None, :]
+    if bounded:
+        inside = (source >= start[:, None]) & (source < (start + length)[:, None])
+        weights = weights * inside[:, None, :]
     return weights / weights.sum(-1, keepdim=True)
 
 

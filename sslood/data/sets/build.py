@@ -86,15 +86,16 @@ def build_set(
     if limits := limits_of(settings.role, labels, names):
         metadata["limits"] = [list(limit) for limit in limits]
     if role.is_labelled:
-        metadata["mean"], metadata["std"] = statistics_of(arrays["train"]["images"])
+        metadata["mean"], metadata["std"] = statistics_of(arrays["train"]["images"], name)
     return tensors, metadata
 
 
-def statistics_of(images: np.ndarray) -> tuple[list[float], list[float]]:
+def statistics_of(images: np.ndarray, name: str = "") -> tuple[list[float], list[float]]:
     """Return mean and standard deviation per channel of uint8 [N, C, H, W], on the scale of [0, 1].
 
     From the counts of the 256 levels, in whole numbers: the same on every processor, and without a float copy
-    of the images.
+    of the images. A channel that is the same everywhere has 1, by which it can be divided; InputError that
+    names the set if all channels are.
     """
     mean, std = [], []
     for channel in range(images.shape[1]):
@@ -105,11 +106,11 @@ def statistics_of(images: np.ndarray) -> tuple[list[float], list[float]]:
         number, total, square = (sum(count * level**power for level, count in levels) for power in range(3))
         mean.append(total / (255 * number))
         std.append(math.sqrt(Fraction(number * square - total**2, (255 * number) ** 2)))
-    if min(std) == 0:
+    if max(std) == 0:
         raise InputError(
-            "the ID set's training images are all of one grey level; nothing can be learnt from them"
+            f"set {name!r}: its training images are all of one colour; nothing can be learnt from them"
         )
-    return mean, std
+    return mean, [spread or 1.0 for spread in std]
 
 
 def _corruptions(

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from math import ceil, floor, isfinite
 from pathlib import Path
 
@@ -36,6 +36,30 @@ def split_box(path: str | os.PathLike[str]) -> tuple[str, Box | None]:
 def file_of(path: str | os.PathLike[str]) -> str:
     """Return the file that a picture or a box lies in."""
     return split_box(path)[0]
+
+
+def file_numbers(paths: Iterable[str | os.PathLike[str]]) -> list[int]:
+    """Return for each picture or box the number of the file that it lies in, by first appearance.
+
+    Paths to one file, such as `1.png`, `./1.png` and a link to it, have one number.
+    """
+    number: dict[Hashable, int] = {}
+    file: dict[str, Hashable] = {}
+    found = []
+    for text in map(file_of, paths):
+        if text not in file:
+            file[text] = _identity(text)
+        found.append(number.setdefault(file[text], len(number)))
+    return found
+
+
+def _identity(file: str) -> Hashable:
+    """Return what is equal for all paths to a file; of one that is not there, its absolute path."""
+    try:
+        about = os.stat(file)
+    except (OSError, ValueError):
+        return os.path.abspath(file)
+    return about.st_dev, about.st_ino
 
 
 def with_box(path: str, box: Box | None) -> str:

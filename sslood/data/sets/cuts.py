@@ -112,13 +112,12 @@ def _of_classes(
 def _alike(name: str, pictures: Pictures, like: Sequence[str]) -> tuple[Pictures, np.ndarray]:
     """Return the pictures of classes that are named like ID classes, labelled as these, and their positions.
 
-    Capitals make no difference. Pictures without labels stay as they are.
+    Capitals make no difference where no name is exactly the same. Pictures without labels stay as they are.
     """
     if not pictures.classes or not like:
         labels = np.full(len(pictures.labels), -1, np.int64)
         return Pictures(pictures.images, labels, tuple(like)), np.arange(len(labels))
-    place = {label.casefold(): index for index, label in enumerate(like)}
-    table = np.array([place.get(label.casefold(), -1) for label in pictures.classes], np.int64)
+    table = np.array([_place(name, label, like) for label in pictures.classes], np.int64)
     rows = np.flatnonzero((pictures.labels >= 0) & (table[pictures.labels] >= 0))
     if not len(rows):
         raise InputError(
@@ -127,6 +126,20 @@ def _alike(name: str, pictures: Pictures, like: Sequence[str]) -> tuple[Pictures
         )
     chosen = pictures.take(rows)
     return Pictures(chosen.images, table[chosen.labels], tuple(like)), rows
+
+
+def _place(name: str, label: str, like: Sequence[str]) -> int:
+    """Return the position in `like` of a class, -1 for none; InputError if it is not clear which is meant."""
+    if label in like:
+        return like.index(label)
+    found = [index for index, other in enumerate(like) if other.casefold() == label.casefold()]
+    if len(found) > 1:
+        several = " or ".join(like[index] for index in found)
+        raise InputError(
+            f"set {name!r}: its class {label!r} could be {several} of the ID set; name it exactly like "
+            "one of them"
+        )
+    return found[0] if found else -1
 
 
 def strangers(classes: Sequence[str], like: Sequence[str] | None) -> list[str]:
@@ -139,13 +152,15 @@ def _for_role(splits: Cut, role: Role, data: DataSettings) -> Cut:
     """Name the splits of a set beside the ID set as its role wants them.
 
     One that is to have a validation split, and comes without, gives the share `data.validation` to it, as
-    the ID set does.
+    the ID set does. One that comes with it alone has an empty train split.
     """
     first = next(iter(splits.values()))
     if len(role.kept) == 1:
         return {role.kept[0]: first}
     if "validation" in splits:
-        return splits
+        pictures, index = splits["validation"]
+        nothing = np.empty(0, np.int64)
+        return {"train": (pictures.take(nothing), index[nothing])} | splits
     cut = _divided(first, data.validation, ("train", "validation"), "tuning", data)
     if not len(cut["validation"][1]):  # a single picture: settings are chosen on it, nothing is trained
         return {"train": cut["validation"], "validation": cut["train"]}

@@ -10,7 +10,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.data.sets.bounds import TooMuch
-from sslood.data.sets.crops import file_of
+from sslood.data.sets.crops import file_numbers
 from sslood.data.sets.images import read_bytes
 
 Images = np.ndarray | Sequence[str | Path]  # uint8 [N, H, W(, 3)], or paths of files
@@ -31,10 +31,10 @@ class Pictures:
         return Pictures([self.images[row] for row in rows], self.labels[rows], self.classes)
 
     def files(self) -> np.ndarray:
-        """Return [N], what is equal for the boxes of one picture and differs between pictures."""
+        """Return int [N], equal for the boxes of one file and numbered by first appearance."""
         if isinstance(self.images, np.ndarray) or not any("#xywh=" in str(path) for path in self.images):
             return np.arange(len(self.labels))
-        return np.array([file_of(path) for path in self.images])
+        return np.array(file_numbers(self.images))
 
 
 Splits = dict[str, Pictures]  # split -> pictures; "" = the set comes without splits

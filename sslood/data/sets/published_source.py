@@ -88,7 +88,7 @@ class PublishedSource(PictureSource):
 
 
 def _provenance(located: Mapping[str, Located]) -> dict[str, dict[str, str]]:
-    """Return the sha256 of every published file, or one over names and contents of its unpacked copy."""
+    """Return the sha256 of every file, or one over names and contents of a folder of unpacked content."""
     files = {}
     for name, where in located.items():
         sha256 = where.sha256

@@ -4,6 +4,7 @@ The names are those of ID pictures in their folder, or their places in an image 
 are in no detector file; who has the folder can have them shown.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -94,7 +95,7 @@ def opened(where: str | Path) -> Callable[[str], tuple[Image.Image, Path | None]
     where: the folder of the ID pictures, or the file of an image set, whose names are "SET.SPLIT[PLACE]".
     Raises InputError if it is neither.
     """
-    where = Path(where).expanduser()
+    where = Path(os.path.expanduser(where))
     if where.is_dir():
         return lambda name: _from_folder(where, name)
     arrays, metadata = load_tensors(where, kind="set")

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from sslood.auditing.hashes import neighbours
 from sslood.core.rows import unit_rows
 from sslood.core.seeding import numpy_stream
-from sslood.data.sets.crops import file_of
+from sslood.data.sets.crops import file_numbers
 
 LIKELY = 24  # bits of 128 in which the hashes of copies may differ; photographs cut by 5 % do in 21 at most
 SURE, RARE = 12, 1e-3  # bits that suffice where fewer than this share of all pairs are within LIKELY
@@ -64,7 +64,7 @@ def _bits(hashes: np.ndarray, mirrored: np.ndarray, pairs: np.ndarray) -> np.nda
 
 def together(groups: np.ndarray, paths: Sequence[str | Path]) -> np.ndarray:
     """Return groups int [N] of which those that hold boxes of one file are joined: they may overlap."""
-    _, files = np.unique([file_of(path) for path in paths], return_inverse=True)
+    files = np.array(file_numbers(paths), np.int64)
     if len(set(files.tolist())) == len(files):
         return groups
     pairs = (groups, files + groups.max() + 1)  # a graph of groups and of files

@@ -9,6 +9,7 @@
 Rows count from 0, in messages too.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -158,11 +159,11 @@ def open_vectors(
     Raises InputError, listing the columns, for one that is missing or not clear, and for files of different
     lengths.
     """
-    where = Path(path).expanduser()
+    where = Path(os.path.expanduser(path))
     source = open_source(where)
     roles = {"ids": ids, "logits": logits, "labels": labels}
     beside = {
-        name: _beside(Path(name).expanduser())
+        name: _beside(Path(os.path.expanduser(name)))
         for name in roles.values()
         if name is not None and name not in source.names and Path(name).suffix.lower() in FILES
     }

@@ -172,6 +172,8 @@ def plan_of(
     kind = _class_of(name)
     training, own = settings_of(shared, section, kind.Settings, where)
     augment = section.get("augment"), f"{where}.augment"
+    if "augment" in section and augment[0] is None:  # a key without a value
+        raise InputError(f"{where}.augment: must hold keys and values, found None")
     return Plan(name, kind, training, own, recipes_of(read_section(recipe), recipe, *augment, kind.views))
 
 

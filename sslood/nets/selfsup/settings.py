@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, at_least, checked
-from sslood.data.images.augment import AugmentSettings
+from sslood.data.images.augment import AugmentSettings, without_pictures
 from sslood.nets.training.settings import TrainingSettings
 
 
@@ -72,9 +72,7 @@ def _both(section: Mapping[str, Any], where: str) -> tuple[AugmentSettings, Augm
     second = section.get("second", {})
     if not isinstance(second, Mapping):
         raise InputError(f"{where}.second: must hold keys and values, found {second!r}")
-    return checked(AugmentSettings, first, where), checked(
-        AugmentSettings, {**first, **second}, f"{where}.second"
-    )
+    return without_pictures(first, where), without_pictures({**first, **second}, f"{where}.second")
 
 
 def recorded(training: PretrainSettings, own: Settings, recipes: Sequence[AugmentSettings]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import stats
 
 from sslood.core.errors import InputError
@@ -87,7 +88,7 @@ def test_levels_reach_from_a_tenth_to_the_severity():
 
 
 def test_a_picture_is_enlarged_to_36_pixels_and_cropped(photos):
-    """Against Pillow's resize, away from the border, where a crop knows nothing of the pixels outside."""
+    """Against Pillow's resize, whose values are whole numbers."""
     from PIL import Image
 
     uniform = torch.tensor([0.0, 0.5, 0.99])
@@ -96,8 +97,21 @@ def test_a_picture_is_enlarged_to_36_pixels_and_cropped(photos):
     image = Image.fromarray(photos[0].permute(1, 2, 0).numpy()).resize((36, 36), Image.Resampling.BILINEAR)
     large = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     for got, top, left in zip(ours, (0, 2, 4), (4, 2, 0), strict=True):
-        gap = (got - large[:, top : top + 32, left : left + 32]).abs()[:, 1:-1, 1:-1]
-        assert gap.max() < 1.5
+        assert (got - large[:, top : top + 32, left : left + 32]).abs().max() < 1.5
+
+
+@pytest.mark.parametrize("size", [8, 15, 31, 65, 73, 97, 150, 224])
+def test_every_crop_is_that_of_the_enlarged_picture(size):
+    """At every offset and size, odd ones too; a crop is interpolated across its own border."""
+    pictures = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=generator())
+    offsets = size // 8 + 1
+    uniform = (torch.arange(offsets, dtype=torch.float64) + 0.5) / offsets
+    ours = pixmix._cropped(pictures, torch.zeros(offsets), uniform, uniform, torch.float64)
+    enlarged = (size + size // 8,) * 2
+    large = F.interpolate(pictures.double() / 255, enlarged, mode="bilinear", align_corners=False)[0]
+    for offset, got in enumerate(ours):
+        expected = large[:, offset : offset + size, offset : offset + size]
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
@@ -77,6 +78,19 @@ def test_mean_and_spread_have_no_rounding_but_of_the_result():
         exact = [Fraction(int(value), 255) for value in images.ravel()]
         expected = [float(statistics.mean(exact))], [math.sqrt(statistics.pvariance(exact))]
         assert statistics_of(images) == expected
+
+
+def test_a_channel_that_is_the_same_everywhere_is_left_as_it_is():
+    """Divided by 1, as scikit-learn's scaler does; where no channel varies, there is nothing to learn."""
+    images = np.random.default_rng(0).integers(256, size=(20, 3, 5, 5), dtype=np.uint8)
+    images[:, 2] = 7
+    mean, std = statistics_of(images)
+    scaler = StandardScaler().fit(images.transpose(0, 2, 3, 1).reshape(-1, 3) / 255)
+    np.testing.assert_allclose(mean, scaler.mean_, rtol=1e-12)
+    np.testing.assert_allclose(std, scaler.scale_, rtol=1e-12)
+    images[:, :2] = 9
+    with pytest.raises(InputError, match="set 'mine': its training images are all of one colour"):
+        statistics_of(images, "mine")
 
 
 def test_a_drawn_set_to_train_with_shares_no_image_with_one_to_test_on(tmp_path):
@@ -156,6 +170,19 @@ def test_another_source_of_the_id_classes_gets_their_labels(tmp_path):
     pictures(tmp_path / "others", ["gnus"], 2)
     words = r"none of its classes \(gnus\) is one of the ID set's \(cats, dogs\); name its classes"
     wrong(words, tmp_path / "z", "others", "shifted", **settings | {"folder": str(tmp_path / "others")})
+
+
+def test_a_class_of_the_very_name_of_an_id_class_comes_before_one_of_other_capitals(tmp_path):
+    pictures(tmp_path / "mine", ["Cat", "cat", "dog"])
+    pictures(tmp_path / "new", ["Cat", "cat", "DOG"], 2)
+    place = {"source": "folder", "id_source": "folder", "id_folder": str(tmp_path / "mine")}
+    settings = {**COLOUR, **place, "id": "mine"}
+    tensors, metadata = download(tmp_path / "x", "new", "shifted", **settings, folder=str(tmp_path / "new"))
+    assert metadata["classes"] == ["Cat", "cat", "dog"]
+    assert tensors["test.labels"].tolist() == [0, 0, 2, 2, 1, 1]  # Cat, DOG, cat, as files sort
+    pictures(tmp_path / "unclear", ["CAT", "dog"], 2)
+    words = r"set 'unclear': its class 'CAT' could be Cat or cat of the ID set; name it exactly like one"
+    wrong(words, tmp_path / "y", "unclear", "shifted", **settings, folder=str(tmp_path / "unclear"))
 
 
 @pytest.mark.parametrize("name", ["digits", "letters", "photos", "blobs", "corruptions", "digits_c"])

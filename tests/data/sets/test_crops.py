@@ -1,6 +1,7 @@
 """Boxes of pictures as pictures of their own: the same pixels as cut out by hand, never another picture's."""
 
 import csv
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +12,7 @@ from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.data.sets import images
 from sslood.data.sets.convert import Chain, convert, converted
-from sslood.data.sets.crops import LastPictures, split_box, with_box
+from sslood.data.sets.crops import LastPictures, file_numbers, split_box, with_box
 from sslood.data.sets.images import read_image
 from sslood.data.sets.lists import read_list
 from sslood.data.sets.roles.roles import ROLES
@@ -121,6 +122,31 @@ def test_a_list_of_boxes_is_a_set_whose_pictures_stay_on_one_side(tmp_path):
     assert set.union(*reds.values()) == {red * 20 for red in range(12)}
     assert sum(map(len, reds.values())) == 12
     assert all(metadata["splits"][split] == 4 * len(reds[split]) for split in reds)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_boxes_of_one_file_under_several_names_stay_on_one_side(tmp_path, link):
+    rows = []
+    for red in range(12):
+        Image.new("RGB", (16, 16), (red * 20, red, 90 - red)).save(tmp_path / f"{red}.png")
+        link(tmp_path / f"{red}.png", tmp_path / f"again{red}.png")
+        names = (f"{red}.png", f"./{red}.png", f"again{red}.png", f"{tmp_path}/{red}.png")
+        rows += [f"{name},{2 * x},0,{2 * x + 8},8,{red % 2}" for x, name in enumerate(names)]
+    place = listed(tmp_path, *rows, head="path,x0,y0,x1,y1,label")
+    output, status = download(tmp_path / "out", "id", place, "mine")
+    assert status == 0, output
+    tensors, metadata = load_tensors(tmp_path / "out", kind="set")
+    reds = [set(tensors[f"{split}.images"][:, 0, 0, 0].tolist()) for split in metadata["splits"]]
+    assert len(reds) == 3 and set.union(*reds) == {red * 20 for red in range(12)}
+    assert sum(map(len, reds)) == 12
+
+
+def test_files_are_numbered_as_they_appear(picture):
+    """So a cut by these numbers does not depend on the folder, whose name decides how absolute paths sort."""
+    path, _ = picture
+    (path.parent / "z").symlink_to(path)
+    names = ["z", "missing", "a b.png", "a b.png#xywh=1,2,3,4", "./missing#xywh=1,2,3,4", "other"]
+    assert file_numbers(path.parent / name for name in names) == [0, 1, 0, 0, 1, 2]
 
 
 def test_a_table_of_scores_is_a_list_of_the_same_boxes(picture):

@@ -8,6 +8,9 @@ import pytest
 from dvc.repo import Repo
 from PIL import Image
 
+from sslood.auditing.audit import read_sets
+from sslood.auditing.outliers import false_outliers
+from sslood.auditing.overlap import AuditSettings
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.data.sets.convert import convert
@@ -195,6 +198,22 @@ def test_pictures_without_splits_serve_any_role(tmp_path):
     tensors, metadata = load_tensors(tmp_path / "tuning", kind="set")
     assert metadata["splits"] == {"train": 15, "validation": 5}
     assert sorted([*tensors["train.index"], *tensors["validation.index"]]) == list(range(20))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_tuning_set_of_validation_pictures_alone_has_an_empty_train_split(tmp_path, listed):
+    """As has one of a single picture: the audit then finds no outliers to train on in it."""
+    (tmp_path / "mine").mkdir()
+    names = paint(tmp_path / "mine/validation", 3)
+    rows = [f"mine/validation/{name},validation" for name in names]
+    place = written(tmp_path, "path,split", *rows) if listed else tmp_path / "mine"
+    output, status = download(tmp_path / "mine.safetensors", "tuning", place)
+    assert status == 0, output
+    tensors, metadata = load_tensors(tmp_path / "mine.safetensors", kind="set")
+    assert metadata["splits"] == {"train": 0, "validation": 3}
+    assert tensors["train.images"].shape == (0, 3, 16, 16) and not len(tensors["train.labels"])
+    sets = read_sets(tmp_path, {"mine": "tuning"})
+    assert false_outliers(sets, "digits", AuditSettings(32, 0.9), lambda split: pytest.fail(split)) == {}
 
 
 def test_a_class_called_train_is_a_class(tmp_path):

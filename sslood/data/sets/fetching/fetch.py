@@ -37,7 +37,7 @@ class Located:
 
     path: Path
     checked: str  # "published md5", "… sha256", "… content", "none published" or "unpacked copy"
-    sha256: str  # of the published file; "" for an unpacked copy
+    sha256: str  # of the file; "" for a folder
 
 
 def cache_folder() -> Path:
@@ -133,10 +133,13 @@ def writable(folder: Path) -> Iterator[None]:
 
 def _in_mirror(folder: Path, file: Published, tried: list[str]) -> Located | None:
     """Look for the published file, then for its unpacked content, in a mirror folder."""
-    for place in (*file.mirror, ""):
-        path = folder / place / file.name
+    paths = [folder / place / file.name for place in (*file.mirror, "")]
+    for path in paths:
         if path.is_file():
             return _checked(path, file)
+    for path in paths:
+        if path.suffix == ".gz" and not path.name.endswith(ARCHIVES) and path.with_suffix("").is_file():
+            return _plain(path.with_suffix(""), file)
     for inner in file.folders:
         if (folder / inner).is_dir():
             return Located(folder / inner, "unpacked copy", "")
@@ -150,6 +153,14 @@ def _checked(path: Path, file: Published) -> Located:
     if file.content and seen.md5 != file.md5 and _content(path) == file.content:
         return Located(path, "published content", seen.sha256)
     return Located(path, compare(seen, file, path), seen.sha256)
+
+
+def _plain(path: Path, file: Published) -> Located:
+    """Return a file without its .gz as Located; InputError if it is known to hold something else."""
+    seen = sums(path)
+    if file.content and seen.sha256 != file.content:
+        raise InputError(f"{path}: does not hold what the published {file.name} does; unpack it again")
+    return Located(path, "published content" if file.content else "unpacked copy", seen.sha256)
 
 
 def _content(path: Path) -> str:

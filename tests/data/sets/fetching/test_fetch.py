@@ -125,6 +125,29 @@ def test_mirror_folder_serves_archive_or_unpacked_content(server, tmp_path, monk
     assert server.log == []
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_mirror_folder_serves_a_file_without_its_gz(server, tmp_path, monkeypatch, known):
+    """As torchvision leaves MNIST. Where the published content is known, it has to be that."""
+    monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    path = tmp_path / "mnist/labels-idx1-ubyte"
+    path.write_bytes(b"labels")
+    more = {"content": hashlib.sha256(b"labels").hexdigest()} if known else {}
+    places = {"name": "labels-idx1-ubyte.gz", "mirror": ("MNIST/raw", "mnist"), **more}
+    made = entry(f"{server.address}/ok/labels-idx1-ubyte.gz", **places)
+    checked, sha256 = "published content" if known else "unpacked copy", hashlib.sha256(b"labels").hexdigest()
+    assert fetch.locate(*made) == fetch.Located(path, checked, sha256)
+    path.write_bytes(b"others")
+    if known:
+        with pytest.raises(InputError, match="labels-idx1-ubyte: does not hold what the published labels"):
+            fetch.locate(*made)
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(b"spoilt")
+    with pytest.raises(InputError, match=r"ubyte.gz: its md5"):
+        fetch.locate(*made)  # the published file itself comes first
+    assert server.log == []
+
+
 def test_spoilt_mirror_file_is_refused(server, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path))
     (tmp_path / "images.bin").write_bytes(b"half")
