@@ -30,7 +30,7 @@ from sslood.deploy.normal.kept import Kept
 from sslood.deploy.normal.known_bad import kind_of
 from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
-from sslood.deploy.scorer import save_deployed
+from sslood.deploy.scorer import load_deployed, save_deployed
 from sslood.nets.adopting.pretrained import default_name, open_pretrained
 from sslood.nets.inference.mirrored import MIRROR, as_fitted
 from sslood.nets.networks.card import ModelCard
@@ -64,9 +64,14 @@ class FittedPictures:
         return described(self.fitted, len(self.card.classes))
 
     def save(self, path: str | Path, **parts: Any) -> None:
-        """Write the detector file, with other `parts` that `save_deployed` takes."""
+        """Write the detector file, with other `parts` that `save_deployed` takes.
+
+        What an interrupted run would go on from goes only once the file can be read.
+        """
         metadata = _seen(self.card.metadata(), self.mirror)
         save_deployed(path, self.arrays, metadata, self.fitted.calibrated, **parts)
+        if self.kept.folder is not None:
+            load_deployed(path)
         self.kept.clear()
 
 
