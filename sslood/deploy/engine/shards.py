@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sslood.core.errors import InputError, as_line, known
 from sslood.core.settings import autos
 from sslood.deploy.calibrated import DETECTORS, Calibrated, Origin
-from sslood.deploy.engine.daft import engine, said_once
+from sslood.deploy.engine.daft import engine, read_parquet, said_once
 from sslood.deploy.engine.sources import matching
 from sslood.ood.geometry.covariance import Moments
 from sslood.ood.kit.fitting import Streaming
@@ -62,7 +62,7 @@ def open_vectors(pattern: str, label: str | None, head: Head | None, io: Any) ->
     wanted = pattern if pattern.endswith(".parquet") else f"{pattern.rstrip('/')}/*.parquet"
     files = matching(wanted, io)
     with said_once(pattern):
-        frame = engine().read_parquet(files, io_config=io)
+        frame = read_parquet(files, io)
         for name in ("path", "features", *([label] if label else [])):
             if name not in frame.column_names:
                 raise InputError(
