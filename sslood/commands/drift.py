@@ -57,7 +57,9 @@ def main(
     detector, scores, images, state, name, ordered, delta, seed, reference, vectors, batch_size,
     skip_unreadable, fail,
 ) -> int:  # fmt: skip
-    check_apart(detector=detector, scores=scores, state=state)
+    read_from = {"scores": scores, "images": images, "vectors": vectors, "reference": reference}
+    for option, given in read_from.items():
+        check_apart(**{option: given}, detector=detector, state=state)
     _check_options(scores, images, state, reference, vectors)
     scorer = load_deployed(detector, machine().device)
     watch = None if state is None else Watch.open(

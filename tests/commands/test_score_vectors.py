@@ -42,6 +42,14 @@ def test_a_table_of_vectors_is_scored(folder, tmp_path, capsys, out, read):
     assert "Warning: what it catches was not measured" in said.err
 
 
+@pytest.mark.parametrize("option", ["ids", "logits"])
+def test_what_belongs_to_the_vectors_is_not_overwritten(folder, tmp_path, capsys, option):
+    (tmp_path / "beside.txt").write_text("a\n")
+    assert run(folder, tmp_path, out="beside.txt", **{option: tmp_path / "beside.txt"}) == 1
+    assert f"--{option} and --out name one file" in capsys.readouterr().err
+    assert (tmp_path / "beside.txt").read_text() == "a\n"
+
+
 def test_rows_of_nan_end_it_or_are_left_out(folder, tmp_path, capsys):
     assert run(folder, tmp_path, "nan.parquet") == 1
     assert "nan.parquet, row 3 (ID 'a/003.jpg'): NaN or infinite numbers" in capsys.readouterr().err
