@@ -211,10 +211,10 @@ def _apart(
     pictures: Embedded, known: Mapping[str, Embedded]
 ) -> tuple[Embedded, dict[str, Embedded], np.ndarray, list[str]]:
     """Return (normal pictures that are no copy of a bad one, bad ones without copies, groups of the normal
-    ones that are copies of one another, what is to be said)."""
+    ones that belong on one side: copies of one another and boxes of one file; what is to be said)."""
     every = [*known.values(), pictures]
     parts = [[getattr(one, key) for one in every] for key in ("hashes", "mirrored", "features")]
-    groups = together(groups_of(*map(np.concatenate, parts)), [path for one in every for path in one.paths])
+    groups = groups_of(*map(np.concatenate, parts))
     starts = np.cumsum([0, *(len(one.paths) for one in every)])
     seen: set[int] = set()
     notes: list[str] = []
@@ -234,7 +234,8 @@ def _apart(
         notes.append(f"{lost} of {len(own)} normal pictures are copies of known bad ones: left out")
     if copies := len(good) - len(set(own[good].tolist())):
         notes.append(f"{copies} of {len(good)} normal pictures are copies of others: kept on one side")
-    return pictures.part(good), kept, own[good], notes
+    pictures = pictures.part(good)
+    return pictures, kept, together(own[good], pictures.paths), notes
 
 
 def _labels(
