@@ -95,7 +95,8 @@ def _check_options(
     """Raise InputError for options that do not go together."""
     if scores is not None and images is not None:
         raise InputError("--scores and --images are two ways to give a batch; give one of them")
-    if scores is None and images is None and (state is None or not Path(state).exists()):
+    asked = vectors is None and reference is None and state is not None and Path(state).exists()
+    if scores is None and images is None and not asked:
         raise InputError("there is no batch: give --scores or --images")
     if vectors is not None and reference is None:
         raise InputError("--vectors are compared with those of other ID pictures; give --reference too")

@@ -103,9 +103,10 @@ def main(
     if fdr is not None:
         check_rate(fdr, calibrated.fewest)
     if vectors is not None:
-        for option, given in {"html": html, "maps": maps}.items():
+        of_pictures = {"html": html, "maps": maps, "id_images": id_images, "by_image": by_image}
+        for option, given in of_pictures.items():
             if given:
-                raise InputError(f"--{option} shows pictures, and --vectors has none; omit it")
+                raise InputError(f"--{option} is of pictures, and --vectors has none; omit it")
         return score_vectors(scorer, vectors, of_vectors, skip_unreadable, fdr, out)
     if given := [name for name, value in of_vectors.items() if value is not None]:
         raise InputError(f"--{given[0]} is of --vectors; omit it with --images")

@@ -213,7 +213,19 @@ def _some(vectors: Vectors, table: pa.Table, file: str, parts: list[str]) -> tup
         )
     classes = len(vectors.classes) or 1
     outputs = Outputs(file, **arrays, labels=labels, classes=classes, head=vectors.head)
-    return outputs, calibrates(table["path"].to_pylist(), vectors.share)
+    return outputs, calibrates(_paths(table["path"], file), vectors.share)
+
+
+def _paths(column: pa.ChunkedArray, file: str) -> list[str]:
+    """Return what rows are called, whole numbers as texts; InputError if one has no name."""
+    paths = column.to_pylist()
+    for path in paths:
+        if type(path) not in (int, str):
+            raise InputError(
+                f"{file}: a row with a vector has the path {path!r}; give each a text or a whole number, "
+                "which decides whether it calibrates"
+            )
+    return [*map(str, paths)]
 
 
 def _matrix(column: pa.ChunkedArray, file: str, name: str) -> np.ndarray:
