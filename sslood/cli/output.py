@@ -46,5 +46,5 @@ def check_apart(**paths: str | Path | None) -> None:
     for option, path in paths.items():
         if path is None:
             continue
-        if (other := seen.setdefault(Path(path).resolve(), option)) != option:
+        if (other := seen.setdefault(Path(path).expanduser().resolve(), option)) != option:
             raise InputError(f"--{other} and --{option} name one file, {path}; give each its own")

@@ -73,9 +73,12 @@ def main(
     from sslood.deploy.engine.sources import open_source
     from sslood.deploy.engine.worker import Deciding, Embedding
     from sslood.deploy.scorer import load_deployed
+    from sslood.deploy.thresholds import check_rate
 
     opener: Any = Embedding(model) if detector is None else Deciding(detector)
     calibrated = load_deployed(detector).calibrated if detector else None
+    if calibrated is not None and fdr is not None:
+        check_rate(fdr, calibrated.fewest)
     opener.columns.keys()  # refuses a file without a network
     with open(detector or model, "rb") as file:
         made_by = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -100,7 +103,7 @@ def main(
         threshold = calibrated.threshold
         text += f"; {found.ood} are OOD at a false-alarm rate of {threshold.alpha:.3g}"
         if fdr is not None:
-            cut = found.cut(fdr, threshold.images)
+            cut = found.cut(fdr, calibrated.fewest)
             picked = sum(count for p, count in found.below.items() if p <= cut)
             text += f"; judged together, {picked} are (p_value <= {cut!r}), at most {fdr:.3g} of them ID"
         for line in calibrated.warnings():

@@ -57,7 +57,9 @@ def main(
     detector, scores, images, state, name, ordered, delta, seed, reference, vectors, batch_size,
     skip_unreadable, fail,
 ) -> int:  # fmt: skip
-    check_apart(detector=detector, scores=scores, state=state)
+    read_from = {"scores": scores, "images": images, "vectors": vectors, "reference": reference}
+    for option, given in read_from.items():
+        check_apart(**{option: given}, detector=detector, state=state)
     _check_options(scores, images, state, reference, vectors)
     scorer = load_deployed(detector, machine().device)
     watch = None if state is None else Watch.open(
@@ -93,7 +95,8 @@ def _check_options(
     """Raise InputError for options that do not go together."""
     if scores is not None and images is not None:
         raise InputError("--scores and --images are two ways to give a batch; give one of them")
-    if scores is None and images is None and (state is None or not Path(state).exists()):
+    asked = vectors is None and reference is None and state is not None and Path(state).exists()
+    if scores is None and images is None and not asked:
         raise InputError("there is no batch: give --scores or --images")
     if vectors is not None and reference is None:
         raise InputError("--vectors are compared with those of other ID pictures; give --reference too")

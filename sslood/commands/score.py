@@ -87,7 +87,9 @@ def main(
     detector, images, vectors, column, ids, logits, batch_size, skip_unreadable, alpha, fdr, out, html,
     maps, id_images, html_count, by_image,
 ) -> None:  # fmt: skip
-    check_apart(detector=detector, vectors=vectors, out=out, html=html, by_image=by_image)
+    read_from = {"images": images, "vectors": vectors, "ids": ids, "logits": logits}
+    for option, given in read_from.items():  # two of them may name one column
+        check_apart(**{option: given}, detector=detector, out=out, html=html, by_image=by_image)
     check_table(out)
     if (images is None) == (vectors is None):
         raise InputError("give --images or --vectors, what is to be scored, and not both")
@@ -99,13 +101,12 @@ def main(
         scorer = replace(scorer, calibrated=scorer.calibrated.at(alpha))
     calibrated, threshold = scorer.calibrated, scorer.calibrated.threshold
     if fdr is not None:
-        if not 0 < fdr < 1:
-            raise InputError(f"--fdr must be above 0 and below 1, found {fdr}")
         check_rate(fdr, calibrated.fewest)
     if vectors is not None:
-        for option, given in {"html": html, "maps": maps}.items():
+        of_pictures = {"html": html, "maps": maps, "id_images": id_images, "by_image": by_image}
+        for option, given in of_pictures.items():
             if given:
-                raise InputError(f"--{option} shows pictures, and --vectors has none; omit it")
+                raise InputError(f"--{option} is of pictures, and --vectors has none; omit it")
         return score_vectors(scorer, vectors, of_vectors, skip_unreadable, fdr, out)
     if given := [name for name, value in of_vectors.items() if value is not None]:
         raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
@@ -118,12 +119,12 @@ def main(
     unreadable: list[Path] | None = [] if skip_unreadable else None
     remarks: list[tuple[Path, Remark]] = []
     reading: dict[str, Any] = {"batch_size": batch_size, "unreadable": unreadable, "remarks": remarks}
-    with tqdm(total=len(found.paths), desc="score", unit="image", disable=None) as bar:
-        with rows_so_far(out, found) as keep:
+    with rows_so_far(out, found) as keep:  # until the table is written
+        with tqdm(total=len(found.paths), desc="score", unit="image", disable=None) as bar:
             read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update, keep=keep)
-    if fdr is not None:
-        decisions = decisions.judge_together(fdr, calibrated.fewest)
-    save_table(out, table_rows(read, decisions, found), found)
+        if fdr is not None:
+            decisions = decisions.judge_together(fdr, calibrated.fewest)
+        save_table(out, table_rows(read, decisions, found), found)
     if by_image:
         rows = table_rows(read, decisions, found)
         for line in save_by_image(by_image, rows, threshold.alpha, calibrated.fewest):

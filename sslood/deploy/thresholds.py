@@ -45,10 +45,12 @@ def adjusted_p_values(p: np.ndarray) -> np.ndarray:
 
 
 def check_rate(rate: float, calibration: int) -> None:
-    """Raise InputError if p-values from `calibration` images are too coarse for this false-discovery rate.
+    """Raise InputError for no false-discovery rate, and if p-values from `calibration` images are too coarse.
 
     A conformal p-value is never below 1 / (calibration + 1).
     """
+    if not 0 < rate < 1:
+        raise InputError(f"--fdr must be above 0 and below 1, found {rate}")
     if calibration < images_needed(rate):
         raise InputError(
             f"a false-discovery rate of {rate} needs at least {images_needed(rate)} calibration images, "

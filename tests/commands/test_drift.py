@@ -102,6 +102,24 @@ def test_what_does_not_go_together_is_refused(folder, tmp_path, capsys):
     assert not (tmp_path / "s.json").exists()
 
 
+def test_vectors_alone_are_no_batch_of_a_stream(folder, tmp_path, capsys):
+    state = tmp_path / "s.json"
+    assert drifted(folder, images=folder / "one", state=state) == 0
+    for name in ("v.npy", "r.npy"):
+        np.save(tmp_path / name, np.zeros((3, 16), np.float32))
+    assert drifted(folder, vectors=tmp_path / "v.npy", reference=tmp_path / "r.npy", state=state) == 1
+    assert "there is no batch: give --scores or --images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["images", "vectors", "reference"])
+def test_what_is_read_is_not_overwritten(folder, tmp_path, capsys, option):
+    (tmp_path / "list.csv").write_text("path\na.png\n")
+    given = {"images": folder / "one", "reference": folder / "id", option: tmp_path / "list.csv"}
+    assert drifted(folder, **given, state=tmp_path / "list.csv") == 1
+    assert f"--{option} and --state name one file" in capsys.readouterr().err
+    assert (tmp_path / "list.csv").read_text() == "path\na.png\n"
+
+
 def test_a_broken_picture_is_named_and_may_be_left_out(folder, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "broken.png").write_bytes(b"not a picture")

@@ -42,6 +42,14 @@ def test_a_table_of_vectors_is_scored(folder, tmp_path, capsys, out, read):
     assert "Warning: what it catches was not measured" in said.err
 
 
+@pytest.mark.parametrize("option", ["ids", "logits"])
+def test_what_belongs_to_the_vectors_is_not_overwritten(folder, tmp_path, capsys, option):
+    (tmp_path / "beside.txt").write_text("a\n")
+    assert run(folder, tmp_path, out="beside.txt", **{option: tmp_path / "beside.txt"}) == 1
+    assert f"--{option} and --out name one file" in capsys.readouterr().err
+    assert (tmp_path / "beside.txt").read_text() == "a\n"
+
+
 def test_rows_of_nan_end_it_or_are_left_out(folder, tmp_path, capsys):
     assert run(folder, tmp_path, "nan.parquet") == 1
     assert "nan.parquet, row 3 (ID 'a/003.jpg'): NaN or infinite numbers" in capsys.readouterr().err
@@ -58,7 +66,9 @@ def test_rows_of_nan_end_it_or_are_left_out(folder, tmp_path, capsys):
         ({"vectors": None}, "give --images or --vectors"),
         ({"vectors": None, "images": "."}, "fitted to vectors and has no network, so it cannot see pictures"),
         ({"vectors": None, "images": ".", "ids": "x"}, "--ids is of --vectors; omit it with --images"),
-        ({"html": "p.html"}, "--html shows pictures, and --vectors has none; omit it"),
+        ({"html": "p.html"}, "--html is of pictures, and --vectors has none; omit it"),
+        ({"by_image": "x.csv"}, "--by_image is of pictures, and --vectors has none; omit it"),
+        ({"id_images": "y"}, "--id_images is of pictures, and --vectors has none; omit it"),
         ({"fdr": "0.001"}, "a false-discovery rate of 0.001 needs at least 999 calibration images"),
         ({"column": "features"}, "no 'features' for the vectors; it holds path, emb"),
     ],

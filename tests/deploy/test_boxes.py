@@ -118,6 +118,12 @@ def test_torchvisions_detectors(tmp_path, pictures):
         ("x.json", "{", "no COCO file"),
         ("x.json", '{"images": []}', "no COCO file (KeyError: 'annotations')"),
         ("x.json", '{"images": [], "annotations": []}', "holds no box"),
+        ("x.json", '{"images": [], "annotations": null}', "no COCO file (TypeError: "),
+        (
+            "x.json",
+            '[{"image_id": "a", "bbox": [1, 2, 3, 4], "category_id": [1]}]',
+            "result 0: lacks a bbox of four numbers or its picture, or its class is none",
+        ),
         ("x.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}', "annotation 0"),
         ("x.json", '[{"image_id": "a", "bbox": [1, 2, 0, 4]}]', "result 0: the box (1, 2, 1, 6) has no area"),
         ("x.json", '[{"image_id": "a", "bbox": [1, 2, 3]}]', "result 0: lacks a bbox of four numbers"),
@@ -141,6 +147,12 @@ def test_annotations_that_cannot_be(tmp_path, pictures, name, text, words):
     with pytest.raises(InputError) as error:
         read_boxes(place.parent if place.parent != tmp_path else place, pictures)
     assert words in str(error.value)
+
+
+def test_names_of_classes_in_another_encoding(tmp_path, pictures):
+    (yolo(tmp_path) / "classes.txt").write_bytes("hund\nkätzchen\n".encode("latin-1"))
+    with pytest.raises(InputError, match="classes.txt: is no UTF-8 text .*; save it as that"):
+        read_boxes(tmp_path / "yolo", pictures)
 
 
 def test_from_annotations_to_decisions_about_pictures(

@@ -1,6 +1,7 @@
 """What `score` reads and writes: folders, lists, odd names, and the rows of a run that ended early."""
 
 import csv
+import errno
 import os
 
 import pytest
@@ -69,9 +70,12 @@ def test_names_travel_without_loss_and_without_orders(tmp_path, scored):
     assert rows[0]["predicted_class"] == "%3Dclass"
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "%FF%FE.png" in page and "\x1b" not in page
-    again = scored(tmp_path / "s.csv")  # the table is a list, whose paths are those of the pictures' folder
+    (tmp_path / "s.csv").rename(tmp_path / "list.csv")
+    again = scored(
+        tmp_path / "list.csv"
+    )  # the table is a list, whose paths are those of the pictures' folder
     assert again[0] == 1 and "cannot be read" in again[2]
-    (tmp_path / "s.csv").rename(tmp_path / "in" / "list.csv")
+    (tmp_path / "list.csv").rename(tmp_path / "in" / "list.csv")
     status, again, _ = scored(tmp_path / "in" / "list.csv")
     assert status == 0 and [row["score"] for row in again] == [row["list_score"] for row in again]
     assert [row["path"] for row in again] == [row["path"] for row in rows]
@@ -155,6 +159,27 @@ def test_rows_are_kept_whatever_ends_the_run(tmp_path, scored, monkeypatch, erro
         with pytest.raises(RuntimeError):
             scored(tmp_path / "in", batch_size=2)
     assert len((tmp_path / "s.csv.partial").read_text().splitlines()) == 3
+
+
+def test_rows_are_kept_until_the_table_is_written(tmp_path, scored, monkeypatch):
+    paint(tmp_path / "in", "a.png", "b.png")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "s.csv"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "save_table", full)
+        status, _, said = scored(tmp_path / "in")
+    assert status == 1 and f"The 2 rows scored so far are in {tmp_path}/s.csv.partial" in said
+    assert len((tmp_path / "s.csv.partial").read_text().splitlines()) == 3
+
+
+def test_a_list_is_not_overwritten_by_its_scores(tmp_path, scored):
+    paint(tmp_path / "in", "a.png")
+    (tmp_path / "s.csv").write_text("path\nin/a.png\n")
+    status, _, said = scored(tmp_path / "s.csv")
+    assert status == 1 and "--images and --out name one file" in said
+    assert (tmp_path / "s.csv").read_text() == "path\nin/a.png\n"
 
 
 @pytest.mark.timeout(20)

@@ -9,6 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from sslood.core.errors import InputError
+from sslood.deploy.tables.examples import all_rows
+from sslood.deploy.tables.fitted import fit_vectors
 from sslood.deploy.tables.reading import open_vectors
 from tests.commands.test_vectors import DAMAGED, damaged
 
@@ -148,6 +150,28 @@ def test_rows_without_a_finite_vector_may_be_left_out(tmp_path):
         "row 3 (ID '03.jpg'): NaN or infinite numbers in its vector",
         "row 8 (ID '08.jpg'): no vector",
     ]
+
+
+@pytest.mark.parametrize("lacking", [1, 9000])
+def test_the_width_is_that_of_the_first_row_with_a_vector(tmp_path, lacking):
+    rows, names = [*[None] * lacking, *ROWS], [*map(str, range(lacking + 25))]
+    skipped = []
+    table = open_vectors(parquet(tmp_path / "v.parquet", rows, names), skipped=skipped)
+    assert table.width == 4
+    found, _, _ = all_rows(table, lambda count: None)
+    np.testing.assert_array_equal(found, ROWS)
+    assert len(skipped) == lacking
+    with pytest.raises(InputError, match=r"v.parquet, rows? 0 \(ID '0'\).*: no vector"):
+        all_rows(open_vectors(tmp_path / "v.parquet", ids="id"), lambda count: None)
+
+
+def test_no_vector_at_all_is_no_table(tmp_path):
+    empty = pa.array([None] * 3, pa.list_(pa.float32()))
+    path = parquet(tmp_path / "v.parquet", names=["a", "b", "c"], embedding=empty)
+    with pytest.raises(InputError, match="v.parquet: no row has a vector"):
+        all_rows(open_vectors(path, skipped=[]), lambda count: None)
+    with pytest.raises(InputError, match="vectors: no row has a vector"):
+        fit_vectors(np.zeros((0, 16)), alpha=0.05)
 
 
 def arrays(tmp_path, array):

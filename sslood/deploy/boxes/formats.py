@@ -117,7 +117,7 @@ def _coco(file: Path, pictures: _Pictures) -> Iterator[Boxed]:
     try:
         content = json.loads(file.read_bytes())
         results = isinstance(content, list)
-        entries = content if results else content["annotations"]
+        entries = iter(content if results else content["annotations"])
         names = {} if results else {one["id"]: one["file_name"] for one in content["images"]}
         classes = {} if results else {one["id"]: one["name"] for one in content.get("categories", [])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -128,13 +128,14 @@ def _coco(file: Path, pictures: _Pictures) -> Iterator[Boxed]:
             image, (left, top, width, height) = entry["image_id"], map(float, entry["bbox"])
             name = str(image) if results else names[image]
             kind = entry.get("category_id", "")
+            label = str(classes.get(kind, kind))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{where}: lacks a bbox of four numbers or its picture ({as_line(error)})"
+                f"{where}: lacks a bbox of four numbers or its picture, or its class is none "
+                f"({as_line(error)})"
             ) from None
         if not entry.get("iscrowd"):  # a region of many objects
             edges = (left, top, left + width, top + height)
-            label = str(classes.get(kind, kind))
             yield _boxed(pictures.find(str(name), where), edges, where, label, entry.get("score"))
 
 
@@ -157,7 +158,10 @@ def _voc(files: Sequence[Path], pictures: _Pictures) -> Iterator[Boxed]:
 
 def _yolo(folder: Path, files: Sequence[Path], pictures: _Pictures) -> Iterator[Boxed]:
     known = next((folder / name for name in NAMES if (folder / name).is_file()), None)
-    classes = known.read_text(encoding="utf-8").splitlines() if known else []
+    try:
+        classes = known.read_text(encoding="utf-8").splitlines() if known else []
+    except ValueError as error:
+        raise InputError(f"{known}: is no UTF-8 text ({as_line(error)}); save it as that") from None
     for file in files:
         if file.name in NAMES:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError, as_line
-from sslood.core.names import shown
+from sslood.core.names import cell, shown
 from sslood.deploy.calibrated import Calibrated
 from sslood.deploy.scorer import Decisions
 from sslood.deploy.tables.arrow import Parquet, parquet_files, texts_of
@@ -45,7 +45,8 @@ def read_scores(path: Path, calibrated: Calibrated) -> Scored:
     """
     if not path.exists():
         raise InputError(f"{path}: no such file; write it with `sslood score`")
-    rows = _parquet(path) if parquet_files(path) else _csv(path)
+    needed = ("score", *(() if calibrated.by_class is None else ("predicted_class",)))
+    rows = _parquet(path, needed) if parquet_files(path) else _csv(path, needed)
     names: list[str] = []
     scores: list[float] = []
     said: list[float] = []
@@ -65,19 +66,19 @@ def read_scores(path: Path, calibrated: Calibrated) -> Scored:
     return batch
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            _check_columns(path, reader.fieldnames or [])
+            _check_columns(path, reader.fieldnames or [], needed)
             yield from enumerate(reader, 1)
     except (csv.Error, OSError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({as_line(error)}); write it again") from None
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _parquet(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     table = Parquet(parquet_files(path))
-    _check_columns(path, table.names)
+    _check_columns(path, table.names, needed)
     wanted = [name for name in (*NAMES, *BOX, "score", "p_value", "predicted_class") if name in table.names]
     number = 0
     for _, _, columns in table.batches(wanted, CHUNK):
@@ -86,14 +87,15 @@ def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, dict(zip(wanted, values, strict=True))
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    there = ", ".join(columns) or "none"
-    if "score" not in columns:
-        raise InputError(f"{path}: no column 'score'; write it with `sslood score` (columns: {shown(there)})")
+def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+    there = shown(", ".join(columns) or "none")
+    for name in needed:
+        if name not in columns:
+            raise InputError(f"{path}: no column {name!r}; write it with `sslood score` (columns: {there})")
     if not {*NAMES} & {*columns}:
         raise InputError(
             f"{path}: neither a column 'path' nor 'id' says which picture a row is of, so that none is "
-            f"counted twice; add one (columns: {shown(there)})"
+            f"counted twice; add one (columns: {there})"
         )
 
 
@@ -110,7 +112,9 @@ def _number(path: Path, row: int, column: str, value: Any) -> float:
 def _places(classes: Sequence[str], calibrated: Calibrated, where: str) -> np.ndarray | None:
     if calibrated.by_class is None:
         return None
-    place = {name: at for at, name in enumerate(calibrated.by_class.names)}
+    own = calibrated.by_class.names
+    ways = (cell, shown, str)  # of a name in a table, the last one as it is
+    place = {way(name): at for way in ways for at, name in enumerate(own)}
     for row, name in enumerate(classes, 1):
         if name not in place:
             raise InputError(

@@ -1,7 +1,7 @@
 """What is kept of a stream between calls: a JSON file of bounded size, bound to one detector.
 
 It holds the counts of `sslood.deploy.drift.online` and the stakes of `sslood.deploy.drift.betting`, a line
-for each batch, and what tells that a picture was counted before. Nothing of it names a picture.
+for each of the last batches, and what tells that a picture was counted before. Nothing of it names a picture.
 """
 
 import fcntl
@@ -23,6 +23,9 @@ from sslood.deploy.drift.online import Reference
 
 KIND, VERSION = "drift stream", 1
 KEPT = 4096  # hashes of pictures that are kept, the smallest: a sample of all, the same of every batch
+RECORDS = 1000  # of batches that are kept, the last
+ALIKE = 4  # pictures counted before by name and about the score, from which it is no coincidence
+STEP = 5e-5  # of the quartiles' distance: scores so close may be one picture's, in batches of other sizes
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,13 @@ class Record:
 class Alarm:
     """Where the evidence reached 1 / delta first. batch, image: numbers from 1, the image's in its batch.
 
-    ordered: whether the images of the batch were in the order of time, or else shuffled.
+    ordered: whether the images of the batch were in the order of time, or else shuffled; record: its Record.
     """
 
     batch: int
     image: int
     ordered: bool
+    record: dict | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class State:
 
     detector: checksum of the detector file; calibration: that of its calibration scores. counts: how many
     calibration images and images of the stream lie in each bin. log_stakes: of the bets, [] before the first
-    image. highest: log10 of the highest capital so far. seen: the smallest hashes of images, hexadecimal.
+    image. highest: log10 of the highest capital so far. batches: the last ones; dropped: number of those
+    before. seen, alike: the smallest hashes of images by `hashes_of` and `steps_of`, hexadecimal.
     """
 
     detector: str
@@ -76,6 +81,8 @@ class State:
     alarm: dict | None = None
     batches: tuple[dict, ...] = ()
     seen: str = field(default="", repr=False)
+    dropped: int = 0
+    alike: str = field(default="", repr=False)
 
     @classmethod
     def begin(cls, detector: str, calibration: np.ndarray, *, delta: float, seed: int) -> "State":
@@ -87,13 +94,23 @@ class State:
 
     @property
     def records(self) -> list[Record]:
-        """The batches so far."""
+        """The batches so far, at most the last RECORDS."""
         return [strict(Record, batch, "batches") for batch in self.batches]
 
     @property
     def raised(self) -> Alarm | None:
         """The alarm, if there was one."""
-        return None if self.alarm is None else strict(Alarm, self.alarm, "alarm")
+        if self.alarm is None:
+            return None
+        alarm = strict(Alarm, self.alarm, "alarm")
+        if alarm.record is None:  # by an earlier version, which dropped no batch
+            alarm = replace(alarm, record=self.batches[alarm.batch - 1])
+        return alarm
+
+    @property
+    def count(self) -> int:
+        """The number of all batches so far."""
+        return self.dropped + len(self.batches)
 
     @property
     def stakes(self) -> np.ndarray:
@@ -111,9 +128,31 @@ class State:
         """
         return np.isin(hashes, _read(self.seen))
 
+    def resembling(self, steps: np.ndarray) -> np.ndarray:
+        """Return which images, uint64 [N, 2] of `steps_of`, resemble one known to be counted: bool [N].
+
+        An image that is none of those does with a probability of about STEP for each of its name.
+        """
+        return np.asarray(np.isin(steps, _read(self.alike)).any(axis=1))
+
     def with_seen(self, hashes: np.ndarray) -> str:
         """Return `seen` after images with these hashes."""
-        return _write(np.union1d(_read(self.seen), hashes)[:KEPT])
+        return _merged(self.seen, hashes)
+
+    def with_batch(self, record: Record, hashes: np.ndarray, steps: np.ndarray) -> "State":
+        """Return the state after a batch with this record, as far as it tells batches and images apart."""
+        batches = (*self.batches, asdict(record))[-RECORDS:]
+        return replace(
+            self,
+            batches=batches,
+            dropped=self.count + 1 - len(batches),
+            seen=self.with_seen(hashes),
+            alike=_merged(self.alike, steps[:, 0]),
+        )
+
+
+def _merged(text: str, hashes: np.ndarray) -> str:
+    return _write(np.union1d(_read(text), hashes)[:KEPT])
 
 
 def _read(text: str) -> np.ndarray:
@@ -127,11 +166,25 @@ def _write(hashes: np.ndarray) -> str:
 def hashes_of(names: Sequence[str], scores: np.ndarray) -> np.ndarray:
     """Return uint64 [N] that tell images apart: by name and score, so that a name may be used again.
 
-    The same image scored on another processor, where the last digits differ, is another one.
+    The same image in a batch of another size, or on another processor, where the last digits differ, is
+    another one: see `steps_of`.
     """
     texts = (f"{name}\n{score!r}" for name, score in zip(names, scores.tolist(), strict=True))
     digests = (hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8) for text in texts)
     return np.frombuffer(b"".join(one.digest() for one in digests), ">u8").astype(np.uint64)
+
+
+def steps_of(names: Sequence[str], scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
+    """Return uint64 [N, 2] that tell images apart by name and about the score, of the two nearest steps.
+
+    Steps are STEP of the distance between the quartiles of the calibration scores. An image whose score
+    changes by less than half a step has its first hash, the nearest step's, among the two of the other.
+    """
+    spread = np.subtract(*np.quantile(calibration, (0.75, 0.25))) or np.ptp(calibration) or 1.0
+    places = scores / (STEP * spread)
+    first = np.round(places)
+    second = first + np.where(places < first, -1.0, 1.0)
+    return np.stack([hashes_of(names, steps + 0.0) for steps in (first, second)], axis=1)  # 0.0 for -0.0
 
 
 def digest_of(hashes: np.ndarray) -> str:
@@ -150,7 +203,11 @@ def load_state(path: str | Path, detector: str) -> State:
 
     Raises InputError if it is of another detector, damaged, or no such file.
     """
-    content = load_json(path)
+    try:
+        content = load_json(path)
+    except InputError as error:
+        what = str(error).rpartition("; ")[0]  # without what helps for results of the pipeline
+        raise InputError(f"{what or error}; take a copy of it, or begin a new file") from None
     if not isinstance(content, dict) or content.pop("kind", None) != KIND:
         raise InputError(f"{path}: is no state of a stream; name another file, which `drift` will begin")
     if content.pop("version", None) != VERSION:
@@ -160,7 +217,7 @@ def load_state(path: str | Path, detector: str) -> State:
     try:
         state = strict(State, content, str(path))
         fits = len(state.log_stakes) in (0, len(BETS)) and state.records is not None
-        _read(state.seen)
+        _read(state.seen), _read(state.alike)
     except ValueError:  # InputError among them
         fits = False
     if not fits:

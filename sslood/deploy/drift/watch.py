@@ -24,6 +24,7 @@ from sslood.deploy.drift.betting import BETS, bet
 from sslood.deploy.drift.online import Reference, open_interval
 from sslood.deploy.drift.scored import Scored, read_scores
 from sslood.deploy.drift.state import (
+    ALIKE,
     Alarm,
     Record,
     State,
@@ -32,6 +33,7 @@ from sslood.deploy.drift.state import (
     hashes_of,
     load_state,
     save_state,
+    steps_of,
 )
 from sslood.deploy.drift.vectors import Comparison
 from sslood.deploy.scorer import load_deployed
@@ -77,7 +79,8 @@ def counted(
     picture was counted before.
     """
     hashes = hashes_of(scored.names, scored.scores)
-    _check_new(state, hashes, scored, record.name)
+    steps = steps_of(scored.names, scored.scores, calibrated.calibration)
+    _check_new(state, hashes, steps, scored, record.name)
     count = len(hashes)
     order = np.arange(count)
     if not ordered:
@@ -89,18 +92,16 @@ def counted(
     logs = evidence / math.log(10)
     digest = digest_of(hashes)
     record = replace(record, evidence=float(logs[-1]), highest=float(logs.max()), digest=digest)
-    alarm = state.alarm
+    alarm = state.raised
     if alarm is None and (reached := logs >= -math.log10(state.delta)).any():
-        alarm = asdict(Alarm(len(state.batches) + 1, int(reached.argmax()) + 1, ordered))
+        alarm = Alarm(state.count + 1, int(reached.argmax()) + 1, ordered, asdict(record))
     return replace(
-        state,
+        state.with_batch(record, hashes, steps),
         counts=tuple(after.counts.tolist()),
         images=state.images + count,
         log_stakes=tuple(stakes.tolist()),
         highest=max(state.highest, record.highest),
-        alarm=alarm,
-        batches=(*state.batches, asdict(record)),
-        seen=state.with_seen(hashes),
+        alarm=None if alarm is None else asdict(alarm),
     )
 
 
@@ -110,9 +111,9 @@ def _ties(seed: int, before: int, count: int) -> np.ndarray:
     return open_interval(np.random.Generator(bits).random(count))
 
 
-def _check_new(state: State, hashes: np.ndarray, scored: Scored, name: str) -> None:
+def _check_new(state: State, hashes: np.ndarray, steps: np.ndarray, scored: Scored, name: str) -> None:
     digest = digest_of(hashes)
-    for number, record in enumerate(state.records, 1):
+    for number, record in enumerate(state.records, state.dropped + 1):
         if record.digest == digest:
             raise InputError(
                 f"{name}: its pictures were counted before, as batch {number} ({record.name}); a picture "
@@ -127,6 +128,13 @@ def _check_new(state: State, hashes: np.ndarray, scored: Scored, name: str) -> N
         raise InputError(
             f"{name}: {shown(repr(scored.names[again[0]]))} was counted before, {where}, with the same "
             "score; a picture counts once: leave out those that were, or give new pictures new names"
+        )
+    alike = np.flatnonzero(state.resembling(steps))
+    if alike.size >= ALIKE:
+        raise InputError(
+            f"{name}: {alike.size} of its pictures, {shown(repr(scored.names[alike[0]]))} among them, have "
+            "the names and but for rounding the scores of pictures that were counted before; a picture "
+            "counts once: leave out those that were, or give new pictures new names"
         )
 
 

@@ -39,7 +39,7 @@ def of_stream(watch: Watch) -> str:
     if alarm is None:
         highest = number(state.highest)
         return f"no alarm: evidence {number(evidence)}, so far at most {highest}, where {limit} raise it"
-    place = f"picture {alarm.image:,} of batch {alarm.batch} ({state.records[alarm.batch - 1].name})"
+    place = f"picture {alarm.image:,} of batch {alarm.batch} ({(alarm.record or {})['name']})"
     if not alarm.ordered:
         place += ", in shuffled order"
     toward = "as OOD as" if watch.toward_ood() else "as ordinary as"
@@ -51,7 +51,7 @@ def of_stream(watch: Watch) -> str:
 
 def of_size(state: State) -> str:
     """Return how much a stream holds."""
-    count = len(state.batches)
+    count = state.count
     pictures = f"{state.images:,} picture{'s' * (state.images != 1)}"
     return f"{pictures} in {count:,} batch{'es' * (count != 1)}"
 

@@ -6,7 +6,8 @@ their way to an error, which is said once, in a sentence.
 
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -49,6 +50,12 @@ def io_config(anonymous: bool) -> Any:
         given |= {"endpoint_url": endpoint, "use_ssl": endpoint.startswith("https")}
         given |= {"region_name": os.environ.get("AWS_REGION", "us-east-1")}
     return IOConfig(s3=S3Config(**given))
+
+
+def read_parquet(files: Sequence[str], io: Any) -> Any:
+    """Return the table of parquet files; local names are taken as they are, not for patterns."""
+    names = [file if "://" in file else re.sub(r"([*?\[\]{}\\])", r"\\\1", file) for file in files]
+    return engine().read_parquet(names, io_config=io)
 
 
 def below(pattern: str, io: Any) -> Any:

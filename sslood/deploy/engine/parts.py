@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from sslood.core.errors import InputError, as_line
 from sslood.core.files import atomic, remove_leftovers
-from sslood.deploy.engine.daft import below, engine, said_once
+from sslood.deploy.engine.daft import below, engine, read_parquet, said_once
 
 ROWS, BYTES, SECONDS = 65_536, 64 << 20, 60.0  # what a part holds at most: a run that is killed loses less
 
@@ -33,12 +33,14 @@ class Parts:
         self.since, self.written = time.monotonic(), 0
         if not self.remote:
             Path(out).mkdir(parents=True, exist_ok=True)
-        self.files = self._there()
-        self._check()
+        self._look()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the folder against a second run; what has been added is written when the context is left."""
+        """Hold the folder against a second run, and look what is there since the last one.
+
+        What has been added is written when the context is left.
+        """
         lock = FileLock(Path(self.out) / ".lock", blocking=False) if not self.remote else None
         try:
             if lock:
@@ -47,6 +49,7 @@ class Parts:
         except Timeout:
             raise InputError(f"{self.out}: another run writes there; wait for its end, or stop it") from None
         try:
+            self._look()
             yield
         finally:
             try:
@@ -60,7 +63,7 @@ class Parts:
         if not self.files:
             return None
         with said_once(self.out):
-            return engine().read_parquet(self.files, io_config=self.io).select(*columns)
+            return read_parquet(self.files, self.io).select(*columns)
 
     def add(self, rows: pa.Table) -> None:
         """Add rows with all columns but those that are the same in each; now and then a part is written."""
@@ -90,7 +93,7 @@ class Parts:
                 engine().from_arrow(table).write_parquet(self.out, write_mode="append", io_config=self.io)
                 self.files = self._there()
         else:
-            number = 1 + max((int(Path(file).stem.split("-")[1]) for file in self.files), default=-1)
+            number = 1 + max((int(Path(file).stem.split("-")[1]) for file in self._there()), default=-1)
             path = str(Path(self.out) / f"part-{number:06d}.parquet")
             write_table(path, table)
             self.files.append(path)
@@ -103,13 +106,18 @@ class Parts:
                 f"{self.out}: --retry needs results in a folder; copy them, or take another --out"
             )
         count = 0
-        for path in self.files:
-            table = pq.read_table(path)
-            kept = table.filter(pc.is_null(table["reason"]))
-            if len(kept) < len(table):
-                count += len(table) - len(kept)
-                write_table(path, kept)
+        with self.alone():
+            for path in self.files:
+                table = pq.read_table(path)
+                kept = table.filter(pc.is_null(table["reason"]))
+                if len(kept) < len(table):
+                    count += len(table) - len(kept)
+                    write_table(path, kept)
         return count
+
+    def _look(self) -> None:
+        self.files = self._there()
+        self._check()
 
     def _there(self) -> list[str]:
         if not self.remote:
@@ -121,7 +129,7 @@ class Parts:
         if not self.files:
             return
         with said_once(self.out):
-            frame = engine().read_parquet(self.files, io_config=self.io)
+            frame = read_parquet(self.files, self.io)
             if sorted(frame.column_names) != sorted(self.columns):
                 raise InputError(
                     f"{self.out}: holds the columns {', '.join(frame.column_names)}, this run gives "

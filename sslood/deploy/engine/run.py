@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sslood.core.errors import InputError
 from sslood.deploy.engine.daft import engine, said_once
 from sslood.deploy.engine.parts import Parts
 from sslood.deploy.engine.sources import DATA, WHERE, Source
 from sslood.deploy.engine.worker import SAID, Opener, Worker
 from sslood.deploy.scorer import BATCH
+from sslood.deploy.thresholds import check_rate
 from sslood.ood.kit.network_detector import Progress
-from sslood.ood.measures.conformal import images_needed
 
 ROWS = "sslood rows"
 AHEAD = 2  # results that wait for the writer
@@ -78,29 +77,35 @@ def judge_pictures(
 
     Rows whose key (`path`, or `shard` of an archive) is in the parts are not judged again. `progress` is
     called with the number of keys that are done: at first those from before. make: a worker, for tests.
-    Raises InputError for a store that cannot be read, and if a worker is killed; KeyboardInterrupt, when what
-    was judged is written, if the engine was interrupted.
+    Raises InputError for a store that cannot be read, if another run writes to the parts, and if a worker is
+    killed; KeyboardInterrupt, when what was judged is written, if the engine was interrupted.
     """
-    frame, done = source.frame, parts.done(source.unit)
-    if done is not None:
-        with said_once(parts.out):
-            done = done.distinct().collect()
-            progress(len(done))
-        frame = frame.join(done, on=source.unit, how="anti")
     run, made = uuid.uuid4().hex, make or workers.make(opener)
     before, seen = parts.written, 0
-    rows = _rows(frame, source, opener, workers, io, lambda: _worker(run, made))
     try:
-        with parts.alone(), said_once(source.name):
-            for batch in rows.to_arrow_iter(results_buffer_size=AHEAD):
-                parts.add(_flat(pa.table(batch), source, opener))
-                seen += batch.num_rows
-                progress(batch.num_rows)
+        with parts.alone():  # what is done too is read while nobody else writes
+            frame = _left(source, parts, progress)
+            rows = _rows(frame, source, opener, workers, io, lambda: _worker(run, made))
+            with said_once(source.name):
+                for batch in rows.to_arrow_iter(results_buffer_size=AHEAD):
+                    parts.add(_flat(pa.table(batch), source, opener))
+                    seen += batch.num_rows
+                    progress(batch.num_rows)
     finally:
         _open.pop(run, None)
     if seen < _expected(frame, source):  # the engine ends quietly when it is interrupted
         raise KeyboardInterrupt
     return parts.written - before
+
+
+def _left(source: Source, parts: Parts, progress: Progress) -> Any:
+    """Return the rows of the source that the parts do not hold."""
+    if (done := parts.done(source.unit)) is None:
+        return source.frame
+    with said_once(parts.out):
+        done = done.distinct().collect()
+        progress(len(done))
+    return source.frame.join(done, on=source.unit, how="anti")
 
 
 def _expected(frame: Any, source: Source) -> int:
@@ -196,19 +201,13 @@ class Totals:
 
         Benjamini and Hochberg (1995) over all pictures that were judged; 0 if none is. calibration: number of
         images that the p-values come from, which are one of that number plus one: so counts of each suffice.
-        InputError for a rate that they do not allow.
+        InputError for a rate that they do not allow (`check_rate`).
         """
-        if not 0 < rate < 1:
-            raise InputError(f"--fdr must be above 0 and below 1, found {rate}")
-        if calibration < (needed := images_needed(rate)):
-            raise InputError(
-                f"a false-discovery rate of {rate} needs at least {needed} calibration images, there are "
-                f"{calibration}; calibrate on more ID images or raise the rate"
-            )
+        check_rate(rate, calibration)
         judged, seen, best = self.pictures - self.unread, 0, 0.0
         for p, count in sorted(self.below.items()):
             seen += count
-            if p * judged / seen <= rate:
+            if p * (judged / seen) <= rate:  # rounded as `discoveries` rounds
                 best = p
         return best
 

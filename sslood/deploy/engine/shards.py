@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sslood.core.errors import InputError, as_line, known
 from sslood.core.settings import autos
 from sslood.deploy.calibrated import DETECTORS, Calibrated, Origin
-from sslood.deploy.engine.daft import engine, said_once
+from sslood.deploy.engine.daft import engine, read_parquet, said_once
 from sslood.deploy.engine.sources import matching
 from sslood.ood.geometry.covariance import Moments
 from sslood.ood.kit.fitting import Streaming
@@ -62,7 +62,7 @@ def open_vectors(pattern: str, label: str | None, head: Head | None, io: Any) ->
     wanted = pattern if pattern.endswith(".parquet") else f"{pattern.rstrip('/')}/*.parquet"
     files = matching(wanted, io)
     with said_once(pattern):
-        frame = engine().read_parquet(files, io_config=io)
+        frame = read_parquet(files, io)
         for name in ("path", "features", *([label] if label else [])):
             if name not in frame.column_names:
                 raise InputError(
@@ -213,7 +213,19 @@ def _some(vectors: Vectors, table: pa.Table, file: str, parts: list[str]) -> tup
         )
     classes = len(vectors.classes) or 1
     outputs = Outputs(file, **arrays, labels=labels, classes=classes, head=vectors.head)
-    return outputs, calibrates(table["path"].to_pylist(), vectors.share)
+    return outputs, calibrates(_paths(table["path"], file), vectors.share)
+
+
+def _paths(column: pa.ChunkedArray, file: str) -> list[str]:
+    """Return what rows are called, whole numbers as texts; InputError if one has no name."""
+    paths = column.to_pylist()
+    for path in paths:
+        if type(path) not in (int, str):
+            raise InputError(
+                f"{file}: a row with a vector has the path {path!r}; give each a text or a whole number, "
+                "which decides whether it calibrates"
+            )
+    return [*map(str, paths)]
 
 
 def _matrix(column: pa.ChunkedArray, file: str, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from sslood.core.errors import InputError
 from sslood.core.names import path_cell
 from sslood.data.sets.kinds import HEIF_SUFFIXES, SUFFIXES
 from sslood.data.sets.lists import picture_path
-from sslood.deploy.engine.daft import below, engine, said_once
+from sslood.deploy.engine.daft import below, engine, read_parquet, said_once
 from sslood.deploy.engine.worker import SAID, Deciding
 from sslood.deploy.pictures import find_pictures
 
@@ -112,7 +112,7 @@ def _parquet(pattern: str, column: str, io: Any) -> Source:
     files = matching(pattern, io)
     col = engine().col
     with said_once(pattern):
-        frame = engine().read_parquet(files, io_config=io)
+        frame = read_parquet(files, io)
         names = frame.column_names
         if column not in names:
             raise InputError(

@@ -221,14 +221,26 @@ class Worker:
         return pa.StructArray.from_arrays(arrays, list(self.fields))
 
 
+class _Header(tarfile.TarInfo):
+    """A tar header; what is none is an error, where the library takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, *args: Any, **kwargs: Any) -> "_Header":
+        try:
+            return super().frombuf(*args, **kwargs)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"{error} where a member or the end should be") from None
+
+
 def members(file: IO[bytes]) -> Iterator[Picture]:
     """Yield the pictures of a tar archive, compressed or not, in one pass; hidden and other members are not.
 
-    A damaged archive yields, after what could be read of it, a picture without a name that says why.
+    A damaged archive, or one without the empty block at its end, yields, after what could be read of it, a
+    picture without a name that says why.
     """
     endings = (*SUFFIXES, *HEIF_SUFFIXES)
     try:
-        with tarfile.open(fileobj=file, mode="r|*") as archive:
+        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as archive:
             for member in archive:
                 parts = member.name.split("/")
                 if not member.isfile() or not parts[-1].lower().endswith(endings):

@@ -1,5 +1,6 @@
 """What a detector file keeps so that pictures can be explained: patches of ID, and ID pictures by name."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from sslood.data.sets.crops import file_of
 from sslood.data.sets.roles.roles import read_split
-from sslood.deploy.maps.nearest import Nearest, keep_nearest
+from sslood.deploy.maps.nearest import Nearest, inside, keep_nearest
 from sslood.deploy.maps.patches import HELDOUT, IMAGES, Patches, chosen, fit_patches
 from sslood.deploy.maps.reading import BATCH, Reader
 from sslood.deploy.normal.fit_pictures import FittedPictures
@@ -39,9 +41,16 @@ def patches_of_pictures(fitted: FittedPictures, *, seed: int, device: str = "cpu
 
 
 def nearest_of_pictures(fitted: FittedPictures, found: Found) -> Nearest:
-    """Return the ID pictures to keep, by what `found`, which they were found as, calls them."""
-    paths = fitted.pictures.paths
-    return keep_nearest(fitted.pictures.features, [found.names[found.places[path]] for path in paths])
+    """Return the ID pictures to keep, by what `found`, which they were found as, calls them.
+
+    Where a list names one outside its own folder, all are named from the folder that holds them all.
+    """
+    paths, names = fitted.pictures.paths, found.names
+    if not all(map(inside, names)):
+        every = [os.path.abspath(path) for path in found.paths]
+        folder = os.path.commonpath([os.path.dirname(file_of(path)) for path in every])
+        names = [Path(path).relative_to(folder).as_posix() for path in every]
+    return keep_nearest(fitted.pictures.features, [names[found.places[path]] for path in paths])
 
 
 def patches_of_set(

@@ -7,7 +7,7 @@ are in no detector file; who has the folder can have them shown.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Nearest:
         if not (
             isinstance(names, list)
             and len(arrays) == 1
-            and all(isinstance(name, str) and _inside(name) for name in names)
+            and all(isinstance(name, str) for name in names)
             and vectors.dtype == np.float16
             and vectors.ndim == 2
             and len(vectors) == len(names)
@@ -76,17 +76,17 @@ class Nearest:
         return cls(directions(vectors.astype(np.float32)), tuple(names))
 
 
-def _inside(name: str) -> bool:
-    """Whether a name stays in its folder, whoever wrote the file."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
-
-
 def keep_nearest(features: np.ndarray, names: Sequence[str]) -> Nearest:
     """Return at most MOST of the pictures with these features [N, D] and names, at even steps."""
     places = chosen(len(names), MOST)
     kept = directions(directions(features[places]).astype(np.float16).astype(np.float32))
     return Nearest(kept, tuple(names[place] for place in places))
+
+
+def inside(name: str) -> bool:
+    """Whether a name stays in its folder, whoever wrote it."""
+    path = Path(name)
+    return not path.anchor and ".." not in path.parts
 
 
 def opened(where: str | Path) -> Callable[[str], tuple[Image.Image, Path | None] | None]:
@@ -103,6 +103,8 @@ def opened(where: str | Path) -> Callable[[str], tuple[Image.Image, Path | None]
 
 
 def _from_folder(folder: Path, name: str) -> tuple[Image.Image, Path] | None:
+    if not inside(name):
+        return None
     path = folder / name
     try:
         return read_image(path), path.absolute()

@@ -30,7 +30,7 @@ from sslood.deploy.normal.kept import Kept
 from sslood.deploy.normal.known_bad import kind_of
 from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
-from sslood.deploy.scorer import save_deployed
+from sslood.deploy.scorer import load_deployed, save_deployed
 from sslood.nets.adopting.pretrained import default_name, open_pretrained
 from sslood.nets.inference.mirrored import MIRROR, as_fitted
 from sslood.nets.networks.card import ModelCard
@@ -64,9 +64,14 @@ class FittedPictures:
         return described(self.fitted, len(self.card.classes))
 
     def save(self, path: str | Path, **parts: Any) -> None:
-        """Write the detector file, with other `parts` that `save_deployed` takes."""
+        """Write the detector file, with other `parts` that `save_deployed` takes.
+
+        What an interrupted run would go on from goes only once the file can be read.
+        """
         metadata = _seen(self.card.metadata(), self.mirror)
         save_deployed(path, self.arrays, metadata, self.fitted.calibrated, **parts)
+        if self.kept.folder is not None:
+            load_deployed(path)
         self.kept.clear()
 
 
@@ -206,10 +211,10 @@ def _apart(
     pictures: Embedded, known: Mapping[str, Embedded]
 ) -> tuple[Embedded, dict[str, Embedded], np.ndarray, list[str]]:
     """Return (normal pictures that are no copy of a bad one, bad ones without copies, groups of the normal
-    ones that are copies of one another, what is to be said)."""
+    ones that belong on one side: copies of one another and boxes of one file; what is to be said)."""
     every = [*known.values(), pictures]
     parts = [[getattr(one, key) for one in every] for key in ("hashes", "mirrored", "features")]
-    groups = together(groups_of(*map(np.concatenate, parts)), [path for one in every for path in one.paths])
+    groups = groups_of(*map(np.concatenate, parts))
     starts = np.cumsum([0, *(len(one.paths) for one in every)])
     seen: set[int] = set()
     notes: list[str] = []
@@ -229,7 +234,8 @@ def _apart(
         notes.append(f"{lost} of {len(own)} normal pictures are copies of known bad ones: left out")
     if copies := len(good) - len(set(own[good].tolist())):
         notes.append(f"{copies} of {len(good)} normal pictures are copies of others: kept on one side")
-    return pictures.part(good), kept, own[good], notes
+    pictures = pictures.part(good)
+    return pictures, kept, together(own[good], pictures.paths), notes
 
 
 def _labels(

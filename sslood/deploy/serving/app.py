@@ -76,17 +76,17 @@ def _say_failures(app: FastAPI) -> None:
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
-        return _failure(error.status, str(error), error.headers)
+        return failure(error.status, str(error), error.headers)
 
     @app.exception_handler(InputError)
     async def unfit(request: Request, error: InputError) -> JSONResponse:
-        return _failure(422, str(error))
+        return failure(422, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def option(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         name, known = as_line(first["loc"][-1]), ", ".join(Options.model_fields)
-        return _failure(
+        return failure(
             400, f"option {name!r} behind the question mark: {as_line(first['msg'])}; known: {known}"
         )
 
@@ -94,16 +94,17 @@ def _say_failures(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         there = "POST /score, GET /detector, GET /health and GET /openapi.json are there"
         text = f"{request.method} {as_line(request.url.path)}: {error.detail}; {there}"
-        return _failure(error.status_code, text, error.headers)
+        return failure(error.status_code, text, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
-        return _failure(400, "the client is gone")  # nobody reads it
+        return failure(400, "the client is gone")  # nobody reads it
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return _failure(500, "the server failed; what happened is in its log")
+        return failure(500, "the server failed; what happened is in its log")
 
 
-def _failure(status: int, sentence: str, headers: Any = None) -> JSONResponse:
+def failure(status: int, sentence: str, headers: Any = None) -> JSONResponse:
+    """Return the one form of all failures."""
     return JSONResponse({"error": shown(sentence)}, status, headers)

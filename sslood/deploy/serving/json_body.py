@@ -7,15 +7,25 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import as_line
-from sslood.deploy.serving.given import Upload, Vectors, name_of, too_many
+from sslood.deploy.serving.given import LONGEST, Upload, Vectors, name_of, too_many
 from sslood.deploy.serving.limits import Limits, Refused
 
 _IMAGES = '{"images": [{"name": "a.jpg", "data": "<base64>"}, …]}, or strings of base64 alone'
 _VECTORS = '{"vectors": [[…], …]}, with lists `ids` and `logits` of the same length if you like'
 
 
-def from_json(content: bytes, limits: Limits) -> list[Upload] | Vectors:
-    """Return what a body gives; raises Refused (400, 413) for what is neither of the two forms."""
+def from_json(content: bytes, limits: Limits, width: int) -> list[Upload] | Vectors:
+    """Return what a body gives; width: numbers that one image has, its vector's and logits.
+
+    Raises Refused (400, 413) for what is neither of the two forms, and for more than so many images have.
+    """
+    most = limits.images * (width + LONGEST)  # names may have brackets and commas too
+    if sum(map(content.count, (b"[", b"{", b","))) > most:  # as objects they take 20 times their bytes
+        raise Refused(
+            413,
+            f"the body has more lists or numbers than {limits.images} vectors of the detector's model; send "
+            "several requests, or start the server with a larger --max_images",
+        )
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -47,6 +47,13 @@ def too_large(limits: Limits) -> Refused:
     )
 
 
+def busy() -> Refused:
+    """Return the refusal of what is too much at a time."""
+    return Refused(
+        503, "the server has all the work that it takes at a time; try again", **{"Retry-After": "1"}
+    )
+
+
 class Gate:
     """Counts what is in work, and turns away what is too much. For one event loop, so without locks."""
 
@@ -60,7 +67,7 @@ class Gate:
         Raises Refused (503) where too much is in work already, and (413) when the body gets too long.
         """
         if self.requests >= self.limits.requests:
-            raise self._busy()
+            raise busy()
         own = 0
 
         def take(count: int) -> None:
@@ -70,7 +77,7 @@ class Gate:
             if own > self.limits.bytes:
                 raise too_large(self.limits)
             if self.held > HOLD * self.limits.bytes:
-                raise self._busy()
+                raise busy()
 
         self.requests += 1
         try:
@@ -78,8 +85,3 @@ class Gate:
         finally:
             self.requests -= 1
             self.held -= own
-
-    def _busy(self) -> Refused:
-        return Refused(
-            503, "the server has all the work that it takes at a time; try again", **{"Retry-After": "1"}
-        )

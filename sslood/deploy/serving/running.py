@@ -1,13 +1,18 @@
 """A server that runs until it is told to stop, and then answers what it has begun."""
 
+import asyncio
 import contextlib
 import socket
+from functools import partial
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sslood.core.errors import InputError
-from sslood.deploy.serving.limits import Limits
+from sslood.deploy.serving.app import failure
+from sslood.deploy.serving.limits import Limits, busy
 
 IDLE = 4  # connections for each request in work, most of which wait for their client
 PATIENCE = 30  # seconds for what is in work when it is told to stop
@@ -30,10 +35,57 @@ def address(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+class Connection(H11Protocol):
+    """A connection with a client, closed if no request is in work for `seconds`, whatever else is sent.
+
+    uvicorn waits without end for the header of a first request, and for the end of any that has begun.
+    """
+
+    def __init__(self, *args: Any, seconds: float, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.seconds = seconds
+        self.waiting: asyncio.TimerHandle | None = None
+        # uvicorn would answer in a form of its own
+        self.most, self.limit_concurrency = self.limit_concurrency, None
+        self.inner, self.app = self.app, self._answered
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait()
+        else:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self.waiting is None:  # what trickles in does not put it off
+            self.waiting = self.loop.call_later(self.seconds, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
+
+    async def _answered(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.most is None or len(self.connections) <= self.most:
+            return await self.inner(scope, receive, send)
+        refused = busy()
+        headers = {**refused.headers, "Connection": "close"}
+        await failure(refused.status, str(refused), headers)(scope, receive, send)
+
+
 def server(app: FastAPI, limits: Limits) -> uvicorn.Server:
     """Return a server of an application, not yet running."""
     config = uvicorn.Config(
         app,
+        http=partial(Connection, seconds=limits.seconds),  # type: ignore[arg-type]  # called as a class is
         lifespan="on",
         log_config=None,
         log_level="warning",

@@ -36,6 +36,7 @@ class Service:
         self.scorer, self.limits, self.gate = scorer, limits, Gate(limits)
         self.batcher = Batcher(scorer.decide, batch_size)
         self.chain = chain_of(scorer.metadata)
+        self.width = scorer.metadata["feature_dim"] + len(scorer.metadata["head_classes"] or [])
         self.decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decoder")
 
     async def close(self) -> None:
@@ -62,7 +63,7 @@ class Service:
         """
         judge, decided = Judge(self.scorer, options), None
         with self.gate.enter() as take:
-            given = await read_uploads(request, self.limits, take)
+            given = await read_uploads(request, self.limits, take, self.width)
             if isinstance(given, Vectors):
                 names, found = given.names, _finite(given)
             else:

@@ -19,10 +19,11 @@ _FORM = "send each picture as a file of the form"
 
 
 async def read_uploads(
-    request: Request, limits: Limits, take: Callable[[int], None]
+    request: Request, limits: Limits, take: Callable[[int], None], width: int
 ) -> list[Upload] | Vectors:
     """Return the pictures or vectors of a request; `take` counts bytes as they come, and may raise Refused.
 
+    width: numbers that one image has, its vector's and logits.
     Raises Refused: 400 for a body that is not what its type says, 408 if it takes too long, 413 for too many
     bytes or pictures, 415 for another type.
     """
@@ -35,7 +36,7 @@ async def read_uploads(
         if int(request.headers.get("content-length", "0")) > limits.bytes:  # h11 checked that it is a number
             raise too_large(limits)
         async with asyncio.timeout(limits.seconds), aclosing(_counted(request, take)) as body:
-            found = await _read(request, kind, body, limits)
+            found = await _read(request, kind, body, limits, width)
     except TimeoutError:
         late = f"the request was not complete within {limits.seconds:g} seconds; send it faster, or in parts"
         raise Refused(408, late) from None
@@ -54,7 +55,7 @@ async def _counted(request: Request, take: Callable[[int], None]) -> AsyncGenera
 
 
 async def _read(
-    request: Request, kind: str, body: AsyncGenerator[bytes, None], limits: Limits
+    request: Request, kind: str, body: AsyncGenerator[bytes, None], limits: Limits, width: int
 ) -> list[Upload] | Vectors:
     if kind == "multipart/form-data":
         return await _from_form(request, body, limits)
@@ -62,7 +63,7 @@ async def _read(
     async for chunk in body:
         content += chunk
     if kind == "application/json":
-        return await asyncio.to_thread(from_json, bytes(content), limits)
+        return await asyncio.to_thread(from_json, bytes(content), limits, width)
     return [Upload("image", bytes(content))] if content else []
 
 
@@ -101,6 +102,8 @@ async def _from_form(request: Request, body: AsyncGenerator[bytes, None], limits
             raise too_many(limits) from None
         reason = "it has a field that is no file" if "Too many fields" in error.message else error.message
         raise Refused(400, f"the form cannot be read ({as_line(reason)}); {_FORM}") from None
+    except UnicodeError as error:  # its charset is one that decodes nothing
+        raise Refused(400, f"the form cannot be read ({as_line(error)}); {_FORM}") from None
     try:
         files = [(key, part) for key, part in form.multi_items() if isinstance(part, UploadFile)]
         return [Upload(name_of(part.filename or key), await part.read()) for key, part in files]

@@ -52,7 +52,7 @@ class Rows:
         if isinstance(values, np.ndarray):
             return _float32(rows), ~there
         rows = np.full((len(lengths), width), np.nan, np.float32)
-        rows[there] = _float32(flat).reshape(-1, width)
+        rows[there] = _float32(flat).reshape(int(there.sum()), width)
         return rows, ~there
 
     def _numbers(self, name: str, values: Any, ndim: int) -> np.ndarray:

@@ -20,6 +20,8 @@ def all_rows(
     logits: list[np.ndarray] = []
     labels: list[Any] = []
     for batch in table.batches():
+        if not len(batch):  # none of its rows has a vector, so it has no width either
+            continue
         vectors[done : done + len(batch)] = batch.vectors
         logits += [] if batch.logits is None else [batch.logits]
         labels += batch.labels or []

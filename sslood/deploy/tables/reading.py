@@ -71,9 +71,11 @@ class VectorTable:
 
     @property
     def width(self) -> int:
-        """D, of the first row."""
-        first = next(replace(self, ids=None, logits=None, labels=None, skipped=[]).batches(1))
-        return int(first.vectors.shape[1])
+        """D, of the first row that has a vector; InputError if none has."""
+        for batch in replace(self, ids=None, logits=None, labels=None, skipped=[]).batches():
+            if width := batch.vectors.shape[1]:
+                return int(width)
+        raise InputError(f"{self.path}: no row has a vector; make the vectors again")
 
     def batches(self, size: int = BATCH) -> Iterator[Batch]:
         """Yield the rows in order, at most `size` at a time; a batch may lose rows to `skipped`.

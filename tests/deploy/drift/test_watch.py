@@ -3,20 +3,26 @@
 import csv
 import json
 import multiprocessing
+import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from sslood.core import files
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
+from sslood.core.names import cell
 from sslood.deploy.by_class import ByClass
+from sslood.deploy.drift import state as state_module
+from sslood.deploy.drift import words
 from sslood.deploy.drift.batches import Group, flags_p_value
 from sslood.deploy.drift.betting import BETS, bet
 from sslood.deploy.drift.online import Reference
 from sslood.deploy.drift.scored import Scored, read_scores
-from sslood.deploy.drift.state import KEPT, State, alone, hashes_of, load_state
+from sslood.deploy.drift.state import KEPT, State, alone, hashes_of, load_state, save_state
 from sslood.deploy.drift.watch import Watch, _ties, groups_of, judge_batch
 from sslood.deploy.scorer import load_deployed
 from tests.kit.detector import write_detector
@@ -108,6 +114,46 @@ def test_nothing_is_counted_twice(detector, calibrated, tmp_path):
     assert path.read_bytes() == before
     watch.add(Scored(batch.names[:2], batch.scores[:2] * 1.001), "same names, other pictures")
     assert watch.state.images == 32
+
+
+def test_pictures_scored_again_in_other_batches_are_not_counted_twice(detector, calibrated, tmp_path):
+    """Float32 gives other last digits, so no score is the same; names may still be used again."""
+    watch, random = Watch.open(detector, tmp_path / "s.json"), np.random.default_rng(0)
+    mean, spread = calibrated.calibration.mean(), calibrated.calibration.std()
+    names = [f"{place}.png" for place in range(200)]
+    for _ in range(30):
+        batch = Scored(names, random.normal(mean, spread, 200))
+        watch.add(batch, "same names, other pictures")
+    assert watch.state.images == 6000
+    again = Scored(names, batch.scores + random.normal(0, 1e-6 * spread, 200))
+    with pytest.raises(InputError, match=r"again: \d+ of its pictures, '\d+.png' among them, have the names"):
+        watch.add(again, "again")
+    watch.add(Scored(names[:3], again.scores[:3]), "too few to be sure")
+
+
+def test_the_file_stays_small_and_knows_its_alarm(detector, calibrated, tmp_path, monkeypatch):
+    monkeypatch.setattr(state_module, "RECORDS", 3)
+    path = tmp_path / "s.json"
+    for number in range(7):
+        watch = Watch.open(detector, path, delta=0.02)
+        batch = like(calibrated, 60, number, shift=6 * (number == 1), prefix=f"{number}.")
+        watch.add(batch, f"batch {number}")
+        if number == 2:  # as an earlier version wrote it
+            save_state(path, replace(watch.state, alarm=watch.state.alarm | {"record": None}))
+    state = Watch.open(detector, path).state
+    assert [record.name for record in state.records] == ["batch 4", "batch 5", "batch 6"]
+    assert (state.raised.batch, state.raised.record["name"], state.count) == (2, "batch 1", 7)
+    assert "in 7 batches" in words.of_size(state)
+    assert re.search(r"ALARM since picture \d+ of batch 2 \(batch 1\)", words.of_stream(watch))
+    with pytest.raises(InputError, match=r"as batch 7 \(batch 6\)"):
+        watch.add(batch, "again")
+
+
+def test_a_file_that_is_too_large_is_not_to_be_deleted(tmp_path, monkeypatch):
+    (tmp_path / "s.json").write_text(" " * 99)
+    monkeypatch.setattr(files, "_MAX_JSON", 50)
+    with pytest.raises(InputError, match=r"s.json: not valid JSON \(more than 50 bytes\); take a copy of it"):
+        load_state(tmp_path / "s.json", "x")
 
 
 def test_of_a_long_stream_a_sample_of_all_pictures_is_remembered(calibrated):
@@ -256,6 +302,26 @@ def test_flags_of_thresholds_by_class(calibrated, tmp_path):
     other = write_csv(tmp_path / "q.csv", [row | {"predicted_class": "cat"} for row in good])
     with pytest.raises(InputError, match="q.csv, row 1: predicted_class 'cat' is no class of the detector"):
         read_scores(other, both)
+    lacking = [{key: value for key, value in row.items() if key != "predicted_class"} for row in good]
+    write_csv(tmp_path / "r.csv", lacking)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(lacking), tmp_path / "r.parquet")
+    for name in ("r.csv", "r.parquet"):
+        with pytest.raises(InputError, match=f"{name}: no column 'predicted_class'; write it with"):
+            read_scores(tmp_path / name, both)
+
+
+def test_classes_may_be_called_as_orders_of_a_spreadsheet(calibrated, tmp_path):
+    rule = ByClass.of(calibrated.calibration, np.arange(100) % 2, ["-cold", "%2Dcold"], 0.05)
+    both = type(calibrated)(**{**vars(calibrated), "by_class": rule})
+    for names, places in (
+        (["-cold", "%2Dcold"], [0, 1]),
+        ([cell("-cold")], [1]),  # that is the other one's name
+    ):
+        rows = [{"path": str(at), "score": 0.5, "predicted_class": one} for at, one in enumerate(names)]
+        assert read_scores(write_csv(tmp_path / "s.csv", rows), both).places.tolist() == places
+    rule = ByClass.of(calibrated.calibration, np.arange(100) % 2, ["-cold", "warm"], 0.05)
+    both = type(calibrated)(**{**vars(calibrated), "by_class": rule})
+    assert read_scores(tmp_path / "s.csv", both).places.tolist() == [0]
 
 
 def test_batch_tests_of_a_batch_like_calibration_and_of_another(detector, calibrated):

@@ -1,8 +1,10 @@
 """Pictures through the engine: the decisions of `score`, one row each, from wherever they come."""
 
+import io
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pytest
 from sslood.commands import bulk
 from sslood.core.errors import InputError
 from sslood.core.names import original
+from sslood.deploy import scorer
 from sslood.deploy.engine import worker
 from sslood.deploy.engine.daft import io_config
 from sslood.deploy.engine.parts import Parts
@@ -120,6 +123,45 @@ def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(tmp_path, detecto
     check_same(found, decided)
 
 
+def test_a_run_that_waited_for_another_sees_what_that_has_written(tmp_path, detector, pictures):
+    where, io, opener = str(tmp_path / "out"), io_config(False), Deciding(str(detector))
+    source = open_source(str(pictures / "b"), "path", None)
+    one, two = (Parts(where, "in", "x", columns_of(source, opener), io) for _ in range(2))
+    with one.alone():
+        for work in (two.forget_unread, lambda: judge_pictures(source, opener, two, Workers(), io=io)):
+            with pytest.raises(InputError, match="out: another run writes there; wait for its end"):
+                work()
+    assert judge_pictures(source, opener, one, Workers(), io=io) == 161
+    before = rows_in(tmp_path / "out")
+    assert judge_pictures(source, opener, two, Workers(), io=io) == 0
+    two.files = []  # as of a run that did not look again
+    two.add(pq.read_table(one.files[0]).slice(0, 1).drop_columns(["source", "made_by"]))
+    two.flush()
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == [
+        "part-000000.parquet",
+        "part-000001.parquet",
+    ]
+    assert pq.read_table(one.files[0]).num_rows == len(before)
+
+
+def test_a_folder_may_be_called_as_a_pattern(run, pictures, tmp_path):
+    for new in (161, 0):
+        status, said = run(pictures / "b", out=tmp_path / "o [v1] {a,b}", fdr=0.2)
+        assert status == 0 and f"161 pictures, {new} of them new" in said, said
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(5.0, "--fdr must be above 0 and below 1, found 5.0"), (0.1, "there are 3; calibrate")],
+)
+def test_a_rate_is_refused_before_any_picture_is_judged(monkeypatch, run, pictures, tmp_path, rate, words):
+    """By class, p-values are as fine as those of the class with the fewest calibration images."""
+    by_class = SimpleNamespace(fewest=3, threshold=SimpleNamespace(images=100, alpha=0.1))
+    monkeypatch.setattr(scorer, "load_deployed", lambda path: SimpleNamespace(calibrated=by_class))
+    status, said = run(pictures, fdr=rate)
+    assert status == 1 and words in said and not (tmp_path / "out").exists()
+
+
 def test_an_engine_that_ends_early_is_no_success(monkeypatch, run, pictures):
     from sslood.deploy.engine import run as running
 
@@ -152,6 +194,30 @@ def test_shards_are_read_once_from_front_to_end(tmp_path, run, pictures, decided
     assert sum(path.startswith("a/") for path in read) == 161 and 20 < len(read) - 161 < 160
     check_same(read, {path: row for path, row in decided.items() if path in read})
     assert "0 of them new" in run(f"{shards}/*.tar*")[1]
+
+
+HEADER = 3 * 1024  # of the fourth member, if each has at most 512 bytes
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda whole: whole[:HEADER],
+        lambda whole: whole[: HEADER + 100],
+        lambda whole: whole[:HEADER] + b"x" + whole[HEADER + 1 :],
+    ],
+    ids=["ends at a header", "ends within a header", "a header is damaged"],
+)
+def test_an_archive_without_its_end_says_so(tmp_path, damaged):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.png").write_bytes(b"picture")
+    whole = write_tar(tmp_path / "a.tar", folder).read_bytes()
+    assert [picture.name for picture in worker.members(io.BytesIO(whole))] == [f"{n}.png" for n in range(6)]
+    *found, last = worker.members(io.BytesIO(damaged(whole)))
+    assert [picture.name for picture in found] == ["0.png", "1.png", "2.png"]
+    assert last.name == "" and last.reason.startswith(worker.ENDS_EARLY)
 
 
 def test_a_parquet_table_keeps_its_columns(tmp_path, run, pictures, decided):
@@ -191,6 +257,10 @@ def test_judged_together_as_benjamini_and_hochberg_do(detector):
         assert np.array_equal(p <= found.cut(rate, 100), discoveries(p, rate, 100))
     with pytest.raises(InputError, match="needs at least"):
         found.cut(0.001, 100)
+    for count in range(1, 200):  # also where rounding decides
+        p = np.arange(1, count + 1) / 200
+        found = Totals(count, 0, 0, dict.fromkeys(p.tolist(), 1))
+        assert [found.cut(count / 200, 1000)] == p[discoveries(p, count / 200, 1000)][-1:].tolist()
 
 
 def test_bad_input_is_refused_in_a_sentence(tmp_path, run, detector, pictures):

@@ -115,6 +115,15 @@ def test_fewer_vectors_than_dimensions_are_refused_unless_smoothed(tmp_path, nam
     assert np.isfinite(found.calibration).all()
 
 
+def test_rows_may_be_called_by_numbers(tmp_path):
+    found = []
+    for kind in (int, str):
+        table = {"path": [*map(kind, range(COUNT))], "features": [*map(list, FEATURES)]}
+        pq.write_table(pa.table(table), tmp_path / "v.parquet")
+        found.append(fit_shards(open_vectors(f"{tmp_path}/v.parquet", None, None, None), "knn", alpha=0.05))
+    np.testing.assert_array_equal(found[0].calibration, found[1].calibration)
+
+
 def test_what_cannot_be_fitted_is_refused(tmp_path, many):
     vectors = open_vectors(many, None, HEAD, None)
     with pytest.raises(InputError, match="msp is not fitted by sums that merge; use one of .*knn, maha"):
@@ -123,6 +132,15 @@ def test_what_cannot_be_fitted_is_refused(tmp_path, many):
         fit_shards(vectors, "knn", alpha=0.001)
     with pytest.raises(InputError, match="no column 'camera'; its columns are path, label, features, logits"):
         open_vectors(many, "camera", HEAD, None)
+    for paths, words in {
+        ("a", None) * 450: "a row with a vector has the path None; give each a text or a whole number",
+        (0.5, 1.5) * 450: "a row with a vector has the path 0.5; give each",
+    }.items():
+        pq.write_table(
+            pa.table({"path": paths, "features": [*map(list, FEATURES)]}), tmp_path / "bad.parquet"
+        )
+        with pytest.raises(InputError, match=f"bad.parquet: {words}"):
+            fit_shards(open_vectors(f"{tmp_path}/bad.parquet", None, None, None), "knn", alpha=0.05)
     for rows, words in {
         ((1.0, np.nan),) * 10: "the features of 10 of 10 images are NaN",
         ((1.0, 2.0),) * 9 + ((1.0,),): "the vectors in 'features' are not all equally wide",

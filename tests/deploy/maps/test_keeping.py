@@ -1,11 +1,14 @@
 """What `fit` keeps of a folder of normal pictures: patches of both sides of its split, and their names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from sslood.core.errors import InputError
 from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
-from sslood.deploy.maps.nearest import MOST, keep_nearest
+from sslood.deploy.maps.nearest import MOST, Nearest, keep_nearest, opened
 from sslood.deploy.maps.patches import fit_patches
 from sslood.deploy.maps.reading import Reader
 from sslood.deploy.normal.fit_pictures import fit_pictures
@@ -58,6 +61,34 @@ def test_each_picture_is_its_own_nearest_by_its_name_in_the_folder(folder, fitte
     again = load_deployed(tmp_path / "d.safetensors").nearest
     for path, (first, *_) in zip(fitted.pictures.paths, again.find(fitted.pictures.features), strict=True):
         assert folder / first.name == path and first.likeness == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("outside", ["absolute", "above"])
+def test_pictures_that_a_list_names_elsewhere_are_found_from_their_common_folder(fitted, folder, outside):
+    paths = fitted.pictures.paths
+    place = folder.parent / f"{outside}-lists" / "normal.csv"
+    place.parent.mkdir()
+    names = [
+        str(path) if outside == "absolute" else f"../{path.relative_to(folder.parent)}" for path in paths
+    ]
+    place.write_text("\n".join(["path", *names]))
+    out = place.with_suffix(".safetensors")
+    found = find_pictures(place)
+    listed = replace(fitted, pictures=replace(fitted.pictures, paths=found.paths))
+    listed.save(out, nearest=nearest_of_pictures(listed, found))
+    known = opened(folder)
+    assert [known(name)[1] for name in load_deployed(out).nearest.names] == [*paths]
+
+
+def test_what_is_embedded_stays_until_the_file_can_be_read(fitted, folder, tmp_path):
+    arrays, card = fitted.arrays, fitted.card
+    found, kept = find_pictures(folder), tmp_path / "kept"
+    again = fit_pictures(arrays, card, found, alpha=0.1, detector="knn", flat=True, keep=kept)
+    with pytest.raises(InputError, match=r"d.safetensors: the nearest ID pictures"):
+        again.save(tmp_path / "d.safetensors", nearest=Nearest(np.full((1, 2), np.nan), ("a.png",)))
+    assert [*kept.iterdir()]
+    again.save(tmp_path / "d.safetensors")
+    assert not kept.exists()
 
 
 def test_of_many_pictures_some_are_kept():

@@ -12,6 +12,7 @@ from sslood.auditing.hashes import perceptual_hashes
 from sslood.commands import fit, score
 from sslood.core.errors import InputError
 from sslood.data.sets.convert import Chain, converted
+from sslood.data.sets.crops import file_of
 from sslood.deploy.normal import fit_pictures as module
 from sslood.deploy.normal.copies import groups_of
 from sslood.deploy.normal.fit_pictures import classes_of, fit_folder
@@ -106,6 +107,29 @@ def test_known_bad_pictures_are_no_normal_ones(digits, tmp_path):
     catch = found.fitted.calibrated.catches[1]
     assert (catch.name, catch.images) == ("odd", 40) and catch.share > 0.6
     assert found.fitted.calibrated.name.endswith("known_bad by sum")
+
+
+def test_boxes_of_one_picture_are_no_copies_of_one_another(tmp_path):
+    """Good and bad boxes of the same pictures: all are used, and no picture is on both sides of the split."""
+    images, random = load_digits().images * 255 / 16, np.random.default_rng(0)
+    rows = {"normal": ["path,x0,y0,x1,y1"], "bad": ["path,x0,y0,x1,y1"]}
+    for number in range(60):
+        tiles = [*images[3 * number : 3 * number + 3], *random.integers(0, 256, (2, 8, 8))]
+        Image.fromarray(np.hstack(tiles).round().astype(np.uint8)).save(tmp_path / f"{number}.png")
+        for place in range(5):
+            kind = "normal" if place < 3 else "bad"
+            rows[kind].append(f"{number}.png,{8 * place},0,{8 * place + 8},8")
+    for kind, lines in rows.items():
+        (tmp_path / f"{kind}.csv").write_text("\n".join(lines))
+    found = fit_folder(tmp_path / "normal.csv", alpha=0.2, bad=[tmp_path / "bad.csv"])
+    assert not any("copies of known bad" in note or "other known bad" in note for note in found.notes)
+    assert len(found.pictures.paths) == 180 and found.fitted.calibrated.catches[1].images == 120
+    files = [np.array([file_of(path) for path in found.pictures.paths])[rows] for rows in sides(found)]
+    assert not {*files[0]} & {*files[1]}
+
+
+def sides(found):
+    return found.fitted.split.fit, found.fitted.split.calibration
 
 
 def photographs():

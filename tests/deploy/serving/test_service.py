@@ -21,6 +21,7 @@ from sslood.core.errors import InputError
 from sslood.data.sets.convert import converted
 from sslood.deploy.pictures import chain_of
 from sslood.deploy.scorer import Deployed
+from sslood.deploy.serving.running import IDLE
 from sslood.nets.inference.extract import extract
 from sslood.ood.measures.conformal import conformal_threshold
 from tests.deploy.serving.conftest import serving
@@ -123,7 +124,15 @@ BAD = {
     "an empty body": (400, "no picture", {"content": b"", "headers": {"content-type": "image/png"}}),
     "no JSON": (400, "is no JSON", {"content": b"{", "headers": {"content-type": "application/json"}}),
     "bytes": (400, "is no JSON", {"content": b"\xff\xfe{", "headers": {"content-type": "application/json"}}),
-    "deep": (400, "is no JSON", {"content": b"[" * 99999, "headers": {"content-type": "application/json"}}),
+    "lists": (
+        413,
+        "more lists or numbers than 64 vectors of the detector's model",
+        {
+            "content": b'{"vectors": [[]' + b",[]" * 99999 + b"]}",
+            "headers": {"content-type": "application/json"},
+        },
+    ),
+    "deep": (400, "is no JSON", {"content": b"[" * 49999, "headers": {"content-type": "application/json"}}),
     "a list": (400, "other keys than it may, or no lists", {"json": ["x"]}),
     "another key": (400, "other keys than it may, or no lists", {"json": {"images": ["eA=="], "alpha": 0.1}}),
     "no base64": (400, "images[1]: its data is no base64", {"json": {"images": ["eA==", "§"]}}),
@@ -139,6 +148,14 @@ BAD = {
         400,
         "form cannot",
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+    ),
+    "a charset of nothing": (
+        400,
+        "undefined encoding",
+        {
+            "content": b'--b\r\nContent-Disposition: form-data; name="x"; filename="x"\r\n\r\nabc\r\n--b--',
+            "headers": {"content-type": "multipart/form-data; boundary=b; charset=undefined"},
+        },
     ),
     "half a form": (
         400,
@@ -249,6 +266,45 @@ def test_uploads_are_bounded(scorer):
             )
         while client.get("/health").json()["requests"]:
             time.sleep(0.005)
+
+
+HEADER = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", HEADER, b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"]
+)
+def test_connections_without_a_request_are_closed(scorer, sent):
+    """Silent ones, and those that send a header, or a body after the answer, byte by byte."""
+    with serving(scorer, limits={"seconds": 0.5}) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as open_one:
+            open_one.settimeout(0.05)
+            open_one.sendall(sent)
+            for _ in range(100):
+                try:
+                    if sent:
+                        open_one.sendall(b"x")
+                    if not open_one.recv(65536):
+                        break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+            else:
+                pytest.fail("it is still open after five seconds")
+
+
+def test_too_many_connections_get_the_answer_of_a_busy_server(scorer):
+    with serving(scorer, limits={"requests": 1, "seconds": 1}) as client:
+        place = client.base_url.host, client.base_url.port
+        idle = [socket.create_connection(place) for _ in range(IDLE)]
+        busy = client.get("/health")
+        assert busy.status_code == 503 and busy.headers["retry-after"] == "1"
+        assert busy.json() == {"error": "the server has all the work that it takes at a time; try again"}
+        time.sleep(1.2)
+        assert client.get("/health").status_code == 200  # those that sent nothing are closed
+        for one in idle:
+            one.close()
 
 
 def test_other_addresses(client, scorer, detector):
