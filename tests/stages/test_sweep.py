@@ -9,7 +9,7 @@ import yaml
 from sslood.core.files import load_json
 from sslood.nets.selfsup.pretraining import Pretraining
 from sslood.nets.training import checkpoint
-from sslood.report import figures
+from sslood.report import sweeps
 from sslood.sweeps import run as runs
 from sslood.sweeps.cells import read_cells
 from sslood.sweeps.grids import read_sweep
@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
     monkeypatch.setenv("SSLOOD_THREADS", "1")
     monkeypatch.setattr(checkpoint, "import_closure", CLOSURE)
-    monkeypatch.setattr(figures, "levels", lambda *_: "<svg/>")  # they are drawn in tests/report
+    monkeypatch.setattr(sweeps, "levels", lambda *_: "<svg/>")  # they are drawn in tests/report
     trained, train = [], Pretraining.run
     monkeypatch.setattr(Pretraining, "run", lambda self, c: trained.append(self.label) or train(self, c))
 
