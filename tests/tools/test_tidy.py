@@ -3,6 +3,7 @@
 import pytest
 from dvc.repo import Repo
 
+from tests.kit.repository import reproduced
 from tools.tidy import tidy
 
 STAGE = """\
@@ -16,11 +17,7 @@ stages:
 @pytest.fixture
 def orphaned(tmp_path, monkeypatch):
     """A file that a stage wrote, which dvc.yaml then lost."""
-    (tmp_path / "dvc.yaml").write_text(STAGE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path.parent / "site"))
-    with Repo.init(no_scm=True) as repo:
-        repo.reproduce()
+    reproduced(tmp_path, monkeypatch, STAGE)
     (tmp_path / ".git").mkdir()
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     return tmp_path / "data/a.txt"

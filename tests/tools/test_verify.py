@@ -6,6 +6,7 @@ import pytest
 from dvc.repo import Repo
 
 from sslood.core.errors import InputError
+from tests.kit.repository import reproduced
 from tools.verify import verify
 
 DVC_YAML = """\
@@ -22,11 +23,7 @@ stages:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path.parent / "site"))
-    with Repo.init(no_scm=True) as repo:
-        repo.reproduce()
+    reproduced(tmp_path, monkeypatch, DVC_YAML)
     return tmp_path
 
 

@@ -233,16 +233,23 @@ def test_a_cut_set_file_is_refused(run, capsys):
     assert read_metadata(run["init_model"])["name"] == "scratch"
 
 
-def test_alternating_images_are_mirrored_in_every_second_epoch():
-    """Each shows both sides in two epochs, half of them start mirrored, in the order of the labels."""
-    data = ResidentSet(torch.arange(48, dtype=torch.uint8).view(12, 1, 2, 2), torch.arange(12), "cpu")
+TWELVE = torch.arange(48, dtype=torch.uint8).view(12, 1, 2, 2), torch.arange(12)
+
+
+def alternating(data):
     with seeded(0):
         model = Model(build_backbone("resnet-8-4", channels=1), build_head(16, 12))
-    task = Classify(
+    return Classify(
         model, data, data, recipe=AugmentSettings(), preprocessing={"mean": [0.0], "std": [1 / 255]},
         label="toy", settings=ClassifySettings(**{**SECTION, "alternate": True}), seed=0,
         machine=machine("float32"),
     )  # fmt: skip
+
+
+def test_alternating_images_are_mirrored_in_every_second_epoch():
+    """Each shows both sides in two epochs, half of them start mirrored, in the order of the labels."""
+    data = ResidentSet(*TWELVE, "cpu")
+    task = alternating(data)
     shown = []
     for epoch in range(4):
         task.begin_epoch(epoch)
@@ -271,18 +278,11 @@ def test_random_and_alternating_flips_exclude_each_other(run, tmp_path, capsys):
 
 def test_alternating_images_of_a_streamed_set_are_read_ahead(monkeypatch):
     """By its own reader, which puts them on the device; those of a resident one are the same."""
-    images, labels = torch.arange(48, dtype=torch.uint8).view(12, 1, 2, 2), torch.arange(12)
     shown = []
-    for data in (ResidentSet(images, labels, "cpu"), StreamedSet(images, labels, torch.device("cpu"), 2)):
-        with seeded(0):
-            model = Model(build_backbone("resnet-8-4", channels=1), build_head(16, 12))
-        task = Classify(
-            model, data, data, recipe=AugmentSettings(), preprocessing={"mean": [0.0], "std": [1 / 255]},
-            label="toy", settings=ClassifySettings(**{**SECTION, "alternate": True}), seed=0,
-            machine=machine("float32"),
-        )  # fmt: skip
+    for data in (ResidentSet(*TWELVE, "cpu"), StreamedSet(*TWELVE, torch.device("cpu"), 2)):
+        task = alternating(data)
         if isinstance(data, StreamedSet):
-            monkeypatch.setattr(data, "_read", lambda index: [images[index], labels[index]])
+            monkeypatch.setattr(data, "_read", lambda index: [part[index] for part in TWELVE])
             monkeypatch.setattr(data, "images", range(12))  # what is not read ahead would stay on the host
         task.begin_epoch(1)
         shown.append(list(task.batches(iter(torch.arange(12).split(4)))))
