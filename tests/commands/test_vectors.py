@@ -193,6 +193,17 @@ def test_refuses(tmp_path, case):
         read_vectors(tmp_path, SPLITS, "id")
 
 
+def test_a_label_of_a_parquet_file_beyond_int64_is_named(tmp_path):
+    folder = write(tmp_path)
+    rows = list(np.load(folder / "id.train.npy").astype(float))
+    labels = pa.array([0, 2**64 - 1] + [1, 2] * 19, pa.uint64())
+    (folder / "id.train.npy").unlink()
+    (folder / "id.train.labels.npy").unlink()
+    pq.write_table(pa.table({"features": rows, "label": labels}), folder / "id.train.parquet")
+    with pytest.raises(InputError, match=r"id.train.parquet: label 18446744073709551615 is no class index"):
+        read_folder(folder, SPLITS, "id")
+
+
 DAMAGED = [
     "{'descr': '<f8', 'fortran_order': False, 'shape': (-6, 3)}",
     "{'descr': '<f8', 'fortran_order': False, [1]: (6, 3)}",

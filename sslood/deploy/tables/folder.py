@@ -93,6 +93,8 @@ class FolderReader:
     def _indices(self, path: Path, labels: list[Any], is_id: bool) -> np.ndarray:
         """Return class indices int64 [N]; of texts, their places in the classes of the set."""
         if not any(isinstance(label, str) for label in labels):
+            if (most := max(labels, default=0)) > np.iinfo(np.int64).max:
+                raise InputError(f"{path}: label {most} is no class index; use 0, 1, … or the classes' names")
             return np.array(labels, np.int64)
         classes = self.classes if is_id and self.classes is not None else sorted({*map(str, labels)})
         places = {label: place for place, label in enumerate(classes)}
