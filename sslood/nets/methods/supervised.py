@@ -1,7 +1,7 @@
 """What the supervised trainings share: a classifier as a task, its accuracy, a split of a set file."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +89,21 @@ class Supervised(Task[Batch]):
         """Return logits [N, K] of augmented images, in at least float32."""
         return at_least_float32(self._network(images))
 
-    @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
         """Return logits [N, K] of clean uint8 images, in evaluation mode."""
+        return self._clean(self.model, images)
+
+    def clean_features(self, images: Tensor) -> Tensor:
+        """Return features [N, D] of clean uint8 images, in evaluation mode."""
+        return self._clean(self.model.features, images)
+
+    @torch.inference_mode()
+    def _clean(self, outputs: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         self.model.eval()
         parts = []
         for batch in images.split(self.settings.batch_size):
             with autocast(self.machine.device, self.settings.precision):
-                parts.append(at_least_float32(self.model(self.views.clean(batch))))
+                parts.append(at_least_float32(outputs(self.views.clean(batch))))
         return torch.cat(parts)
 
     def watch(self, epoch: int) -> dict[str, float]:

@@ -46,10 +46,16 @@ class MethodSettings(Settings):
     rotation: Annotated[
         float, at_least(0), "weight of the cross-entropy of quarter turns (1 in OpenOOD's RotPred), 0 = off"
     ] = 0.0
+    length: Annotated[
+        Literal["mean", "one"],
+        "what t2fnorm divides features by in testing: their mean length on ID validation, or one (published)",
+    ] = "mean"
 
     def _check(self) -> None:
         if self.temperature != 1 and self.loss == "cross_entropy":
             raise InputError("temperature is of logitnorm and t2fnorm; choose one as `loss`, or take it out")
+        if self.length != "mean" and self.loss != "t2fnorm":
+            raise InputError("length is of t2fnorm; choose it as `loss`, or take it out")
 
 
 def read_method(
@@ -95,6 +101,12 @@ class Variant(Classify):
     def begin_epoch(self, epoch: int) -> None:
         super().begin_epoch(epoch)
         self._mixing = self.views.generator("mixing", epoch)
+
+    def watch(self, epoch: int) -> dict[str, float]:
+        head = self.model.need_head()
+        if isinstance(head, NormedHead) and self.method.length == "mean":
+            head.measure(self.clean_features(self.validation.images))
+        return super().watch(epoch)
 
     def _run(self, images: Tensor, n: int) -> tuple[Tensor, ...]:
         """Return logits of the classes [N + M, K], and with a rotation weight of the turns [4 N, 4].

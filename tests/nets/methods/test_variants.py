@@ -29,6 +29,7 @@ METHODS = {
     "plain": {},
     "logitnorm": {"loss": "logitnorm", "temperature": 0.1},
     "t2fnorm": {"loss": "t2fnorm", "temperature": 0.1},
+    "t2fnorm_published": {"loss": "t2fnorm", "temperature": 0.1, "length": "one"},
     "regmixup": {"regmixup": 10},
     "rotpred": {"rotation": 1.0},
     "turned_and_mixed": {"rotation": 0.5, "regmixup": 10},
@@ -65,7 +66,25 @@ def test_t2fnorm_trains_on_unit_features_and_is_tested_on_scaled_ones():
     tested = head.eval()(z).detach()
     torch.testing.assert_close(tested, 10 * z @ weight.T + bias)
     torch.testing.assert_close(head.folded()(z).detach(), tested)
-    assert type(head.folded()) is torch.nn.Linear and head.state_dict().keys() == plain.state_dict().keys()
+    assert type(head.folded()) is torch.nn.Linear
+
+
+def test_t2fnorm_is_tested_as_sharply_as_it_was_trained():
+    """Features of any scale give the logits that features of mean length 1 give as published."""
+    z = batch(k=8)[0]
+    with seeded(0):
+        plain = build_head(8, 5).double()
+    lengths = np.linalg.norm(z.numpy(), axis=1)
+    expected = 10 * (z / lengths.mean()) @ plain.weight.detach().T + plain.bias.detach()
+    for scale in (0.01, 1.0, 300.0):
+        head = NormedHead(plain, 0.1).double().eval()
+        head.measure(scale * z)
+        for tested in (head, head.folded()):
+            torch.testing.assert_close(tested(scale * z).detach(), expected)
+        assert not torch.equal(head.train()(z), expected)  # training is by unit features, as before
+    dead = NormedHead(plain, 0.1).double().eval()
+    dead.measure(torch.zeros(3, 8))
+    assert dead.length == 1 and dead(z).isfinite().all()
 
 
 def test_regmixup_is_the_mean_over_images_and_mixed_ones():
@@ -191,6 +210,23 @@ def test_a_method_learns_digits_and_its_file_is_an_ordinary_model(run, method):
     )
 
 
+def test_the_length_of_t2fnorm_changes_the_tested_head_alone(run, place):
+    files = {}
+    for method in ("t2fnorm", "t2fnorm_published"):
+        options = run(method, epochs=2)
+        assert call(main, **options) == 0
+        files[method] = load_model(options["out"])
+    (ours, card), (published, _) = files.values()
+    theirs = published.backbone.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.backbone.state_dict().items())
+    assert torch.equal(ours.head.bias, published.head.bias)
+    images = load_tensors(place / "digits.safetensors")[0]["validation.images"]
+    with torch.no_grad():
+        z = ours.eval().features((torch.from_numpy(images).float() / 255 - card.mean[0]) / card.std[0])
+    length = np.linalg.norm(z.double().numpy(), axis=1).mean()
+    torch.testing.assert_close(ours.head.weight * length, published.head.weight, rtol=1e-5, atol=1e-6)
+
+
 def test_a_section_changes_training_and_views_and_the_rest_is_the_shared_one(place, run):
     options = run("own", batch_size=200)
     assert call(main, **options) == 0
@@ -274,6 +310,7 @@ def test_pictures_of_another_size_are_refused(run, place, tmp_path, capsys):
     [
         ({"temperature": 0.1}, "methods.x: temperature is of logitnorm and t2fnorm; choose one as `loss`"),
         ({"loss": "logitnorm", "temperature": 0.0}, "methods.x.temperature must be above 0, found 0.0"),
+        ({"length": "one"}, "methods.x: length is of t2fnorm; choose it as `loss`, or take it out"),
         (
             {"loss": "logit"},
             "methods.x.loss: must be one of cross_entropy, logitnorm, t2fnorm, found 'logit'",
