@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sslood.core.errors import InputError
 from sslood.core.settings import Settings, above, at_least, between, checked, read_section
-from sslood.data.images import cutout, pixmix, randaugment
+from sslood.data.images import compression, cutout, pixmix, randaugment
 from sslood.data.images.colours import BLUR_SIGMA, HUE, colour_jitter, gaussian_blur, luma
 from sslood.data.images.placing import resize_matrix, shift_matrix
 from sslood.data.images.randaugment import LARGEST
@@ -64,6 +64,8 @@ class AugmentSettings(Settings):
     pixmix: Annotated[int, at_least(0), "largest number of PixMix's mixings (4 in the paper)"] = 0
     severity: Annotated[float, between(0.1, 10), "strength of PixMix's operations"] = 3.0
     beta: Annotated[float, above(0), "strength of PixMix's mixings: the larger, the weaker"] = 3.0
+    jpeg: Annotated[float, _PROBABILITY, "probability of what JPEG leaves of the image"] = 0.0
+    quality: Annotated[int, between(1, 100), "lowest quality of it; the highest is 95"] = 50
     cutout: Annotated[int, at_least(0), "side of Cutout's square hole, in pixels"] = 0
 
     def _check(self) -> None:
@@ -76,9 +78,18 @@ class AugmentSettings(Settings):
 
     @property
     def columns(self) -> int:
-        """The number of uniform draws of an image: those of the options from `randaugment` on come last."""
-        more = randaugment.columns(self.randaugment) + pixmix.columns(self.pixmix)
-        return COLUMNS + more + cutout.COLUMNS * (self.cutout > 0)
+        """The number of uniform draws of an image."""
+        return COLUMNS + sum(self.more_columns)
+
+    @property
+    def more_columns(self) -> tuple[int, ...]:
+        """Those of the options that came later, in the order in which they are applied."""
+        return (
+            randaugment.columns(self.randaugment),
+            pixmix.columns(self.pixmix),
+            compression.COLUMNS * (self.jpeg > 0),
+            cutout.COLUMNS * (self.cutout > 0),
+        )
 
     @property
     def crops(self) -> bool:
@@ -151,13 +162,14 @@ def apply_draws(
     if settings.solarise:
         turned = torch.where(x >= _SOLARISE_FROM, 1 - x, x)
         x = torch.where(_chosen(draws, _SOLARISE, settings.solarise), turned, x)
-    ours = (randaugment.columns(settings.randaugment), pixmix.columns(settings.pixmix))
-    parts = draws[:, COLUMNS:].split((*ours, draws.shape[1] - COLUMNS - sum(ours)), 1)
+    parts = draws[:, COLUMNS : settings.columns].split(settings.more_columns, 1)
     if settings.randaugment:
         x = randaugment.randaugment(x, parts[0], settings.magnitude)
     if settings.pixmix and pictures is not None:
         x = pixmix.pixmix(x, parts[1], pictures, severity=settings.severity, beta=settings.beta)
-    return cutout.cutout(x, parts[2], settings.cutout, fill) if settings.cutout else x
+    if settings.jpeg:
+        x = compression.stored(x, parts[2], settings.jpeg, settings.quality)
+    return cutout.cutout(x, parts[3], settings.cutout, fill) if settings.cutout else x
 
 
 def _chosen(draws: Tensor, column: int, probability: float) -> Tensor:

@@ -76,7 +76,7 @@ BOTH = MethodSettings(regmixup=10, rotation=1.0)
 
 @pytest.mark.parametrize("method", [ROTATED, MIXED, BOTH])
 def test_a_step_of_a_method_neither_waits_for_the_card_nor_leaves_it(method):
-    recipe = AugmentSettings(pad=1, flip=0.5, randaugment=1, pixmix=2, cutout=4)
+    recipe = AugmentSettings(pad=1, flip=0.5, randaugment=1, pixmix=2, jpeg=0.5, cutout=4)
     with pretended_cuda() as copies:
         model, data = Model(build_backbone("resnet-8-4", channels=3), build_head(16, 8)), resident()
         how = {"recipe": recipe, "preprocessing": {"mean": [0.5] * 3, "std": [0.2] * 3}, "seed": 0}
