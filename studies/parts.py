@@ -71,6 +71,8 @@ class Call:
         outcome = Outcome(part.name)
         place = self.folder / part.name
         place.mkdir(parents=True, exist_ok=True)
+        # until it ends: its folder may hold new params beside numbers of an earlier call
+        save_json(place / STATE, asdict(outcome))
         if part.device == "cuda" and not has_cuda():
             outcome.state, outcome.reason = "left out", "no CUDA device here"
         elif part.command:

@@ -181,6 +181,26 @@ def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
     assert (results / "one/params.yaml").read_text() == measured
 
 
+def test_results_keep_the_params_they_came_from_when_a_later_run_is_interrupted(toy, monkeypatch):
+    """The work folder then has new params beside old numbers."""
+    toy.call([{"name": "one"}])
+    gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
+    params = toy.root / "results/one/params.yaml"
+    before = params.read_text()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("studies.runner.PartRunner.run", interrupted)
+        toy.call([{"name": "one", "settings": {"train.epochs": 2}}])
+    gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
+    assert params.read_text() == before
+    toy.call([{"name": "one", "settings": {"train.epochs": 2}}])
+    gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
+    assert "epochs: 2" in params.read_text()
+
+
 def test_results_hold_the_sweeps_of_a_part_and_link_them(toy):
     alone = {"name": "swept", "goals": ["sweep"]}
     toy.call([alone | {"settings": {"runs.sweeps": ["early", "late"]}}, {"name": "one"}])
