@@ -89,7 +89,7 @@ class PartRunner(Direct):
 
     def __init__(self, chosen: Sequence[Cell], jobs: int, store: Store, say: Callable[[str], object]):
         super().__init__(chosen, jobs, say)
-        self.store, self.began = store, dict[str, tuple[str, float]]()
+        self.store, self.since = store, dict[str, float]()
 
     def current(self, cell: Cell) -> bool:
         """Whether a cell is up to date here, or can be taken from another part."""
@@ -105,7 +105,7 @@ class PartRunner(Direct):
         """Say nothing: in a later call that is most of a part."""
 
     def environment(self, cell: Cell) -> dict[str, str]:
-        self.began[cell.name] = digest(cell), time.time()
+        self.since[cell.name] = time.time()
         return super().environment(cell)
 
     def finished(self, job: Job) -> str:
@@ -121,8 +121,7 @@ class PartRunner(Direct):
             return super().run(budget)
         finally:
             for job in self.running:
-                key, since = self.began[job.cell.name]
-                kept = _kept_since(since)
+                key, kept = self.begun[job.cell.name], _kept_since(self.since[job.cell.name])
                 self.store.note(
                     key, job.cell.name, time.monotonic() - job.start, self._threads(), ended=False, kept=kept
                 )

@@ -4,14 +4,15 @@
     python -m tools.direct methods posthoc    # these stages and what they need
     python -m tools.direct -j 4 --budget 540  # four at a time, for nine minutes; go on in the next call
 
-A stage runs again if its command, the params that it declares, or the bytes of a dep changed since
-`scratch/direct.json` recorded them. Each writes its output to `scratch/logs/`. The CPU threads are divided
-among the jobs; GPUs are dealt out in turn. A stage that fails is named with its last lines, what depends on
-it is left out, and the others finish (exit status 1). What is cut off goes on from its checkpoint (exit
-status 75). dvc.lock is not written, so `dvc repro` runs all of it again: `make repro J=4` is for that.
+A stage runs again if its command, the params that it declares, or the bytes of a dep changed since it last
+began, as `scratch/direct.json` records. Each writes its output to `scratch/logs/`. The CPU threads are
+divided among the jobs; GPUs are dealt out in turn. A stage that fails is named with its last lines, what
+depends on it is left out, and the others finish (exit status 1). What is cut off goes on from its checkpoint
+(exit status 75). dvc.lock is not written, so `dvc repro` runs all of it again: `make repro J=4` is for that.
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ class Direct(Runner):
     def __init__(self, chosen: Sequence[Cell], jobs: int, say: Callable[[str], object] = click.echo):
         super().__init__(chosen, jobs, say)
         self.done = _record()
+        self.begun = dict[str, str]()  # name -> digest of what it read
 
     def current(self, cell: Cell) -> bool:
         return self.done.get(cell.name) == digest(cell) and all(Path(out).exists() for out in cell.outs)
@@ -45,10 +47,20 @@ class Direct(Runner):
         return [str(LAUNCH) if launches() else "/bin/sh", "-c", cell.cmd]
 
     def environment(self, cell: Cell) -> dict[str, str]:
+        """Return the variables of a cell's process. What it made before is forgotten, as DVC does.
+
+        Its digest is taken now: an edit while it runs changes files that it has read. A file is replaced as a
+        whole, but a folder would keep what is no longer written into it.
+        """
+        self.begun[cell.name] = digest(cell)
+        if self.done.pop(cell.name, None):
+            save_json(RECORD, self.done)
+        for out in filter(Path.is_dir, map(Path, cell.outs)):
+            shutil.rmtree(out)
         return {"DVC_STAGE": cell.name}
 
     def finished(self, job: Job) -> str:
-        self.remember(job.cell, digest(job.cell))
+        self.remember(job.cell, self.begun[job.cell.name])
         return "done"
 
     def remember(self, cell: Cell, key: str) -> None:

@@ -55,7 +55,7 @@ class Runner(ABC):
         self.say(f"current {cell.name}")
 
     def environment(self, cell: Cell) -> dict[str, str]:
-        """Return the variables of a cell's process."""
+        """Return the variables of a cell's process, which starts then."""
         return {}
 
     def run(self, budget: float = float("inf")) -> tuple[list[str], list[str]]:

@@ -68,6 +68,11 @@ TOY = {
 
 
 @pytest.fixture
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def toy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("in").write_text("word ")
@@ -93,6 +98,30 @@ def test_runs_in_order_once_and_again_where_something_changed(toy):
     assert sorted(toy()[2]) == ["last", "many@x", "many@y", "one"]
     Path("x").unlink()
     assert toy()[2] == ["many@x"]
+
+
+def test_what_is_edited_while_a_stage_runs_makes_it_run_again(inside):
+    """The command stands for an editor: it changes its own input after it has read it."""
+    cell = Cell("s", "cat in > out; echo edited > in", ("in",), ("out",), "{}")
+    Path("in").write_text("old\n")
+    assert Direct([cell], 1, lambda _: None).run() == ([], [])
+    assert not Direct([cell], 1).current(cell)
+
+
+def test_a_folder_holds_nothing_of_an_earlier_run(inside):
+    """A stage that writes a folder does not know what it wrote there under other settings."""
+    for name in ("one", "two"):
+        cell = Cell("s", f"mkdir -p out; touch out/{name}", (), ("out",), "{}")
+        assert Direct([cell], 1, lambda _: None).run() == ([], [])
+    assert [path.name for path in Path("out").iterdir()] == ["two"]
+
+
+def test_a_stage_that_failed_is_not_current_when_its_settings_are_put_back(inside):
+    """What it wrote before it failed stands where its earlier output stood."""
+    fine, odd = (Cell("s", cmd, (), ("out",), "{}") for cmd in ("echo a > out", "echo b > out; false"))
+    assert Direct([fine], 1, lambda _: None).run() == ([], [])
+    assert Direct([odd], 1, lambda _: None).run() == (["s"], [])
+    assert Direct([fine], 1, lambda _: None).run() == ([], []) and Path("out").read_text() == "a\n"
 
 
 def test_jobs_run_side_by_side(toy):
