@@ -19,6 +19,7 @@ from tools.graph import Cell, digest
 from tools.jobs import Job, cores
 
 GRAIN = 0.01  # seconds by which the times of a file system may be coarse
+KEPT = ("*.pt", "pretrained/*.csv", "sweeps/*.json")  # checkpoints, encoders, cells of a sweep
 OVERHEAD = 1.05  # budget of a call over what its first stage gets of it, at most
 
 
@@ -133,9 +134,9 @@ class PartRunner(Direct):
 
 
 def _kept_since(since: float) -> bool:
-    """Whether a checkpoint was written in the scratch folder since that time."""
+    """Whether anything from which a stage goes on was written in the scratch folder since that time."""
     folder = Path(os.environ.get("SSLOOD_SCRATCH") or "scratch")
-    return any(path.stat().st_mtime > since - GRAIN for path in folder.glob("*.pt"))
+    return any(path.stat().st_mtime > since - GRAIN for kind in KEPT for path in folder.glob(kind))
 
 
 def check_budget(budget: float, least: float, keys: Iterable[str], store: Store) -> None:

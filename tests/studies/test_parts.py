@@ -86,6 +86,14 @@ def test_what_time_cuts_off_goes_on_in_the_next_call(toy, ends):
     assert not any("lost" in one for one in toy.store.record.values())
 
 
+@pytest.mark.parametrize("file", ["sweeps/0a.json", "pretrained/0a.csv"])
+def test_what_kept_something_else_than_a_checkpoint_goes_on_with_the_same_budget(toy, ends, file):
+    """A sweep keeps cells and encoders; it may be cut off before the next one has a checkpoint."""
+    slow = f"mkdir -p scratch/{file.split('/')[0]}; touch scratch/{file} $UP; sleep 60"
+    assert states(toy.call([{"name": "one", "settings": {"train.command": slow}}])) == ["unfinished"]
+    assert not any("lost" in one for one in toy.store.record.values())
+
+
 def test_a_budget_that_would_never_do_is_refused_at_once(toy, ends):
     with pytest.raises(InputError, match="--budget 2 is too small: .* 3 seconds; say at least --budget 3"):
         toy.call([{"name": "one"}], budget=2.0, least=3.0)
