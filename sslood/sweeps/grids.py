@@ -36,9 +36,17 @@ class Sweep:
 
     @property
     def factors(self) -> list[str]:
-        """Names of the factors that have several levels, the objective first, without the seed."""
+        """Names of the factors that tell settings apart, the objective first, without the seed.
+
+        They have several levels, or are left out by some cells of an objective that has them in others.
+        """
         names = dict.fromkeys(name for cell in self.cells for name in cell)
-        return [name for name in names if name != SEED and len(levels(self.cells, name)) > 1]
+        return [name for name in names if name != SEED and self._tells_apart(name)]
+
+    def _tells_apart(self, factor: str) -> bool:
+        having = {shown(cell[OBJECTIVE]) for cell in self.cells if factor in cell}
+        lacking = {shown(cell[OBJECTIVE]) for cell in self.cells if factor not in cell}
+        return len(levels(self.cells, factor)) > 1 or bool(having & lacking)
 
 
 def levels(cells: Iterable[Factors], factor: str) -> list[Any]:
@@ -68,12 +76,13 @@ def read_sweep(section: Any, seeds: Sequence[int], where: str) -> Sweep:
         if key not in KEYS:
             raise InputError(f"{where}: unknown key {key!r}{near(key, KEYS)}")
     detectors, grids = (_listed(section.get(key), f"{where}.{key}") for key in KEYS)
-    cells: dict[str, Factors] = {}
+    cells: dict[frozenset[tuple[str, str]], Factors] = {}  # by what they hold, in whatever order
     for place, grid in enumerate(grids):
         for cell in _cells(grid, seeds, f"{where}.grids.{place}"):
-            if name_of(cell) in cells:
+            key = frozenset((factor, shown(level)) for factor, level in cell.items())
+            if key in cells:
                 raise InputError(f"{where}.grids: the cell {name_of(cell)} stands twice; take one out")
-            cells[name_of(cell)] = cell
+            cells[key] = cell
     return Sweep(tuple(map(str, detectors)), tuple(cells.values()))
 
 

@@ -23,6 +23,16 @@ def test_cells_are_the_products_of_all_grids():
     assert name_of(sweep.cells[0]) == "a, beta 0.1, projector 8-4, lr 0.1, seed 0"
 
 
+def factors(*grids) -> list[str]:
+    return read_sweep({"detectors": ["knn"], "grids": list(grids)}, [0], AT).factors
+
+
+def test_a_single_level_is_a_factor_where_a_grid_of_the_same_objective_leaves_it_out():
+    """Tables would hold two settings of one name, and show neither."""
+    assert factors({"objective": ["a", "b"]}, {"objective": "a", "beta": 0.1}) == ["objective", "beta"]
+    assert factors({"objective": "a"}, {"objective": "b", "beta": 0.1}) == ["objective"]
+
+
 @pytest.mark.parametrize(
     ("section", "says"),
     [
@@ -45,6 +55,10 @@ def test_cells_are_the_products_of_all_grids():
         (
             {"detectors": ["knn"], "grids": [GRID, {**GRID, "objective": "b"}]},
             "sweeps.s.grids: the cell b, beta 0.1, projector 8-4, lr 0.1, seed 0 stands twice; take one out",
+        ),
+        (
+            {"detectors": ["knn"], "grids": [GRID, dict(reversed(GRID.items()))]},
+            "sweeps.s.grids: the cell a, lr 0.1, projector 8-4, beta 0.1, seed 0 stands twice; take one out",
         ),
     ],
 )
