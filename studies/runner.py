@@ -130,7 +130,8 @@ class PartRunner(Direct):
     def _threads(self) -> int:
         """Return how many threads a stage has."""
         given = {**os.environ, **self.threads}
-        return int(given.get("SSLOOD_THREADS") or given.get("OMP_NUM_THREADS") or cores())
+        outer = given.get("OMP_NUM_THREADS", "").partition(",")[0]  # of nested regions each has its number
+        return int(given.get("SSLOOD_THREADS") or outer or cores())
 
 
 def _kept_since(since: float) -> bool:

@@ -37,6 +37,14 @@ def test_parts_share_what_they_have_in_common_and_a_later_call_runs_nothing(toy)
         assert [path.stem for path in made] == models
 
 
+def test_threads_for_nested_regions_are_no_obstacle(toy, monkeypatch):
+    """OpenMP takes a list, one number for each level."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
+    monkeypatch.delenv("SSLOOD_THREADS", raising=False)
+    assert states(toy.call([{"name": "one"}])) == ["done"]
+    assert {one["threads"] for one in toy.store.record.values()} == {2}
+
+
 def test_a_changed_value_runs_only_what_depends_on_it(toy):
     toy.call([{"name": "one", "settings": {"runs.seeds": [0, 1]}}])
     toy.call([{"name": "one", "settings": {"runs.seeds": [0, 1], "train.epochs": 2}}])
