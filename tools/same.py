@@ -90,21 +90,25 @@ def compare(folder: Path, committed: Path) -> str:
     return f"The same dvc.lock and metrics/ as committed: {len(after)} stages."
 
 
+def elsewhere(work: Path) -> dict[str, str]:
+    """Return the environment of a run below `work`: this one's, but for machine settings and kernels."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SSLOOD_") or name.startswith("SSLOOD_DATA_")
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**own, **other_machine(), "PATH": path, "DVC_SITE_CACHE_DIR": f"{work}/site"}
+
+
 def run_elsewhere(root: Path) -> str:
     """Run the graph in a clean clone of `root` as another machine would; return `compare`'s sentence."""
-    plain = other_machine()
-    words = " ".join(f"{key}={value}" for key, value in plain.items())
+    words = " ".join(f"{key}={value}" for key, value in other_machine().items())
     click.echo(f"Running the whole graph under {words}")
     with tempfile.TemporaryDirectory(prefix="elsewhere-") as work:
         clone = Path(work) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
-        environment = {
-            **os.environ,
-            **plain,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "DVC_SITE_CACHE_DIR": f"{work}/site",
-        }
-        done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=clone, env=environment)
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=clone, env=elsewhere(Path(work)))
         if done.returncode:
             raise InputError("`dvc repro` failed there, see above")
         return compare(clone, root)

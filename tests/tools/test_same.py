@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sslood.core.errors import InputError
-from tools.same import compare, differences, other_machine
+from tools.same import compare, differences, elsewhere, other_machine
 
 
 def stage(deps, outs):
@@ -82,6 +82,14 @@ def test_changed_metrics_and_stages_are_named(checkout):
         compare(checkout, checkout)
     text = str(caught.value)
     assert "set: set" in text and "M metrics/a.json" in text and "?? metrics/b.json" in text
+
+
+def test_settings_of_this_machine_stay_here(monkeypatch, tmp_path):
+    """A shared scratch folder holds this processor's encoders; SSLOOD_THREADS outdoes OMP_NUM_THREADS."""
+    for name in ("SCRATCH", "THREADS", "DEVICE", "DATA_MIRROR"):
+        monkeypatch.setenv(f"SSLOOD_{name}", "x")
+    names = {name for name in elsewhere(tmp_path) if name.startswith("SSLOOD_")}
+    assert names == {"SSLOOD_DATA_MIRROR"} and "HOME" in elsewhere(tmp_path)
 
 
 def test_the_other_machine_has_one_thread_and_generic_kernels():
