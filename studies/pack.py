@@ -60,18 +60,21 @@ def _wanted(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
 def unpack(source: Path, folder: Path, results: Path) -> None:
     """Put what `pack` wrote into the two folders, where nothing of that name is there yet.
 
-    Raises InputError if a piece is missing or damaged.
+    Results of a part that is there are left as they are, as a whole: its files belong to one run. Raises
+    InputError if a piece is missing or damaged.
     """
+    there = {path.name for path in results.glob("*") if path.is_dir()}
     pieces = [source / f"study-{place:02d}" for place in range(len(list(source.glob("study-[0-9][0-9]"))))]
     if not pieces:
         raise InputError(f"{source}: no file study-00 in it, which --pack writes")
     try:
         content = BytesIO(b"".join(piece.read_bytes() for piece in pieces))
         with tarfile.open(fileobj=content, mode="r:gz") as archive:
-            for member in archive:
+            for member in archive.getmembers():  # all are read before the first is written
                 top, _, name = member.name.partition("/")
                 place = {"results": results, "work": folder}[top]
-                if not (place / name).exists():
+                is_kept = top == "results" and name.partition("/")[0] in there
+                if not is_kept and not (place / name).exists():
                     member.name = name
                     if not member.isfile() or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
                         raise tarfile.TarError(f"{name!r} is no file below its folder")

@@ -264,6 +264,20 @@ def test_what_is_packed_goes_on_elsewhere(toy):
         unpack(work, work, results)
 
 
+def test_results_that_are_there_are_not_mixed_with_packed_ones(tmp_path):
+    """Files of one part come from one run, as its origin.json says."""
+    packed, here = tmp_path / "packed", tmp_path / "here"
+    for folder, names in ((packed, ("one/origin.json", "one/stages.csv", "two/origin.json")),
+                          (here, ("one/origin.json",))):  # fmt: skip
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(folder.name)
+    pack(tmp_path / "work", packed, tmp_path / "out")
+    unpack(tmp_path / "out", tmp_path / "other", here)
+    found = {path.relative_to(here).as_posix(): path.read_text() for path in here.rglob("*.*")}
+    assert found == {"one/origin.json": "here", "two/origin.json": "packed"}
+
+
 def test_two_calls_do_not_meet(tmp_path):
     with alone(tmp_path), pytest.raises(InputError, match="another call runs this study"), alone(tmp_path):
         pass
