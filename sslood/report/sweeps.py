@@ -186,9 +186,10 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
         tables = [effects_table(found, factor, sweep.facet, panels) for panels in (ROLES, (ACCURACY,))]
         parts[factor] = {"figure": file, "tables": [table for table in tables if table.rows]}
     tables = [settings_table(sweep, panels) for panels in (ROLES, (ACCURACY,))]
+    roles = sweep.scores.groupby("role") if len(sweep.scores) else ()
     text = render(
         "sweep.md.j2", sweep=sweep, title=METRICS[MAIN].title, parts=parts,
         tables=[table for table in tables if table.rows],
-        sets={role: list(dict.fromkeys(rows["set"])) for role, rows in sweep.scores.groupby("role")},
+        sets={role: list(dict.fromkeys(rows["set"])) for role, rows in roles},
     )  # fmt: skip
     save_text(folder / "table.md", text)

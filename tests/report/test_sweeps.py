@@ -82,3 +82,12 @@ def test_tables_and_figures_are_written(tmp_path):
     assert "x,1e-07,16,0,knn,a," in (tmp_path / "scores.csv").read_text()
     svg = (tmp_path / "samples.svg").read_text()
     assert all(f">{word}<" in svg for word in ("samples", "1", "4", "16", "knn", "x"))
+
+
+def test_a_sweep_whose_detectors_are_all_left_out_still_has_its_encoders(tmp_path):
+    """Such as one of Gaussians with an objective that has none; its trainings may have taken hours."""
+    reason = {"x, beta 1, seed 0, kl_prior": "embeddings are no Gaussians"}
+    write_sweep(tmp_path, replace(made(), scores=pd.DataFrame([]), left_out=reason))
+    text = (tmp_path / "table.md").read_text()
+    assert "| x | 0.1 | 1 | 80.0 ± 1.4 |" in text.replace("`", "") and "embeddings are no Gaussians" in text
+    assert "near / far" not in text and (tmp_path / "scores.csv").is_file()
