@@ -47,6 +47,8 @@ def commands(text: str) -> list[list[str]]:
     found = []
     for line in [*lines, *(" ".join(span.split()) for span in spans)]:
         for part in line.removeprefix("$ ").split(" && "):
+            part = re.sub(r"^([A-Z_]+=(\"[^\"]*\"|\S+) )+", "", part)  # variables before it
+            part = re.sub(r"^sslood (?=\w)", "python -m sslood.commands.", part)
             if re.match(r"(python -m|make|dvc|pip install) ", part):
                 found.append(shlex.split(part, comments=True))
     return found
@@ -148,6 +150,12 @@ def test_the_tree_of_folders_is_there():
 
 
 # ---- commands ------------------------------------------------------------------------------------
+
+
+def test_commands_are_found_behind_variables_and_by_the_installed_name():
+    found = commands('```\nA="b c" D=e make test\nsslood fit --out x\n```\nand `sslood score --help`')
+    modules = [["python", "-m", f"sslood.commands.{words}"] for words in ("fit", "score")]
+    assert found == [["make", "test"], [*modules[0], "--out", "x"], [*modules[1], "--help"]]
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES} - {"CHANGELOG.md"}))  # it also names commands that are gone
