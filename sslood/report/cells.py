@@ -67,4 +67,5 @@ def markdown(table: Table) -> str:
 
 
 def _plain(cell: str | Figure) -> str:
-    return f"`{cell}`" if isinstance(cell, Code) else str(cell)
+    text = str(cell).replace("|", r"\|")  # a class may be called so; it would begin another cell
+    return f"`{text}`" if isinstance(cell, Code) else text

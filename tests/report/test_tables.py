@@ -31,6 +31,11 @@ def test_colour_grows_with_the_distance_from_chance(auroc, heat):
     assert Figure(auroc, 0.0, 0.0, 0.0).heat == pytest.approx(heat)
 
 
+def test_a_class_that_is_called_like_a_border_stays_in_its_cell():
+    table = Table(["model", "a|b"], [[Code("m"), "5.0 (c|d)"]])
+    assert markdown(table).splitlines()[::2] == [r"| model | a\|b |", r"| `m` | 5.0 (c\|d) |"]
+
+
 def test_mistakes(tmp_path):
     head = {"accuracy": 0.9, "ece": 0.02, "aurc": 0.012, "eaurc": 0.007, "augrc": 0.01}
     ranking = {"mistakes_auroc": 0.91, "mistakes_fpr95": 0.43}
