@@ -74,8 +74,9 @@ def probe_model(
         add("head", (Need("test", classes=1),), test, head)
     for name, entry in meta["sets"].items():
         if entry["role"] == "transfer":
-            other = at_most(read_splits(path, name), most, seed)
-            count = int(other["train"][1].max()) + 1
+            whole = read_splits(path, name)
+            other = at_most(whole, most, seed)
+            count = max(int(truth.max()) for _, truth in whole.values()) + 1  # train may lack a class
             transfer = partial(probe_linear, other, linear.l2, classes=count)
             add(f"transfer_{name}", NEEDS, other["train"][1], transfer)
         elif entry.get("is_shifted"):

@@ -10,9 +10,12 @@ from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from sslood.core.errors import InputError
+from sslood.core.files import save_tensors
 from sslood.nets.probing.linear import fit_linear, linear_logits
+from sslood.nets.probing.model import probe_model
 from sslood.nets.probing.probes import (
     KNNProbeSettings,
+    LinearProbeSettings,
     expected_calibration_error,
     knn_scores,
     probe_few_labels,
@@ -187,3 +190,26 @@ def test_few_labels_leave_no_class_without_one():
     features = np.eye(3, dtype=np.float32)[labels] + 0.01 * np.random.default_rng(0).normal(size=(1000, 3))
     sets = dict.fromkeys(("train", "validation", "test"), (features.astype(np.float32), labels))
     assert probe_few_labels(sets, 0.01, [1e-3], classes=3, seed=0)["accuracy"] == 1
+
+
+def test_the_last_class_of_a_set_to_transfer_to_may_have_no_image_to_learn_from(tmp_path):
+    """One image of three hundred is none of fifty, but test shows its class all the same."""
+    labels = np.append(np.repeat([0, 1, 2], 100), 3)
+    features = np.eye(4, dtype=np.float32)[labels]
+    known = slice(200)  # of the ID set, classes 0 and 1
+    arrays = {"id": (features[known], labels[known]), "other": (features, labels)}
+    tensors = {
+        f"{name}.{split}.{part}": array
+        for name, pair in arrays.items()
+        for split in ("train", "validation", "test")
+        for part, array in zip(("features", "labels"), pair, strict=True)
+    }
+    meta = {
+        "id": "id", "classes": ["0", "1"], "model_metadata": {"head_classes": None},
+        "sets": {"id": {"role": "id"}, "other": {"role": "transfer"}},
+    }  # fmt: skip
+    path = str(tmp_path / "model.safetensors")
+    save_tensors(path, tensors, kind="embeddings", metadata=meta)
+    knn, linear = KNNProbeSettings(k=(1,), temperature=0.1), LinearProbeSettings(l2=(1e-3,))
+    found, reasons = probe_model(path, meta, knn, linear, seed=0, judge_head=lambda *_: {}, most=50)
+    assert found["transfer_other"]["accuracy"] == pytest.approx(300 / 301, abs=1e-6) and not reasons
