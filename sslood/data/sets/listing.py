@@ -1,9 +1,10 @@
 """What is known about all sources, as a table to read."""
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
-from sslood.data.sets.fetching.fetch import cache_folder, mirror
+from sslood.data.sets.fetching.fetch import cache_folder, mirror, places_in_mirror
 from sslood.data.sets.published_source import PublishedSource
 from sslood.data.sets.source import Source
 
@@ -21,10 +22,7 @@ def whereabouts(source: Source) -> str:
         return "yours" if "folder" in source.takes else "built in"
     needed = [file for file in source.published if file.split in ("", "test")] or source.published
     if isinstance(folder := mirror(), Path):  # what is behind an address is not asked
-        places = [
-            [folder / place / file.name for place in (*file.mirror, "")] + [folder / f for f in file.folders]
-            for file in needed
-        ]
+        places = [chain.from_iterable(places_in_mirror(folder, file)) for file in needed]
         if all(any(path.exists() for path in paths) for paths in places):
             return "mirror"
     if all(any((Path(place) / file.name).is_file() for place in file.installed) for file in needed):

@@ -413,18 +413,21 @@ def test_list_names_every_source(tmp_path, monkeypatch):
 
 
 def test_list_says_what_is_here_and_what_is_missing(tmp_path, monkeypatch):
-    for name in ("cache", "mirror/mnist", "mirror/stl10_binary"):
+    for name in ("cache", "mirror/mnist", "mirror/KMNIST/raw", "mirror/stl10_binary"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("cache/random_images_300k/300K_random_images.npy", "mirror/iSUN.tar.gz"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "mirror/mnist/t10k-images-idx3-ubyte.gz").write_bytes(b"")  # without its labels
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):  # torchvision unpacks these
+        (tmp_path / "mirror/KMNIST/raw" / name).write_bytes(b"")
     monkeypatch.setenv("SSLOOD_DATA_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
     output = CliRunner().invoke(plain_command(), ["--list"]).output
     rows = {line.split()[0]: line.split("  ") for line in output.splitlines()}
     where = {name: [cell.strip() for cell in row if cell.strip()][1] for name, row in rows.items()}
     expected = {"digits": "built in", "random_images_300k": "cache", "isun": "mirror", "stl10": "mirror"}
+    expected["kmnist"] = "mirror"
     expected |= {
         "mnist": "to fetch",
         "svhn": "to fetch",

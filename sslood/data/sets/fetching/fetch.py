@@ -131,18 +131,23 @@ def writable(folder: Path) -> Iterator[None]:
         ) from None
 
 
+def places_in_mirror(folder: Path, file: Published) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return where a mirror folder may hold a file as published, without its .gz, and as unpacked folders."""
+    published = [folder / place / file.name for place in (*file.mirror, "")]
+    is_plain = file.name.endswith(".gz") and not file.name.endswith(ARCHIVES)
+    plain = [path.with_suffix("") for path in published] if is_plain else []
+    return published, plain, [folder / inner for inner in file.folders]
+
+
 def _in_mirror(folder: Path, file: Published, tried: list[str]) -> Located | None:
     """Look for the published file, then for its unpacked content, in a mirror folder."""
-    paths = [folder / place / file.name for place in (*file.mirror, "")]
-    for path in paths:
-        if path.is_file():
-            return _checked(path, file)
-    for path in paths:
-        if path.suffix == ".gz" and not path.name.endswith(ARCHIVES) and path.with_suffix("").is_file():
-            return _plain(path.with_suffix(""), file)
-    for inner in file.folders:
-        if (folder / inner).is_dir():
-            return Located(folder / inner, "unpacked copy", "")
+    published, plain, unpacked = places_in_mirror(folder, file)
+    if path := next(filter(Path.is_file, published), None):
+        return _checked(path, file)
+    if path := next(filter(Path.is_file, plain), None):
+        return _plain(path, file)
+    if path := next(filter(Path.is_dir, unpacked), None):
+        return Located(path, "unpacked copy", "")
     tried.append(f"{folder}: holds neither {' nor '.join((file.name, *file.folders))}")
     return None
 
