@@ -13,7 +13,7 @@ import torch
 
 from sslood.core.errors import InputError
 from sslood.nets.adopting.layouts import State
-from sslood.nets.adopting.weights import is_address, locate_weights, read_checkpoint
+from sslood.nets.adopting.weights import file_name, is_address, locate_weights, read_checkpoint
 
 _INSIDE = ("state_dict", "model", "teacher", "model_ema", "state_dict_ema")  # where training scripts put them
 _DIGITS = r"[0-9a-f]{8,64}"
@@ -105,7 +105,7 @@ def _located(place: str, sha256: str, backbone: str) -> Path | None:
 
 def _torch_cached(address: str) -> Path | None:
     """Return what torch.hub has downloaded from an address before."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file_name(address)
     return path if path.is_file() else None
 
 

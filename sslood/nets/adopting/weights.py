@@ -10,6 +10,7 @@ from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import torch
@@ -30,6 +31,14 @@ def is_address(place: str) -> bool:
     return place.startswith(("http://", "https://"))
 
 
+def file_name(place: str) -> str:
+    """Return the name of the file at a path, or at an address without its query (`?download=true`).
+
+    Its ending says how it is read.
+    """
+    return (urlsplit(place).path if is_address(place) else place).rsplit("/", 1)[-1]
+
+
 def locate_weights(place: str, sha256: str) -> Path:
     """Return the file of `located`."""
     return located(place, sha256)[0]
@@ -41,7 +50,7 @@ def located(place: str, sha256: str) -> tuple[Path, str]:
     sha256: all digits, or at least the first 8. Raises InputError if the file does not exist, or has another.
     """
     mirror = os.environ.get("SSLOOD_DATA_MIRROR", "")
-    file = Published(name=place.rsplit("/", 1)[-1], sources=(place,), sha256=sha256)
+    file = Published(name=file_name(place), sources=(place,), sha256=sha256)
     if not is_address(place):
         paths = [Path(place)] + ([Path(mirror) / place] if mirror and not is_address(mirror) else [])
         local = next((path for path in paths if path.is_file()), None)

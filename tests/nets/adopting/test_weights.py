@@ -80,6 +80,16 @@ def test_an_address_is_fetched_once_and_held_against_its_checksum(file, server, 
         locate_weights(f"{server}/weights/none.pth", digest)
 
 
+def test_the_query_of_an_address_is_no_part_of_the_name(server, tmp_path, monkeypatch):
+    """Links of Hugging Face end in it; a name .safetensors?download=true was read as a pickle."""
+    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    save_file({"a": torch.arange(3.0)}, tmp_path / "net.safetensors")
+    digest = hashlib.sha256((tmp_path / "net.safetensors").read_bytes()).hexdigest()
+    found = locate_weights(f"{server}/net.safetensors?download=true", digest)
+    assert found.name == "net.safetensors" and read_checkpoint(found)["a"].tolist() == [0, 1, 2]
+
+
 def test_checkpoints_and_safetensors_are_read(file, tmp_path):
     assert torch.equal(read_checkpoint(file[0])["state_dict"]["a"], torch.arange(3.0))
     save_file({"b": torch.ones(2)}, tmp_path / "w.safetensors")
