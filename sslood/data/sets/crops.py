@@ -103,8 +103,13 @@ def _text(edges: list[float]) -> str:
 
 
 def cut_box(picture: Image.Image, box: Box, name: str | os.PathLike[str]) -> Image.Image:
-    """Return the pixels of a box; InputError naming the box if it lies outside by more than rounding does."""
+    """Return the pixels of a box.
+
+    Raises InputError naming the box if it has none, or lies outside by more than rounding does.
+    """
     left, top, right, bottom = box
+    if right == left or bottom == top:  # written as #xywh= by hand
+        raise InputError(f"{name}: the box has no pixel; its width and height must be at least 1")
     width, height = picture.size
     if left >= width or top >= height or right > width + _OVER or bottom > height + _OVER:
         raise InputError(

@@ -96,6 +96,8 @@ def test_the_boxes_of_a_picture_decode_it_once(picture, monkeypatch):
         (["a b.png,1,2,3,4", "./a b.png,1,2,3,4"], None, "row 3: lists './a b.png', as row 2 does"),
         (["a b.png,1,2,42,4"], None, "ends at x1 = 42, y1 = 4, outside the picture of 40 x 30 pixels"),
         (["a b.png,40,2,41,4"], None, "outside the picture of 40 x 30"),
+        (['"a b.png#xywh=1,2,0,4"'], "path", "a b.png#xywh=1,2,0,4: the box has no pixel; its width"),
+        (['"a b.png#xywh=1,2,3,0"'], "path", "a b.png#xywh=1,2,3,0: the box has no pixel; its width"),
     ],
 )
 def test_boxes_that_cannot_be(picture, rows, head, words):
