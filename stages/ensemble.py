@@ -44,12 +44,11 @@ def main(backbone, loss, members, id_name, sets, folder, steps, out_results, out
     roles, tuning = roles_of(section, id_name, sets)
     published = read_steps(steps, backbone, section, id_name)
     others = [*roles, *shifted_sets(section, sets)]
-    plan = {"validation": id_name, **{name: name for name in (id_name, *others)}}
+    plan = [(id_name, "validation"), *((name, "test") for name in (id_name, *others))]
     if tuning and settings.choose_on == "tuning":
-        plan["tuning"] = tuning
-    splits = {"validation": "validation", "tuning": "validation"}
-    read = {part: read_split(folder, name, splits.get(part, "test")) for part, name in plan.items()}
-    images, meta = {part: found for part, (found, _) in read.items()}, read[id_name][1]
+        plan.append((tuning, "validation"))
+    read = {part: read_split(folder, *part) for part in plan}
+    images, meta = {part: found for part, (found, _) in read.items()}, read[id_name, "test"][1]
     device, model = machine(settings.precision).device, f"{FAMILIES[loss]}_{backbone}"
     results = Results("ensemble", 0, id_name)
     results.roles = names_of_roles(section, sets)
@@ -64,8 +63,9 @@ def main(backbone, loss, members, id_name, sets, folder, steps, out_results, out
     names = ("validation.labels", "test.labels")
     labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=names)
     seen = Images(
-        images["validation"], labels[names[0]], images.get("tuning"), images[id_name], labels[names[1]],
-        {name: images[name] for name in others}, len(meta["classes"]),
+        images[id_name, "validation"], labels[names[0]], images.get((tuning, "validation")),
+        images[id_name, "test"], labels[names[1]], {name: images[name, "test"] for name in others},
+        len(meta["classes"]),
     )  # fmt: skip
     with tqdm(desc=f"{model}", unit="image", disable=None) as bar:
         told = evaluate_ensemble(

@@ -461,6 +461,23 @@ def test_ensemble(tmp_path):
     assert read_metadata(tmp_path / "out.safetensors", kind="scores")["seed"] == 4
 
 
+def test_sets_of_an_ensemble_may_have_the_names_of_splits(tmp_path):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    assert run_ensemble(tmp_path).exit_code == 0
+    new = {"noise": "tuning", "close": "validation"}
+    for old, name in new.items():
+        (tmp_path / f"s/{old}.safetensors").rename(tmp_path / f"s/{name}.safetensors")
+    sets = {new.get(name, name): role for name, role in ROLES.items()}
+    result = run_ensemble(tmp_path, "renamed", sets=sets)
+    assert result.exit_code == 0, result.output
+    rows, renamed = (
+        json.loads((tmp_path / f"{name}.json").read_text())["models"]["leaveout_resnet"]["eloc"]
+        for name in ("out", "renamed")
+    )
+    assert renamed == {new[name]: row for name, row in rows.items()}
+
+
 def test_an_ensemble_with_dropout_draws_and_a_sweep_keeps_all_other_rows(tmp_path):
     image_sets(tmp_path / "s")
     members(tmp_path / "m")
