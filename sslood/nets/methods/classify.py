@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.needs import CLASSIFIED
+from sslood.core.rounding import decimal
 from sslood.core.seeding import numpy_stream, stream_seed
 from sslood.core.settings import Limits
 from sslood.core.splits import stratified_choice
@@ -52,7 +53,8 @@ def labelled(
     percent = settings.labels
     if percent == 100:
         return data, settings
-    labels, share = data.labels.cpu().numpy(), percent / 100
+    # as the probe has it: 2.2 / 100 is 0.022000000000000002, which names another stream than 0.022
+    labels, share = data.labels.cpu().numpy(), decimal(percent / 100, 15)
     rows = stratified_choice(labels, round(share * len(labels)), numpy_stream(seed, "labels", str(share), 0))
     counts = np.unique(labels, return_counts=True)[1]
     if (missing := len(counts) - len(np.unique(labels[rows]))) > 0:

@@ -130,6 +130,8 @@ def test_few_labels_are_the_same_images_for_every_start_and_balanced(run):
     assert np.abs(counts - 0.1 * all_counts).max() < 1
     rows = stratified_choice(tensors["train.labels"], 60, numpy_stream(0, "labels", "0.1", 0))
     assert (few.images.numpy() == tensors["train.images"][rows]).all()  # the probe's first draw
+    rows = stratified_choice(tensors["train.labels"], 13, numpy_stream(0, "labels", "0.022", 0))
+    assert torch.equal(labelled(data, percent(2.2), seed=0)[0].images, data.images[rows])
     assert not torch.equal(few.images, labelled(data, percent(10), seed=1)[0].images)
     assert labelled(data, percent(100), seed=0)[0] is data
     assert labelled(data, percent(2), seed=0)[1].batch_size == 12
