@@ -100,6 +100,18 @@ class _Bar(tqdm):
         return super().update(n)
 
 
+def _reason(error: Exception, memory: str) -> str:
+    """Return what to say of an error of torch that settings are to blame for, "" for any other."""
+    if isinstance(error, RuntimeError) and out_of_memory(error):
+        return f"out of memory; {memory}"
+    if str(error).startswith("Expected more than 1 value per channel"):
+        return (
+            "a batch holds one image whose last maps are a single pixel, of which batch norm has no "
+            "statistics; use batches of at least 2 images, of outliers too"
+        )
+    return ""
+
+
 def run_epochs(
     label: str,
     *,
@@ -120,7 +132,8 @@ def run_epochs(
     has passed since the last time, after the last epoch, and on Ctrl-C or SIGTERM.
     `items` is the number of samples in an epoch: `epoch_step` may call `bar.update(n)` after a batch.
     `memory` is the advice given when memory runs out; `silent` turns the progress off.
-    Raises InputError when a value of a row is NaN or infinite, or memory runs out.
+    Raises InputError when a value of a row is NaN or infinite, memory runs out, or a batch holds one image
+    where batch norm needs two.
     """
     curves = _resume(state, checkpoint)
     if curves and checkpoint and not silent:
@@ -148,8 +161,8 @@ def run_epochs(
         if checkpoint and unsaved:
             checkpoint.save(latest)
         raise
-    except RuntimeError as error:
-        if not out_of_memory(error):
+    except (RuntimeError, ValueError) as error:
+        if not (why := _reason(error, memory)):
             raise
-        raise InputError(f"{label}: out of memory; {memory}") from error
+        raise InputError(f"{label}: {why}") from error
     return curves

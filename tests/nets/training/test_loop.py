@@ -112,6 +112,17 @@ def test_out_of_memory_proposes_a_smaller_batch():
         Run(1, torch.OutOfMemoryError("CUDA out of memory")).go(None)
 
 
+def test_a_batch_of_one_image_that_batch_norm_cannot_take_is_no_traceback():
+    """The error is torch's own: maps of one pixel, as `fast` has them for 16 pixels."""
+    with pytest.raises(ValueError, match="Expected more than 1 value") as error:
+        nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
+    with pytest.raises(InputError, match="toy: a batch holds one image .* use batches of at least 2 images"):
+        Run(1, error.value).go(None)
+    with pytest.raises(ValueError, match="another") as error:
+        Run(1, ValueError("another")).go(None)
+    assert not isinstance(error.value, InputError)
+
+
 def test_where_there_is_no_terminal_a_long_run_says_once_how_long_it_will_take(capsys, monkeypatch):
     clock = iter([0.0] + [0.0, 40.0] * 50)
     monkeypatch.setattr("sslood.nets.training.loop.time.monotonic", lambda: next(clock))
