@@ -105,14 +105,23 @@ class Pretraining(Task[Batch]):
 
     @torch.inference_mode()
     def features(self, data: ImageData, batch_size: int = 512) -> Tensor:
-        """Return the representations [N, D] of a set, unaugmented, in evaluation mode."""
+        """Return the representations [N, D] of a set, unaugmented, in evaluation mode.
+
+        InputError unless they are finite, as those of training may be: batch norm has other statistics there.
+        """
         self.modules.eval()
         parts = []
         for images in data.in_order(batch_size):
             with autocast(self.machine.device, self.settings.precision):
                 features = self.backbone(self.views.clean(images))
                 parts.append(at_least_float32(self.objective.representation(features)))
-        return torch.cat(parts)
+        found = torch.cat(parts)
+        if bad := int((~found.isfinite()).any(1).sum()):
+            raise InputError(
+                f"{self.label}: the features of {bad} of {len(found)} images are NaN or infinite in "
+                "evaluation mode; the training has diverged: lower the learning rate or lengthen the warm-up"
+            )
+        return found
 
     def _accuracies(self) -> dict[str, float]:
         """Return the accuracies on ID validation of a kNN vote and of a linear classifier, from ID train.

@@ -107,6 +107,14 @@ class Constant(TwoViews):
         return (z1 - 1).square().mean() + (z2 - 1).square().mean(), {}
 
 
+@pytest.mark.parametrize("knn_every", [0, 1])
+def test_features_that_are_no_numbers_in_evaluation_mode_end_the_run(monkeypatch, knn_every):
+    """The weights of the last step, whose loss nobody sees."""
+    monkeypatch.setattr(Linear, "forward", lambda self, x: self.layer(x.flatten(1)) / float(self.training))
+    with pytest.raises(InputError, match="toy: the features of 256 of 256 images are NaN or infinite"):
+        finished(monkeypatch, knn_every=knn_every)
+
+
 def test_a_collapse_stops_and_names_the_epoch(monkeypatch):
     monkeypatch.setenv("SSLOOD_DEVICE", "cpu")
     digits = load_digits()
