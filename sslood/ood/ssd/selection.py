@@ -9,11 +9,12 @@ import torch
 from scipy.special import logsumexp
 
 from sslood.core.errors import InputError
+from sslood.core.needs import check_needs
 from sslood.ood.geometry.covariance import squared_distance
 from sslood.ood.geometry.standard import Standard, fit_standard
 from sslood.ood.kit.detector import class_labels
 from sslood.ood.kit.outputs import Outputs, chunks
-from sslood.ood.ssd.ssd import SSDSettings, assigned, fit_state
+from sslood.ood.ssd.ssd import SSD, SSDSettings, assigned, fit_state
 
 CLUSTERS = (1, 2, 3, 4, 5, 8, 10, 15, 20)
 RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -74,8 +75,10 @@ def select_settings(
     """Return (settings with the best value of each that is "auto", every candidate with its log-likelihood).
 
     A cluster count that ID train does not allow is left out. Ties go to the first candidate. Raises
-    InputError if none is possible.
+    InputError if none is possible, LeftOut for classes without labels or with too few images.
     """
+    if settings.class_conditional:  # what SSD needs of other clusters depends on their number
+        check_needs(SSD(settings).needs, train.labels, len(train), f"{train.name}: SSD ")
     counts, shrinkages = _counts(settings, train), _shrinkages(settings)
     rows, seen = validation.need(settings.layer), train.need(settings.layer)
     standard = fit_standard(seen)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.seeding import numpy_stream
 from sslood.ood.geometry.clusters import cluster
 from sslood.ood.kit.outputs import Outputs
@@ -157,3 +157,16 @@ def test_selection_finds_the_clusters_and_keeps_what_is_not_searched():
         "40 images in 30 dimensions want more than a tenth of their trace"
     )
     assert max(c["clusters"] for c in select_settings(AUTO, few, validation, 0)[1]) <= 10
+
+
+@pytest.mark.parametrize("what", ["clusters", "covariance", "ridge"])
+def test_a_choice_for_classes_that_are_not_there_leaves_the_row_out(what):
+    """As `fit` does with every setting given: pictures without labels end no stage."""
+    settings = replace(SSDSettings(class_conditional=True), **{what: "auto"})
+    for labels, says in (
+        (np.full(900, -1), "train: SSD needs 1 labelled class in train, there are 0"),
+        (None, "train: SSD needs 1 labelled class in train, there are 0"),
+        (np.arange(900) // 899, "train: SSD needs 2 train images in the smallest class, there is 1"),
+    ):
+        with pytest.raises(LeftOut, match=says):
+            select_settings(settings, replace(ID, labels=labels), ID, 0)
