@@ -98,7 +98,8 @@ _COLUMNS = {
     "price": "AUROC of the best row of that stage, model, seed and set in hindsight, minus that of `auto`",
     **{name: metric.meaning for name, metric in DECISIONS.items()},
     "calibrated_on": "images whose scores made the threshold: ID validation, as `deploy` does, or, where the "
-    "model was trained on it or its scores were not kept, each half of ID test for the other half",
+    "model was trained or the detector fitted on it, or its scores were not kept, each half of ID test for "
+    "the other half",
 }
 ALARMS = {
     "set": "the ID set, or a set of role shifted",

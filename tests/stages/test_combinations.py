@@ -20,8 +20,8 @@ SECTION = (
 SETS = ("digits", "close", "noise", "dusk", "digits.validation")
 
 
-def run(folder, options, **changes):
-    (folder / "p.yaml").write_text(SECTION)
+def run(folder, options, section=SECTION, **changes):
+    (folder / "p.yaml").write_text(section)
     given = [*options, "--combinations", f"{folder}/p.yaml:combinations"]
     return stage(posthoc, folder, given, **changes)
 
@@ -173,3 +173,19 @@ def test_what_was_fitted_on_validation_is_never_chosen(folder, monkeypatch):
     found = written(folder, "flattered")[0]
     assert found["chosen"]["classifier.auto.members"]["value"] == ["energy"]
     assert "mahalanobis_energy" in found["models"]["classifier"]
+
+
+def test_references_of_p_values_make_no_threshold(folder):
+    """Nor do those of a sum with a member that was fitted on ID validation."""
+    names = ("mahalanobis", "energy", "kl_matching")
+    rows = {"plain": "sum", "fisher_of": "fisher", "simes_of": "simes", "cauchy_of": "cauchy"}
+    section = "".join(f"  {row}: {{members: [mahalanobis, energy], by: {by}}}\n" for row, by in rows.items())
+    more = "  first: {members: [kl_matching, energy]}\n  last: {members: [energy, kl_matching]}\n"
+    result = run(folder, listed(*names), f"combinations:\n{section}{more}", models=["classifier"], name="by")
+    assert result.exit_code == 0, result.output
+    scores = written(folder, "by")[1]
+    for row in (*rows, "first", "last"):
+        assert (f"classifier.{row}.digits.validation" in scores) == (row == "plain"), row
+        assert {"digits", "close", "noise", "dusk"} == {
+            name for name in SETS if f"classifier.{row}.{name}" in scores and "." not in name
+        }

@@ -145,6 +145,17 @@ def test_what_counts_as_id_is_scored_without_metrics_of_its_own(folder):
         assert len(own) == 30 and np.median(own) < np.median(dusk), "its images are shifted"
 
 
+def test_no_threshold_comes_from_scores_that_were_fitted_on_the_same_images(folder):
+    """Of eight classes and few images, 5 % by scores of its own images would be more than 10 % of others."""
+    names = ("msp", "kl_matching", "temperature_scaling")
+    assert stage(posthoc, folder, listed(*names), models=["classifier"]).exit_code == 0
+    scores, _ = load_tensors(folder / "out.safetensors", kind="scores")
+    kept = [name for name in names if f"classifier.{name}.digits.validation" in scores]
+    assert kept == ["msp"] == [name for name in names if not DETECTORS[name].on_validation]
+    for name in names:
+        assert f"classifier.{name}.digits" in scores and f"classifier.{name}.dusk" in scores
+
+
 def searched(*names, **fixed):
     """Return the options of detectors with every setting of a grid on auto, but for those that are fixed."""
     found = [part for name in names for part in ("--detectors", name)]

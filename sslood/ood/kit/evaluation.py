@@ -44,7 +44,8 @@ def evaluate(
         else:
             try:
                 detector, held = _fitted(kind, settings, images, results, f"{file.model}.{name}", device)
-                results.add(file.model, name, score_sets(detector, tests))
+                scores = score_sets(detector, tests)
+                results.add(file.model, name, scores, on_validation=kind.on_validation)
                 if combinations:
                     held = held or images.held(detector)
                     scored.add(name, held, on_validation=kind.on_validation)

@@ -108,7 +108,9 @@ def add_combinations(combinations: Combinations, scored: Scored, results: Result
     """Add a row for each combination to `results`, which holds the rows of its members.
 
     References are the scores of ID validation; a combination that chose one member has its scores. One that
-    the model cannot have, or that lacks a tuning set to choose on, is left out with the reason.
+    the model cannot have, or that lacks a tuning set to choose on, is left out with the reason. P-values of
+    the references among themselves say nothing of other images, so that those of a combination by p-values
+    are not kept; a sum has but their mean and spread from them.
     """
     for name, settings in combinations.items():
         try:
@@ -121,8 +123,10 @@ def add_combinations(combinations: Combinations, scored: Scored, results: Result
             found = {
                 one: combined(references, {member: own[one] for member, own in scores.items()}, settings.by)
                 for one in scores[members[0]]
+                if all(one in own for own in scores.values())
             }
-            results.add(scored.model, name, found)
+            fitted = settings.by != "sum" or not scored.known.isdisjoint(members)
+            results.add(scored.model, name, found, on_validation=fitted)
         except LeftOut as reason:
             results.leave_out(reason, scored.model, name)
 

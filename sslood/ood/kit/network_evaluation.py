@@ -41,7 +41,8 @@ def evaluate_network(
     scores = {key: score_together(fitted, network, part, progress) for key, part in tests.items()}
     for name, detector in fitted.items():
         try:
-            results.add(model, name, {key: found[name] for key, found in scores.items()})
+            own = {key: found[name] for key, found in scores.items()}
+            results.add(model, name, own, on_validation="validation" in detector.learns_from)
         except LeftOut as reason:
             results.leave_out(reason, model, name)
             continue

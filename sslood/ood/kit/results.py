@@ -47,12 +47,18 @@ class Results:
         row = {"model": model, "detector": detector, "set": name, "reason": reason.reason}
         self.left_out.append(row)
 
-    def add(self, model: str, detector: str, scores: Mapping[str, np.ndarray]) -> None:
+    def add(
+        self, model: str, detector: str, scores: Mapping[str, np.ndarray], *, on_validation: bool = False
+    ) -> None:
         """Compare the ID scores with those of each OOD set; `scores`: set -> float64 [N], ID set included.
 
-        Those of ID validation and of sets with role shifted are kept without metrics, for `summarize`.
-        Raises LeftOut, naming model, detector and set, if a score is NaN or infinite.
+        Those of ID validation and of sets with role shifted are kept without metrics, for `summarize`. With
+        `on_validation`, the score was fitted on ID validation, and those of ID validation are not kept: a
+        threshold from them would flag more of other ID images than it says. Raises LeftOut, naming model,
+        detector and set, if a score is NaN or infinite.
         """
+        if on_validation:
+            scores = {name: own for name, own in scores.items() if name != validation_of(self.id)}
         for name, values in scores.items():
             if bad := int((~np.isfinite(values)).sum()):
                 reason = (
@@ -177,7 +183,8 @@ def results_of(
 def outputs_to_test(embeddings: Embeddings) -> dict[str, Outputs]:
     """Return what is scored: test outputs of the ID set, of every OOD and shifted set, then ID validation.
 
-    The last, "<id>.validation", is there unless the model was trained on it: thresholds come from its scores.
+    The last, "<id>.validation", is there unless the model was trained on it: thresholds come from its scores,
+    where the detector was not fitted on it either.
     Raises InputError if there is no OOD set.
     """
     if not embeddings.ood_sets:

@@ -61,7 +61,7 @@ def held_out_rule(calibration: ArrayLike, alpha: float) -> Rule | None:
 
 
 def halved_rule(scores: ArrayLike, alpha: float) -> Rule | None:
-    """Return the rule for a model that was trained on ID validation, from scores of ID test images [N].
+    """Return the rule where model or detector was fitted on ID validation, from scores of ID test images [N].
 
     Each half of the images, drawn at random but always alike, is judged by the threshold of the other. None
     for fewer than `images_needed(alpha)` images in a half; InputError as `conformal_threshold`.
