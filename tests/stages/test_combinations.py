@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors, save_tensors
+from sslood.ood.kit.combining import evidence
 from stages import posthoc
 from tests.stages.test_evaluations import embeddings, listed, searched, stage
 
@@ -189,3 +191,26 @@ def test_references_of_p_values_make_no_threshold(folder):
         assert {"digits", "close", "noise", "dusk"} == {
             name for name in SETS if f"classifier.{row}.{name}" in scores and "." not in name
         }
+
+
+@pytest.mark.parametrize("by", ["fisher", "simes", "cauchy"])
+def test_p_values_count_the_references_that_equal_a_test_image(folder, monkeypatch, by):
+    """Of scores with few values, whose rounding for the tables must not part equal ones."""
+    kind, names = posthoc.DETECTORS["energy"], ("energy", "max_logit")
+    fine = kind._score
+    monkeypatch.setattr(kind, "_score", lambda self, *given: (2 * fine(self, *given)).round() / 7)
+    section = f"combinations:\n  both: {{members: [energy, max_logit], by: {by}}}\n"
+    assert run(folder, listed(*names), section, models=["classifier"], name="equal").exit_code == 0
+    own = posthoc.results_of("posthoc", folder / "e", ["classifier"], 0)[1][0]
+    p = []
+    for name in names:
+        detector = posthoc.DETECTORS[name]().fit(own.outputs("digits", "train"))
+        references, found = (detector.score(own.outputs("digits", split)) for split in ("validation", "test"))
+        above = (references >= found[:, None]).sum(1)
+        p.append(np.where(above > 0, (0.5 + above) / 31, np.nan))
+        assert np.isin(found, references).any() == (name == "energy")
+    within = ~np.isnan(p).any(0)
+    expected = evidence(torch.from_numpy(np.stack(p)[:, within]), by).numpy()
+    row = written(folder, "equal")[1]["classifier.both.digits"]
+    assert within.sum() > 50
+    np.testing.assert_allclose(row[within], expected, rtol=1e-5, atol=2e-6)

@@ -48,7 +48,7 @@ def evaluate(
                 results.add(file.model, name, scores, on_validation=kind.on_validation)
                 if combinations:
                     held = held or images.held(detector)
-                    scored.add(name, held, on_validation=kind.on_validation)
+                    scored.add(name, held, scores[file.id], on_validation=kind.on_validation)
             except LeftOut as reason:
                 results.leave_out(reason, file.model, name)
                 scored.missing[name] = f"that is left out: {reason.reason}"

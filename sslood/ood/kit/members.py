@@ -83,19 +83,25 @@ def _check_members(
 class Scored:
     """What combinations know of one model: the held-out scores of its detectors, and why others have none.
 
-    model: its name; source: the criterion of a choice, in words. known: detectors that were fitted on ID
-    validation, whose scores there flatter them: never chosen.
+    model: its name; source: the criterion of a choice, in words. references: their scores of ID validation,
+    rounded as those of the tables. known: detectors that were fitted on ID validation, whose scores there
+    flatter them: never chosen.
     """
 
     model: str
     source: str
     held: dict[str, Held] = field(default_factory=dict)
+    references: dict[str, np.ndarray] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
 
-    def add(self, name: str, held: Held, *, on_validation: bool) -> None:
-        """Keep the scores of a detector, rounded as those of the tables are."""
-        self.held[name] = _rounded(held)
+    def add(self, name: str, held: Held, test: np.ndarray, *, on_validation: bool) -> None:
+        """Keep the scores of a detector, rounded as those of the tables are; test: its of ID test images.
+
+        Equal scores stay equal only in steps that are the same for both: a choice compares held-out images
+        with each other, the tables compare test images with the references.
+        """
+        self.held[name], self.references[name] = _rounded(held), rounded(held.inside, test)
         self.known |= {name} if on_validation else set()
 
     @property
@@ -118,7 +124,7 @@ def add_combinations(combinations: Combinations, scored: Scored, results: Result
             if len(members) == 1:
                 results.repeat(scored.model, members[0], name)
                 continue
-            references = {member: scored.held[member].inside for member in members}
+            references = {member: scored.references[member] for member in members}
             scores = {member: results.scores_of(scored.model, member) for member in members}
             found = {
                 one: combined(references, {member: own[one] for member, own in scores.items()}, settings.by)
