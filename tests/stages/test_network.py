@@ -215,6 +215,22 @@ def test_stochastic_passes_over_models_without_a_gaussian(folder, capsys):
     assert "unknown detector 'sigma'" in capsys.readouterr().err
 
 
+def test_a_score_that_is_left_out_has_no_direction(folder, capsys):
+    """A variance beyond float64, of a network that fell apart, ends no stage: others read the means alone."""
+    write_embeddings(folder, "gaussian")
+    path = folder / "e/gaussian.safetensors"
+    arrays, metadata = load_tensors(path)
+    for split in ("validation", "test"):
+        arrays[f"digits.{split}.log_variance"] = arrays[f"digits.{split}.log_variance"].copy()
+        arrays[f"digits.{split}.log_variance"][3] = 3000.0
+    save_tensors(path, arrays, kind="embeddings", metadata=metadata)
+    assert run_stochastic(folder, ["gaussian"], detectors=["sigma_spread", "euclidean_knn"]) == 0
+    written = check_results(folder, "stochastic")
+    assert list(written["models"]["gaussian"]) == ["euclidean_knn"]
+    assert [key for key in written["chosen"] if "direction" in key] == ["gaussian.euclidean_knn.direction"]
+    assert "gaussian · sigma_spread (1 of" in capsys.readouterr().out
+
+
 def test_a_stochastic_model_decides_for_single_images(folder):
     tensors, _ = write_embeddings(folder, "gaussian")
     status = call(

@@ -50,6 +50,7 @@ def evaluate(
                     held = held or images.held(detector)
                     scored.add(name, held, scores[file.id], on_validation=kind.on_validation)
             except LeftOut as reason:
+                detector = None
                 results.leave_out(reason, file.model, name)
                 scored.missing[name] = f"that is left out: {reason.reason}"
         if not autos(settings):
