@@ -193,17 +193,6 @@ def test_refuses(tmp_path, case):
         read_vectors(tmp_path, SPLITS, "id")
 
 
-def test_a_label_of_a_parquet_file_beyond_int64_is_named(tmp_path):
-    folder = write(tmp_path)
-    rows = list(np.load(folder / "id.train.npy").astype(float))
-    labels = pa.array([0, 2**64 - 1] + [1, 2] * 19, pa.uint64())
-    (folder / "id.train.npy").unlink()
-    (folder / "id.train.labels.npy").unlink()
-    pq.write_table(pa.table({"features": rows, "label": labels}), folder / "id.train.parquet")
-    with pytest.raises(InputError, match=r"id.train.parquet: label 18446744073709551615 is no class index"):
-        read_folder(folder, SPLITS, "id")
-
-
 DAMAGED = [
     "{'descr': '<f8', 'fortran_order': False, 'shape': (-6, 3)}",
     "{'descr': '<f8', 'fortran_order': False, [1]: (6, 3)}",
@@ -249,6 +238,24 @@ def test_logits_that_do_not_fit(tmp_path, options, words, message):
             (tmp_path / f"{name}.npy").unlink()
     with pytest.raises(ValueError, match=message):
         read_vectors(tmp_path, SPLITS, "id")
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        ([2**63 + 5, 1, 2], "test.parquet: label 9223372036854775813 is no class index from 0 .or -1, unk"),
+        ([-7, 1, 2], "id.test.parquet: label -7 is no class index from 0 .or -1, unknown.$"),
+        ([0, 9, 2], "id.test.parquet: holds class 9, but there are 3 classes"),
+    ],
+)
+def test_labels_beside_vectors_that_are_no_classes(tmp_path, labels, message):
+    """As of `labels.npy`, and of the file that holds them."""
+    for name, own in (("id.train", [0, 1, 2]), ("id.test", labels)):
+        kind = pa.uint64() if max(own) >= 2**63 else pa.int64()
+        rows = pa.array([[1.0, 2.0]] * 3, pa.list_(pa.float32(), 2))
+        pq.write_table(pa.table({"vector": rows, "label": pa.array(own, kind)}), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=message):
+        read_folder(tmp_path, {"id": ("train", "test")}, "id")
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,14 @@ class FolderReader:
         return open_vectors(path, column=self.column, **named)
 
     def _indices(self, path: Path, labels: list[Any], is_id: bool) -> np.ndarray:
-        """Return class indices int64 [N]; of texts, their places in the classes of the set."""
+        """Return class indices int64 [N]; of texts, their places in the classes of the set.
+
+        InputError for a text that is no class, and a number that is no index.
+        """
         if not any(isinstance(label, str) for label in labels):
-            if (most := max(labels, default=0)) > np.iinfo(np.int64).max:
-                raise InputError(f"{path}: label {most} is no class index; use 0, 1, … or the classes' names")
+            wrong = next((label for label in labels if not -1 <= label <= np.iinfo(np.int64).max), None)
+            if wrong is not None:
+                raise InputError(f"{path}: label {wrong} is no class index from 0 (or -1, unknown)")
             return np.array(labels, np.int64)
         classes = self.classes if is_id and self.classes is not None else sorted({*map(str, labels)})
         places = {label: place for place, label in enumerate(classes)}

@@ -69,10 +69,12 @@ def read_vectors(
     width = words["labels"].shape[1] if words else None
     tensors: Arrays = {}
     counts: dict[str, dict[str, int]] = {}
+    paths: dict[str, Path] = {}
     for name, parts in splits.items():
         for split in parts:
             found = read(folder, f"{name}.{split}")
             path, rows = found.path, found.vectors
+            paths[f"{name}.{split}"] = path
             width = rows.shape[1] if width is None else width
             if rows.shape[1] != width:
                 against = "the vectors of the labels are" if words else "those before are"
@@ -99,6 +101,7 @@ def read_vectors(
         labels = tensors[f"{id_name}.{split}.labels"]
         if labels.max(initial=-1) >= len(classes):
             path = folder / f"{id_name}.{split}.labels.npy"
+            path = path if path.exists() else paths[f"{id_name}.{split}"]
             raise InputError(f"{path}: holds class {labels.max()}, but there are {len(classes)} classes")
     return tensors | _classifier(tensors, words.get("labels")), classes, counts
 
