@@ -27,7 +27,7 @@ from sslood.data.sets.tree import scan
 from sslood.data.sets.user_images import missing
 from sslood.deploy.quick.quick import quick
 from sslood.deploy.scorer import BATCH, Decisions, Deployed
-from sslood.deploy.tables.writing import is_parquet, save_columns
+from sslood.deploy.tables.writing import held, is_parquet, save_columns
 from sslood.ood.kit.network_detector import Progress
 
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")
@@ -222,27 +222,27 @@ def rows_so_far(out: str | Path, found: Found) -> Iterator[Callable[[list[Path],
     """Yield what keeps the rows of each batch, judged one by one, in the file `out`.partial.
 
     It goes away if all goes well. Otherwise it stays, and whatever ends the run says so, but for a kill.
+    Raises InputError if another run is writing that file.
     """
     partial, count = Path(f"{out}.partial"), 0
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.unlink(missing_ok=True)
-    with open(partial, "x", newline="", encoding="utf-8") as file:
-        table = Table(file, found)
+    with held(partial):
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            table = Table(file, found)
 
-        def keep(paths: list[Path], decisions: Decisions) -> None:
-            nonlocal count
-            table.add(table_rows(paths, decisions, found))
-            file.flush()
-            count += len(paths)
+            def keep(paths: list[Path], decisions: Decisions) -> None:
+                nonlocal count
+                table.add(table_rows(paths, decisions, found))
+                file.flush()
+                count += len(paths)
 
-        try:
-            yield keep
-        except BaseException as error:
-            if not count:
-                partial.unlink()
-            elif isinstance(error, InputError):
-                raise InputError(f"{error}; the {count} rows scored before it are in {partial}") from None
-            else:
-                print(shown(f"The {count} rows scored so far are in {partial}."), file=sys.stderr)
-            raise
-    partial.unlink()
+            try:
+                yield keep
+            except BaseException as error:
+                if not count:
+                    partial.unlink()
+                elif isinstance(error, InputError):
+                    raise InputError(f"{error}; the {count} rows scored before it are in {partial}") from None
+                else:
+                    print(shown(f"The {count} rows scored so far are in {partial}."), file=sys.stderr)
+                raise
+        partial.unlink()

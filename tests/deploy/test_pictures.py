@@ -174,6 +174,24 @@ def test_rows_are_kept_until_the_table_is_written(tmp_path, scored, monkeypatch)
     assert len((tmp_path / "s.csv.partial").read_text().splitlines()) == 3
 
 
+def test_two_runs_that_write_one_table(tmp_path, scored, monkeypatch):
+    """The second one is refused while the first one works, whose rows are all there."""
+    paint(tmp_path / "in", "a.png", "b.png")
+    others = []
+
+    def meanwhile(deployed, images):
+        monkeypatch.setattr(Deployed, "decide", decide)
+        others.append(scored(tmp_path / "in"))
+        return decide(deployed, images)
+
+    monkeypatch.setattr(Deployed, "decide", meanwhile)
+    status, rows, said = scored(tmp_path / "in")
+    assert status == 0 and len(rows) == 2, said
+    ((status, _, said),) = others
+    assert status == 1 and "s.csv.partial: another run is writing it; wait until it is done" in said
+    assert scored(tmp_path / "in")[0] == 0 and not (tmp_path / "s.csv.partial").exists()
+
+
 def test_a_list_is_not_overwritten_by_its_scores(tmp_path, scored):
     paint(tmp_path / "in", "a.png")
     (tmp_path / "s.csv").write_text("path\nin/a.png\n")

@@ -180,6 +180,23 @@ def test_rows_scored_before_an_interrupt_can_be_read(file, tmp_path, capsys, out
     assert read(tmp_path / f"partial-{out}")["path"].tolist() == NAMES[: sum(done)]
 
 
+@pytest.mark.parametrize("out, read", [("s.csv", pd.read_csv), ("s.parquet", pd.read_parquet)])
+@pytest.mark.parametrize("fdr", [None, 0.5])
+def test_a_second_run_that_writes_the_same_table_is_refused(file, tmp_path, out, read, fdr):
+    def run(progress):
+        vectors = table(tmp_path / "v.parquet")
+        score_table(load_deployed(file), vectors, tmp_path / out, fdr=fdr, batch_size=13, progress=progress)
+
+    def meanwhile(count):
+        with pytest.raises(InputError, match="partial: another run is writing it; wait until it is done"):
+            run(print)
+
+    run(meanwhile)
+    assert read(tmp_path / out)["path"].tolist() == NAMES
+    run(print)
+    assert not (tmp_path / f"{out}.partial").exists()
+
+
 def test_vectors_of_another_model_are_refused(file, tmp_path):
     scorer = load_deployed(file)
     with pytest.raises(

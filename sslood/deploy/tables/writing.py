@@ -1,12 +1,13 @@
 """Tables of scores, CSV or parquet by the ending of their name, written batch by batch."""
 
 import csv
+import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -112,6 +113,36 @@ def save_columns(path: str | Path, values: Values) -> None:
 
 
 @contextmanager
+def held(partial: Path) -> Iterator[None]:
+    """Empty the file `partial`, or make it, and hold it; InputError if another run is writing it."""
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if partial.is_symlink():  # nobody's file elsewhere is emptied
+        partial.unlink()
+    while True:
+        with open(partial, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{partial}: another run is writing it; wait until it is done, or give another --out"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            if _is_there(file, partial):
+                file.truncate(0)
+                yield
+                return
+
+
+def _is_there(file: BinaryIO, path: Path) -> bool:
+    """Whether a path still names an open file: it goes, or gets its final name, as another run ends."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
 def growing(
     out: str | Path, flags: Callable[[], np.ndarray | None] = lambda: None
 ) -> Iterator[Callable[[Values], None]]:
@@ -121,10 +152,21 @@ def growing(
     early, the rows stay under that name, and whatever ends it says so, but for a kill: that leaves the rows
     of a CSV file, and nothing that can be read of a parquet file.
     """
-    partial, count = Path(f"{out}.partial"), 0
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.unlink(missing_ok=True)
-    sheet = (ParquetSheet if is_parquet(out) else CSVSheet)(partial)
+    partial = Path(f"{out}.partial")
+    with held(partial):
+        with _kept(partial, ParquetSheet if is_parquet(out) else CSVSheet) as add:
+            yield add
+        if (found := flags()) is None:
+            os.replace(partial, out)
+        else:
+            (_judge_parquet if is_parquet(out) else _judge_csv)(partial, out, found)
+            partial.unlink()
+
+
+@contextmanager
+def _kept(partial: Path, kind: Callable[[Path], Sheet]) -> Iterator[Callable[[Values], None]]:
+    """Yield what adds rows to a table in the file `partial`, where they stay if the run ends early."""
+    sheet, count = kind(partial), 0
 
     def add(values: Values) -> None:
         nonlocal count
@@ -143,24 +185,21 @@ def growing(
             print(shown(f"The {count} rows scored so far are in {partial}."), file=sys.stderr)
         raise
     sheet.close()
-    if (found := flags()) is not None:
-        (_judge_parquet if is_parquet(out) else _judge_csv)(partial, found)
-    os.replace(partial, out)
 
 
-def _judge_parquet(path: Path, flags: np.ndarray) -> None:
-    """Write a table again with other `is_ood`; a batch of rows is in memory."""
-    with atomic(path) as temporary:
+def _judge_parquet(path: Path, out: str | Path, flags: np.ndarray) -> None:
+    """Write a table again as `out` with other `is_ood`; a batch of rows is in memory."""
+    with atomic(out) as temporary:
         sheet, done = ParquetSheet(temporary), 0
         for batch in arrow(path).parquet.ParquetFile(path, pre_buffer=False).iter_batches(ROWS):
             sheet.add(batch.to_pydict() | {"is_ood": flags[done : (done := done + len(batch))]})
         sheet.close()
 
 
-def _judge_csv(path: Path, flags: np.ndarray) -> None:
+def _judge_csv(path: Path, out: str | Path, flags: np.ndarray) -> None:
     """Do the same for a CSV file."""
     encoded: dict[str, Any] = {"newline": "", "encoding": "utf-8"}
-    with atomic(path) as temporary, open(path, **encoded) as old, open(temporary, "w", **encoded) as new:
+    with atomic(out) as temporary, open(path, **encoded) as old, open(temporary, "w", **encoded) as new:
         lines, writer = csv.reader(old), csv.writer(new, lineterminator="\n")
         writer.writerow(header := next(lines))
         place = header.index("is_ood")
