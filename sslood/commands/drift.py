@@ -114,7 +114,7 @@ def _score(scorer: Deployed, images: Path, batch_size: int, skip_unreadable: boo
         read, decisions = decide_pictures(scorer, found.paths, **reading, progress=bar.update)
     for path in unreadable or ():
         click.echo(shown(f"{path}: left out, it cannot be read"), err=True)
-    return of_decisions([found.names[found.places[path]] for path in read], decisions, scorer.calibrated)
+    return of_decisions(read, found, decisions, scorer.calibrated)
 
 
 def _compare(

@@ -10,6 +10,7 @@ from PIL import Image
 from sslood.commands import drift, score
 from sslood.core.files import load_tensors
 from sslood.deploy.drift.batches import flags_p_value
+from sslood.deploy.drift.scored import Scored
 from sslood.deploy.drift.watch import Watch, groups_of
 from sslood.deploy.scorer import load_deployed
 from tests.kit.detector import write_detector
@@ -70,6 +71,39 @@ def test_pictures_give_what_their_scores_give(folder, tmp_path):
     assert one == two
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_picture_has_one_name_in_tables_and_among_pictures(folder, tmp_path, capsys, listed):
+    """Odd names, and boxes of a list with IDs: counted once, whatever they are given as."""
+    images, names = tmp_path / "in", ("=1.png", "2%41.png", "n\xff.png")
+    images.mkdir()
+    for place, name in enumerate(names):
+        Image.fromarray(np.full((20, 20), 90 * place, np.uint8)).save(images / name)
+    if listed:
+        rows = [f"in/{name},{x},0,{x + 9},9,+{x}" for name in names for x in (0, 9)]
+        images = tmp_path / "list.csv"
+        images.write_text("\n".join(["path,x0,y0,x1,y1,id", *rows]), encoding="utf-8")
+    detector, batches = folder / "d.safetensors", {"images": images}
+    for out in ("s.csv", "s.parquet"):
+        assert call(score.main, detector=detector, images=images, out=tmp_path / out) == 0
+        batches[out] = tmp_path / out
+    text = (tmp_path / "s.csv").read_text(encoding="utf-8")
+    (tmp_path / "sheet.csv").write_text(text, encoding="utf-8-sig")  # as a spreadsheet saves it
+    batches["sheet.csv"] = tmp_path / "sheet.csv"
+    for first in batches:
+        for second in batches:
+            state = tmp_path / f"{first}-{second}.json"
+            for way, status in ((first, 0), (second, 1)):
+                option = "images" if way == "images" else "scores"
+                assert drifted(folder, **{option: batches[way]}, state=state, name=way) == status
+    assert capsys.readouterr().err.count("its pictures were counted before, as batch 1") == 16
+
+
+def test_a_batch_alone_is_called_as_its_folder(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder / "one")
+    assert drifted(folder, images=".") == 0
+    assert capsys.readouterr().out.startswith("one: ")
+
+
 def test_a_batch_alone_with_vectors_of_pictures_and_of_files(folder, tmp_path, capsys):
     assert drifted(folder, images=folder / "noise", reference=folder / "id") == 0
     found = capsys.readouterr().out
@@ -77,8 +111,7 @@ def test_a_batch_alone_with_vectors_of_pictures_and_of_files(folder, tmp_path, c
     assert "Told apart by a classifier: p = 0.002 (AUROC 0.995 on vectors that it did not see" in found
     scorer = load_deployed(folder / "d.safetensors")
     images = load_tensors(folder / "noise.safetensors")[0]["test.images"]
-    decisions = scorer.decide(images)
-    batch = drift.of_decisions([*map(str, range(50))], decisions, scorer.calibrated)
+    batch = Scored([*map(str, range(50))], scorer.decide(images).scores)
     assert f"So many flags: p = {flags_p_value(groups_of(batch, scorer.calibrated)):.2g} (one-sided" in found
     outputs = load_tensors(folder / "e" / "digital.safetensors")[0]
     for name in ("digits.test", "noise.test"):

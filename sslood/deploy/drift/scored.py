@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError, as_line
-from sslood.core.names import cell, shown
+from sslood.core.names import cell, path_cell, shown
 from sslood.deploy.calibrated import Calibrated
+from sslood.deploy.pictures import Found
 from sslood.deploy.scorer import Decisions
 from sslood.deploy.tables.arrow import Parquet, parquet_files, texts_of
 from sslood.ood.kit.outputs import CHUNK
@@ -32,9 +33,21 @@ class Scored:
     places: np.ndarray | None = None
 
 
-def of_decisions(names: Sequence[str], decisions: Decisions, calibrated: Calibrated) -> Scored:
-    """Return a batch that was just scored."""
+def of_decisions(paths: Sequence[Path], found: Found, decisions: Decisions, calibrated: Calibrated) -> Scored:
+    """Return a batch that was just scored, whose pictures are called as in the CSV file that `score` writes.
+
+    paths: of the pictures, which are among those `found`.
+    """
+    names = []
+    for place in (found.places[path] for path in paths):
+        row = {**(found.own[place] if found.own else {}), "path": found.names[place]}
+        names.append(_name({column: _as_csv(column, text) for column, text in row.items()}))
     return Scored(names, decisions.scores, _places(decisions.predicted, calibrated, "the detector"))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """Return which picture a row of a CSV table of `score` is of."""
+    return " ".join(str(row[key]) for key in (*NAMES, *BOX) if row.get(key) is not None)
 
 
 def read_scores(path: Path, calibrated: Calibrated) -> Scored:
@@ -52,7 +65,7 @@ def read_scores(path: Path, calibrated: Calibrated) -> Scored:
     said: list[float] = []
     classes: list[str] = []
     for number, row in rows:
-        names.append(" ".join(str(row[key]) for key in (*NAMES, *BOX) if row.get(key) is not None))
+        names.append(_name(row))
         scores.append(_number(path, number, "score", row["score"]))
         if row.get("p_value") is not None:
             said.append(_number(path, number, "p_value", row["p_value"]))
@@ -68,7 +81,7 @@ def read_scores(path: Path, calibrated: Calibrated) -> Scored:
 
 def _csv(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             _check_columns(path, reader.fieldnames or [], needed)
             yield from enumerate(reader, 1)
@@ -84,7 +97,14 @@ def _parquet(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Mapping[s
     for _, _, columns in table.batches(wanted, CHUNK):
         for values in zip(*(texts_of(columns[name]) for name in wanted), strict=True):
             number += 1
-            yield number, dict(zip(wanted, values, strict=True))
+            yield number, {key: _as_csv(key, value) for key, value in zip(wanted, values, strict=True)}
+
+
+def _as_csv(column: str, value: Any) -> Any:
+    """Return a value of a parquet table as that of a CSV file, so that a picture has one name in both."""
+    if not isinstance(value, str):
+        return value
+    return path_cell(value) if column == "path" else cell(value)
 
 
 def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
