@@ -61,6 +61,7 @@ def main(
     for option, given in read_from.items():
         check_apart(**{option: given}, detector=detector, state=state)
     _check_options(scores, images, state, reference, vectors)
+    _check_stream(state, fail=fail, ordered=ordered, delta=delta is not None)
     scorer = load_deployed(detector, machine().device)
     watch = None if state is None else Watch.open(
         detector, state, delta=delta, seed=seed, calibrated=scorer.calibrated
@@ -73,7 +74,7 @@ def main(
     if batch is not None:
         drawn = (seed or 0) if watch is None else watch.state.seed
         compared = _compare(scorer, images, vectors, reference, drawn, skip_unreadable)
-        name = name or (scores or images).name
+        name = name or (scores or images).absolute().name
         if watch is None:
             record = judge_batch(batch, scorer.calibrated, name, compared)
         else:
@@ -102,6 +103,13 @@ def _check_options(
         raise InputError("--vectors are compared with those of other ID pictures; give --reference too")
     if reference is not None and images is None and vectors is None:
         raise InputError("--reference is compared with the vectors of the batch; give --images or --vectors")
+
+
+def _check_stream(state: str | None, **given: bool) -> None:
+    """Raise InputError for what is asked of a stream where there is none."""
+    for option, is_given in given.items():
+        if is_given and state is None:
+            raise InputError(f"--{option} is of a stream; give its --state, or omit it")
 
 
 def _score(scorer: Deployed, images: Path, batch_size: int, skip_unreadable: bool) -> Scored:

@@ -128,6 +128,9 @@ def test_what_does_not_go_together_is_refused(folder, tmp_path, capsys):
         "give --reference too": {"images": folder / "one", "vectors": tmp_path / "v.npy"},
         "give --images or --vectors": {"scores": tmp_path / "s.csv", "reference": folder / "id"},
         "s.csv: no such file": {"scores": tmp_path / "s.csv"},
+        "--fail is of a stream; give its --state": {"scores": tmp_path / "s.csv", "fail": None},
+        "--ordered is of a stream; give its --state": {"scores": tmp_path / "s.csv", "ordered": None},
+        "--delta is of a stream; give its --state": {"scores": tmp_path / "s.csv", "delta": 0.1},
         "--delta must be above 0": {"images": folder / "one", "state": tmp_path / "s.json", "delta": 2},
     }.items():
         assert drifted(folder, **values) == 1
