@@ -187,6 +187,17 @@ def test_from_annotations_to_decisions_about_pictures(
     assert (tmp_path / "p.html").read_text().count("data:image/png") == 5
 
 
+def test_boxes_of_a_picture_that_is_spelt_in_two_ways_are_judged_together(pictures):
+    (pictures / "link.png").symlink_to(pictures / "a.png")
+    files = [
+        f"{pictures}/{name}#xywh=0,0,9,9" for name in ("a.png", "deep/../a.png", "link.png", "deep/b.jpg")
+    ]
+    rows = [{"path": file, "file": file, "score": 1.0, "p_value": 0.02, "is_ood": True} for file in files]
+    found = list(by_image(rows, 0.05))
+    assert [(row["path"], row["boxes"]) for row in found] == [(files[0], 3), (files[3], 1)]
+    assert [row["is_ood"] for row in found] == [False, True]
+
+
 def test_the_rate_holds_per_picture_however_many_boxes_it_has():
     """Simulated: pictures of 1 to 20 boxes, all ID, whose scores depend on each other."""
     rng = np.random.default_rng(0)

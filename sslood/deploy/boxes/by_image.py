@@ -8,7 +8,7 @@ from typing import Any
 
 from sslood.core.files import atomic
 from sslood.core.names import path_cell
-from sslood.data.sets.crops import split_box
+from sslood.data.sets.crops import file_numbers, split_box
 
 HEADER = ("path", "boxes", "ood_boxes", "score", "p_value", "is_ood", "worst")
 
@@ -16,19 +16,21 @@ HEADER = ("path", "boxes", "ood_boxes", "score", "p_value", "is_ood", "worst")
 def by_image(rows: Iterable[Mapping[str, Any]], alpha: float) -> Iterator[dict[str, Any]]:
     """Yield a row for each picture, in the order of their first boxes.
 
-    rows: of boxes, as `table_rows` makes them of a list. A picture has its boxes' largest score, and the
+    rows: of boxes, as `table_rows` makes them of a list. A picture is a file, by whatever paths its boxes
+    name it, and is called as by the first of them. It has its boxes' largest score, and the
     p-value min(1, n p) of the smallest p of its n boxes (Bonferroni, since the boxes of one picture depend on
     each other). So is_ood, p_value <= alpha, is true of at most the share alpha of the pictures whose boxes
     are all ID, however many they have; ood_boxes counts those that are OOD one by one.
     """
-    pictures: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        pictures.setdefault(row["path"], []).append(row)
-    for path, boxes in pictures.items():
+    every = list(rows)
+    pictures: dict[int, list[Mapping[str, Any]]] = {}
+    for number, row in zip(file_numbers([row["file"] for row in every]), every, strict=True):
+        pictures.setdefault(number, []).append(row)
+    for boxes in pictures.values():
         worst = min(boxes, key=lambda row: (row["p_value"], -row["score"]))
         p_value = min(1.0, len(boxes) * worst["p_value"])
         yield {
-            "path": path,
+            "path": boxes[0]["path"],
             "boxes": len(boxes),
             "ood_boxes": sum(bool(row["is_ood"]) for row in boxes),
             "score": max(row["score"] for row in boxes),
