@@ -26,7 +26,7 @@ from sslood.deploy.inputs import Inputs
 from sslood.deploy.maps.nearest import Nearest
 from sslood.deploy.maps.patches import Patches
 from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
-from sslood.deploy.thresholds import discoveries
+from sslood.deploy.thresholds import discoveries, in_percent
 from sslood.nets.inference.extract import extract
 from sslood.nets.inference.mirrored import as_fitted, seen_once
 from sslood.nets.networks.card import ModelCard
@@ -154,12 +154,13 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
     """Return in words how a scorer decides, heading -> text; fdr: the rate of `judge_together`, if used."""
     metadata, calibrated = scorer.metadata, scorer.calibrated
     threshold = calibrated.threshold
-    rule = f"score above {threshold.value:.6g}: at most {threshold.alpha:.1%} of ID pictures, on average"
+    rate = in_percent(threshold.alpha)
+    rule = f"score above {threshold.value:.6g}: at most {rate} of ID pictures, on average"
     if calibrated.by_class is not None:
-        rule = f"score above the threshold of the predicted class: at most {threshold.alpha:.1%} of ID "
-        rule += "pictures of each, on average"
+        rule = f"score above the threshold of the predicted class: at most {rate} of ID pictures of each, "
+        rule += "on average"
     if fdr is not None:
-        rule = f"judged together: at most {fdr:.1%} of the pictures called OOD are ID, on average"
+        rule = f"judged together: at most {in_percent(fdr)} of the pictures called OOD are ID, on average"
     settings = {name: asdict(detector.settings) for name, detector in calibrated.detectors.items()}
     values = [f"{name}.{key} = {value}" for name, one in settings.items() for key, value in one.items()]
     tested = ", ".join(map(str, calibrated.catches))

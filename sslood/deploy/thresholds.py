@@ -14,6 +14,12 @@ from sslood.ood.measures.metrics import valid_scores
 FEW = 200  # calibration images below which p-values and combinations can do little
 
 
+def in_percent(rate: float) -> str:
+    """Return a rate as text: 0.05 as "5.0%", and one that has more digits with all of them."""
+    text = f"{rate:.1%}"
+    return text if np.isclose(float(text[:-1]), 100 * rate, rtol=1e-9, atol=0) else f"{100 * rate:.10g}%"
+
+
 def p_values(calibration: ArrayLike, scores: ArrayLike) -> np.ndarray:
     """Return (1 + number of calibration scores at or above) / (n + 1) for each score: float64 [N].
 

@@ -1,6 +1,7 @@
 """Thresholds by predicted class: the rate within each class, files that keep them, commands and graphs."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,7 +125,10 @@ def test_deploy_and_score_decide_by_class(folder, tmp_path, capsys):
         assert float(row["p_value"]) == p and row["is_ood"] == ("true" if p <= 0.2 else "false")
     said = capsys.readouterr()
     assert f"Warning: a class has only {rule.fewest} calibration images" in said.err
-    assert "pictures of each" in describe_rule(load_deployed(folder / "by.safetensors"))["Called OOD"]
+    scorer = load_deployed(folder / "by.safetensors")
+    other = replace(scorer, calibrated=scorer.calibrated.at(0.2225))
+    for one, rate in ((scorer, "20.0%"), (other, "22.25%")):
+        assert f"at most {rate} of ID pictures of each" in describe_rule(one)["Called OOD"]
     assert scored(folder, tmp_path, "by.safetensors", tmp_path / "in", fdr=0.05)[0] == 1
     assert f"at least 19 calibration images, there are {rule.fewest}" in capsys.readouterr().err
 

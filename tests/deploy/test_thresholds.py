@@ -8,6 +8,7 @@ from sslood.core.errors import InputError
 from sslood.deploy.thresholds import (
     adjusted_p_values,
     discoveries,
+    in_percent,
     p_values,
 )
 from sslood.ood.measures.conformal import conformal_threshold, images_needed
@@ -31,6 +32,11 @@ def test_written_decimals_are_exact():
     scores = np.arange(1, 100)  # n + 1 = 100
     for percent in range(1, 100):
         assert conformal_threshold(scores, percent / 100).value == 100 - percent
+
+
+@pytest.mark.parametrize("text", ["5.0", "0.1", "29.0", "1.25", "0.05", "0.001", "99.99", "33.3333"])
+def test_a_rate_in_words_is_the_rate(text):
+    assert in_percent(float(text) / 100) == f"{text}%"
 
 
 def test_says_how_many_images_are_needed():

@@ -6,6 +6,7 @@ from sslood.deploy.calibrated import Calibrated
 from sslood.deploy.drift.state import Record, State
 from sslood.deploy.drift.vectors import Comparison
 from sslood.deploy.drift.watch import Watch
+from sslood.deploy.thresholds import in_percent
 
 
 def of_batch(record: Record, calibrated: Calibrated, vectors: Comparison | None = None) -> list[str]:
@@ -14,7 +15,7 @@ def of_batch(record: Record, calibrated: Calibrated, vectors: Comparison | None 
     images = len(calibrated.calibration)
     lines = [
         f"{record.name}: {record.flagged} of {record.images} pictures are called OOD ({share:.1%}; of ID "
-        f"{alpha:.1%} on average)",
+        f"{in_percent(alpha)} on average)",
         f"So many flags: p = {record.flags_p:.2g} (one-sided; binomial, given {images} calibration images)",
         f"Such scores: p = {record.scores_p:.2g} (Kolmogorov-Smirnov, against those of the same images)",
     ]
@@ -45,7 +46,7 @@ def of_stream(watch: Watch) -> str:
     toward = "as OOD as" if watch.toward_ood() else "as ordinary as"
     return (
         f"ALARM since {place}: so many pictures are {toward} few calibration images are; evidence reached "
-        f"{number(state.highest)}, and {limit} by chance in at most {state.delta:.1%} of streams"
+        f"{number(state.highest)}, and {limit} by chance in at most {in_percent(state.delta)} of streams"
     )
 
 
