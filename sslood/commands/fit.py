@@ -32,7 +32,6 @@ from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
 from sslood.deploy.measured import parse_given
 from sslood.deploy.normal.fit_pictures import FittedPictures, fit_folder
-from sslood.deploy.pictures import find_pictures
 from sslood.deploy.tables.fitted import FittedVectors, fit_file
 from sslood.ood.measures.conformal import images_needed
 
@@ -139,7 +138,7 @@ def main(
         how = {"flat": flat, "mirror": mirror, "skip_unreadable": skip_unreadable}
         found = fit_folder(images, keep=f"{out}.partial", **how, **network, **options)
         patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
-        found.save(out, patches=patches, nearest=nearest_of_pictures(found, find_pictures(images)))
+        found.save(out, patches=patches, nearest=nearest_of_pictures(found))
     calibrated = found.fitted.calibrated
     for note in found.notes:
         click.echo(shown(note), err=True)

@@ -14,7 +14,7 @@ from sslood.deploy.maps.nearest import Nearest, inside, keep_nearest
 from sslood.deploy.maps.patches import HELDOUT, IMAGES, Patches, chosen, fit_patches
 from sslood.deploy.maps.reading import BATCH, Reader
 from sslood.deploy.normal.fit_pictures import FittedPictures
-from sslood.deploy.pictures import Found, chain_of, read_pictures
+from sslood.deploy.pictures import chain_of, read_pictures
 from sslood.nets.networks.files import restore_model
 from sslood.ood.kit.outputs import Embeddings
 
@@ -40,12 +40,13 @@ def patches_of_pictures(fitted: FittedPictures, *, seed: int, device: str = "cpu
         return fit_patches(reader, train, len(sides[0]), heldout, seed=seed, progress=bar.update)
 
 
-def nearest_of_pictures(fitted: FittedPictures, found: Found) -> Nearest:
-    """Return the ID pictures to keep, by what `found`, which they were found as, calls them.
+def nearest_of_pictures(fitted: FittedPictures) -> Nearest:
+    """Return the ID pictures to keep, by the names that they were found by.
 
     Where a list names one outside its own folder, all are named from the folder that holds them all.
     """
-    paths, names = fitted.pictures.paths, found.names
+    paths, found = fitted.pictures.paths, fitted.found
+    names = found.names
     if not all(map(inside, names)):
         every = [os.path.abspath(path) for path in found.paths]
         folder = os.path.commonpath([os.path.dirname(file_of(path)) for path in every])

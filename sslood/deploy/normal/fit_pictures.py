@@ -47,14 +47,16 @@ class FittedPictures:
     """What a detector file is made of, and where it comes from.
 
     arrays, card: of the network, with a head where there are classes. pictures: the normal ones that were
-    used, at the positions of `fitted.split`. notes: in sentences, what became of the others. kept: what can
-    go once the file is written. mirror: the features are the mean over a picture and its mirror image.
+    used, at the positions of `fitted.split`, and found: what they were found as. notes: in sentences, what
+    became of the others. kept: what can go once the file is written. mirror: the features are the mean over a
+    picture and its mirror image.
     """
 
     arrays: Mapping[str, np.ndarray]
     card: ModelCard
     fitted: Fitted
     pictures: Embedded
+    found: Found
     notes: Sequence[str]
     kept: Kept = field(default_factory=Kept)
     mirror: bool = False
@@ -204,7 +206,7 @@ def fit_pictures(
     if fitted.head is not None:
         arrays, card = _with_head(model.backbone, card, fitted.head)
     notes += _remarks(embedder, total)
-    return FittedPictures(arrays, card, fitted, pictures, notes, kept, mirror)
+    return FittedPictures(arrays, card, fitted, pictures, found, notes, kept, mirror)
 
 
 def _apart(

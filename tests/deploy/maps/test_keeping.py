@@ -55,7 +55,7 @@ def load_model(fitted):
 
 
 def test_each_picture_is_its_own_nearest_by_its_name_in_the_folder(folder, fitted, tmp_path):
-    nearest = nearest_of_pictures(fitted, find_pictures(folder))
+    nearest = nearest_of_pictures(fitted)
     assert sorted(nearest.names)[:2] == ["00.png", "02.png"] and "b/01.png" in nearest.names
     fitted.save(tmp_path / "d.safetensors", nearest=nearest)
     again = load_deployed(tmp_path / "d.safetensors").nearest
@@ -74,8 +74,8 @@ def test_pictures_that_a_list_names_elsewhere_are_found_from_their_common_folder
     place.write_text("\n".join(["path", *names]))
     out = place.with_suffix(".safetensors")
     found = find_pictures(place)
-    listed = replace(fitted, pictures=replace(fitted.pictures, paths=found.paths))
-    listed.save(out, nearest=nearest_of_pictures(listed, found))
+    listed = replace(fitted, pictures=replace(fitted.pictures, paths=found.paths), found=found)
+    listed.save(out, nearest=nearest_of_pictures(listed))
     known = opened(folder)
     assert [known(name)[1] for name in load_deployed(out).nearest.names] == [*paths]
 

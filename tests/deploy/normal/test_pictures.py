@@ -80,6 +80,21 @@ def test_a_folder_becomes_decisions(digits, tmp_path, capsys):
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_a_picture_that_goes_while_others_are_embedded(digits, tmp_path, monkeypatch):
+    shutil.copytree(digits / "normal", tmp_path / "in")
+    (gone, *_), before = find_pictures(tmp_path / "in").paths, fit.fit_folder
+
+    def meanwhile(*args, **options):
+        found = before(*args, **options)
+        gone.unlink()
+        return found
+
+    monkeypatch.setattr(fit, "fit_folder", meanwhile)
+    out = tmp_path / "d.safetensors"
+    assert call(fit.main, images=tmp_path / "in", out=out, flat=None, alpha=0.1) == 0
+    assert gone.relative_to(tmp_path / "in").as_posix() in load_deployed(out).nearest.names
+
+
 def test_class_folders_give_classes(digits, tmp_path, capsys):
     out = tmp_path / "mine.safetensors"
     options = {"images": digits / "normal", "out": out, "alpha": 0.1, "detector": ["knn", "energy"]}
