@@ -1,8 +1,8 @@
 """What an unfinished `fit` keeps of the pictures it has embedded, so that the same command goes on.
 
 Each block of pictures is a file, under a name made of all that decides its content: the network, the code,
-and the path, size and time of every picture. So nothing of other pictures is ever taken, and the result has
-the bytes of an uninterrupted run.
+the limit of pixels, and the path, size and time of every picture. So nothing of other pictures is ever taken,
+and the result has the bytes of an uninterrupted run.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import numpy as np
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
+from sslood.data.sets.bounds import pixel_limit
 from sslood.data.sets.crops import split_box
 from sslood.data.sets.images import Remark
 from sslood.nets.training.checkpoint import fingerprint
@@ -55,7 +56,8 @@ class Kept:
         """Return the folder for blocks of a network with these weights and this preprocessing."""
         if folder is None:
             return cls()
-        digest = hashlib.sha256(f"{_code()} {device} {json.dumps(metadata, sort_keys=True)}".encode())
+        about = json.dumps(metadata, sort_keys=True)
+        digest = hashlib.sha256(f"{_code()} {device} {pixel_limit()} {about}".encode())
         for name in sorted(arrays):
             digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
             digest.update(np.ascontiguousarray(arrays[name]).data)

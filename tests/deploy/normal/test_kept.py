@@ -1,10 +1,13 @@
 """An interrupted `fit` goes on: the same bytes, without the pictures that were embedded before."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sslood.commands import fit
+from sslood.data.sets.bounds import VARIABLE
 from sslood.deploy.normal import fit_pictures as module
 from sslood.deploy.normal.embedding import BLOCK, Embedder
 from sslood.deploy.normal.kept import Block, Kept
@@ -63,6 +66,18 @@ def test_it_goes_on_to_the_same_bytes(digits, tmp_path, monkeypatch, capsys):
     assert call(fit.main, out=out, **options) == 1
     assert "broken.png: cannot be read" in capsys.readouterr().err
     (normal / "0" / "broken.png").unlink()
+
+
+def test_what_was_too_large_is_read_once_the_limit_allows_it(digits, tmp_path, monkeypatch, capsys):
+    shutil.copytree(digits / "odd", tmp_path / "in")
+    Image.new("L", (1500, 1000)).save(tmp_path / "in" / "large.png")
+    options = {"images": tmp_path / "in", "alpha": 0.1, "detector": "knn", "skip_unreadable": None}
+    with monkeypatch.context() as patch:
+        patch.setenv(VARIABLE, "1")
+        limited(patch, 1)
+        assert call(fit.main, out=tmp_path / "d.safetensors", **options) == 130
+    assert call(fit.main, out=tmp_path / "d.safetensors", **options) == 0
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_distorted_copies_do_not_count_as_pictures(digits, tmp_path):
