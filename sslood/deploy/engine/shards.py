@@ -57,7 +57,8 @@ class Vectors:
 def open_vectors(pattern: str, label: str | None, head: Head | None, io: Any) -> Vectors:
     """Return the files that a folder, an address or a pattern names, with the classes that they hold.
 
-    Raises InputError if there are none, or if they lack a column that is read; it lists those there are.
+    Raises InputError if there are none, or if they lack a column that is read; it lists those there are. So
+    it does for labels that are fractions.
     """
     wanted = pattern if pattern.endswith(".parquet") else f"{pattern.rstrip('/')}/*.parquet"
     files = matching(wanted, io)
@@ -74,8 +75,12 @@ def open_vectors(pattern: str, label: str | None, head: Head | None, io: Any) ->
         if label:
             if lacking := kept.where(col(label).is_null()).count_rows():
                 raise InputError(f"{pattern}: {lacking} of {rows} vectors have no {label!r}; label them all")
-            text = col(label).cast(engine().DataType.string()).alias("label")
-            classes = sorted(kept.select(text).distinct().to_pydict()["label"])
+            found = kept.select(label).distinct().to_arrow()[label]
+            if pa.types.is_floating(found.type):
+                raise InputError(
+                    f"{pattern}: {label!r} holds fractions; write labels as texts or whole numbers"
+                )
+            classes = sorted(_texts(found))
     return Vectors(files, io, label, tuple(classes), head, rows)
 
 
@@ -208,12 +213,15 @@ def _some(vectors: Vectors, table: pa.Table, file: str, parts: list[str]) -> tup
     labels = np.zeros(len(table), np.int64)
     if vectors.label:
         place = {name: index for index, name in enumerate(vectors.classes)}
-        labels = np.array(
-            [place[text] for text in table[vectors.label].cast(pa.string()).to_pylist()], np.int64
-        )
+        labels = np.array([place[text] for text in _texts(table[vectors.label])], np.int64)
     classes = len(vectors.classes) or 1
     outputs = Outputs(file, **arrays, labels=labels, classes=classes, head=vectors.head)
     return outputs, calibrates(_paths(table["path"], file), vectors.share)
+
+
+def _texts(labels: pa.ChunkedArray) -> list[str]:
+    """Return the names of classes."""
+    return list(labels.cast(pa.string()).to_pylist())
 
 
 def _paths(column: pa.ChunkedArray, file: str) -> list[str]:

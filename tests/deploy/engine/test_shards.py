@@ -124,6 +124,23 @@ def test_rows_may_be_called_by_numbers(tmp_path):
     np.testing.assert_array_equal(found[0].calibration, found[1].calibration)
 
 
+@pytest.mark.parametrize("kind", ["int64", "bool", "category"])
+def test_labels_of_any_kind_name_the_classes_that_texts_do(tmp_path, kind):
+    table = pa.table({"path": PATHS, "label": pa.array(LABELS % 2), "features": list(FEATURES)})
+    labels = pa.array((LABELS % 2).astype(bool)) if kind == "bool" else table["label"]
+    labels = labels.cast(pa.string()).dictionary_encode() if kind == "category" else labels
+    pq.write_table(table.set_column(1, "label", labels), tmp_path / "v.parquet")
+    pq.write_table(table.set_column(1, "label", table["label"].cast(pa.string())), tmp_path / "t.parquet")
+    found, texts = (open_vectors(f"{tmp_path}/{name}.parquet", "label", None, None) for name in "vt")
+    assert found.classes == (("false", "true") if kind == "bool" else ("0", "1"))
+    scores = [fit_shards(some, "mahalanobis", alpha=0.05).calibration for some in (found, texts)]
+    np.testing.assert_array_equal(*scores)
+    fractions = table.set_column(1, "label", table["label"].cast(pa.float64()))
+    pq.write_table(fractions, tmp_path / "v.parquet")
+    with pytest.raises(InputError, match="'label' holds fractions; write labels as texts or whole"):
+        open_vectors(f"{tmp_path}/v.parquet", "label", None, None)
+
+
 def test_what_cannot_be_fitted_is_refused(tmp_path, many):
     vectors = open_vectors(many, None, HEAD, None)
     with pytest.raises(InputError, match="msp is not fitted by sums that merge; use one of .*knn, maha"):
