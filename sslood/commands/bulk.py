@@ -51,7 +51,13 @@ class EngineCommand(Command):
 @click.option("--column", default="path", show_default=True, help="Column of a parquet table with the paths.")
 @click.option("--out", required=True, help="Folder (or address in a store) of the results; it may grow.")
 @click.option("--workers", default=1, show_default=True, type=COUNT, help="Copies of the detector that work.")
-@click.option("--gpus", default=0.0, show_default=True, help="GPUs (or the part of one) of each worker.")
+@click.option(
+    "--gpus",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="GPUs (or the part of one) of each worker.",
+)
 @click.option("--threads", type=COUNT, help="Threads of each worker [default: the cores shared out].")
 @click.option("--batch_size", default=256, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--anonymous", is_flag=True, help="Read a public store without credentials.")
@@ -88,7 +94,9 @@ def main(
     source = open_source(images, column, io)
     if source.left:
         click.echo(shown(f"{images}: {say_left(source.left)}; not taken"), err=True)
-    parts = Parts(out, images, made_by, columns_of(source, opener), io)
+    # a relative path means other pictures elsewhere
+    place = images if "://" in images else os.path.abspath(os.path.expanduser(images))
+    parts = Parts(out, place, made_by, columns_of(source, opener), io)
     if retry and (again := parts.forget_unread()):
         click.echo(f"{again} pictures that could not be read are tried again.", err=True)
     team = Workers(workers, gpus, threads or 0, batch_size, processes=True if ray else None)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from sslood.commands import bulk
 from sslood.core.errors import InputError
@@ -144,6 +145,20 @@ def test_a_run_that_waited_for_another_sees_what_that_has_written(tmp_path, dete
     assert pq.read_table(one.files[0]).num_rows == len(before)
 
 
+def test_a_relative_path_is_that_of_its_folder(run, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name / "in").mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / name / "in" / "a.png")
+    monkeypatch.chdir(tmp_path / "one")
+    for place, new in (("in", 1), ("in/", 0), (tmp_path / "one" / "in", 0), ("../one/in", 0)):
+        status, said = run(place)
+        assert status == 0 and f"1 pictures, {new} of them new" in said, said
+    monkeypatch.chdir(tmp_path / "two")
+    status, said = run("in")
+    assert status == 1 and "holds results of other pictures" in said
+    assert f"({tmp_path}/one/in, now {tmp_path}/two/in)" in said
+
+
 def test_a_folder_may_be_called_as_a_pattern(run, pictures, tmp_path):
     for new in (161, 0):
         status, said = run(pictures / "b", out=tmp_path / "o [v1] {a,b}", fdr=0.2)
@@ -264,6 +279,7 @@ def test_judged_together_as_benjamini_and_hochberg_do(detector):
 
 
 def test_bad_input_is_refused_in_a_sentence(tmp_path, run, detector, pictures):
+    assert run(pictures / "b", gpus=-1)[0] == 2
     assert run(pictures / "b")[0] == 0
     status, said = run(pictures / "a")
     assert status == 1 and "holds results of other pictures" in said and "take another --out" in said
