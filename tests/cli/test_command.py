@@ -57,6 +57,13 @@ def test_a_full_disk_is_one_sentence():
     assert status == 1 and text == "Error: data/x: the disk is full; free some space and run again"
 
 
+def test_a_name_that_no_file_can_have_is_one_sentence():
+    with pytest.raises(OSError) as caught:
+        open("x" * 300, "rb").close()
+    status, text = run(caught.value)
+    assert status == 1 and text.startswith(f"Error: {'x' * 300}: a name that is longer than the file system")
+
+
 @pytest.mark.parametrize("kind", ["a file, but a folder is needed", "a folder, but a file is needed"])
 def test_a_path_that_is_taken_is_one_sentence(tmp_path, kind):
     if kind.startswith("a file"):
