@@ -8,11 +8,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sslood.core.errors import InputError, known
+from sslood.core.files import load_tensors
 from sslood.core.names import shown
 from sslood.core.settings import strict
 from sslood.deploy.by_class import ByClass
@@ -26,6 +28,8 @@ from sslood.ood.measures.conformal import Threshold, conformal_threshold
 
 VERSION = 3  # of what `pack` writes; raised when detectors keep other states
 PREDICTED = "by_class.predicted"  # the array with the class of each calibration image, if these decide
+WRITERS = "`sslood fit` or `sslood deploy`"
+_REMEDIES = ("; run the stage that writes it, or `dvc repro`", "; delete it and run `dvc repro` again")
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -113,9 +117,20 @@ def checksum(arrays: Arrays, content: Mapping[str, Any]) -> str:
 
 def damaged(where: str, what: str) -> InputError:
     """Return the error for a file that contradicts itself."""
-    return InputError(
-        f"{where}: {what}; the file is damaged: copy it again, or write it with `sslood deploy`"
-    )
+    return InputError(f"{where}: {what}; the file is damaged: copy it again, or write it with {WRITERS}")
+
+
+def read_file(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return (arrays, JSON values) of a detector file; InputError if it is none, which no stage writes."""
+    try:
+        return load_tensors(path, kind="detector")
+    except InputError as error:
+        what = str(error)
+        for remedy in _REMEDIES:
+            what = what.removesuffix(remedy)
+        if what == str(error) and "expected a file of kind" not in what:
+            raise
+        raise InputError(f"{what}; name a file of {WRITERS}") from None
 
 
 def unpack(arrays: Arrays, content: Mapping[str, Any], where: str, device: str = "cpu") -> Calibrated:
@@ -126,13 +141,11 @@ def unpack(arrays: Arrays, content: Mapping[str, Any], where: str, device: str =
     do not ascend, a threshold that does not follow from them.
     """
     if not {"detectors", "combination", "threshold"} <= set(content) or "calibration" not in arrays:
-        raise InputError(
-            f"{where}: holds no detector with its threshold; write it with sslood.commands.deploy"
-        )
+        raise InputError(f"{where}: holds no detector with its threshold; write it with {WRITERS}")
     if content.get("version") != VERSION:
         raise InputError(
             f"{where}: written by another version of this program, whose detectors keep other numbers; "
-            "write it again with `sslood deploy`"
+            f"write it again with {WRITERS}"
         )
     names = [field.name for field in fields(_Content)]
     said = strict(_Content, {key: content[key] for key in names if key in content}, where)

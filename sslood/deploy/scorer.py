@@ -19,13 +19,13 @@ import torch
 
 from sslood.core.batches import batches
 from sslood.core.errors import InputError, out_of_memory
-from sslood.core.files import load_tensors, save_tensors
+from sslood.core.files import save_tensors
 from sslood.deploy.calibrated import Calibrated
 from sslood.deploy.folded import folded
 from sslood.deploy.inputs import Inputs
 from sslood.deploy.maps.nearest import Nearest
 from sslood.deploy.maps.patches import Patches
-from sslood.deploy.packed import VERSION, checksum, damaged, pack, unpack
+from sslood.deploy.packed import VERSION, checksum, damaged, pack, read_file, unpack
 from sslood.deploy.thresholds import discoveries, in_percent
 from sslood.nets.inference.extract import extract
 from sslood.nets.inference.mirrored import as_fitted, seen_once
@@ -208,7 +208,7 @@ def load_deployed(path: str | Path, device: torch.device | str = "cpu") -> Deplo
     Raises InputError if it is missing, cut short, of another kind or version, or not as it was written: its
     checksum, each part as `unpack` and `restore_model` check it, and the scores of two fixed images.
     """
-    arrays, content = load_tensors(path, kind="detector")
+    arrays, content = read_file(path)
     where, metadata = str(path), content.get("model_metadata")
     written = content.get("version") != VERSION or content.get("checksum") == checksum(arrays, content)
     if not written:

@@ -340,16 +340,20 @@ def test_wrong_files_are_named(folder, tmp_path, capsys):
     assert "needs at least 999 calibration images, there are 100" in capsys.readouterr().err
     assert deployed(folder, "knnn") == 1 and "unknown detector 'knnn'" in capsys.readouterr().err
     assert scored(folder, tmp_path, detector="digital-0.safetensors")[0] == 1
-    assert "expected a file of kind 'detector', found 'model'" in capsys.readouterr().err
+    names = "; name a file of `sslood fit` or `sslood deploy`\n"
+    assert f"expected a file of kind 'detector', found 'model'{names}" in capsys.readouterr().err
+    assert scored(folder, tmp_path, detector="none.safetensors")[0] == 1
+    assert f"none.safetensors: no such file{names}" in capsys.readouterr().err
     assert deployed(folder, "knn") == 0
     whole = (folder / "d.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-100])
     assert scored(folder, tmp_path, detector="cut.safetensors")[0] == 1
-    assert "not a complete safetensors file" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "not a complete safetensors file" in said and said.endswith(names) and "delete" not in said
     arrays, metadata = load_tensors(folder / "d.safetensors")
     save_tensors(folder / "new.safetensors", arrays, kind="detector", metadata=metadata | {"format": 99})
     assert scored(folder, tmp_path, detector="new.safetensors")[0] == 1
-    assert "newer version" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("newer version (format 99); update this one\n")
 
 
 def test_embeddings_of_another_training_are_refused(folder, tmp_path, capsys):
