@@ -75,8 +75,9 @@ def judge_pictures(
 ) -> int:
     """Judge what `parts` do not hold yet and add it to them; return the number of new rows.
 
-    Rows whose key (`path`, or `shard` of an archive) is in the parts are not judged again. `progress` is
-    called with the number of keys that are done: at first those from before. make: a worker, for tests.
+    Rows whose key (`path`, with its edges in a list of boxes, or `shard` of an archive) is in the parts are
+    not judged again. `progress` is called with the number of keys that are done: at first those from before.
+    make: a worker, for tests.
     Raises InputError for a store that cannot be read, if another run writes to the parts, and if a worker is
     killed; KeyboardInterrupt, when what was judged is written, if the engine was interrupted.
     """
@@ -100,12 +101,13 @@ def judge_pictures(
 
 def _left(source: Source, parts: Parts, progress: Progress) -> Any:
     """Return the rows of the source that the parts do not hold."""
-    if (done := parts.done(source.unit)) is None:
+    key = [source.unit, *source.box]
+    if (done := parts.done(*key)) is None:
         return source.frame
     with said_once(parts.out):
         done = done.distinct().collect()
         progress(len(done))
-    return source.frame.join(done, on=source.unit, how="anti")
+    return source.frame.join(done, on=key, how="anti")
 
 
 def _expected(frame: Any, source: Source) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sslood.core.errors import InputError
 from sslood.core.names import path_cell
+from sslood.data.sets.crops import COLUMNS
 from sslood.data.sets.kinds import HEIF_SUFFIXES, SUFFIXES
 from sslood.data.sets.lists import picture_path
 from sslood.deploy.engine.daft import below, engine, read_parquet, said_once
@@ -25,8 +26,9 @@ Unit = Literal["path", "shard"]
 class Source:
     """A table with the column `unit`, the name of a picture or of an archive, and WHERE, what to open.
 
-    fetched: whether WHERE is an address in a store, not a path. own: the user's columns, which are kept.
-    count: of rows, if known. left: files of a folder that are not taken, reason -> count.
+    fetched: whether WHERE is an address in a store, not a path. own: the user's columns, which are kept; box:
+    those of them that tell boxes of one picture apart. count: of rows, if known. left: files of a folder that
+    are not taken, reason -> count.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Source:
     unit: Unit
     fetched: bool
     own: tuple[str, ...] = ()
+    box: tuple[str, ...] = ()
     count: int | None = None
     left: Mapping[str, int] = field(default_factory=dict)
 
@@ -67,9 +70,9 @@ def _local(where: Path) -> Source:
     own = tuple(found.own[0]) if found.own else ()
     named = {name: _free(name) for name in own}
     columns |= {named[name]: [row[name] for row in found.own] for name in own}
-    return Source(
-        str(where), _frame(columns), "path", False, tuple(named.values()), len(found.paths), found.left
-    )
+    box = COLUMNS if {*COLUMNS} <= {*own} else ()
+    about: dict[str, Any] = {"box": box, "count": len(found.paths), "left": found.left}
+    return Source(str(where), _frame(columns), "path", False, tuple(named.values()), **about)
 
 
 def _free(name: str) -> str:
@@ -140,7 +143,7 @@ def _parquet(pattern: str, column: str, io: Any) -> Source:
         )
     where = col("path") if fetched else _local_paths(Path(files[0]).parent)(col("path"))
     own = tuple(_free(name) for name in names if name != column)
-    return Source(pattern, frame.with_column(WHERE, where), "path", fetched, own, count)
+    return Source(pattern, frame.with_column(WHERE, where), "path", fetched, own, count=count)
 
 
 def _local_paths(folder: Path) -> Any:

@@ -159,6 +159,18 @@ def test_a_relative_path_is_that_of_its_folder(run, tmp_path, monkeypatch):
     assert f"({tmp_path}/one/in, now {tmp_path}/two/in)" in said
 
 
+def test_each_box_of_a_picture_is_a_row_also_where_a_run_goes_on(run, tmp_path):
+    """A run that was killed may have written some boxes of a picture, and a list may grow."""
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30).astype(np.uint8)).save(tmp_path / "a.png")
+    rows = [f"a.png,{x},0,{x + 9},9" for x in (0, 9, 18)]
+    for count, new in ((1, 1), (3, 2), (3, 0)):
+        (tmp_path / "list.csv").write_text("\n".join(["path,x0,y0,x1,y1", *rows[:count]]))
+        status, said = run(tmp_path / "list.csv")
+        assert status == 0 and f"{count} pictures, {new} of them new" in said, said
+    found = pq.read_table(tmp_path / "out").to_pylist()
+    assert sorted((row["path"], row["x0"]) for row in found) == [("a.png", x) for x in ("0", "18", "9")]
+
+
 def test_a_folder_may_be_called_as_a_pattern(run, pictures, tmp_path):
     for new in (161, 0):
         status, said = run(pictures / "b", out=tmp_path / "o [v1] {a,b}", fdr=0.2)
