@@ -24,6 +24,7 @@ from sslood.ood.kit.search import Held
 
 FOLDS = 3
 MOST = 2000  # examples that a choice is made on
+FEWEST = 6  # examples to fit to, and to tell from outliers, that a fold without some classes must have
 LARGEST = 2**24  # values of a detector's state: 128 MiB
 LEFT_OUT, DISTORTED = "classes left out", "distorted pictures"
 DEFAULT = "its default, as there are neither pictures to distort nor three classes"
@@ -107,7 +108,7 @@ def choose(
     given = given or {}
     grid = {name: _with(options, given.get(name, {})) for name, options in grid.items()}
     folds = list(_folds(examples, distorted, of, seed))
-    if not folds[0].outside:
+    if not any(fold.outside for fold in folds):
         settings = {name: _settings(name, grid[name][0]) for name in (PLAIN if names is None else names)}
         return Chosen(settings, DEFAULT, given)
     held, settings = _best(grid, folds, seed, device)
@@ -143,7 +144,10 @@ def _settings(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def _folds(examples: Examples, distorted: np.ndarray, of: np.ndarray, seed: int) -> Iterator[_Fold]:
-    """Yield FOLDS times two thirds to fit to and a third to be told from outliers, without some classes."""
+    """Yield FOLDS times two thirds to fit to and a third to be told from outliers, without some classes.
+
+    A fold that would have fewer than FEWEST of either without these keeps them: most may be of one class.
+    """
     random = numpy_stream(seed, "normal", "choice")
     order = random.permutation(len(examples))[:MOST]
     classes = np.array_split(random.permutation(len(examples.classes)), FOLDS)
@@ -153,10 +157,11 @@ def _folds(examples: Examples, distorted: np.ndarray, of: np.ndarray, seed: int)
         found = {}
         if len(examples.classes) >= FOLDS and examples.labels is not None:
             kept = np.setdiff1d(np.arange(len(examples.classes)), classes[fold])
-            away = order[~np.isin(examples.labels[order], kept)]
-            found[LEFT_OUT] = examples.part(np.sort(away)).without_labels(kept)
-            inside = inside[np.isin(examples.labels[inside], kept)]
-            parts = [part.of_classes(kept) for part in parts]
+            fewer = [part.of_classes(kept) for part in parts]
+            if min(map(len, fewer)) >= FEWEST:
+                away = order[~np.isin(examples.labels[order], kept)]
+                found[LEFT_OUT] = examples.part(np.sort(away)).without_labels(kept)
+                inside, parts = inside[np.isin(examples.labels[inside], kept)], fewer
         if (rows := np.isin(of, inside)).any():
             found[DISTORTED] = Examples(distorted[rows], classes=parts[0].classes, name=DISTORTED)
         yield _Fold(parts[0], parts[1], found)

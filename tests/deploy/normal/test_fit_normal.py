@@ -89,6 +89,16 @@ def test_classes_give_a_head_and_what_was_left_out_decides():
     assert fitted.calibrated.is_ood(score(fitted, ODD, CLASSES)).mean() > 0.9
 
 
+@pytest.mark.parametrize("rare", [1, 2, 4, 9])
+@pytest.mark.parametrize("classes", [3, 5])
+def test_nearly_all_examples_are_of_one_class(rare, classes):
+    """Where that class is left out, the others are hardly anything to fit to, or to tell from outliers."""
+    labels = np.repeat(np.arange(classes), [200, *[rare] * (classes - 1)])
+    features = np.random.default_rng(0).normal(size=(len(labels), 8)) + 5 * np.eye(8)[labels]
+    fitted = fit_normal(features.astype(np.float32), labels, "abcde"[:classes], alpha=0.1, with_head=True)
+    assert np.isfinite(fitted.head.weight).all() and fitted.accuracy > 0.95
+
+
 def test_calibration_examples_take_no_part_in_the_choice():
     distorted = Distorted(ODD[:120], np.arange(120))
     one = fit_normal(NORMAL, LABELS, CLASSES, alpha=0.1, with_head=True, distorted=distorted)
