@@ -107,7 +107,10 @@ def main(
     out,
     **of_vectors,
 ) -> None:
-    check_apart(images=images, vectors=vectors, out=out)
+    read_from = {"images": images, "vectors": vectors, "weights": weights, "bad": bad, **of_vectors}
+    for option, given in read_from.items():
+        for place in given if isinstance(given, tuple) else [given]:
+            check_apart(**{option: place}, out=out)
     images_needed(alpha)  # refuses an alpha that is no rate
     if (images is None) == (vectors is None):
         raise InputError("give --images or --vectors, what is normal, and not both")

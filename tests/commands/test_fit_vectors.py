@@ -183,6 +183,15 @@ def test_options_that_do_not_go_together(tmp_path, capsys, monkeypatch, options,
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["vectors", "bad", "odd", "classes", "ids", "labels", "logits", "weights"])
+def test_what_is_read_is_not_overwritten(tmp_path, capsys, option):
+    (tmp_path / "mine.npy").write_bytes(b"precious")
+    read_from = {"vectors": write(tmp_path / "v.parquet")} | {option: str(tmp_path / "mine.npy")}
+    assert call(fit.main, **read_from, out=tmp_path / "mine.npy") == 1
+    assert f"--{option} and --out name one file" in capsys.readouterr().err
+    assert (tmp_path / "mine.npy").read_bytes() == b"precious"
+
+
 def test_vectors_have_no_second_look(tmp_path, capsys):
     given = {"vectors": tmp_path / "n.npy", "alpha": 0.1, "out": tmp_path / "d.safetensors"}
     assert call(fit.main, **given, mirror=None) == 1
