@@ -114,7 +114,7 @@ def main(
     images_needed(alpha)  # refuses an alpha that is no rate
     if (images is None) == (vectors is None):
         raise InputError("give --images or --vectors, what is normal, and not both")
-    names = [] if detector == ("auto",) else detector
+    names = _named(detector)
     if assignments and not names:
         raise InputError(f"--set {assignments[0]}: name its detector by --detector, since auto chooses")
     options = {
@@ -155,6 +155,17 @@ def main(
         f"{calibrated.name} on {found.card.name}, {calibrated.promise(normal, 'that calibrate')}; "
         f"{in_a_phrase(calibrated.catches)}",
     )
+
+
+def _named(detector: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the detectors that are named, () for auto; InputError for auto with others, or one twice."""
+    if detector == ("auto",):
+        return ()
+    if "auto" in detector:
+        raise InputError("--detector auto chooses by itself; omit it, or the detectors that are named")
+    if len(set(detector)) < len(detector):
+        raise InputError(f"--detector names one twice: {', '.join(detector)}")
+    return detector
 
 
 if __name__ == "__main__":

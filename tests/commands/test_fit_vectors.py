@@ -173,6 +173,8 @@ def test_arrays_that_cannot_be_fitted(arrays, message):
         ({}, "give --images or --vectors, what is normal, and not both"),
         ({"vectors": "n.npy", "backbone": "resnet50"}, "--backbone is of --images; omit it with --vectors"),
         ({"images": "n", "labels": "y"}, "--labels is of --vectors; omit it with --images"),
+        ({"vectors": "n.npy", "detector": ["auto", "knn"]}, "--detector auto chooses by itself; omit it, or"),
+        ({"vectors": "n.npy", "detector": ["knn", "knn"]}, "--detector names one twice: knn, knn"),
         ({"vectors": "n.npy", "labels": "y"}, "n.npy: no 'y' for the labels; it holds the array"),
     ],
 )
