@@ -92,7 +92,7 @@ class Kept:
         if self.folder is None:
             return
         for place in self.folder.glob("*.safetensors"):
-            place.unlink()
+            place.unlink(missing_ok=True)  # another run of the same command may have
         with suppress(OSError):
             self.folder.rmdir()
 
