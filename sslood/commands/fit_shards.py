@@ -54,12 +54,7 @@ def main(model, vectors, label, detector, assignments, alpha, anonymous, out) ->
     save_deployed(out, arrays, metadata, found)
     for line in found.describe():
         click.echo(line)
-    threshold = found.threshold
-    done(
-        out,
-        f"{detector} on {metadata['name']}, OOD is above {threshold.value:.6g}; {alpha:.3g} of ID will "
-        f"be called OOD ({threshold.low:.3f} to {threshold.high:.3f}, from {threshold.images} vectors)",
-    )
+    done(out, f"{detector} on {metadata['name']}, {found.promise(unit='vectors')}")
 
 
 if __name__ == "__main__":

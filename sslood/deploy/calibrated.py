@@ -80,14 +80,15 @@ class Calibrated:
     def promise(self, of: str = "ID", unit: str = "calibration images") -> str:
         """Return in words what is called OOD, and of what images how many; unit: what calibrates."""
         limit, count = self.threshold, f"from {self.threshold.images} {unit}"
+        digits = ".3f" if limit.alpha >= 0.01 else ".2g"
         if self.by_class is not None:
             return (
-                f"OOD is above the threshold of the predicted class; {limit.alpha:.3g} of {of} of each class "
-                f"will be called OOD ({count}, {self.fewest} or more of a class)"
+                f"OOD is above the threshold of the predicted class; at most {limit.alpha:g} of {of} of each "
+                f"class will be called OOD on average ({count}, {self.fewest} or more of a class)"
             )
         return (
-            f"OOD is above {limit.value:.6g}; {limit.alpha:.3g} of {of} will be called OOD "
-            f"({limit.low:.3f} to {limit.high:.3f}, {count})"
+            f"OOD is above {limit.value:.6g}; at most {limit.alpha:g} of {of} will be called OOD on average "
+            f"({limit.low:{digits}} to {limit.high:{digits}}, {count})"
         )
 
     def warnings(self) -> list[str]:

@@ -1,5 +1,8 @@
 """Fitted detectors packed and unpacked, and what calibrates them."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +140,19 @@ def test_it_says_its_settings_where_they_come_from_and_what_it_was_fitted_on():
         "knn: k = 5 (stage posthoc); fitted on digits.600 (600).",
         "kl_matching: no settings; fitted on images 1, 3, 5, … of digits.300 (150).",
     ]
+
+
+@pytest.mark.parametrize(
+    "alpha, count, says",
+    [
+        (0.0125, 150, r"at most 0.0125 of ID will be called OOD on average \(0.000 to 0.024, from 150 "),
+        (0.0001, 20_000, r"at most 0.0001 of ID will be called OOD on average \(1.2e-05 to 0.00028, from 2"),
+    ],
+)
+def test_it_promises_what_holds(alpha, count, says):
+    """(n + 1) alpha need not be whole: of 150 images the threshold for 0.0125 is that for 1 / 151."""
+    limit = conformal_threshold(np.arange(count), alpha)
+    assert re.search(says, replace(calibrated("knn"), threshold=limit).promise())
 
 
 @pytest.mark.parametrize("method", ["fisher", "simes", "cauchy"])
