@@ -99,6 +99,8 @@ def parse_given(assignments: Iterable[str], detectors: Iterable[str]) -> Given:
             there = ", ".join(names) or "none"
             raise InputError(f"--set {text}: {detector} has no setting {setting!r}{hint}; known: {there}")
         where = f"--set {left.strip()}"
+        if setting in given[detector]:
+            raise InputError(f"{where}: given twice; omit one")
         given[detector][setting] = typed(type_of(kind, setting), parse_value(value, where), where)
         check_limits(kind, setting, given[detector][setting], where)
     return given

@@ -94,6 +94,22 @@ def test_the_whole_picture_in_vocs_numbers(tmp_path, pictures):
     assert found.edges == (0, 0, 40, 30)
 
 
+def test_two_pictures_of_one_name_are_not_taken_for_the_one_that_is_there(tmp_path, pictures):
+    """A folder that an annotation names may lie elsewhere here, but not two of them in one."""
+    images = [{"id": 1, "file_name": "train/b.jpg"}, {"id": 2, "file_name": "test/b.jpg"}]
+    boxed = [{"image_id": 1, "bbox": [0, 0, 9, 9]}] * 2
+    for annotations, other in ((boxed, False), ([*boxed, {"image_id": 2, "bbox": [0, 0, 9, 9]}], True)):
+        content = {"images": images, "annotations": annotations}
+        (tmp_path / "x.json").write_text(json.dumps(content))
+        if not other:
+            assert {box.picture for box in read_boxes(tmp_path / "x.json", pictures)} == {
+                f"{pictures}/deep/b.jpg"
+            }
+            continue
+        with pytest.raises(InputError, match="'train/b.jpg' and 'test/b.jpg' would both be .*deep/b.jpg"):
+            read_boxes(tmp_path / "x.json", pictures)
+
+
 def test_torchvisions_detectors(tmp_path, pictures):
     """What the docs show: boxes of an (untrained) detector become a list, whose rows lie in their picture."""
     torch.manual_seed(0)

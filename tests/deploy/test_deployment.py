@@ -16,6 +16,7 @@ from scipy.stats import false_discovery_control
 from sslood.commands import deploy, score
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_json, save_tensors
+from sslood.deploy.measured import parse_given
 from sslood.deploy.scorer import load_deployed
 from sslood.deploy.thresholds import p_values
 from sslood.nets.networks.build import build_backbone, seeded
@@ -216,6 +217,12 @@ def test_what_was_not_measured_says_what_to_run(folder, tmp_path, capsys):
         ("knn.k=auto", "choosing a setting needs --choose"),
     ]:
         assert says in refused(set=given)
+
+
+def test_one_setting_twice_is_refused():
+    assert parse_given(["knn.k=3"], ["knn"]) == {"knn": {"k": 3}}
+    with pytest.raises(InputError, match="--set knn.k: given twice; omit one"):
+        parse_given(["knn.k=3", "knn.k=4"], ["knn"])
 
 
 def test_the_option_of_before_says_what_to_do_now(folder, capsys):

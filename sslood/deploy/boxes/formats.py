@@ -81,19 +81,28 @@ class _Pictures:
         found.check_any()
         self.folder = folder
         self.places: dict[str, list[str]] = {}
+        self.taken: dict[str, str] = {}  # path -> the name with a folder that it was found by
         for parts in found.places:
             path, stem = found.path(parts), os.path.splitext(parts[-1])[0]
             for key in {"/".join(parts), parts[-1], stem, "/".join((*parts[:-1], stem))}:
                 self.places.setdefault(key, []).append(path)
 
     def find(self, name: str, where: str) -> str:
-        """Return the path of a picture; InputError unless there is one of this name."""
+        """Return the path of a picture; InputError unless there is one of this name, and it has no other."""
         for key in (name, name.rpartition("/")[2], os.path.splitext(name)[0], name.zfill(12)):
             if paths := self.places.get(key):
                 if len(paths) > 1:
                     raise InputError(f"{where}: {name!r} may be {paths[0]} or {paths[1]}; rename one")
+                self._take(paths[0], name, where)
                 return paths[0]
         raise InputError(f"{where}: there is no picture {name!r} in {self.folder}")
+
+    def _take(self, path: str, name: str, where: str) -> None:
+        """Refuse a second name for a picture where both name a folder: one of them is another picture."""
+        if "/" in name and (first := self.taken.setdefault(path, name)) != name:
+            raise InputError(
+                f"{where}: {first!r} and {name!r} would both be {path}; name the folder that holds theirs"
+            )
 
 
 def _boxed(picture: str, edges: Iterable[Any], where: str, label: str, confidence: Any = None) -> Boxed:
