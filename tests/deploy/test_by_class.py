@@ -136,7 +136,7 @@ def test_deploy_and_score_decide_by_class(folder, tmp_path, capsys):
 def test_what_deploy_says_and_refuses(folder, tmp_path, capsys):
     assert deployed(folder, "knn", out="by2.safetensors", per_class=None, alpha=0.2) == 0
     found = capsys.readouterr()
-    assert "OOD is above the threshold of the predicted class; 0.2 of ID of each class" in found.out
+    assert "OOD is above the threshold of the predicted class; at most 0.2 of ID of each class" in found.out
     assert "Called OOD: " in found.out and "digits (id, 200 images)" in found.out
     assert deployed(folder, "knn", out="none.safetensors", per_class=None, alpha=0.01) == 1
     says = "at least 99 calibration images that are taken for the class, but '0' has"
@@ -210,7 +210,7 @@ def test_fit_and_score_vectors_by_class(tmp_path, capsys):
     files = {"vectors": tmp_path / "normal.npy", "labels": tmp_path / "normal.labels.npy"}
     assert call(fit.main, **files, per_class=None, detector="knn", out=out) == 0
     assert (
-        "above the threshold of the predicted class; 0.05 of new normal vectors of" in capsys.readouterr().out
+        "above the threshold of the predicted class; at most 0.05 of new normal vectors of" in capsys.readouterr().out
     )
     assert call(score.main, detector=out, vectors=tmp_path / "new.npy", out=tmp_path / "s.csv") == 0
     assert call(drift.main, detector=out, scores=tmp_path / "s.csv", state=tmp_path / "s.json") == 0
