@@ -209,9 +209,8 @@ def test_fit_and_score_vectors_by_class(tmp_path, capsys):
     out = tmp_path / "d.safetensors"
     files = {"vectors": tmp_path / "normal.npy", "labels": tmp_path / "normal.labels.npy"}
     assert call(fit.main, **files, per_class=None, detector="knn", out=out) == 0
-    assert (
-        "above the threshold of the predicted class; at most 0.05 of new normal vectors of" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "above the threshold of the predicted class; at most 0.05 of new normal vectors of" in said
     assert call(score.main, detector=out, vectors=tmp_path / "new.npy", out=tmp_path / "s.csv") == 0
     assert call(drift.main, detector=out, scores=tmp_path / "s.csv", state=tmp_path / "s.json") == 0
     assert "s.csv: " in (said := capsys.readouterr().out) and "600 pictures in 1 batch; no alarm" in said
