@@ -3,6 +3,7 @@
     python -m benchmarks.finetuning                                # small networks, 12 and 32 px: minutes
     python -m benchmarks.finetuning --arch resnet18 --images 50000 # one network; on a GPU where there is one
     python -m benchmarks.finetuning --cpu_time                     # beside other jobs: CPU time
+    python -m benchmarks.finetuning --mode head                    # the head alone, the backbone frozen
 
 Both sides fine-tune one classifier with energy margins, SGD and frozen batch norm, 128 ID images and 256
 outliers a batch, each shifted by up to an eighth of its size and mirrored. The peer is the loop of published
@@ -17,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
+from typing import Literal
 
 import click
 import numpy as np
@@ -37,6 +39,7 @@ MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 BATCH, OUTLIERS, CLASSES = 128, 256, 10
 FORMS = (("resnet-8-4", 12), ("resnet-8-16", 12), ("resnet-8-16", 32), ("resnet-20-16", 32))
 Epoch = Callable[[], object]
+Mode = Literal["full", "head"]
 
 
 def classifier(arch: str) -> Model:
@@ -52,7 +55,9 @@ def arrays(images: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pixels[:images], rng.integers(0, CLASSES, images), pixels[images:]
 
 
-def ours(arch: str, size: int, images: int, precision: Precision, here: Machine) -> tuple[Outliers, Epoch]:
+def ours(
+    arch: str, size: int, images: int, mode: Mode, precision: Precision, here: Machine
+) -> tuple[Outliers, Epoch]:
     """Return the task of the stage `energy`, and a call that trains an epoch."""
     own, labels, others = arrays(images, size)
     settings = OutlierSettings(
@@ -64,7 +69,7 @@ def ours(arch: str, size: int, images: int, precision: Precision, here: Machine)
     known, few = ResidentSet(own, labels, here.device), ResidentSet(own[:BATCH], labels[:BATCH], here.device)
     task = Outliers(
         classifier(arch), known, few, ResidentSet(others, np.full(len(others), -1), here.device), few.images,
-        mode="full", fresh_head=True, settings=settings, recipe=AugmentSettings(pad=size // 8, flip=0.5),
+        mode=mode, fresh_head=True, settings=settings, recipe=AugmentSettings(pad=size // 8, flip=0.5),
         preprocessing={"mean": MEAN, "std": STD}, label="finetuning", seed=0, machine=here,
     )  # fmt: skip
     engine, passed = Engine(task), iter(range(1000))
@@ -108,12 +113,16 @@ def loader(pictures: Pictures, batch: int, workers: int, here: Machine) -> torch
 class Theirs:
     """The published loop: an epoch through loaders, or over batches that lie ready."""
 
-    def __init__(self, arch: str, margins: tuple[float, float], precision: Precision, here: Machine):
+    def __init__(
+        self, arch: str, margins: tuple[float, float], mode: Mode, precision: Precision, here: Machine
+    ):
         self.here, self.precision = here, precision
         self.model = classifier(arch).to(here.device).eval()
+        self.model.backbone.requires_grad_(mode == "full")
         self.m_in, self.m_out = margins
+        trained = self.model if mode == "full" else self.model.need_head()
         self.optimiser = torch.optim.SGD(
-            self.model.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=5e-4
+            trained.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
 
     def train(self, batches: Iterator[tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -155,16 +164,23 @@ def seconds(epoch: Epoch, here: Machine, cpu_time: bool) -> float:
 
 
 def compare(
-    arch: str, size: int, images: int, rounds: int, precision: Precision, cpu_time: bool, here: Machine
+    arch: str,
+    size: int,
+    images: int,
+    mode: Mode,
+    rounds: int,
+    precision: Precision,
+    cpu_time: bool,
+    here: Machine,
 ) -> str:
     """Return a line: seconds an epoch of both sides, of the network alone, and the ratio."""
-    task, own = ours(arch, size, images, precision, here)
+    task, own = ours(arch, size, images, mode, precision, here)
     known, labels, others = arrays(images, size)
     clean = Pictures(known[:BATCH], labels[:BATCH], augmented=False)
     seen = torch.stack([clean[place][0] for place in range(BATCH)])
     mine = task.views.clean(task.data.images[:BATCH]).cpu().to(seen.dtype)
     torch.testing.assert_close(mine, seen, rtol=0, atol=1e-5)
-    theirs = Theirs(arch, (task.margins["m_in"], task.margins["m_out"]), precision, here)
+    theirs = Theirs(arch, (task.margins["m_in"], task.margins["m_out"]), mode, precision, here)
     sides = {"ours": own, "alone": theirs.ready(images // BATCH, size)}
     pictures = Pictures(known, labels), Pictures(others, np.full(len(others), -1))
     # workers of a loader end with it, and only then does their CPU time count
@@ -194,17 +210,23 @@ def compare(
 @click.option(
     "--images", default=2560, show_default=True, help="ID images of an epoch; outliers are twice as many."
 )
+@click.option("--mode", default="full", show_default=True, type=click.Choice(["full", "head"]))
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bf16"]))
 @click.option("--cpu_time", is_flag=True, help="CPU time in place of the clock, without workers.")
-def main(arch: str | None, size: int, images: int, rounds: int, precision: Precision, cpu_time: bool) -> None:
+def main(
+    arch: str | None, size: int, images: int, mode: Mode, rounds: int, precision: Precision, cpu_time: bool
+) -> None:
     """Print a line per network."""
     here = machine(precision)
     where = torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else "CPU"
     kind = "CPU time" if cpu_time else "by the clock"
-    print(f"{where}, {torch.get_num_threads()} threads, {precision}, {images} + {2 * images} images, {kind}")
+    print(
+        f"{where}, {torch.get_num_threads()} threads, {precision}, {mode}, {images} + {2 * images} images, "
+        f"{kind}"
+    )
     for name, pixels in [(arch, size)] if arch else FORMS:
-        print(compare(name, pixels, images, rounds, precision, cpu_time, here), flush=True)
+        print(compare(name, pixels, images, mode, rounds, precision, cpu_time, here), flush=True)
 
 
 if __name__ == "__main__":
