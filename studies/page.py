@@ -12,7 +12,7 @@ from sslood.report import render as report
 from sslood.report.cells import MISSING, Code, Table, percent
 from studies.done import Finished, unfinished
 from studies.figure import near_and_far
-from studies.plan import Study
+from studies.plan import Study, study_names
 from studies.table import BEST, best, bests
 from studies.totals import hours, sizes, widths
 
@@ -33,7 +33,9 @@ def write_pages(
         save_text(results / "table.csv", pd.concat(groups).to_csv(index=False, lineterminator="\n"))
     elif (results / "table.csv").is_file():
         (results / "table.csv").unlink()
+    ours = study.name in study_names()  # any other is called by its file
     values = {
+        "call": study.name if ours else f"{study.name}.yaml",
         "study": study,
         "title": study.title,
         "table": overview(done),

@@ -64,6 +64,7 @@ def test_a_set_that_cannot_be_had_is_dropped_and_named(toy):
     gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
     page = (toy.root / "results/README.md").read_text()
     assert "Set `lost` could not be had and is absent from free." in page
+    assert f"`python -m studies.run {toy.study.name}.yaml` makes these results" in page  # a file of one's own
     assert "- `bound`: left out: set lost cannot be had." in page
     assert not (toy.root / "results/bound").exists()
 
