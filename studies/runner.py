@@ -105,9 +105,9 @@ class PartRunner(Direct):
     def passed(self, cell: Cell) -> None:
         """Say nothing: in a later call that is most of a part."""
 
-    def environment(self, cell: Cell) -> dict[str, str]:
+    def starting(self, cell: Cell) -> None:
+        super().starting(cell)
         self.since[cell.name] = time.time()
-        return super().environment(cell)
 
     def finished(self, job: Job) -> str:
         word = super().finished(job)

@@ -47,7 +47,10 @@ class Direct(Runner):
         return [str(LAUNCH) if launches() else "/bin/sh", "-c", cell.cmd]
 
     def environment(self, cell: Cell) -> dict[str, str]:
-        """Return the variables of a cell's process. What it made before is forgotten, as DVC does.
+        return {"DVC_STAGE": cell.name}
+
+    def starting(self, cell: Cell) -> None:
+        """Forget what a cell made before, as DVC does.
 
         Its digest is taken now: an edit while it runs changes files that it has read. A file is replaced as a
         whole, but a folder would keep what is no longer written into it.
@@ -57,7 +60,6 @@ class Direct(Runner):
             save_json(RECORD, self.done)
         for out in filter(Path.is_dir, map(Path, cell.outs)):
             shutil.rmtree(out)
-        return {"DVC_STAGE": cell.name}
 
     def finished(self, job: Job) -> str:
         self.remember(job.cell, self.begun[job.cell.name])

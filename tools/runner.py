@@ -55,8 +55,12 @@ class Runner(ABC):
         self.say(f"current {cell.name}")
 
     def environment(self, cell: Cell) -> dict[str, str]:
-        """Return the variables of a cell's process, which starts then."""
+        """Return the variables of a cell's process."""
         return {}
+
+    def starting(self, cell: Cell) -> None:
+        """Take note of a cell whose process is about to start."""
+        return
 
     def run(self, budget: float = float("inf")) -> tuple[list[str], list[str]]:
         """Return (names that failed, names that `budget` seconds were not enough for).
@@ -108,6 +112,7 @@ class Runner(ABC):
                 gpu = min(range(max(1, len(self.gpus))), key=used.count)
                 dealt = {"CUDA_VISIBLE_DEVICES": self.gpus[gpu]} if self.gpus else {}
                 variables = {**self.threads, **dealt, **self.environment(cell)}
+                self.starting(cell)
                 self.running.append(started(cell, self.command(cell), gpu, variables))
                 self.guard.add(self.running[-1].process.pid, self.stop_by)
         return bool(ready)
