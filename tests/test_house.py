@@ -1,8 +1,11 @@
 """The rules of the house: which room may import which, and what adding a file runs again."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions, requires
 
 import pytest
 
@@ -102,3 +105,20 @@ def test_importing_a_package_means_all_of_its_modules(tmp_path):
     """Detectors are discovered by name, so their stage depends on each of them."""
     files = {file.stem for file in import_closure("stages.posthoc") if file.parent.name == "posthoc"}
     assert {"knn", "msp", "vim"} <= files
+
+
+def spelt(requirement: str) -> str:
+    """Return the name in a requirement as PyPI compares them."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def test_what_the_package_imports_comes_with_pip_install():
+    """Of pyproject.toml or of what it names: an environment made by requirements.txt has more."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [entry for entries in project["optional-dependencies"].values() for entry in entries]
+    declared = {spelt(entry) for entry in [*project["dependencies"], *extras]}
+    brought = {spelt(entry) for name in declared for entry in requires(name) or () if "extra ==" not in entry}
+    names = {name.split(".")[0] for file in (TOP / "sslood").rglob("*.py") for name in imported(file)}
+    owners = packages_distributions()
+    for name in names - {"sslood", *sys.stdlib_module_names}:
+        assert {spelt(owner) for owner in owners[name]} & (declared | brought), f"{name} is not declared"
