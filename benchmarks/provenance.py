@@ -1,6 +1,6 @@
 """Whether classifiers tell how a picture was stored: AUROC of ID test images against copies of other ones.
 
-    python -m benchmarks.provenance scratch/studies/cifar10-cpu/outliers_joint/data
+    python -m benchmarks.provenance scratch/studies/cifar10-cpu/outliers/data
 
 The folder holds sets/cifar10 and models/*.safetensors; every classifier among them is asked. Half of the ID
 test images stay as they are, the others are stored anew, by Pillow: as JPEG of quality 75, enlarged to 64

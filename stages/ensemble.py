@@ -1,6 +1,6 @@
 """Score the test images with an ensemble of leave-out classifiers, with ODIN's temperature and perturbation.
 
-Temperature, epsilon and target are chosen on ID validation and the tuning set's validation split, or on the
+Temperature, epsilon and target are chosen on ID validation and the tuning sets' validation splits, or on the
 classes that each member leaves out, never on a test set. Writes the rows that `score_rows` names, that of
 published steps if there are any, class predictions against the labels, and the score of each image.
 """
@@ -16,7 +16,7 @@ from sslood.core.errors import LeftOut
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.settings import read_section
-from sslood.data.sets.roles.roles import names_of_roles, read_split, roles_of, shifted_sets
+from sslood.data.sets.roles.roles import names_of_roles, read_split, read_tuning, roles_of, shifted_sets
 from sslood.nets.networks.families import FAMILIES
 from sslood.ood.kit.results import Results
 from sslood.views.ensemble import EnsembleSettings
@@ -45,15 +45,16 @@ def main(backbone, loss, members, id_name, sets, folder, steps, out_results, out
     published = read_steps(steps, backbone, section, id_name)
     others = [*roles, *shifted_sets(section, sets)]
     plan = [(id_name, "validation"), *((name, "test") for name in (id_name, *others))]
-    if tuning and settings.choose_on == "tuning":
-        plan.append((tuning, "validation"))
     read = {part: read_split(folder, *part) for part in plan}
     images, meta = {part: found for part, (found, _) in read.items()}, read[id_name, "test"][1]
+    metas, outliers = [found for _, found in read.values()], None
+    if tuning and settings.choose_on == "tuning":
+        outliers, about, _ = read_tuning(folder, tuning)
+        metas += about
     device, model = machine(settings.precision).device, f"{FAMILIES[loss]}_{backbone}"
     results = Results("ensemble", 0, id_name)
     results.roles = names_of_roles(section, sets)
     try:
-        metas = [found for _, found in read.values()]
         ensemble, results.seed = load_members(members, metas, device, settings.precision)
     except LeftOut as reason:
         results.leave_out(reason, model)
@@ -63,9 +64,8 @@ def main(backbone, loss, members, id_name, sets, folder, steps, out_results, out
     names = ("validation.labels", "test.labels")
     labels, _ = load_tensors(folder / f"{id_name}.safetensors", kind="set", only=names)
     seen = Images(
-        images[id_name, "validation"], labels[names[0]], images.get((tuning, "validation")),
-        images[id_name, "test"], labels[names[1]], {name: images[name, "test"] for name in others},
-        len(meta["classes"]),
+        images[id_name, "validation"], labels[names[0]], outliers, images[id_name, "test"], labels[names[1]],
+        {name: images[name, "test"] for name in others}, len(meta["classes"]),
     )  # fmt: skip
     with tqdm(desc=f"{model}", unit="image", disable=None) as bar:
         told = evaluate_ensemble(

@@ -1,8 +1,7 @@
 """Score the test images with detectors that query the network: ODIN, Gram matrices, rotation scores.
 
-Fits on ID train and ID validation; an epsilon that is `auto` is chosen on ID validation and the tuning set,
+Fits on ID train and ID validation; an epsilon that is `auto` is chosen on ID validation and the tuning sets,
 never on a test set. A detector is skipped if the model lacks what it reads (a classifier, a rotation head).
-About 10 seconds for a quickstart model.
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ from sslood.core.errors import LeftOut
 from sslood.core.machine import machine
 from sslood.core.precision import dtype_of
 from sslood.core.settings import read_section
-from sslood.data.sets.roles.roles import names_of_roles, read_split, roles_of, shifted_sets
+from sslood.data.sets.roles.roles import names_of_roles, read_split, read_tuning, roles_of, shifted_sets
 from sslood.nets.networks.files import load_model
 from sslood.ood import network
 from sslood.ood.kit.network_detector import NetworkDetector
@@ -52,25 +51,26 @@ def main(model, id_name, sets, folder, detectors, out_results, out_scores, **val
         results.save(out_results, out_scores)
         return done(out_results, results.summary())
     loaded.to(dtype_of(settings.precision))
-    splits = {part: (id_name, part) for part in ("train", "validation")}
-    splits |= {"tuning": (tuning, "validation")} if tuning else {}
-    parts = {part: read_split(folder, *place) for part, place in splits.items()}
-    names = (id_name, *roles, *shifted_sets(section, sets))
-    tests = {name: read_split(folder, name, "test") for name in names}
-    view = checked_network(loaded, card, model, [*parts.values(), *tests.values()])
-    unfitted = {name: kind(settings) for name, (kind, settings) in kinds.items()}
-    suited = {name: detector for name, detector in unfitted.items() if detector.suits(view)}
+    parts = {part: read_split(folder, id_name, part) for part in ("train", "validation")}
+    tested_on = (id_name, *roles, *shifted_sets(section, sets))
+    tests = {name: read_split(folder, name, "test") for name in tested_on}
+    images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
+    about = [meta for _, meta in (*parts.values(), *tests.values())]
+    splits = {part: f"{id_name}.{part}" for part in parts}
+    if tuning:
+        images["tuning"], others, splits["tuning"] = read_tuning(folder, tuning)
+        about += others
+    view = checked_network(loaded, card, model, images["train"], about)
+    suited = {name: one for name, (kind, own) in kinds.items() if (one := kind(own)).suits(view)}
     results = Results("network", card.seed, id_name)
     results.roles = names_of_roles(section, sets)
-    images, tested = ({name: pair[0] for name, pair in read.items()} for read in (parts, tests))
     if not card.saw_validation:
         tested[validation_of(id_name)] = images["validation"]
     sizes = [len(images.get(part, ())) for detector in suited.values() for part in detector.fitted_on]
     total = sum(sizes) + len(suited) * sum(map(len, tested.values()))
     with tqdm(total=total, desc=f"network {card.name}", unit="image", disable=None) as bar:
         evaluate_network(card.name, view, suited, images, tested, results, bar.update)
-    read = {part: ".".join(place) for part, place in splits.items()}
-    results.chosen["splits"] = {"value": read, "source": "params"}
+    results.chosen["splits"] = {"value": splits, "source": "params"}
     results.save(out_results, out_scores, model=card.name)
     skipped = ", ".join(name for name in kinds if name not in suited)
     done(out_results, results.summary() + (f" (skipped: {skipped})" if skipped else ""))

@@ -3,7 +3,7 @@
     python -m studies.run                                # the studies that there are
     python -m studies.run cifar10-cpu -j 2               # all of it, two stages at a time
     python -m studies.run cifar10-cpu -j 2 --budget 3600 # an hour of it; the same command goes on
-    python -m studies.run cifar10-cpu simclr             # one part
+    python -m studies.run cifar10-cpu classifier         # one part
     python -m studies.run cifar10 --tiny                 # does every part run? few images, any device
 
 studies/NAME.yaml says what a study consists of (docs/studies.md); NAME may also be the path of such a file.

@@ -12,6 +12,7 @@ depends on it is left out, and the others finish (exit status 1). What is cut of
 """
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -84,6 +85,8 @@ def _record() -> dict[str, str]:
 @click.option("--jobs", "-j", default=1, type=click.IntRange(1), help="Stages that run at the same time.")
 @click.option("--budget", default=float("inf"), help="Seconds after which what runs is cut off.")
 def main(stages: tuple[str, ...], jobs: int, budget: float) -> None:
+    if math.isnan(budget):
+        raise InputError("--budget must be a number of seconds, found nan")
     graph = order(cells(load_params(Path("dvc.yaml")), load_params(Path("params.yaml"))))
     chosen = needed(graph, stages)
     failed, cut = Direct(chosen, jobs).run(budget)

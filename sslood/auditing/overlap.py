@@ -19,13 +19,14 @@ import numpy as np
 
 from sslood.auditing.hashes import luminance, neighbours, perceptual_hashes
 from sslood.auditing.register import blurred, registered
-from sslood.core.settings import Limits, Settings, between
+from sslood.core.settings import Settings, between
 
 Progress = Callable[[int], object]  # called with a count of images after they have been compared
 
 EXACT, NEAR = 1, 2
 _PROPOSALS = 16  # per image and orientation: otherwise look-alikes of a crowded set multiply the work
 _CROWD, _STANDS_OUT = 8, 1 / 4  # a duplicate differs a quarter as much as the 8th best look-alike does
+_LEAST = 1 - _STANDS_OUT  # correlation of a pair that stands out, even where no other looks alike
 _INNER = 0.2  # the inner three fifths, without the border, may correlate less by this much
 _LOOK = 2.5  # a pair that differs up to this times as much as is allowed is registered first
 _PAIRS = 64  # whose edges are compared at a time, in a core's cache
@@ -40,9 +41,7 @@ class AuditSettings(Settings):
     radius: Annotated[
         int, between(0, 128), "maximum Hamming distance, of 128 bits, between the hashes of a candidate pair"
     ]
-    correlation: Annotated[
-        float, Limits(0, 1, low_included=False), "minimum correlation of the edges of a near duplicate"
-    ]
+    correlation: Annotated[float, between(_LEAST, 1), "minimum correlation of the edges of a near duplicate"]
 
 
 @dataclass(frozen=True)

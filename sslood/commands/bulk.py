@@ -104,7 +104,7 @@ def main(
     with tqdm(total=source.count, desc="bulk", unit=unit, disable=None) as bar:
         new = judge_pictures(source, opener, parts, team, io=io, progress=bar.update)
     found = totals(parts)
-    text = f"{found.pictures} pictures, {new} of them new"
+    text = f"{found.pictures} picture{'' if found.pictures == 1 else 's'}, {new} of them new"
     if found.unread:
         text += f", {found.unread} could not be read (column reason; --retry tries them again)"
     if calibrated is not None:

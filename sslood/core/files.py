@@ -140,13 +140,13 @@ def header_length(path: Path) -> int:
     return length
 
 
-def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
+def _read_header(path: Path, remedy: str = "") -> tuple[dict[str, _Place], dict[str, Any]]:
     """Return the place of each array in the order of the file, and our metadata.
 
     The library of the format checks that offsets, shapes, dtypes and the file's length agree exactly.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`")
+        raise InputError(f"{path}: no such file; {remedy or 'run the stage that writes it, or `dvc repro`'}")
     try:
         length = header_length(path)
         with safe_open(path, "np") as content:
@@ -157,7 +157,8 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
             raise ValueError("its metadata is of another form")
     except (SafetensorError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(
-            f"{path}: not a complete safetensors file ({as_line(error)}); delete it and run `dvc repro` again"
+            f"{path}: not a complete safetensors file ({as_line(error)}); "
+            f"{remedy or 'delete it and run `dvc repro` again'}"
         ) from None
     places, start = {}, 8 + length
     for name, (dtype, shape) in kinds.items():
@@ -170,11 +171,12 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, Any]]:
     return dict(order), metadata
 
 
-def _checked(path: Path, metadata: dict[str, Any], kind: str | None) -> dict[str, Any]:
+def _checked(path: Path, metadata: dict[str, Any], kind: str | None, remedy: str = "") -> dict[str, Any]:
     """Return the metadata if it is of `kind` and not from a newer version."""
     if kind is not None and metadata.get("kind") != kind:
         found = as_line(repr(metadata.get("kind", "file of another program")), 60)
-        raise InputError(f"{path}: expected a file of kind {kind!r}, found {found}")
+        advice = f"; {remedy}" if remedy else ""
+        raise InputError(f"{path}: expected a file of kind {kind!r}, found {found}{advice}")
     if metadata.get("format", FORMAT) > FORMAT:
         raise InputError(f"{path}: written by a newer version (format {metadata['format']}); update this one")
     if reason := metadata.get("left_out"):
@@ -188,16 +190,21 @@ def read_metadata(path: str | os.PathLike, *, kind: str | None = None) -> dict[s
 
 
 def load_tensors(
-    path: str | os.PathLike, *, kind: str | None = None, only: Iterable[str] | None = None
+    path: str | os.PathLike,
+    *,
+    kind: str | None = None,
+    only: Iterable[str] | None = None,
+    remedy: str = "",
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (name -> array, metadata). Arrays are copy-on-write memory maps: opening reads nothing.
 
-    `only` restricts the names. Raises InputError if the file is missing, cut short, of another
-    kind, from a newer version, or lacks one of `only`; LeftOut, with the reason, if it was left out.
+    `only` restricts the names; `remedy` is what to do about a file that is no such file, where no stage
+    writes it. Raises InputError if the file is missing, cut short, of another kind, from a newer version, or
+    lacks one of `only`; LeftOut, with the reason, if it was left out.
     """
     path = Path(path)
-    places, metadata = _read_header(path)
-    _checked(path, metadata, kind)
+    places, metadata = _read_header(path, remedy)
+    _checked(path, metadata, kind, remedy)
     names = list(places) if only is None else list(only)
     for name in names:
         if name not in places:

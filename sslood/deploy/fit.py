@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sslood.auditing.disjoint import check_disjoint
 from sslood.core.errors import InputError
 from sslood.core.settings import autos, read_section
-from sslood.data.sets.roles.roles import OOD_ROLES, names_of_roles, read_split, roles_of
+from sslood.data.sets.roles.roles import OOD_ROLES, names_of_roles, read_split, read_tuning, roles_of
 from sslood.deploy.calibrated import KINDS, Calibrated, calibrate, make_detector
 from sslood.deploy.catches import measure_catches, read_control
 from sslood.deploy.inputs import AnyDetector, Inputs, present
@@ -159,10 +159,10 @@ def _chosen(
     settings = detector.settings
     train, validation = parts["train"], parts["validation"]
     if isinstance(detector, NetworkDetector):
-        name, tuning = _tuning_images(*sets, metadata)
+        names, tuning = _tuning_images(*sets, metadata)
         images = {"train": present(train.images), "validation": present(validation.images), "tuning": tuning}
         detector.fit(present(train.network), images, progress)
-        return detector.settings, f"highest AUROC of {validation.name} against {name}.validation"
+        return detector.settings, f"highest AUROC of {validation.name} against {names}"
     if isinstance(detector, SSD):
         outputs = present(train.outputs), present(validation.outputs)
         return select_settings(settings, *outputs, detector.seed)[0], SOURCE
@@ -212,19 +212,21 @@ def _images(
         restore_model(arrays, metadata, where, device),
         ModelCard.read(metadata, where),
         where,
-        list(parts.values()),
+        parts[splits[0]][0],
+        [about for _, about in parts.values()],
     )
     return {split: images for split, (images, _) in parts.items()}, network
 
 
 def _tuning_images(sets: str, folder: Path, metadata: Mapping[str, Any]) -> tuple[str, np.ndarray]:
-    """Return (name, images) of the tuning set; InputError if there is none, or it shares a test image."""
+    """Return (names, images) of the tuning sets; InputError if there is none, or one shares a test image."""
     section = read_section(sets)
     _, tuning = roles_of(section, metadata["id"], sets)
-    if tuning is None:
+    if not tuning:
         raise InputError(f"{sets}: holds no set with role tuning to choose settings on; list one")
     check_disjoint(folder, section)
-    return tuning, read_split(folder, tuning, "validation")[0]
+    images, _, names = read_tuning(folder, tuning)
+    return names, images
 
 
 def _check_suits(name: str, detector: AnyDetector, train: Inputs, metadata: Mapping[str, Any]) -> None:

@@ -29,7 +29,6 @@ from sslood.ood.measures.conformal import Threshold, conformal_threshold
 VERSION = 3  # of what `pack` writes; raised when detectors keep other states
 PREDICTED = "by_class.predicted"  # the array with the class of each calibration image, if these decide
 WRITERS = "`sslood fit` or `sslood deploy`"
-_REMEDIES = ("; run the stage that writes it, or `dvc repro`", "; delete it and run `dvc repro` again")
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -121,16 +120,8 @@ def damaged(where: str, what: str) -> InputError:
 
 
 def read_file(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return (arrays, JSON values) of a detector file; InputError if it is none, which no stage writes."""
-    try:
-        return load_tensors(path, kind="detector")
-    except InputError as error:
-        what = str(error)
-        for remedy in _REMEDIES:
-            what = what.removesuffix(remedy)
-        if what == str(error) and "expected a file of kind" not in what:
-            raise
-        raise InputError(f"{what}; name a file of {WRITERS}") from None
+    """Return (arrays, JSON values) of a detector file; InputError if it is none."""
+    return load_tensors(path, kind="detector", remedy=f"name a file of {WRITERS}")
 
 
 def unpack(arrays: Arrays, content: Mapping[str, Any], where: str, device: str = "cpu") -> Calibrated:

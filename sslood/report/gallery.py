@@ -6,7 +6,7 @@ shows what was decided. It loads nothing and sends nothing, which its content po
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,11 @@ def gallery(
     """Return the HTML page of scored pictures; `images` is the folder that their paths start from.
 
     rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture,
-    and `file` if it is elsewhere. facts: what else to say above the pictures, name -> text; headline: what
-    stands before them, and warnings: sentences that make it an alarm. levels: of the ID set, for pictures of
-    more than 8 bits. It shows at most `count` pictures, by `shown_groups`. extras: what to show of one beside
-    its score, given its row and the picture. Raises InputError naming a picture that can no longer be read.
+    `file` if it is elsewhere, and texts that the table of marked pictures has too. facts: what else to say
+    above the pictures, name -> text; headline: what stands before them, and warnings: sentences that make it
+    an alarm. levels: of the ID set, for pictures of more than 8 bits. It shows at most `count` pictures, by
+    `shown_groups`. extras: what to show of one beside its score, given its row and the picture. Raises
+    InputError naming a picture that can no longer be read.
     """
     ranked = by_rank(rows)
     groups = shown_groups([row["is_ood"] for row in ranked], count)
@@ -104,7 +105,7 @@ def gallery(
         script={
             "steps": steps.tolist(),
             "counts": counts.tolist(),
-            "columns": ",".join(COLUMNS),
+            "columns": _line(map(cell, (*COLUMNS, *_own(rows[0])))),
             "name": title,
         },
     )
@@ -158,15 +159,20 @@ def _card(
     picture = read_image(row.get("file", images / row["path"]), levels=levels)
     texts = {key: shown(row[key]) for key in ("path", "predicted_class")}
     cells = {
-        "path_cell": _quoted(path_cell(row["path"])),
-        "class_cell": _quoted(cell(row["predicted_class"])),
+        "path_cell": _line([path_cell(row["path"])]),
+        "other_cells": _line(map(cell, (row["predicted_class"], *_own(row).values()))),
     }
     extra = extras(row, picture)
     return {**row, **texts, **cells, "rank": rank, "thumbnail": thumbnail(picture, SIDE), "extra": extra}
 
 
-def _quoted(text: str) -> str:
-    """Return a cell as a CSV file writes it."""
+def _own(row: Row) -> dict[str, Any]:
+    """Return what a row holds beside a decision, such as the box that its list names."""
+    return {key: value for key, value in row.items() if key not in (*COLUMNS, "file")}
+
+
+def _line(texts: Iterable[str]) -> str:
+    """Return cells as a CSV file writes them."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow([text, ""])
+    csv.writer(out, lineterminator="").writerow([*texts, ""])
     return out.getvalue()[:-1]

@@ -94,13 +94,14 @@ class Sweep:
 
 
 def _texts(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Return rows with the levels of `keys` as texts; a whole number has no decimals."""
+    """Return rows with the levels of `keys` as texts, each its own; a whole number has no decimals."""
     return rows.assign(**{key: [_text(value) for value in rows[key]] for key in keys})
 
 
 def _text(value: object) -> str:
     if isinstance(value, float):
-        return MISSING if pd.isna(value) else f"{value:g}"
+        short = f"{value:g}"
+        return MISSING if pd.isna(value) else short if float(short) == value else repr(value)
     return MISSING if value is None else str(value)
 
 

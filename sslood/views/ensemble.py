@@ -53,7 +53,7 @@ class EnsembleSettings(Settings):
     ]
     choose_on: Annotated[
         Literal["tuning", "leftout"],
-        "what is to score higher than ID validation: the tuning set; or leftout: for each member, the "
+        "what is to score higher than ID validation: the tuning sets; or leftout: for each member, the "
         "validation images of the classes that it leaves out",
     ]
     precision: Annotated[Literal["float64", "float32"], "of the networks; half would turn signs of gradients"]

@@ -114,7 +114,7 @@ def _choose(
         for detector in rows_left_out(len(members)):
             results.leave_out(reason, model, detector)
         return None
-    on = {"tuning": "the tuning set", "leftout": "the classes that each member leaves out"}
+    on = {"tuning": "the tuning sets", "leftout": "the classes that each member leaves out"}
     source = f"highest AUROC of {results.id}.validation against {on[settings.choose_on]}"
     how = {"source": source, "candidates": candidates} if candidates else {"source": "params"}
     results.chosen["setting"] = {"value": setting._asdict(), **how}

@@ -26,14 +26,15 @@ def checked_network(
     model: Model,
     card: ModelCard,
     where: str | Path,
-    parts: Sequence[tuple[np.ndarray, Mapping[str, Any]]],
+    images: np.ndarray,
+    sets: Sequence[Mapping[str, Any]],
 ) -> Network:
     """Return `open_model` of a model and its card, on the device and in the precision of its weights.
 
-    parts: (uint8 images [N, C, H, W], metadata of their set) that the network will see, of the ID set first.
-    Raises InputError naming `where` if they do not fit the model, or the network mixes the images of a batch.
+    images: uint8 [N, C, H, W] of the ID set; sets: metadata of all sets that the network will see. Raises
+    InputError naming `where` if they do not fit the model, or the network mixes the images of a batch.
     """
-    for _, set_metadata in parts:
+    for set_metadata in sets:
         check_fits(card, set_metadata, where, id_set=set_metadata["name"] == card.id)
-    check_batch_invariance(model, parts[0][0], name=card.name, mean=card.mean, std=card.std)
+    check_batch_invariance(model, images, name=card.name, mean=card.mean, std=card.std)
     return open_model(model, device=next(model.parameters()).device, mean=card.mean, std=card.std)

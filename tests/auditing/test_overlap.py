@@ -16,6 +16,7 @@ from sslood.auditing.overlap import (
     index_images,
     overlap,
 )
+from sslood.core.errors import InputError
 from sslood.data.sets.build import build_set
 from sslood.data.sets.cuts import ClassSettings, DataSettings
 from sslood.data.sets.source import SetSettings
@@ -138,6 +139,13 @@ def test_digits_of_other_hands_are_no_doubles_but_copies_are():
     copies = (digits[400:500] * 0.8 + 20).astype(np.uint8)
     found = find(copies, digits[400:], strict)
     assert (found.double == found.position).sum() >= 98
+
+
+def test_a_correlation_that_would_change_nothing_is_refused():
+    """A pair stands out from no look-alike at all only above 0.75."""
+    AuditSettings(radius=32, correlation=0.75)
+    with pytest.raises(InputError, match="correlation must be at least 0.75 and at most 1, found 0.7"):
+        AuditSettings(radius=32, correlation=0.7)
 
 
 def test_edge_correlation_is_the_cosine_at_the_best_shift():

@@ -168,6 +168,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_filters_moves_the_threshold_and_saves_the_marked_ones(rows, tmp_path):
     rows[3]["path"], rows[4]["path"] = '=<3>,"&.png', "<4>&.png"
+    rows = [row | {"file": tmp_path / row["path"], "x0": str(place), "=note": "a,b"}
+            for place, row in enumerate(rows)]  # fmt: skip
     Image.new("RGB", (3, 3)).save(tmp_path / rows[3]["path"])
     page = tmp_path / "page.html"
     page.write_text(gallery(rows, tmp_path, "t", {}, count=5).replace("</body>", f"{DRIVE}</body>"))
@@ -179,7 +181,8 @@ def test_a_browser_filters_moves_the_threshold_and_saves_the_marked_ones(rows, t
     assert log["reset"] == [["0.01", "0.02"], "as decided"] and log["seen"] == "5 pictures shown, 2 marked"
     table = [*csv.DictReader(log["table"].splitlines())]
     assert [list(row.values()) for row in table] == [
-        ['%3D<3>,"&.png', "0.98", "0.02", "true", "<c>"],
-        ["<4>&.png", "0.7", "0.3", "true", "<c>"],
+        ['%3D<3>,"&.png', "0.98", "0.02", "true", "<c>", "3", "a,b"],
+        ["<4>&.png", "0.7", "0.3", "true", "<c>", "4", "a,b"],
     ]
-    assert [*table[0]] == ["path", "score", "p_value", "is_ood", "predicted_class"]
+    # what a list says, without which two boxes of one picture are the same line
+    assert [*table[0]] == ["path", "score", "p_value", "is_ood", "predicted_class", "x0", "%3Dnote"]

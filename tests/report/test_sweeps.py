@@ -52,6 +52,15 @@ def test_only_settings_with_all_levels_count():
     assert [point.mean for point in points] == pytest.approx(expected)
 
 
+def test_levels_that_six_digits_do_not_tell_apart_keep_their_own_names():
+    sweep = made()
+    close = {1e-7: 0.10000001}
+    frames = [frame.replace({"beta": close}) for frame in (sweep.scores, sweep.encoders)]
+    points = replace(sweep, scores=frames[0], encoders=frames[1]).effects("beta")["x"]["near"]["knn"]
+    assert [point.name for point in points] == ["0.1", "0.10000001"]
+    assert points[1].mean - points[0].mean == pytest.approx(0.1)
+
+
 def test_an_average_lacks_no_set():
     sweep = made()
     scores = sweep.scores[~((sweep.scores["set"] == "b") & (sweep.scores["samples"] == 4))]

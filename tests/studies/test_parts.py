@@ -106,6 +106,8 @@ def test_what_kept_something_else_than_a_checkpoint_goes_on_with_the_same_budget
 def test_a_budget_that_would_never_do_is_refused_at_once(toy, ends):
     with pytest.raises(InputError, match="--budget 2 is too small: .* 3 seconds; say at least --budget 3"):
         toy.call([{"name": "one"}], budget=2.0, least=3.0)
+    with pytest.raises(InputError, match="--budget nan is too small"):
+        toy.call([{"name": "one"}], budget=float("nan"), least=3.0)
     assert states(toy.call([{"name": "one", "settings": {"train.command": "touch $UP; sleep 60"}}])) == [
         "unfinished"
     ]

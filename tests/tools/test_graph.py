@@ -151,12 +151,19 @@ def test_the_command_says_what_is_left(tmp_path):
     Path(tmp_path, "params.yaml").write_text("{}")
     stages = {"s": {"cmd": "sleep 9", "outs": ["o"]}}
     Path(tmp_path, "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    found = subprocess.run(
-        [sys.executable, "-m", "tools.direct", "--budget", "0.2"], cwd=tmp_path, text=True,
-        capture_output=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+
+    def run(budget):
+        return subprocess.run(
+            [sys.executable, "-m", "tools.direct", "--budget", budget], cwd=tmp_path, text=True,
+            capture_output=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+
+    found = run("0.2")
     assert found.returncode == 75
     assert found.stderr == "1 of 1 stages are left, from s on; run the same command again\n"
+    found = run("nan")
+    assert found.returncode == 1
+    assert found.stderr == "Error: --budget must be a number of seconds, found nan\n"
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"null", b'{"a": 1}', b"[" * 100_000])

@@ -6,7 +6,10 @@ that one is copied. The folder `pretrained` of the scratch folder may be deleted
 """
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+
+from filelock import FileLock
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, read_metadata, save_tensors, save_text
@@ -42,16 +45,20 @@ class Kept:
 def kept_run(plan: Plan, name: str, *, arch: str, seed: int, id_set: str, inputs: str) -> tuple[Kept, str]:
     """Return the files of a run, and a sentence about it; it is trained unless that was done before.
 
-    inputs: what `inputs_of` says. In all but the first of several processes the sentence is empty, and only
-    the first may read the files. Raises as `pretrain` does.
+    If a stage beside this one trains it, wait for that. inputs: what `inputs_of` says. In all but the first
+    of several processes the sentence is empty, and only the first may read the files. Raises as `pretrain`
+    does.
     """
     identity = identity_of(plan, arch, seed, inputs)
     kept = Kept(machine(plan.training.precision).scratch, identity)
-    if kept.exists():
-        first = os.environ.get("RANK", "0") == "0"
-        return kept, f"{name}, pretrained before with the same settings" if first else ""
-    trained = pretrain(plan, name, arch=arch, seed=seed, id_set=id_set, identity=identity)
-    if trained is None:
-        return kept, ""
-    finish(str(kept.model), str(kept.curves), *trained)
+    kept.model.parent.mkdir(parents=True, exist_ok=True)
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # processes that train together must all come in
+    with FileLock(kept.model.with_suffix(".lock")) if alone else nullcontext():
+        if kept.exists():
+            first = os.environ.get("RANK", "0") == "0"
+            return kept, f"{name}, pretrained before with the same settings" if first else ""
+        trained = pretrain(plan, name, arch=arch, seed=seed, id_set=id_set, identity=identity)
+        if trained is None:
+            return kept, ""
+        finish(str(kept.model), str(kept.curves), *trained)
     return kept, trained.summary()

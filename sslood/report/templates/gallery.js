@@ -45,8 +45,8 @@ function move(value) {
 
 function save() {
   const rows = cards.filter((card) => card.querySelector(".mark").checked).map((card) => {
-    const { path, score, p, label } = card.dataset;
-    return [path, score, p, isOod(card), label].join(",");
+    const { path, score, p, cells } = card.dataset;
+    return [path, score, p, isOod(card), cells].join(",");
   });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([[data.columns, ...rows, ""].join("\n")], { type: "text/csv" }));

@@ -11,7 +11,15 @@ from sslood.core.errors import InputError
 from sslood.nets.networks.build import seeded
 from sslood.nets.networks.gaussian import Mixture
 from sslood.ood.geometry import nearest_gaussian as nearest
-from sslood.ood.geometry.gaussians import DiagonalGaussians, bhattacharyya, kl, log_density, prior_state
+from sslood.ood.geometry.gaussians import (
+    DiagonalGaussians,
+    bhattacharyya,
+    bhattacharyya_bounds,
+    bhattacharyya_pairs,
+    kl,
+    log_density,
+    prior_state,
+)
 from sslood.ood.geometry.nearest_gaussian import NearestSettings
 from sslood.ood.kit.outputs import Outputs, Prior, part_of
 from sslood.ood.measures.metrics import ood_metrics
@@ -110,6 +118,42 @@ def test_bhattacharyya_neighbours_of_collapsed_embeddings_equal_brute_force(k):
     expected = torch.stack([bhattacharyya(queries[i : i + 1], bank).sort().values for i in range(30)])
     found = fitted("bhattacharyya_knn", train, k=k).score(test)
     np.testing.assert_allclose(found, expected[:, k - 1], rtol=1e-9)
+
+
+def spread(n: int, random: np.random.Generator, width: float) -> DiagonalGaussians:
+    """Return n Gaussians of 16 dimensions whose log-variances have standard deviation `width`."""
+    return gaussians(random.normal(size=(n, 16)), random.normal(-2, width, size=(n, 16)))
+
+
+@pytest.mark.parametrize("width", [0.0, 0.3, 1.0, 4.0])
+def test_no_distance_is_below_its_bound(width):
+    random = np.random.default_rng(0)
+    bank, queries = spread(400, random, width), spread(50, random, width + 0.5)
+    exact = torch.stack([bhattacharyya(queries[i : i + 1], bank) for i in range(50)])
+    lowest = bhattacharyya_bounds(queries, bank)
+    assert lowest.dtype == torch.float32 and (lowest.double() <= exact).all()
+    # tight where variances are alike: the tangents touch, and what rounding might add is all that is left
+    middle = queries.log_variance.new_full(bank.log_variance.shape, -2.0)
+    alike = DiagonalGaussians(bank.mu, middle)
+    exact = torch.stack([bhattacharyya(queries[i : i + 1], alike) for i in range(50)])
+    np.testing.assert_allclose(bhattacharyya_bounds(queries, alike).double(), exact, rtol=5e-3)
+
+
+@pytest.mark.parametrize(("width", "left"), [(0.3, 0), (4.0, 20)])
+def test_what_bounds_leave_open_is_ranked_by_pairs(width, left):
+    """With variances far apart the bounds are low, and decide nothing."""
+    random, kind = np.random.default_rng(0), STOCHASTIC["bhattacharyya_knn"]
+    bank, queries = spread(2000, random, width), spread(40, random, width)
+    asked = []
+
+    def pairs(queries, bank):
+        asked.append(len(queries))
+        return bhattacharyya_pairs(queries, bank)
+
+    found = nearest.kth_divergence(bank, queries, 3, pairs, kind.rows, kind.error, bhattacharyya_bounds)
+    expected = torch.stack([bhattacharyya(queries[i : i + 1], bank).sort().values[2] for i in range(40)])
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert sum(asked) >= left if left else not asked
 
 
 def test_the_whole_bank_is_ranked_for_unsure_queries_alone():

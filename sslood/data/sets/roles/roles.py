@@ -4,7 +4,7 @@ Whatever handles sets asks this table: which splits a set file holds, which of t
 chosen on or tested on. Adding a role is adding an entry. No training depends on this room.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -102,8 +102,8 @@ def record_role(name: str) -> dict[str, Any]:
     return {"role": name, **{flag: getattr(ROLES[name], flag) for flag in flags}}
 
 
-def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], str | None]:
-    """Return ({OOD test set: "near" | "far"}, name of the tuning set or None) from the section `sets`.
+def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[str, str], list[str]]:
+    """Return ({OOD test set: "near" | "far"}, names of the tuning sets) from the section `sets`.
 
     Raises InputError for an unknown role, and unless the ID set and an OOD test set are there.
     """
@@ -112,7 +112,7 @@ def roles_of(sets: Mapping[str, Any], id_name: str, where: str) -> tuple[dict[st
     tuning = [name for name, role in roles.items() if ROLES[role].is_tuning]
     if roles.get(id_name) != "id" or not tests:
         raise InputError(f"{where}: needs {id_name!r} with role id, and a set with role near or far")
-    return tests, tuning[0] if tuning else None
+    return tests, tuning
 
 
 def shifted_sets(sets: Mapping[str, Any], where: str) -> list[str]:
@@ -127,3 +127,18 @@ def read_split(folder: Path, name: str, split: str) -> tuple[np.ndarray, dict[st
         raise InputError(f"{path}: no such file; run `dvc repro download`")
     tensors, metadata = load_tensors(path, kind="set", only=[f"{split}.images"])
     return tensors[f"{split}.images"], metadata
+
+
+def read_tuning(folder: Path, names: Sequence[str]) -> tuple[np.ndarray, list[dict[str, Any]], str]:
+    """Return (validation images of tuning sets, uint8 [N, C, H, W], metadata of each, names of the splits).
+
+    Of several sets it has as many of each, at even steps, so an AUROC against all is the mean over the sets.
+    InputError as `read_split`.
+    """
+    parts, metadata = zip(*(read_split(folder, name, "validation") for name in names), strict=True)
+    words = ", ".join(f"{name}.validation" for name in names)
+    if len(parts) == 1:
+        return parts[0], list(metadata), words
+    least = min(map(len, parts))
+    images = np.concatenate([part[np.arange(least) * len(part) // least] for part in parts])
+    return images, list(metadata), words

@@ -14,6 +14,7 @@ from sslood.data.sets.roles.roles import (
     SPLITS,
     names_of_roles,
     read_split,
+    read_tuning,
     record_role,
     roles_of,
     shifted_sets,
@@ -47,9 +48,9 @@ def test_no_training_depends_on_the_roles(stage):
 
 
 def test_sets_are_told_apart_by_their_roles():
-    assert roles_of(SETS, "a", "sets") == ({"b": "near", "c": "far"}, "d")
+    assert roles_of(SETS, "a", "sets") == ({"b": "near", "c": "far"}, ["d"])
     without = SETS | {"d": {"role": "auxiliary"}}
-    assert roles_of(without, "a", "sets") == ({"b": "near", "c": "far"}, None)
+    assert roles_of(without, "a", "sets") == ({"b": "near", "c": "far"}, [])
     assert names_of_roles(SETS, "sets") == {"a": "id", "b": "near", "c": "far", "d": "tuning"}
 
 
@@ -85,3 +86,20 @@ def test_a_split_is_read_or_its_absence_named(tmp_path):
         read_split(tmp_path, "a", "train")
     with pytest.raises(InputError, match="gone.safetensors: no such file; run `dvc repro download`"):
         read_split(tmp_path, "gone", "test")
+
+
+def test_of_several_tuning_sets_each_counts_as_much(tmp_path):
+    """So an AUROC against all of their images is the mean over the sets, as the stage posthoc takes it."""
+    for name, count in (("few", 3), ("many", 8)):
+        images = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1) + 10 * (name == "many")
+        save_tensors(
+            tmp_path / f"{name}.safetensors", {"validation.images": images}, kind="set",
+            metadata={"name": name},
+        )  # fmt: skip
+    images, about, words = read_tuning(tmp_path, ["few", "many"])
+    assert images.ravel().tolist() == [0, 1, 2, 10, 12, 15] and [one["name"] for one in about] == [
+        "few",
+        "many",
+    ]
+    assert words == "few.validation, many.validation"
+    assert read_tuning(tmp_path, ["many"])[0].ravel().tolist() == list(range(10, 18))
