@@ -121,7 +121,8 @@ def test_two_runs_give_the_same_bytes(run, tmp_path):
 
 def test_wrong_input_is_named(run, tmp_path, capsys):
     assert run(id="digits")[0] == 1 and "needs 'digits' with role id" in capsys.readouterr().err
-    for key, value, limits in (("radius", 129, "at least 0 and at most 128"), ("correlation", 0, "above 0")):
+    cases = ("radius", 129, "at least 0 and at most 128"), ("correlation", 0, "at least 0.75")
+    for key, value, limits in cases:
         assert run(**{key: value})[0] == 1
         assert f"audit.{key} must be {limits}" in capsys.readouterr().err
     tensors, _ = load_tensors(tmp_path / "stl10.safetensors")

@@ -465,7 +465,7 @@ def test_ensemble(tmp_path):
     chosen = written["chosen"]["setting"]
     best = max(chosen["candidates"], key=lambda one: one["auroc"])
     assert {**chosen["value"], "auroc": best["auroc"]} == best and len(chosen["candidates"]) == 3
-    assert chosen["source"] == "highest AUROC of digits.validation against the tuning set"
+    assert chosen["source"] == "highest AUROC of digits.validation against the tuning sets"
     accuracy = written["accuracy"]["leaveout_resnet"]
     assert written["mistakes"]["leaveout_resnet"]["error"] == pytest.approx(1 - accuracy)
     assert list(written["members"]["leaveout_resnet"]) == ["0", "1", "2"]

@@ -81,7 +81,7 @@ def test_pictures_that_could_not_be_read_are_tried_again_when_asked(tmp_path, ru
     shutil.copy(pictures / "a" / "003.png", folder / "bad.png")
     assert "0 of them new" in run(folder)[1]
     status, said = run(folder, retry=None)
-    assert status == 0 and "1 pictures that could not be read are tried again" in said
+    assert status == 0 and "Tried again: 1 picture that could not be read" in said
     assert {path: row["reason"] for path, row in rows_in(tmp_path / "out").items()} == {
         "good.png": None,
         "bad.png": None,
@@ -152,7 +152,7 @@ def test_a_relative_path_is_that_of_its_folder(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "one")
     for place, new in (("in", 1), ("in/", 0), (tmp_path / "one" / "in", 0), ("../one/in", 0)):
         status, said = run(place)
-        assert status == 0 and f"1 pictures, {new} of them new" in said, said
+        assert status == 0 and f"1 picture, {new} of them new" in said, said
     monkeypatch.chdir(tmp_path / "two")
     status, said = run("in")
     assert status == 1 and "holds results of other pictures" in said
@@ -166,7 +166,8 @@ def test_each_box_of_a_picture_is_a_row_also_where_a_run_goes_on(run, tmp_path):
     for count, new in ((1, 1), (3, 2), (3, 0)):
         (tmp_path / "list.csv").write_text("\n".join(["path,x0,y0,x1,y1", *rows[:count]]))
         status, said = run(tmp_path / "list.csv")
-        assert status == 0 and f"{count} pictures, {new} of them new" in said, said
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        assert status == 0 and f"{pictures}, {new} of them new" in said, said
     found = pq.read_table(tmp_path / "out").to_pylist()
     assert sorted((row["path"], row["x0"]) for row in found) == [("a.png", x) for x in ("0", "18", "9")]
 
