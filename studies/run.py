@@ -31,6 +31,7 @@ from studies.runner import Store, check_budget
 from studies.workspace import check_parts, copy_code
 from tools.closure import ROOT
 from tools.direct import CUT_OFF
+from tools.runner import budget_option
 
 FOLDER = click.Path(path_type=Path)
 
@@ -38,7 +39,7 @@ FOLDER = click.Path(path_type=Path)
 @click.command(cls=Command)
 @click.argument("name", required=False)
 @click.argument("parts", nargs=-1)
-@click.option("--budget", default=float("inf"), help="Seconds after which what runs is cut off.")
+@budget_option
 @click.option("--jobs", "-j", default=1, type=click.IntRange(1), help="Stages that run at the same time.")
 @click.option("--folder", type=FOLDER, help="Work folder; scratch/studies/NAME if not given.")
 @click.option("--results", type=FOLDER, help="Folder of results; results/NAME if not given.")

@@ -146,7 +146,7 @@ def check_budget(budget: float, least: float, keys: Iterable[str], store: Store)
     That is less than its longest stage without checkpoints takes, or no more than what one of `keys` in the
     record, of stages or commands, had in an earlier call without an end or a checkpoint.
     """
-    if not budget >= least:  # so that NaN is none
+    if budget < least:
         raise InputError(
             f"--budget {budget:g} is too small: a stage that keeps no checkpoint needs {least:g} seconds; "
             f"say at least --budget {least:g}"

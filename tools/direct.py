@@ -12,7 +12,6 @@ depends on it is left out, and the others finish (exit status 1). What is cut of
 """
 
 import json
-import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from sslood.core.files import save_json
 from sslood.core.settings import load_params
 from tools.graph import Cell, cells, digest, needed, order
 from tools.jobs import LAUNCH, LOGS, Job, launches
-from tools.runner import Runner
+from tools.runner import Runner, budget_option
 
 RECORD = Path("scratch/direct.json")
 CUT_OFF = 75  # exit status: try again
@@ -83,10 +82,8 @@ def _record() -> dict[str, str]:
 @click.command(cls=Command)
 @click.argument("stages", nargs=-1)
 @click.option("--jobs", "-j", default=1, type=click.IntRange(1), help="Stages that run at the same time.")
-@click.option("--budget", default=float("inf"), help="Seconds after which what runs is cut off.")
+@budget_option
 def main(stages: tuple[str, ...], jobs: int, budget: float) -> None:
-    if math.isnan(budget):
-        raise InputError("--budget must be a number of seconds, found nan")
     graph = order(cells(load_params(Path("dvc.yaml")), load_params(Path("params.yaml"))))
     chosen = needed(graph, stages)
     failed, cut = Direct(chosen, jobs).run(budget)

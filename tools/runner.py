@@ -1,19 +1,34 @@
 """The stages of a graph, several at a time: each starts as soon as what it needs is made and there is room.
 
-What differs between a run by DVC (tools/parallel.py) and one without it (tools/direct.py) are five methods.
+What differs between a run by DVC (tools/parallel.py) and one without it (tools/direct.py) are six methods.
 """
 
+import math
 import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
+import click
+
+from sslood.core.errors import InputError
 from tools.graph import Cell
 from tools.guard import Guard
 from tools.jobs import Job, gpus, started, stop, tail, threads
 from tools.memory import Room
 
 WAIT = 0.05  # seconds between two looks at the jobs
+
+
+def _number(context: click.Context, option: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # no comparison with it is true, so that nothing would ever be cut off
+        raise InputError(f"--{option.name} must be a number of seconds, found nan")
+    return value
+
+
+budget_option = click.option(
+    "--budget", default=math.inf, callback=_number, help="Seconds after which what runs is cut off."
+)
 
 
 class Runner(ABC):

@@ -98,13 +98,13 @@ def main(
     place = images if "://" in images else os.path.abspath(os.path.expanduser(images))
     parts = Parts(out, place, made_by, columns_of(source, opener), io)
     if retry and (again := parts.forget_unread()):
-        click.echo(f"Tried again: {_pictures(again)} that could not be read.", err=True)
+        click.echo(f"Tried again: {again} picture{'s' * (again != 1)} that could not be read.", err=True)
     team = Workers(workers, gpus, threads or 0, batch_size, processes=True if ray else None)
     unit = {"path": "image", "shard": "shard"}[source.unit]
     with tqdm(total=source.count, desc="bulk", unit=unit, disable=None) as bar:
         new = judge_pictures(source, opener, parts, team, io=io, progress=bar.update)
     found = totals(parts)
-    text = f"{_pictures(found.pictures)}, {new} of them new"
+    text = f"{found.pictures} picture{'s' * (found.pictures != 1)}, {new} of them new"
     if found.unread:
         text += f", {found.unread} could not be read (column reason; --retry tries them again)"
     if calibrated is not None:
@@ -117,10 +117,6 @@ def main(
         for line in calibrated.warnings():
             click.echo(f"Warning: {line}.", err=True)
     done(out, text)
-
-
-def _pictures(count: int) -> str:
-    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def gallery(
         script={
             "steps": steps.tolist(),
             "counts": counts.tolist(),
-            "columns": _line(map(cell, (*COLUMNS, *_own(rows[0])))),
+            "columns": _line(map(cell, (*COLUMNS, *_own(next(iter(rows), {}))))),
             "name": title,
         },
     )

@@ -52,7 +52,7 @@ def kth_divergence(
         raise InputError(f"k is {k}, but there are only {len(bank)} ID train images; choose at most that")
     values = torch.empty_like(queries.mu[:, 0])
     left = torch.arange(len(queries), device=values.device)
-    if bounds is not None and LOOSE * k < len(bank):
+    if bounds is not None and LOOSE * k + SPARE < len(bank):
         blocks = [_bounded(bank, queries[block], k, bounds, rows) for block in left.split(AT_ONCE * QUERIES)]
         values, unsure = (torch.cat(parts) for parts in zip(*blocks, strict=True))
         left = left[unsure]
@@ -65,8 +65,8 @@ def _bounded(
     bank: DiagonalGaussians, block: DiagonalGaussians, k: int, bounds: Pair, rows: Pair
 ) -> tuple[Tensor, Tensor]:
     """Return (k-th smallest divergence of those with the lowest bounds, whether another may be smaller)."""
-    count = min(LOOSE * k + SPARE, len(bank))
-    lowest, places = _nearest(bank, block, min(count + 1, len(bank)), bounds)
+    count = LOOSE * k + SPARE
+    lowest, places = _nearest(bank, block, count + 1, bounds)
     step = max(1, SUMMED // (count * block.mu.shape[1]))
     parts = []
     for start in range(0, len(block), step):
@@ -74,8 +74,6 @@ def _bounded(
         each = DiagonalGaussians(part.mu[:, None], part.log_variance[:, None])
         parts.append(rows(each, bank[places[start : start + step, :count]]).kthvalue(k, dim=1).values)
     values = torch.cat(parts)
-    if count == len(bank):
-        return values, torch.zeros_like(values, dtype=torch.bool)
     return values, ~(lowest[:, -1] >= values)  # a bound that is NaN decides nothing
 
 
@@ -100,12 +98,12 @@ def _nearest(
     bank: DiagonalGaussians, block: DiagonalGaussians, count: int, pairs: Pair
 ) -> tuple[Tensor, Tensor]:
     """Return (values of `pairs` ascending, indices in the bank) of the nearest of each query, [Q, count]."""
-    best, places = torch.empty(len(block), 0), torch.empty(len(block), 0, dtype=torch.int64)
+    best = block.mu.new_empty(len(block), 0)
+    places = torch.empty_like(best, dtype=torch.int64)
     for start in range(0, len(bank), BANK):
         values = pairs(block, bank[start : start + BANK])
         values, index = values.topk(min(count, values.shape[1]), dim=1, largest=False, sorted=False)
-        if start:
-            values, index = torch.cat([best, values], 1), torch.cat([places, index + start], 1)
+        values, index = torch.cat([best, values], 1), torch.cat([places, index + start], 1)
         best, order = values.topk(min(count, values.shape[1]), dim=1, largest=False)
         places = index.gather(1, order)
     return best, places
