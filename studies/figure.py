@@ -22,6 +22,8 @@ def near_and_far(groups: pd.DataFrame, detectors: Sequence[str]) -> str:
         axes = figure.subplots(1, len(roles), sharey=True, squeeze=False)[0]
         for axis, role in zip(axes, roles, strict=True):
             for place, name in enumerate(detectors):
+                if name not in set(groups["detector"]):
+                    continue  # it would be in the legend without a mark
                 rows = groups[(groups["detector"] == name) & (groups["role"] == role)]
                 heights = [models.index(key) + (place - 3) * 0.1
                            for key in zip(rows["part"], rows["model"], strict=True)]  # fmt: skip
@@ -34,5 +36,6 @@ def near_and_far(groups: pd.DataFrame, detectors: Sequence[str]) -> str:
             axis.grid(axis="y", lw=0.3)
         axes[0].set_yticks(range(len(models)), [f"{part} · {model}" for part, model in models])
         axes[0].set_ylim(len(models) - 0.4, -0.6)  # from the top, without the empty rows of a long list
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(detectors))
+        columns = 4 * len(roles)  # as many as the figure is wide
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
         return svg(figure, "study")

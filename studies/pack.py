@@ -3,8 +3,9 @@
     python -m studies.run cifar10 --budget 540 --pack out     # out/study-00, study-01, …
     python -m studies.run cifar10 --budget 540 --unpack out   # on a machine that has nothing yet
 
-Results come first, then the record of times, what commands printed, checkpoints of what was cut off, and
-models, the small ones first, as far as there is room. Image sets and embeddings are made again.
+Results come first, then the record of times, what became of the parts, what commands printed, checkpoints of
+what was cut off, and what stages made, each whole or not at all: models, then scores and tables, the small
+ones first, as far as there is room. Image sets and embeddings are made again.
 """
 
 import tarfile
@@ -14,10 +15,13 @@ from pathlib import Path, PurePosixPath
 
 from sslood.core.errors import InputError
 from sslood.data.sets.fetching.unpack import SAFELY
-from studies.parts import OUTPUT
+from studies.parts import BROUGHT, OUTPUT, STATE
 
 TOTAL, PIECE = 64 << 20, 16 << 20  # bytes in all, and of one file
 EDGE = 1 << 16  # bytes kept free for the archive's own words
+ENTRY = 1 << 10  # bytes of a file in the archive beside its own
+MODELS, AGAIN = "data/models", ("data/sets", "data/embeddings")
+Files = list[tuple[Path, str]]  # a file, and its name in the archive
 
 
 def pack(folder: Path, results: Path, target: Path, total: int = TOTAL, piece: int = PIECE) -> int:
@@ -27,11 +31,12 @@ def pack(folder: Path, results: Path, target: Path, total: int = TOTAL, piece: i
     """
     room, content, held = total - EDGE, BytesIO(), 0
     with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
-        for path, name in _wanted(folder, results):
-            size = path.stat().st_size + 1024
+        for files in _wanted(folder, results):
+            size = _size(files)
             if size <= room:
-                archive.add(path, name)
-                room, held = room - size, held + 1
+                for path, name in files:
+                    archive.add(path, name)
+                room, held = room - size, held + len(files)
     data = content.getvalue()
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("study-[0-9][0-9]"):
@@ -41,20 +46,38 @@ def pack(folder: Path, results: Path, target: Path, total: int = TOTAL, piece: i
     return held
 
 
-def _wanted(folder: Path, results: Path) -> Iterator[tuple[Path, str]]:
-    """Yield (file, name in the archive), what matters most first."""
-    for path in sorted(results.rglob("*")):
-        if path.is_file():
-            yield path, f"results/{path.relative_to(results).as_posix()}"
-    models = [path for path in folder.glob("made/*/data/models/**/*.safetensors") if path.is_file()]
-    state = [
+def _wanted(folder: Path, results: Path) -> Iterator[Files]:
+    """Yield files that are packed together or not at all, what matters most first."""
+    for path in _below(results):
+        yield [(path, f"results/{path.relative_to(results).as_posix()}")]
+    states = {path: path.with_name(BROUGHT) for path in sorted(folder.glob(f"*/{STATE}"))}
+    others = [
         folder / "record.json",
         *sorted(folder.glob(f"*/{OUTPUT}")),
         *sorted(folder.glob("*/scratch/*.pt")),
     ]
-    for path in [*state, *sorted(models, key=lambda path: (path.stat().st_size, path))]:
+    for path, place in [*states.items(), *((path, path) for path in others)]:
         if path.is_file():
-            yield path, f"work/{path.relative_to(folder).as_posix()}"
+            yield [(path, f"work/{place.relative_to(folder).as_posix()}")]
+    yield from _made(folder)
+
+
+def _made(folder: Path) -> Iterator[Files]:
+    """Yield what each stage made: half of it would have the stage run again."""
+    found = []
+    for top in folder.glob("made/*"):
+        files = [(path, f"work/{path.relative_to(folder).as_posix()}") for path in _below(top)]
+        if files and top.suffix != ".part" and not any((top / place).exists() for place in AGAIN):
+            found.append((not (top / MODELS).exists(), _size(files), files))
+    yield from (files for *_, files in sorted(found))
+
+
+def _below(top: Path) -> list[Path]:
+    return sorted(path for path in top.rglob("*") if path.is_file())
+
+
+def _size(files: Files) -> int:
+    return sum(path.stat().st_size + ENTRY for path, _ in files)
 
 
 def unpack(source: Path, folder: Path, results: Path) -> None:

@@ -1,19 +1,21 @@
 """One part of a study from its settings to its outputs, and what became of it."""
 
+import hashlib
 import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from sslood.core.files import save_json, save_text
+from sslood.core.errors import InputError
+from sslood.core.files import load_json, save_json, save_text
 from sslood.core.settings import load_params
 from studies.origin import has_cuda
 from studies.plan import Part, Study
 from studies.runner import PartRunner, Store, check_budget
-from studies.sets import absence, reason_of, set_of
+from studies.sets import UNOBTAINABLE, absence, reason_of, set_of
 from studies.workspace import lay_out, params_text
 from tools.closure import ROOT
 from tools.graph import Cell, cells, digest, needed, order
@@ -22,6 +24,7 @@ from tools.jobs import status_of
 OUTPUT = "output.txt"  # of a command
 LOG = "command.log"  # of one that runs
 STATE = "state.json"  # beside params.yaml
+BROUGHT = "brought.json"  # the same, of a part whose results --unpack has put in their place
 Say = Callable[[str], object]
 
 
@@ -31,7 +34,7 @@ class Outcome:
 
     state: done, unfinished (time ran out), failed, or left out (`reason` says why). made, total: stages.
     absent: sets that could not be had, with reasons. failed: stages, with the end of their output. keys: of
-    the stages in the record.
+    the stages in the record. mark: of the params and the code.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Outcome:
     absent: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
+    mark: str = ""
 
 
 class Call:
@@ -111,7 +115,9 @@ class Call:
             cut = self._make(part, wanted, outcome)
             if cut:
                 return
-            self.lost |= {keys[name]: reason for name, reason in outcome.failed.items()}
+            # what else failed, for a full disk say, is tried again below, and fails the part
+            gone = {name: reason for name, reason in outcome.failed.items() if UNOBTAINABLE in reason}
+            self.lost |= {keys[name]: reason for name, reason in gone.items()}
             reasons = {
                 set_of(cell): self.lost[keys[cell.name]] for cell in downloads if keys[cell.name] in self.lost
             }
@@ -124,10 +130,30 @@ class Call:
             return
         if lost.dropped:
             self._lay_out(part, place, lost.dropped)
+        params = hashlib.sha256((place / "params.yaml").read_bytes()).hexdigest()
+        outcome.mark = f"{self.store.origin['revision']} {params}"
+        if self._is_brought(place, outcome):
+            self.say(f"current {part.name}: its results came with --unpack")
+            return
         with chdir(place):
             graph = graph_of()
             tidy(graph)
             self._make(part, needed(graph, part.goals), outcome)
+
+    def _is_brought(self, place: Path, outcome: Outcome) -> bool:
+        """Whether the results of a part came from another machine, by this code and these params.
+
+        Its evaluations would else run again in each call, before anything new. Fills in the outcome.
+        """
+        brought = {}
+        with suppress(InputError):
+            brought = load_json(place / BROUGHT)
+        if brought.get("state") == "done" and brought.get("mark") == outcome.mark:
+            outcome.state, outcome.keys = "done", brought["keys"]
+            outcome.made = outcome.total = brought["total"]
+            return True
+        (place / BROUGHT).unlink(missing_ok=True)  # its results will be those of this machine
+        return False
 
     def _lay_out(self, part: Part, place: Path, without: Mapping[str, str]) -> None:
         """Make the folder of a part from the code and profiles as they were when the call began."""
@@ -152,7 +178,7 @@ class Call:
         Raises InputError if an earlier call gave it all that this one has, in vain.
         """
         outcome.total = 1
-        key = f"{part.command} | {self.store.origin['revision']}"
+        key = f"{part.command} | {self.store.of_commands['revision']}"
         found = self.store.record.get(key, {})
         outcome.keys = [key]
         if found.get("ended") and (place / OUTPUT).is_file():
@@ -162,17 +188,18 @@ class Call:
         check_budget(self.budget, part.least, [key], self.store)
         if self.left < part.least:
             return
+        (place / BROUGHT).unlink(missing_ok=True)
         self.say(f"start {part.name}: {part.command}")
         start, log = time.monotonic(), place / LOG
         status = status_of(_words(part.command), log, ROOT, max(self.left, 1.0))
         seconds = time.monotonic() - start
         if status is None:
-            self.store.note(key, part.name, seconds, 0, ended=False, kept=False)
+            self.store.note(key, part.name, seconds, 0, ended=False, kept=False, command=True)
             self.say(f"cut off {part.name}: a command has no checkpoint, so it begins again")
             return
         text = log.read_text(errors="replace")
         save_text(place / OUTPUT, text)
-        self.store.note(key, part.name, seconds, 0, ended=status == 0)
+        self.store.note(key, part.name, seconds, 0, ended=status == 0, command=True)
         word = "failed" if status else "done"
         outcome.state, outcome.made = word, int(not status)
         if status:

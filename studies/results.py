@@ -20,7 +20,7 @@ from typing import Any
 from sslood.core.files import save_json, save_text
 from studies.done import STAGES, SWEEPS, finished, read_json
 from studies.page import write_pages
-from studies.parts import OUTPUT, STATE
+from studies.parts import BROUGHT, OUTPUT, STATE
 from studies.plan import Study
 from studies.runner import Store
 
@@ -33,7 +33,7 @@ def gather(study: Study, folder: Path, results: Path, store: Store) -> None:
     """Copy what is done from the work folder to `results`, and write the pages anew."""
     states = {part.name: read_json(folder / part.name / STATE) for part in study.parts}
     for part in study.parts:
-        if states[part.name].get("state") == "done":
+        if states[part.name].get("state") == "done" and not (folder / part.name / BROUGHT).is_file():
             state, stages = states[part.name], stages_of(states[part.name], store)
             origin, sweeps = _origin(state, store), _sweeps(state, store)
             _copy(folder / part.name, results / part.name, origin, stages, sweeps)

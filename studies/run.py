@@ -28,7 +28,7 @@ from studies.parts import Call, Outcome
 from studies.plan import Study, chosen, read_study, study_names, tiny
 from studies.results import gather
 from studies.runner import Store, check_budget
-from studies.workspace import check_parts, copy_code
+from studies.workspace import COMMANDS, check_parts, copy_code
 from tools.closure import ROOT
 from tools.direct import CUT_OFF
 from tools.runner import budget_option
@@ -72,7 +72,7 @@ def main(
     with alone(folder):
         if back is not None:
             unpack(back, folder, results)
-        store = Store(folder, {"revision": revision(), "hardware": hardware()})
+        store = Store(folder, {"revision": revision(), "hardware": hardware()}, revision(tracked=COMMANDS))
         check_budget(budget, max(part.least for part in picked.parts), (), store)
         check_parts(picked, folder)
         copy_code(folder)

@@ -1,7 +1,7 @@
 """The stages of a part, run without DVC: what an earlier part made is taken from there, times are recorded.
 
 `FOLDER/record.json` holds {digest of a stage and its inputs: {stage, seconds, threads, revision, hardware}};
-the seconds of attempts that time cut off count too.
+the seconds of attempts that time cut off count too, those of a stage that had ended before do not.
 """
 
 import os
@@ -14,57 +14,74 @@ from typing import Any
 
 from sslood.core.errors import InputError
 from sslood.core.files import load_json, save_json
+from sslood.report.published_tables import FILES as PUBLISHED
 from tools.direct import Direct
 from tools.graph import Cell, digest
 from tools.jobs import Job, cores
 
 GRAIN = 0.01  # seconds by which the times of a file system may be coarse
 KEPT = ("*.pt", "pretrained/*.csv", "sweeps/*.json")  # checkpoints, encoders, cells of a sweep
+LOOSE = {
+    "summarize": [f"metrics/{name}" for name in PUBLISHED]
+}  # files that a stage makes for some params only
 OVERHEAD = 1.05  # budget of a call over what its first stage gets of it, at most
 
 
 class Store:
     """Outputs of stages by the digest of all they come from, kept beside the folders of the parts."""
 
-    def __init__(self, folder: Path, origin: dict[str, str]):
-        """folder: the study's; origin: {revision, hardware} of this call, recorded with each stage."""
+    def __init__(self, folder: Path, origin: dict[str, str], commands: str | None = None):
+        """folder: the study's; origin: {revision, hardware} of this call, recorded with each stage.
+
+        commands: the revision of what commands run, if it is another.
+        """
         self.made, self.file = folder.absolute() / "made", folder.absolute() / "record.json"
         self.origin, self.record = origin, dict[str, dict[str, Any]]()
+        self.of_commands = origin | {"revision": commands or origin["revision"]}
         with suppress(InputError):
             self.record = load_json(self.file)
 
     def note(
-        self, key: str, stage: str, seconds: float, threads: int, *, ended: bool, kept: bool = True
+        self,
+        key: str,
+        stage: str,
+        seconds: float,
+        threads: int,
+        *,
+        ended: bool,
+        kept: bool = True,
+        command: bool = False,
     ) -> None:
         """Add an attempt: its seconds, whether it ended, and if not whether it kept a checkpoint."""
         found = self.record.setdefault(key, {"stage": stage, "seconds": 0.0, "ended": False})
-        found["seconds"] = round(found["seconds"] + seconds, 1)
-        found |= {"ended": ended, "threads": threads, **self.origin}
+        found["seconds"] = round(seconds if found["ended"] else found["seconds"] + seconds, 1)
+        found |= {"ended": ended, "threads": threads, **(self.of_commands if command else self.origin)}
         found.pop("lost", None)
         if not ended and not kept:
             found["lost"] = round(seconds, 1)
         save_json(self.file, self.record)
 
-    def put(self, key: str, outs: Sequence[str]) -> None:
-        """Keep the outputs of a stage that ended, as links."""
+    def put(self, key: str, outs: Sequence[str], loose: Sequence[str] = ()) -> None:
+        """Keep the outputs of a stage that ended, as links; loose: files that it may have made too."""
         folder, fresh = self.made / key, self.made / f"{key}.part"
         shutil.rmtree(fresh, ignore_errors=True)
-        for out in outs:
+        for out in [*outs, *(out for out in loose if Path(out).exists())]:
             _link(Path(out), fresh / out)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
 
-    def take(self, key: str, outs: Sequence[str]) -> bool:
+    def take(self, key: str, outs: Sequence[str], loose: Sequence[str] = ()) -> bool:
         """Put the outputs of a stage where they belong, if they are kept; return whether they are."""
         folder = self.made / key
         if not outs or not all((folder / out).exists() for out in outs):
             return False
-        for out in outs:
+        for out in [*outs, *loose]:
             path = Path(out)
             if path.is_dir():
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
-            _link(folder / out, path)
+            if (folder / out).exists():
+                _link(folder / out, path)
         return True
 
 
@@ -97,7 +114,7 @@ class PartRunner(Direct):
         if super().current(cell):
             return True
         key = digest(cell)
-        if not self.store.take(key, cell.outs):
+        if not self.store.take(key, cell.outs, LOOSE.get(cell.name, ())):
             return False
         self.remember(cell, key)
         return True
@@ -113,7 +130,7 @@ class PartRunner(Direct):
         word = super().finished(job)
         key = self.done[job.cell.name]
         self.store.note(key, job.cell.name, time.monotonic() - job.start, self._threads(), ended=True)
-        self.store.put(key, job.cell.outs)
+        self.store.put(key, job.cell.outs, LOOSE.get(job.cell.name, ()))
         return word
 
     def run(self, budget: float = float("inf")) -> tuple[list[str], list[str]]:

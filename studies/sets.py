@@ -8,6 +8,7 @@ from typing import Any
 from tools.graph import Cell
 from tools.jobs import log_of
 
+UNOBTAINABLE = "cannot be obtained"  # in the error of a download whose set is at none of its places
 CHOSEN_ON = ("id", "tuning")  # roles of sets that every part learns from or chooses on
 
 

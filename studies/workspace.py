@@ -23,6 +23,7 @@ from tools.switch import BASE, WHOLE, rendered
 
 RUN = ("dvc.yaml", "sslood", "stages", "architectures")  # what stages need
 CODE = (*RUN, "profiles")  # what results depend on
+COMMANDS = (*CODE, "benchmarks", "tools", "studies")  # and those of a part that is a command
 
 
 def copy_code(folder: Path, root: Path = ROOT) -> None:

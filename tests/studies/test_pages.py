@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from studies.done import Finished, finished
@@ -54,6 +55,19 @@ def test_it_is_in_the_figure(found):
     assert rows[["model", "detector", "auroc"]].values.tolist() == [["m", BEST, 0.8], ["e", BEST, 0.85]]
     alone, both = (near_and_far(groups, SHOWN), near_and_far(rows, [*SHOWN, BEST]))
     assert not re.search(r"a · e\b", alone) and re.search(r"a · e\b", both)
+
+
+def test_the_legend_names_what_has_a_mark_and_fits_into_the_figure():
+    """One role makes a narrow figure."""
+    names = ["msp", "energy", "knn", "mahalanobis", "ssd", "ssdk", "auto", BEST]
+    row = {"part": "a", "model": "m", "role": "far", "auroc": 0.8, "low": 0.7, "high": 0.9}
+    drawing = near_and_far(
+        pd.DataFrame([row | {"detector": name} for name in names if name != "ssdk"]), names
+    )
+    width = float(drawing.partition('width="')[2].partition("pt")[0])
+    texts = {text: float(x) for x, text in re.findall(r'<text[^>]* x="(-?[\d.]+)"[^>]*>([^<]+)', drawing)}
+    assert "ssdk" not in texts
+    assert all(20 < texts[name] < width - 30 for name in names if name != "ssdk")
 
 
 STAGES = "stage,seconds,threads,digest\ndownload@a,36,1,d\ntrain@0,3600,2,{}\n"

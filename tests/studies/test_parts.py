@@ -1,11 +1,13 @@
 """Parts of a study: what they share, what is left out, cut off, failed, and goes on."""
 
+import json
 import shutil
 import tarfile
 import time
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from sslood.core.errors import InputError
 from sslood.core.files import save_json
@@ -57,7 +59,7 @@ def test_a_changed_value_runs_only_what_depends_on_it(toy):
 def test_a_set_that_cannot_be_had_is_dropped_and_named(toy):
     parts = [{"name": "free", "settings": LOST}, {"name": "bound", "settings": LOST, "needs": ["lost"]}]
     free, bound = toy.call(parts)
-    assert free.state == "done" and free.absent == {"lost": "no such place"}
+    assert free.state == "done" and free.absent == {"lost": "set lost cannot be obtained"}
     assert (bound.state, bound.reason) == ("left out", "set lost cannot be had")
     assert toy.ran.count("download lost") == 1  # not tried again in this call
     assert "lost" not in (toy.root / "work/free/params.yaml").read_text()
@@ -89,7 +91,7 @@ def test_what_time_cuts_off_goes_on_in_the_next_call(toy, ends):
     slow = "test -e scratch/m.pt || { trap 'touch scratch/m.pt; exit 1' TERM; touch $UP; sleep 60 & wait; }"
     parts = [{"name": "slow", "settings": {"train.command": slow}}]
     [cut] = toy.call(parts)
-    assert (cut.state, cut.made, cut.total) == ("unfinished", 2, 4)
+    assert (cut.state, cut.made, cut.total) == ("unfinished", 2, 5)
     (toy.root / "up").unlink()
     assert states(toy.call(parts)) == ["done"] and toy.ran == ["train 0"]
     assert not any("lost" in one for one in toy.store.record.values())
@@ -179,6 +181,11 @@ def test_a_command_runs_once_for_each_revision(toy):
     assert states(toy.call(parts)) == ["done"] and toy.ran == []
     gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
     assert (toy.root / "results/speed/output.txt").read_text() == "fast\n"
+    assert json.loads((toy.root / "results/speed/origin.json").read_text())["revision"] == ["r1"]
+    toy.call(parts, commands="r2")  # the program was edited, and no stage
+    assert len(toy.ran) == 1
+    gather(toy.study, toy.root / "work", toy.root / "results", toy.store)
+    assert json.loads((toy.root / "results/speed/origin.json").read_text())["revision"] == ["r2"]
     [failed] = toy.call([{"name": "speed", "command": "sh -c 'echo no device; exit 3'"}])
     assert (failed.state, failed.failed) == ("failed", {"speed": "no device"})
 
@@ -197,7 +204,7 @@ def test_results_hold_what_is_done_and_say_where_it_comes_from(toy):
     table = (results / "table.csv").read_text().splitlines()
     assert table[1].startswith("one,posthoc,m,knn,far,1,1,50,60,0.9,")
     stages = (results / "one/stages.csv").read_text().splitlines()
-    assert stages[0] == "stage,seconds,threads,digest" and len(stages) == 5
+    assert stages[0] == "stage,seconds,threads,digest" and len(stages) == 6
     assert "Each stage counted once, this took 0.0 hours of stages" in page
     measured = (results / "one/params.yaml").read_text()
     toy.call([{"name": "one", "settings": {"train.command": "false"}}])  # what was measured stays
@@ -262,14 +269,74 @@ def test_what_is_packed_goes_on_elsewhere(toy):
         shutil.rmtree(folder)
     unpack(out, work, results)
     assert {path.name: path.read_text() for path in results.iterdir() if path.is_file()} == before
-    assert states(toy.call(parts)) == ["done", "done"]
-    assert sorted(toy.ran) == ["download blobs", "download digits"]  # models and output are there
+    stages, count = (results / "one/stages.csv").read_text(), toy.evaluated
+    larger = {"name": "two", "settings": {"runs.seeds": [0, 1, 2]}}
+    assert states(toy.call([*parts, larger])) == ["done", "done", "done"]
+    assert sorted(toy.ran) == ["download blobs", "download digits", "train 2"]  # models and output are there
+    assert toy.evaluated == count + 1  # of the larger part: the results of the other are there
+    gather(toy.study, work, results, toy.store)
+    assert (results / "one/stages.csv").read_text() == stages
+    assert {path.name for path in (results / "two").iterdir()} >= {"results.csv", "origin.json"}
+    changed = [{"name": "one", "settings": {"runs.seeds": [0]}}, speed]
+    toy.call(changed)
+    gather(toy.study, work, results, toy.store)
+    assert toy.evaluated == count + 2 and (results / "one/stages.csv").read_text() != stages
     assert pack(work, results, out, total=200_000, piece=200_000) > 5
     (out / "study-00").write_bytes((out / "study-00").read_bytes()[:-100])
     with pytest.raises(InputError, match="out: not what --pack wrote, or not all of it"):
         unpack(out, toy.root / "work2", toy.root / "results2")
     with pytest.raises(InputError, match="no file study-00 in it"):
         unpack(work, work, results)
+
+
+def test_what_a_stage_made_is_packed_whole_or_not_at_all(tmp_path):
+    """A stage of which a part is there runs again; models matter more than scores."""
+    work, out = tmp_path / "work", tmp_path / "out"
+    sizes = {
+        **{"a/data/models/m.safetensors": 40_000, "a/data/curves/m.csv": 100},
+        **{"b/data/models/n.safetensors": 30_000, "b/data/curves/n.csv": 40_000},
+        **{"c/data/scores/s.safetensors": 30_000, "d/data/sets/s.safetensors": 10},
+        **{"e/data/embeddings/0/e.safetensors": 10, "f.part/data/models/m.safetensors": 10},
+    }
+    for name, size in sizes.items():
+        (work / "made" / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / "made" / name).write_bytes(bytes(size))
+    assert pack(work, tmp_path / "results", out, total=130_000) == 2  # one model, and no scores
+    unpack(out, tmp_path / "other", tmp_path / "results")
+    assert sorted(path.name for path in (tmp_path / "other").rglob("*.*")) == ["m.csv", "m.safetensors"]
+    assert pack(work, tmp_path / "results", out) == 5
+
+
+def test_files_that_a_stage_makes_for_some_params_only_are_those_of_its_run(toy):
+    """The toy writes published.md after two epochs."""
+    epochs = [{"name": "one", "settings": {"train.epochs": number}} for number in (1, 2)]
+    place = toy.root / "work/one/metrics/published.md"
+    for number, is_there in ((0, False), (1, True), (0, False), (1, True)):
+        toy.call([epochs[number]])
+        assert place.exists() == is_there
+    toy.call([epochs[1] | {"name": "other"}])
+    assert (toy.root / "work/other/metrics/published.md").exists()
+
+
+def test_a_download_that_fails_for_another_reason_fails_the_part(toy):
+    """A full disk must not take a set out of results that had it."""
+    graph = yaml.safe_load((toy.root / "dvc.yaml").read_text())
+    download = graph["stages"]["download"]["do"]
+    download["cmd"] = download["cmd"].replace("set lost cannot be obtained", "the disk is full")
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
+    [outcome] = toy.call([{"name": "one", "settings": LOST}])
+    assert (outcome.state, outcome.absent) == ("failed", {})
+    assert outcome.failed == {"download@lost": "the disk is full"} and "train 0" in toy.ran
+
+
+def test_a_stage_that_runs_anew_has_the_seconds_of_its_last_run(toy):
+    toy.call([{"name": "one"}])
+    store = toy.store
+    store.note("key", "stage", 2.0, 1, ended=False)
+    store.note("key", "stage", 3.0, 1, ended=True)
+    assert store.record["key"]["seconds"] == 5.0
+    store.note("key", "stage", 4.0, 1, ended=True)
+    assert store.record["key"]["seconds"] == 4.0
 
 
 def test_results_that_are_there_are_not_mixed_with_packed_ones(tmp_path):

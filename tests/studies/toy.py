@@ -17,7 +17,8 @@ GRAPH = {
         "foreach": "${sets}",
         "do": {
             "cmd": "echo download ${key} >> $RAN; test ${key} != lost || "
-            "{ echo 'Error: no such place'; exit 1; }; echo ${key} > data/sets/${key}.safetensors",
+            "{ echo 'Error: set lost cannot be obtained'; exit 1; }; "
+            "echo ${key} > data/sets/${key}.safetensors",
             "params": ["sets.${key}"],
             "outs": ["data/sets/${key}.safetensors"],
         },
@@ -25,10 +26,16 @@ GRAPH = {
     "train": {
         "matrix": {"seed": "${runs.seeds}"},
         "cmd": "echo train ${item.seed} >> $RAN; ${train.command} || exit 1; "
-        "echo ${train.epochs} > data/models/m-${item.seed}.safetensors",
+        "echo ${train.epochs} > data/models/m-${item.seed}.safetensors; "
+        "echo 1 > data/curves/${item.seed}.csv",
         "deps": ["data/sets/digits.safetensors"],
         "params": ["train"],
-        "outs": ["data/models/m-${item.seed}.safetensors"],
+        "outs": ["data/models/m-${item.seed}.safetensors", "data/curves/${item.seed}.csv"],
+    },
+    "evaluate": {
+        "cmd": "printf . >> $RAN.evaluated; cat data/models/* > data/results.txt",
+        "deps": ["data/models"],
+        "outs": ["data/results.txt"],
     },
     "sweep": {
         "matrix": {"sweep": "${runs.sweeps}"},
@@ -38,9 +45,10 @@ GRAPH = {
         "outs": ["metrics/sweeps/${item.sweep}"],
     },
     "summarize": {
-        "cmd": "cp $ROWS metrics/results.csv",
-        "deps": ["data/models", "data/sets"],
-        "params": ["sets"],
+        "cmd": "cp $ROWS metrics/results.csv; rm -f metrics/published.md; "
+        "test ${train.epochs} != 2 || echo ${train.epochs} > metrics/published.md",
+        "deps": ["data/results.txt", "data/sets"],
+        "params": ["sets", "train"],
         "outs": ["metrics/results.csv"],
     },
 }
@@ -67,14 +75,16 @@ class Toy:
         (root / "rows.csv").write_text(ROWS)
         (root / "profiles/quickstart.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
 
-    def call(self, parts: list[dict], budget: float = 60.0, least: float = 1.0) -> list[Outcome]:
+    def call(
+        self, parts: list[dict], budget: float = 60.0, least: float = 1.0, commands: str | None = None
+    ) -> list[Outcome]:
         """Run the parts in one call; what ran is in `ran`."""
         content = {"title": "Toy", "least": least, "parts": parts}
         (self.root / "toy.yaml").write_text(yaml.safe_dump(content))
         self.study = read_study(str(self.root / "toy.yaml"))
         folder = self.root / "work"
         copy_code(folder, self.root)
-        self.store = Store(folder, {"revision": "r1", "hardware": "h1"})
+        self.store = Store(folder, {"revision": "r1", "hardware": "h1"}, commands)
         call = Call(self.study, folder, 1, self.store, budget, self.said.append)
         self.before = self._lines()
         return [call.run(part) for part in self.study.parts]
@@ -82,6 +92,11 @@ class Toy:
     def _lines(self) -> list[str]:
         path = self.root / "ran"
         return path.read_text().splitlines() if path.is_file() else []
+
+    @property
+    def evaluated(self) -> int:
+        """How often models were evaluated in all calls."""
+        return len((self.root / "ran.evaluated").read_text())
 
     @property
     def ran(self) -> list[str]:

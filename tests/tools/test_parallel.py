@@ -16,6 +16,7 @@ from dvc.repo import Repo
 
 from sslood.core.errors import InputError
 from tools.closure import ROOT
+from tools.jobs import LAUNCH
 from tools.parallel import free_of_others, main, settle
 
 STAGES = {
@@ -83,6 +84,21 @@ def test_the_same_as_one_dvc_repro_after_ctrl_c_and_a_failure(toy, tmp_path, mon
         repo.reproduce()
     for name in ("z", "f", "l", "dvc.lock"):
         assert (toy / name).read_bytes() == Path(name).read_bytes(), name
+
+
+def test_a_command_behind_ssh_is_found_in_a_folder_with_spaces(tmp_path, monkeypatch):
+    """ssh joins its words, and the shell at the other end splits them again."""
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin/ssh"
+    ssh.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+    ssh.chmod(0o755)
+    place = tmp_path / "a folder"
+    place.mkdir()
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    for prefix in ("ssh host", str(ssh) + " host", "env"):
+        monkeypatch.setenv("SSLOOD_LAUNCH", prefix)
+        done = subprocess.run([LAUNCH, "-c", "pwd"], cwd=place, capture_output=True, text=True)
+        assert (done.returncode, done.stdout.strip()) == (0, str(place)), done.stderr
 
 
 def test_the_lock_keeps_its_order_and_takes_what_is_new_by_the_plan(toy):
