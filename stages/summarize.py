@@ -1,9 +1,8 @@
 """Summarise all evaluations as metrics, tables and the report page.
 
 Writes metrics/ood/<model>.<detector>.json and metrics/accuracy/<model>.json (the DVC metrics: few, stable
-keys, which `dvc metrics diff` shows), metrics/summary.json, results.csv and alarms.csv (every number), tables
-for people (metrics/*.md), published.md, .csv and .tex there if published figures go with the results or
-`sources` names some, and report/index.html. Runs in seconds and needs no GPU.
+keys, which `dvc metrics diff` shows), summary.json, results.csv, alarms.csv, tables (metrics/*.md), also
+published.* where there are figures to compare or `sources` names some, and report/index.html. Takes seconds.
 """
 
 from pathlib import Path
@@ -66,9 +65,10 @@ def main(
     trained = read_trained(results / "energies", runs)
     write_tables(out_metrics, summary, headline, trained)
     networks = Networks(backbone, read_section(backbones), read_section(adopted))
-    lines = compared(summary, section, read_choices(published), networks)
+    ours, heldout = about_ours(folder, id_name)
+    lines = compared(summary, section, read_choices(published), networks, heldout)
     lines = with_sources(lines, sources, summary, read_choices(published), networks)
-    shown, ours = parts(lines, read_sources(sources)), about_ours(folder, id_name)
+    shown = parts(lines, read_sources(sources))
     write_published(out_metrics, lines, shown, ours)
     drawn = read_curves(curves, models, chosen.seeds[0])
     write_page(out_report, summary, files, folder, drawn, trained, shown, ours)

@@ -1,4 +1,4 @@
-"""The guard between choosing and testing: no image that settings are chosen on may be a test image."""
+"""The guard between choosing and testing: no image of a tuning set may be a test image."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

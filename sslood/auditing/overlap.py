@@ -5,7 +5,7 @@ A hash alone takes pictures of one layout for copies: dark figures on white, dig
 an even sky. So a proposed pair must also have its edges in the same places: the correlation of the slightly
 blurred gradients, at the best of small shifts, or with one picture moved and scaled to lie on the other. Even
 areas do not count, whatever their share of the picture, nor do brightness, contrast and colour; and the match
-must not rest on a border alone, nor be one that many other pictures share.
+must not rest on a border alone, nor be one that many other pictures nearly share.
 """
 
 import hashlib
@@ -151,8 +151,12 @@ def _in_register(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return lowest
 
 
-def _crowd(query: np.ndarray, correlation: np.ndarray) -> np.ndarray:
-    """Return for each pair the eighth best correlation among the pairs of its query, 0 if there are fewer."""
+def _crowd(query: np.ndarray, correlation: np.ndarray, sure: float) -> np.ndarray:
+    """Return for each pair the eighth best correlation among the pairs of its query, 0 if there are fewer.
+
+    Pairs of `sure` and more are no look-alikes: a burst, or a film, may hold more than eight true doubles.
+    """
+    correlation = np.where(correlation >= sure, 0, correlation)
     order = np.lexsort((-correlation, query))
     ranked, first = correlation[order], np.searchsorted(query[order], query)
     last = np.searchsorted(query[order], query, side="right")
@@ -173,15 +177,15 @@ def _near(
     correlation = np.concatenate(
         [_agreement(of_images[pairs[p, 0]], of_doubles[place[p]], settings.correlation) for p in parts]
     )
+    sure = (1 + settings.correlation) / 2
     # perhaps cut or scaled otherwise: worth a closer look, with a stricter threshold
     rows = np.flatnonzero(
         (correlation < settings.correlation) & (correlation >= 1 - _LOOK * (1 - settings.correlation))
     )
     for part in np.array_split(rows, -(-len(rows) // _PAIRS)) if len(rows) else []:
         found = _in_register(images[pairs[part, 0]], reference.images[pairs[part, 1]])
-        sure = found >= (1 + settings.correlation) / 2
-        correlation[part[sure]] = found[sure]
-    alone = 1 - correlation <= _STANDS_OUT * (1 - _crowd(pairs[:, 0], correlation))
+        correlation[part[found >= sure]] = found[found >= sure]
+    alone = 1 - correlation <= _STANDS_OUT * (1 - _crowd(pairs[:, 0], correlation, sure))
     kept = (correlation >= settings.correlation) & alone
     return pairs[kept], correlation[kept]
 

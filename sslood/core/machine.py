@@ -52,7 +52,8 @@ def _device() -> torch.device:
         raise InputError(
             f"SSLOOD_DEVICE asks for {name}, but torch finds none; unset it or set SSLOOD_DEVICE=cpu"
         )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    # torch keeps the number in 8 bits, so that of a large one is negative
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         raise InputError(
             f"SSLOOD_DEVICE asks for {name}, but torch sees {torch.cuda.device_count()} CUDA device(s); "
             "unset it or set SSLOOD_DEVICE=cpu"

@@ -193,6 +193,8 @@ def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     `where` names the section in the messages. Field types may be int, float, bool, str, tuple[X, ...],
     Literal[...] and unions of them, each in Annotated[...] or not. A dataclass default makes a key optional.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: must hold keys and values, found {values!r}")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     for name in values:
         if name not in known:

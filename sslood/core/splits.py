@@ -16,7 +16,7 @@ def quotas(counts: np.ndarray, total: int) -> np.ndarray:
 def stratified_choice(labels: np.ndarray, total: int, rng: np.random.Generator, least: int = 0) -> np.ndarray:
     """Return `total` positions of `labels` [N], each class in proportion to its frequency.
 
-    least: of each class that has as many, at the cost of the largest ones.
+    least: of each class that has as many, at the cost of the largest ones; more than `total` if it takes so.
     """
     classes, counts = np.unique(labels, return_counts=True)
     quota = quotas(counts, min(total, len(labels)))

@@ -6,7 +6,7 @@ names of the files in `published`. The section `published` of the params adds wh
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -103,15 +103,19 @@ def read_choices(where: str) -> Choices:
 
 
 def compared(
-    summary: Summary, sets: Mapping[str, Mapping[str, Any]], choices: Choices, networks: Networks
+    summary: Summary,
+    sets: Mapping[str, Mapping[str, Any]],
+    choices: Choices,
+    networks: Networks,
+    heldout: Collection[str] = (),
 ) -> list[Line]:
     """Return a line for each published row and model of ours that belong together, source by source.
 
-    sets: the section `sets` of the params, whose sources say which published set is which. No lines if
-    classes are held out of the ID set: it is another task then.
+    sets: the section `sets` of the params, whose sources say which published set is which. heldout: classes
+    that the ID set's file lacks. No lines if there are any: it is another task then.
     """
     lines: list[Line] = []
-    if any(entry.get("derive") == "heldout" for entry in sets.values()):
+    if heldout:
         return lines
     id_source = sets[summary.id].get("source")
     ours = {

@@ -22,6 +22,7 @@ STYLE: dict[Any, Any] = {
 }
 # Okabe and Ito's palette: distinguishable with any colour vision
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#999999"]
+WIDE = 40  # letters of a title that a panel has room for
 ALARMS = 0.05  # share of ID beyond the dotted threshold
 
 
@@ -82,9 +83,14 @@ def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) 
         axes = _grid(figure, len(panels), 0.5 + 0.3 * len(names), sharey=True)
         for axis, (title, sets) in zip(axes, panels.items(), strict=True):
             _ridges(axis, sets, id_name)
-            axis.set_title(title, fontsize=9)
+            axis.set_title(_in_lines(title), fontsize=9)
         figure.supxlabel("score: ID interquartile ranges above the ID median", fontsize=9)
         return svg(figure, "distributions")
+
+
+def _in_lines(title: str) -> str:
+    """Return a title "model · detector" in two lines if it is wider than its panel."""
+    return title if len(title) <= WIDE else title.replace(" · ", "\n")
 
 
 def _ridges(axis: Axes, sets: Mapping[str, np.ndarray], id_name: str) -> None:
@@ -146,7 +152,7 @@ def roc_panels(panels: Mapping[str, Mapping[str, np.ndarray]], id_name: str) -> 
         axes = _grid(figure, len(panels), 2.4, sharex=True, sharey=True)
         for index, (axis, (title, sets)) in enumerate(zip(axes, panels.items(), strict=True)):
             _roc(axis, sets, id_name)
-            axis.set_title(title, fontsize=9)
+            axis.set_title(_in_lines(title), fontsize=9)
             if index >= len(panels) - 3:
                 axis.tick_params(labelbottom=True)
                 axis.set_xlabel("share of ID flagged (false alarms)")

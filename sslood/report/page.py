@@ -134,7 +134,7 @@ def write_page(
 ) -> None:
     """Write index.html. `sets` is the folder of the image sets, `curves` is what `read_curves` returns.
 
-    published, ours: what `parts` and `about_ours` of published_tables.py return.
+    published: what `parts` of published_tables.py returns; ours: the sentence of its `about_ours`.
 
     Raises InputError if the scores or the images of a set are missing.
     """

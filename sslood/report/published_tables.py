@@ -73,18 +73,18 @@ def _title(source: Source, name: str) -> str:
     return known[ours].title if ours in known else name
 
 
-def about_ours(folder: Path, id_name: str) -> str:
-    """Return how large our ID set is, as a sentence, from its file in `folder`."""
+def about_ours(folder: Path, id_name: str) -> tuple[str, list[str]]:
+    """Return how large our ID set is, as a sentence, and its held-out classes, from its file in `folder`."""
     metadata = read_metadata(folder / f"{id_name}.safetensors", kind="set")
     splits, size = metadata["splits"], metadata["size"]
     counts = ", ".join(f"{splits[name]:,} {name}" for name in ("train", "validation", "test"))
-    return f"{counts} images of {size} pixels"
+    return f"{counts} images of {size} pixels", metadata.get("settings", {}).get("heldout", [])
 
 
 def write_published(folder: Path, lines: Sequence[Line], shown: Sequence[Part], ours: str) -> None:
     """Write published.md, .csv and .tex, or remove them if there is nothing to show.
 
-    shown: what `parts` makes of `lines`. ours: what `about_ours` says.
+    shown: what `parts` makes of `lines`. ours: the sentence of `about_ours`.
     """
     if not shown:
         for name in FILES:

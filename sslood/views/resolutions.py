@@ -10,6 +10,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from sslood.core.seeding import numpy_stream
 from sslood.ood.kit.network_detector import Changes
 
+CHANNELS = nn.Dropout1d, nn.Dropout2d, nn.Dropout3d  # they drop whole channels
+
 
 def stage_modules(backbone: nn.Module, x: Tensor) -> list[nn.Module]:
     """Return the modules whose outputs for images x are the last map of each resolution, in order.
@@ -80,7 +82,8 @@ def watched(modules: Sequence[nn.Module], changes: Changes) -> Iterator[list[Ten
 
 def dropout_layers(network: nn.Module) -> list[_DropoutNd]:
     """Return the dropout layers of a network that drop anything, in order."""
-    return [module for module in network.modules() if isinstance(module, _DropoutNd) and module.p > 0]
+    drops = (nn.Dropout, *CHANNELS)  # torch's alpha dropout does not set values to 0, and is none here
+    return [module for module in network.modules() if isinstance(module, drops) and module.p > 0]
 
 
 @contextmanager
@@ -93,8 +96,8 @@ def dropping(layers: Sequence[_DropoutNd], draw: int) -> Iterator[None]:
 
     def drop(place: int, layer: _DropoutNd, inputs: tuple[Tensor, ...]) -> Tensor:
         x = inputs[0]
-        whole = x.ndim == 4 and not isinstance(layer, nn.Dropout)
-        shape = (x.shape[1], 1, 1) if whole else x.shape[1:]
+        whole = x.ndim > 2 and isinstance(layer, CHANNELS)
+        shape = (x.shape[1], *(1 for _ in x.shape[2:])) if whole else x.shape[1:]
         kept = numpy_stream(draw, "dropout", place).random(tuple(shape)) >= layer.p
         return x * (torch.from_numpy(kept).to(x) / (1 - layer.p))
 

@@ -98,6 +98,17 @@ def test_any_size_will_do(size, channels):
     assert (found.double == found.position).mean() >= 0.9 and len(found.position) >= 0.9 * len(images)
 
 
+@pytest.mark.parametrize("copies", [3, 8, 20])
+def test_many_doubles_of_one_picture_do_not_hide_each_other(copies):
+    """As a burst, or the frames of a film, in the training set."""
+    pictures, random = tiles()[busy(tiles())], np.random.default_rng(0)
+    test, others = pictures[:10], pictures[10:]
+    noisy = [np.clip(test + random.normal(0, 3, test.shape), 0, 255).astype(np.uint8) for _ in range(copies)]
+    alone = find(test, np.concatenate([others, noisy[0]])).position
+    assert len(alone) >= 8
+    assert find(test, np.concatenate([others, *noisy])).position.tolist() == alone.tolist()
+
+
 def test_other_parts_of_the_same_photographs_are_no_doubles():
     assert len(find(tiles()[::2], tiles()[1::2]).position) == 0
 

@@ -119,6 +119,34 @@ def test_other_files_give_the_same_model(tmp_path, kind):
             read_folder(other, SPLITS, "id")
 
 
+def test_a_stray_label_makes_no_million_of_classes(tmp_path, capsys):
+    write(tmp_path)
+    for name in ("labels", "negatives"):
+        (tmp_path / f"{name}.npy").unlink()
+    np.save(tmp_path / "id.train.labels.npy", np.r_[np.arange(39) % CLASSES, 2024011])
+    assert made(tmp_path) == 1
+    said = capsys.readouterr().err
+    assert "id.train.npy: an image has label 2024011, but there are only 40 ID training images" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("id.train.npy", np.full((40, WIDTH), 1e300), "40 of 40 vectors are NaN, infinite or beyond float32"),
+        ("id.train.logits.npy", np.zeros((9, CLASSES)), "there are 9 rows of logits for 40 vectors"),
+        ("id.train.npy", np.array([{}]), "is no array that numpy.load can read"),
+    ],
+)
+def test_a_wrong_array_is_named(tmp_path, capsys, name, content, message):
+    write(tmp_path)
+    for words in ("labels", "negatives"):
+        (tmp_path / f"{words}.npy").unlink()
+    np.save(tmp_path / name, content)
+    assert made(tmp_path) == 1
+    said = capsys.readouterr().err
+    assert message in said and "allow_pickle" not in said
+
+
 def test_logits_of_no_linear_classifier_are_kept_and_said(tmp_path, capsys):
     write_logits(write(tmp_path))
     np.save(tmp_path / "id.train.logits.npy", np.load(tmp_path / "id.train.npy")[:, :CLASSES] ** 2)
@@ -158,7 +186,11 @@ BAD = {
         lambda rows: rows[:, :5],
         "negatives.npy: vectors are 5 wide",
     ),
-    "rows of NaN": ("far.test", spoiled, r"far.test.npy: 2 of 40 vectors are NaN or infinite \(rows 3, 17\)"),
+    "rows of NaN": (
+        "far.test",
+        spoiled,
+        r"far.test.npy: 2 of 40 vectors are NaN, infinite or beyond float32 \(rows 3, 17\)",
+    ),
     "float64 beyond float32": ("far.test", lambda rows: rows.astype(float) * 1e300, "40 of 40 vectors"),
     "one vector": ("far.test", lambda rows: rows[0], r"array of float16 of shape \(8,\); expected numbers"),
     "words": ("far.test", lambda rows: np.array([["a"]]), "array of <U1"),
@@ -226,7 +258,7 @@ def write_logits(folder, but=(), width=CLASSES, count=40):
     "options, words, message",
     [
         ({"but": ["far.test"]}, False, "far.test has no logits, but corruptions.validation.logits are there"),
-        ({"count": 39}, False, "id.train.npy: there are other numbers of logits and vectors"),
+        ({"count": 39}, False, "id.train.npy: there are 39 rows of logits for 40 vectors"),
         ({}, True, "id.train.npy: there are logits, and labels.npy gives others"),
         ({"width": 2}, False, "holds class 2, but there are 2 classes"),
     ],

@@ -41,6 +41,7 @@ def test_a_device_without_float64_leaves_it_to_the_cpu_and_says_so(monkeypatch, 
     [
         ("SSLOOD_DEVICE", "gpu", "SSLOOD_DEVICE is 'gpu'; use auto, cpu, cuda"),
         ("SSLOOD_DEVICE", "cuda:77", "SSLOOD_DEVICE asks for cuda:77, but torch sees"),
+        ("SSLOOD_DEVICE", "cuda:200", "SSLOOD_DEVICE asks for cuda:200, but torch sees"),
         ("SSLOOD_DEVICE", "xpu", "SSLOOD_DEVICE is 'xpu'; use auto, cpu, cuda"),
         ("SSLOOD_DEVICE", "mps", "SSLOOD_DEVICE asks for mps, but torch finds none; unset it or set"),
         ("SSLOOD_PRECISION", "bf16", "SSLOOD_PRECISION is gone: results depend on it, so write `precision`"),

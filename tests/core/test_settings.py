@@ -45,6 +45,8 @@ class Example(Settings):
         ({"epochs": 3}, "knn.epochs: must be a list, found 3"),
         ({"form": "c"}, "knn.form: must be one of a, b, found 'c'"),
         ({"flip": "yes"}, "knn.flip: must be of type bool, found 'yes'"),
+        (None, "knn: must hold keys and values, found None"),
+        (5, "knn: must hold keys and values, found 5"),
         ({"shar": 1}, r"knn: unknown key 'shar' \(did you mean 'share'\?\)"),
         ({"form": "b", "flip": True}, "form b does not flip"),
     ],

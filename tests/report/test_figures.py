@@ -22,6 +22,13 @@ def test_distributions_say_how_much_of_a_set_is_flagged():
     assert shares(distributions(panels, "id")) == ["4", "0", "50"]
 
 
+def test_a_title_wider_than_its_panel_has_two_lines():
+    scores = {"id": np.arange(9.0), "far": np.arange(9.0)}
+    long = "energy_joint_full_classifier_scratch"
+    drawing = distributions({f"{long} · gradnorm": scores, "m · d": scores}, "id")
+    assert {">m · d<", f">{long}<", ">gradnorm<"} <= set(re.findall(r">[^<>]+<", drawing))
+
+
 @pytest.mark.parametrize(
     "values",
     [np.zeros(5), np.array([0.0, 1e-300, 1e300]), np.array([-np.inf, 0.0, np.inf]), np.full(4, np.inf)],

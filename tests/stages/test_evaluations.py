@@ -340,8 +340,8 @@ def test_ssdk_says_where_left_out_images_speak_for_ssd(folder):
     save_tensors(path, arrays, kind="embeddings", metadata=metadata)
     result = stage(ssdk, folder, SSDK_FLAGS)
     assert result.exit_code == 0, result.output
-    said = "ssd itself in 2 repeats, where it tells left out known images better: scratch on noise 2."
-    assert said in result.output
+    said = "ssd itself is used in 2 repeats, where it separates known images left out better: "
+    assert f"{said}scratch on noise 2." in result.output
     found = json.loads((folder / "out.json").read_text())
     assert found["models"]["scratch"]["ssdk"]["noise"]["fallbacks"] == 2
 

@@ -10,7 +10,7 @@ from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.views.opened import open_model
-from sslood.views.resolutions import stage_modules
+from sslood.views.resolutions import dropout_layers, dropping, stage_modules
 
 STAGES = {
     "resnet-8-4": ["layer1", "layer2", "layer3"],
@@ -135,6 +135,22 @@ def test_what_has_no_convolution_has_no_stages():
     backbone = build_backbone("resnet-8-4", channels=3)
     encoder = open_model(Model(backbone), mean=[0] * 3, std=[1] * 3, device="cpu")
     assert encoder.stages is not None and encoder.head is None and encoder.dropped is None
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d])
+def test_layers_drop_channels_where_torch_does(kind):
+    x = torch.ones(4, 50, *(6,) * {nn.Dropout1d: 1, nn.Dropout3d: 3}.get(kind, 2))
+    layer = kind(0.5).eval()
+    with dropping(dropout_layers(layer), 0):
+        found = layer(x)
+    theirs = kind(0.5).train()(x)
+    whole = [bool((one.flatten(2).amin(2) == one.flatten(2).amax(2)).all()) for one in (found, theirs)]
+    assert whole[0] == whole[1] == (kind is not nn.Dropout)
+    assert sorted(found.unique().tolist()) == [0.0, 2.0] and torch.equal(found[0], found[3])
+
+
+def test_alpha_dropout_is_no_dropout_of_values():
+    assert not dropout_layers(nn.Sequential(nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5), nn.Dropout(0)))
 
 
 def test_a_draw_drops_the_same_of_every_image():

@@ -11,12 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from math import ceil, floor, isfinite
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from PIL import Image
 
 from sslood.core.errors import InputError
 
 COLUMNS = ("x0", "y0", "x1", "y1")  # edges in pixels from the left and the top; x1 and y1 lie outside the box
+T = TypeVar("T")
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 _FRAGMENT = re.compile(r"(.*)#xywh=(\d+),(\d+),(\d+),(\d+)", re.DOTALL)
 _LARGEST = 1 << 24  # a coordinate beyond which there is no picture
@@ -119,13 +121,13 @@ def cut_box(picture: Image.Image, box: Box, name: str | os.PathLike[str]) -> Ima
     return picture.crop((left, top, min(right, width), min(bottom, height)))
 
 
-class _Entry:
+class _Entry(Generic[T]):
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.picture: Image.Image | None = None
+        self.found: T | None = None
 
 
-class LastPictures:
+class LastPictures(Generic[T]):
     """The pictures that were decoded last, so that the boxes of one picture decode it once.
 
     Threads that want the same picture wait for the one that decodes it.
@@ -133,9 +135,9 @@ class LastPictures:
 
     def __init__(self, count: int = _KEPT) -> None:
         self._count, self._lock = count, threading.Lock()
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
 
-    def get(self, file: str, how: Hashable, decode: Callable[[], Image.Image]) -> Image.Image:
+    def get(self, file: str, how: Hashable, decode: Callable[[], T]) -> T:
         """Return what `decode` makes of the file; `how`: what else its result depends on."""
         try:
             about = os.stat(file)
@@ -148,9 +150,9 @@ class LastPictures:
             while len(self._entries) > self._count:
                 self._entries.popitem(last=False)
         with entry.lock:
-            if entry.picture is None:
-                entry.picture = decode()
-            return entry.picture
+            if entry.found is None:
+                entry.found = decode()
+            return entry.found
 
 
 def relative(path: str | Path, root: Path) -> str:

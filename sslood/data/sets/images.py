@@ -8,7 +8,7 @@ import re
 import stat
 from contextlib import nullcontext
 from io import BytesIO
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,7 +25,6 @@ Filter = Literal["bilinear", "bicubic"]  # of Pillow: over the whole footprint, 
 SLIVER = "a sliver of the range is used; if another range is meant, write its bits as `data.bits`"
 ODD = "damaged or odd, but taken as far as it can be read"
 _NOTHING = nullcontext()
-_LAST = LastPictures()
 _READ = 1 << 16  # bytes asked for at a time
 _MOST = 1 << 24  # pixels of a resized picture of which the centre is cut out
 _STRIP = 1 << 22  # pixels that are laid over white at a time
@@ -45,6 +44,8 @@ _TURNS = {  # EXIF's orientation -> what makes the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 Remark = tuple[str, str]  # what holds for several pictures of a set; more about this one
+_Whole = tuple[Image.Image, list[Remark]]  # a picture, and what is to be said of it
+_LAST: LastPictures[_Whole] = LastPictures()
 
 
 def chain_text(
@@ -177,8 +178,9 @@ def read_image(
     """
     file, box = split_box(path)
     if box is not None:
-        how: Any = {"levels": levels, "ask": ask, "remarks": remarks}
-        whole = _LAST.get(file, (levels, ask), lambda: read_image(file, content, **how))
+        whole, heard = _LAST.get(file, (levels, ask), lambda: _whole(file, content, levels, ask))
+        if remarks is not None:
+            remarks += heard  # of every box: which of them decodes the picture depends on the threads
         return cut_box(whole, box, path)
     try:
         content = read_bytes(path) if content is None else content  # one read instead of Pillow's dozens
@@ -198,6 +200,12 @@ def read_image(
     if remarks is not None and said:
         remarks.append((ODD, " ".join(said[0].split())))
     return image
+
+
+def _whole(file: str, content: bytes | None, levels: Levels | None, ask: bool) -> _Whole:
+    """Return the picture that boxes are cut from, and what is to be said of it."""
+    heard: list[Remark] = []
+    return read_image(file, content, levels=levels, ask=ask, remarks=heard), heard
 
 
 def _decoded(

@@ -11,6 +11,7 @@ from torchvision import models
 
 from sslood.core.errors import InputError, as_line
 from sslood.nets.external.opening import Recipe, split
+from sslood.nets.networks.model import as_state
 
 
 def recipe(arch: str, size: int | None) -> Recipe:
@@ -43,9 +44,12 @@ def recipe(arch: str, size: int | None) -> Recipe:
 def load(arch: str, found: Recipe, state: Mapping[str, Tensor], where: str) -> nn.Module:
     """Return the network with the weights `state`; InputError, naming `where`, if they do not fit."""
     network = _classifier(arch, found.record)
-    counters = {key: value for key, value in network.state_dict().items() if key.endswith("_tracked")}
+    own = network.state_dict()
+    counters = {key: value for key, value in own.items() if key.endswith("_tracked")}
     try:
-        network.load_state_dict(counters | {_modern(key): value for key, value in state.items()})
+        network.load_state_dict(
+            as_state(own, counters | {_modern(key): value for key, value in state.items()})
+        )
     except RuntimeError as error:
         raise InputError(f"{where}: the weights do not fit {arch!r} ({as_line(error)})") from None
     return _headless(network, arch)
@@ -74,8 +78,8 @@ def _name(arch: str) -> tuple[str, str]:
 def _classifier(arch: str, record: Mapping[str, Any]) -> nn.Module:
     name = _name(arch)[0]
     arguments: dict[str, Any] = {"image_size": int(record["size"])} if name.startswith("vit_") else {}
-    if name in ("googlenet", "inception_v3"):
-        arguments = {"aux_logits": True, "init_weights": False, "transform_input": False}
+    if name in ("googlenet", "inception_v3"):  # published weights want other means, which the network makes
+        arguments = {"aux_logits": True, "init_weights": False, "transform_input": True}
     return models.get_model(name, weights=None, **arguments)
 
 

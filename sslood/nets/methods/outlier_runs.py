@@ -118,7 +118,7 @@ def try_all(
     rows, counts = kept_outliers(inputs.auxiliary, inputs.left_out, label)
     here, tried = machine(candidates[0].precision), []
     train, validation = (load_split(inputs.id_set, split, here.device) for split in ("train", "validation"))
-    whole = load_split(inputs.auxiliary, "train", here.device)
+    whole = load_split(inputs.auxiliary, "train", "cpu")
     others = ResidentSet(whole.images[rows], whole.labels[rows], here.device)
     tuning = load_split(inputs.tuning, "validation", here.device)
     files = [Path(file) for file in (inputs.init_model, inputs.id_set, inputs.auxiliary, inputs.tuning)]

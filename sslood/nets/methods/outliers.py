@@ -23,7 +23,7 @@ from sslood.core.rounding import decimal
 from sslood.core.settings import Limits, at_least, checked, near
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.energy import auto_margins, energy, margin_loss, untrained_margins
-from sslood.nets.methods.supervised import Batch, WithOutliers, separation
+from sslood.nets.methods.supervised import Batch, WithOutliers, separation, watched_accuracy
 from sslood.nets.networks.model import Model
 from sslood.nets.training.best import Best
 from sslood.nets.training.settings import TrainingSettings
@@ -242,4 +242,4 @@ class Outliers(WithOutliers):
         found = separation(scores[0], scores[1], inside.argmax(1) == self.validation.labels)
         if self.best is not None:
             self.best.offer(self.model, found["validation_oscr"], epoch)
-        return {**super().watch(epoch), **found}
+        return {"validation_accuracy": watched_accuracy(inside, self.validation.labels), **found}

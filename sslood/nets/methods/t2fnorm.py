@@ -38,7 +38,7 @@ class NormedHead(nn.Linear):
     @torch.no_grad()
     def measure(self, z: Tensor) -> None:
         """Set `length` to the mean length of features [N, D], unless all are zero."""
-        mean = z.double().norm(dim=1).mean()
+        mean = z.cpu().double().norm(dim=1).mean()  # Apple's GPUs have no float64
         if mean > 0:
             self.length.copy_(mean)
 

@@ -61,9 +61,9 @@ class Stack:
         """Return the logits [B, K] of each model for its own images [B, C, H, W], equally many each."""
         parts = [dict(model.backbone.named_parameters()) for model in models]
         buffers = [dict(model.backbone.named_buffers()) for model in models]
-        weights = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
-        state = {name: torch.stack([own[name] for own in buffers]) for name in buffers[0]}
-        features = vmap(self._features)(weights, state, torch.stack(list(images)))
+        weights = {name: _stacked([part[name] for part in parts]) for name in parts[0]}
+        state = {name: _stacked([own[name] for own in buffers]) for name in buffers[0]}
+        features = vmap(self._features)(weights, state, _stacked(images))
         with torch.no_grad():
             for name, values in state.items():
                 for own, value in zip(buffers, values, strict=True):
@@ -73,6 +73,12 @@ class Stack:
     def _features(self, weights: dict[str, Tensor], state: dict[str, Tensor], images: Tensor) -> Tensor:
         found: Tensor = functional_call(self._template, (weights, state), (images,))
         return found
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Return [M, ...], on a card in torch's usual layout: vmap cannot ask for another, as cuDNN does."""
+    stacked = torch.stack(list(tensors))
+    return stacked.clone(memory_format=torch.contiguous_format) if stacked.is_cuda else stacked
 
 
 class _Course:

@@ -31,12 +31,13 @@ class ModelCard:
     of that set; mean and std per channel, of pixels in [0, 1]. feature_dim: D of features [N, D].
     head_classes: positions in `classes` of the head's outputs, None without a head. projector: widths of the
     projector, None without one. stochastic: {"space": "h" or "z", "sigma", "components"} of a Gaussian
-    embedding. settings: those that the weights depend on. epochs: of the weights, where fewer than trained.
-    saw_validation: whether it was trained on images of ID validation. square, levels: of the ID set: the way
-    of its pictures to a square, and the values that are black and white where files do not say it. filter,
-    resize_to: how its pictures are resized, see `sslood.data.sets.images.resize`. code: {path: sha256} of a
-    file in architectures/. network: how another library builds the network, see `sslood.nets.external`.
-    reference: what the model computes for one fixed image, see `reference_answer`.
+    embedding. settings: those that the weights depend on. epochs: of a pretraining, or after which the
+    weights of a leave-out member were kept; None of others. saw_validation: whether it was trained on images
+    of ID validation. square, levels: of the ID set: the way of its pictures to a square, and the values that
+    are black and white where files do not say it. filter, resize_to: how its pictures are resized, see
+    `sslood.data.sets.images.resize`. code: {path: sha256} of a file in architectures/. network: how another
+    library builds the network, see `sslood.nets.external`. reference: what the model computes for one fixed
+    image, see `reference_answer`.
     """
 
     name: str
@@ -96,7 +97,7 @@ class ModelCard:
         rules = {
             "name": isinstance(self.name, str) and isinstance(self.arch, str) and isinstance(self.id, str),
             "seed": type(self.seed) is int,
-            "size": all(type(n) is int and n > 0 for n in sizes) and self.channels * self.size**2 <= LARGEST,
+            "size": all(map(_counts, sizes)) and self.channels * self.size**2 <= LARGEST,
             "mean": _numbers(self.mean, self.channels),
             "std": _numbers(self.std, self.channels) and all(n > 0 for n in self.std),
             "square": self.square in ("crop", "pad", "squash"),
@@ -111,6 +112,13 @@ class ModelCard:
             and isinstance(self.classes, list)
             and all(type(n) is int and 0 <= n < len(self.classes) for n in head)
             and len(set(head)) == len(head),
+            "projector": self.projector is None
+            or (
+                isinstance(self.projector, list)
+                and self.projector != []
+                and all(map(_counts, self.projector))
+            ),
+            "stochastic": self.stochastic is None or _is_gaussian(self.stochastic),
             "reference": isinstance(self.reference, dict) and all(map(_numbers, self.reference.values())),
         }
         for key, holds in rules.items():
@@ -144,6 +152,22 @@ class ModelCard:
     def preprocessing(self) -> dict[str, list[float]]:
         """Mean and std per channel, of pixels in [0, 1]."""
         return {"mean": self.mean, "std": self.std}
+
+
+def _counts(value: Any) -> bool:
+    """Whether this is a number of values that a network may have."""
+    return type(value) is int and 0 < value <= LARGEST
+
+
+def _is_gaussian(found: Any) -> bool:
+    """Whether this says all that a Gaussian embedding is built from."""
+    return (
+        isinstance(found, dict)
+        and found.get("space") in ("h", "z")
+        and found.get("sigma") in ("diagonal", "single")
+        and type(found.get("components")) is int
+        and 0 <= found["components"] <= LARGEST
+    )
 
 
 def _numbers(values: Any, count: int | None = None) -> bool:

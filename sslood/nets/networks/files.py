@@ -15,7 +15,7 @@ from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.gaussian import GaussianHead, build_prior
 from sslood.nets.networks.heads import build_head, build_projector
-from sslood.nets.networks.model import Model
+from sslood.nets.networks.model import Model, as_state
 from sslood.nets.networks.reference import check_reference, reference_answer
 from sslood.nets.networks.user_architectures import check_source, is_outside, is_own, own_network
 
@@ -133,4 +133,5 @@ def _fill(model: Model, arrays: Mapping[str, np.ndarray], path: str | Path) -> N
                 f"{path}: weight {key!r} has NaN or infinite values; the training diverged (lower its "
                 "learning rate) or the file is damaged"
             )
-    model.load_state_dict({key: torch.from_numpy(np.asarray(array)) for key, array in arrays.items()})
+    state = {key: torch.from_numpy(np.asarray(array)) for key, array in arrays.items()}
+    model.load_state_dict(as_state(expected, state))

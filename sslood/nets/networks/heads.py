@@ -27,11 +27,11 @@ def build_projector(
     activation: type[nn.Module] = nn.ReLU,
     key: str = "projector",
 ) -> nn.Sequential:
-    """Return linear layers of `widths` with (batch norm and) ReLU between them, none after the last.
+    """Return linear layers of `widths` with (batch norm and) `activation` between them, none after the last.
 
-    The last width is that of the projection. With batch norm no layer has a bias, as in Barlow
-    Twins and VICReg; without it every layer has one. InputError that names the settings' `key` if `widths`
-    is empty or not positive.
+    The last width is that of the projection. With batch norm no layer has a bias, as in Barlow Twins (batch
+    norm would take it away again); without it every layer has one. InputError that names the settings' `key`
+    if `widths` is empty or not positive.
     """
     if not widths or min(widths) < 1:
         raise InputError(f"{key}: needs a list of widths of at least 1, found {list(widths)}")

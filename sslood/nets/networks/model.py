@@ -1,5 +1,8 @@
 """A model: a backbone with the modules that its file holds besides."""
 
+from collections import OrderedDict
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -71,3 +74,10 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images [N, C, H, W] -> logits [N, K]; InputError if the model has no head."""
         return self.need_head()(self.features(x))
+
+
+def as_state(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return tensors as a state dict with the versions of `own`, a module's: some refuse one without."""
+    state = OrderedDict(tensors)
+    state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
+    return state

@@ -200,6 +200,6 @@ def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def compiled(function: Callable[..., Any], name: str, machine: Machine) -> Callable[..., Any]:
     """Return `function` for a step, compiled where the machine says so; messages call it `name`.
 
-    Of several processes nothing is compiled: what they exchange is no part of a graph.
+    Of several processes no step is compiled: what they exchange is no part of a graph.
     """
     return Compiled(function, name) if machine.compile and ranks() == 1 else function

@@ -185,15 +185,15 @@ def build_optimiser(
     known(name, "optimiser", NAMES)
     tensors = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
     trained = [tensor for tensor in tensors if tensor.requires_grad]
-    fused = bool(trained) and trained[0].is_cuda
     if name == "adamw":
-        betas = (momentum, 0.999)
+        betas, fused = (momentum, 0.999), bool(trained) and trained[0].is_cuda
         return AdamW(trained, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
     nesterov = nesterov and momentum > 0
     if name in ("lars", "muon"):
         kind = LARS if name == "lars" else Muon
         return kind(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
-    return SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
+    # not fused: that kernel refuses a weight that gets its first gradient later than the others
+    return SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

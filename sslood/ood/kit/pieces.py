@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -18,13 +19,35 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
+class _Limit:
+    """One thread for BLAS, in the whole process: the first of several callers sets it, the last restores."""
+
+    def __init__(self) -> None:
+        self._lock, self._callers = Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._callers += 1
+            if self._callers == 1:
+                self._limit = _blas().limit(limits=1)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._callers -= 1
+            if not self._callers:
+                self._limit.restore_original_limits()
+
+
+_LIMIT = _Limit()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Context in which numpy's and scipy's BLAS and torch have one thread each."""
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads()  # of this thread's work
     torch.set_num_threads(1)
     try:
-        with _blas().limit(limits=1):
+        with _LIMIT:
             yield
     finally:
         torch.set_num_threads(threads)

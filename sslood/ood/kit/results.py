@@ -1,7 +1,7 @@
 """The outputs of an evaluation: metrics of every detector and set, and the score of every image.
 
 Both are the same on every machine. Processors add in different orders, so float64 scores differ from about
-the 13th digit of their terms on: they are rounded, once, in `add`, before anything is computed from them.
+the 13th digit of their terms on: they are rounded, once, in `add`, before any metric is computed from them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -133,10 +133,9 @@ class Results:
         note = f"; left out: {', '.join(lines)}" if lines else ""
         if not values:
             return f"no results{note}"
-        return (
-            f"{count} detectors of {len(self.models)} models, {len(values)} comparisons, "
-            f"AUROC {min(values):.3f} to {max(values):.3f}{note}"
-        )
+        parts = ((count, "detector"), (len(self.models), "model"), (len(values), "comparison"))
+        detectors, models, comparisons = (f"{number} {word}{'s' * (number != 1)}" for number, word in parts)
+        return f"{detectors} of {models}, {comparisons}, AUROC {min(values):.3f} to {max(values):.3f}{note}"
 
 
 def rounded(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -95,6 +95,11 @@ def read_vectors(
     known = tensors[f"{id_name}.train.labels"]
     logits = {key: rows for key, rows in tensors.items() if key.endswith(".logits")}
     wide = [len(words["labels"])] if words else [rows.shape[1] for rows in logits.values()]
+    if not wide and known.max(initial=-1) >= len(known) and not (folder / "classes.txt").exists():
+        raise InputError(
+            f"{paths[f'{id_name}.train']}: an image has label {known.max()}, but there are only {len(known)} "
+            "ID training images; number the classes from 0, or name them in classes.txt"
+        )
     classes = _classes(folder, wide[0] if wide else int(known.max(initial=-1)) + 1, names)
     _check_logits(folder, logits, counts, len(classes))
     for split in splits[id_name]:
@@ -110,7 +115,11 @@ def _logits(found: Split, words: Arrays) -> np.ndarray:
     if words:
         raise InputError(f"{found.path}: there are logits, and labels.npy gives others; remove one of them")
     if found.logits is None or len(found.logits) != len(found.vectors):
-        raise InputError(f"{found.path}: there are other numbers of logits and vectors; each image has both")
+        count = 0 if found.logits is None else len(found.logits)
+        raise InputError(
+            f"{found.path}: there are {count} rows of logits for {len(found.vectors)} vectors; give each "
+            "image one"
+        )
     return found.logits
 
 
@@ -155,7 +164,8 @@ def _load(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; write the vectors of these images there") from None
     except DAMAGED as error:
-        raise InputError(f"{path}: is no array that numpy.load can read ({as_line(error)})") from None
+        reason = as_line(error).partition(". Use `allow_pickle")[0]  # numpy's advice, which is not ours
+        raise InputError(f"{path}: is no array that numpy.load can read ({reason})") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: holds several arrays; save one by numpy.save")
     return array
@@ -173,7 +183,9 @@ def _vectors(path: Path) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         named = ", ".join(map(str, bad[:SHOWN])) + ", …" * (len(bad) > SHOWN)
-        raise InputError(f"{path}: {len(bad)} of {len(rows)} vectors are NaN or infinite (rows {named})")
+        raise InputError(
+            f"{path}: {len(bad)} of {len(rows)} vectors are NaN, infinite or beyond float32 (rows {named})"
+        )
     return rows
 
 

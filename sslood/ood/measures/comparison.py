@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.intervals import placements
+from sslood.ood.measures.intervals import placements, surely
 from sslood.ood.measures.metrics import valid_scores
 
 
@@ -51,7 +51,9 @@ def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> D
     """Compare two AUROC by the covariance of their structural components.
 
     DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595, eq. 5 to 9; two-sided, normal. Two detectors
-    that rank all images alike have no variance and a p-value of 1. Raises InputError for NaN, an empty side,
+    that rank all images alike have no variance and a p-value of 1. Where one ranks all pairs better by the
+    same, there is no variance either: the p-value is that of a sign test over pairs without an image in
+    common, and the interval leaves open what `surely` leaves. Raises InputError for NaN, an empty side,
     different images, or fewer than two images on a side.
     """
     inside, outside = _paired(first, second)
@@ -63,8 +65,12 @@ def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> D
     gap, other = above[1] - above[0], below[1] - below[0]
     value = float(gap.mean())
     deviation = np.sqrt(gap.var(ddof=1) / gap.size + other.var(ddof=1) / other.size)
+    if deviation == 0.0 and value == 0.0:
+        return Difference(value, value, value, 1.0)
     if deviation == 0.0:
-        return Difference(value, value, value, 1.0 if value == 0.0 else 0.0)
+        pairs = min(gap.size, other.size)
+        known = surely(pairs, confidence)  # the others may favour either detector by a whole pair
+        return Difference(value, known * (value + 1) - 1, known * (value - 1) + 1, 2.0 ** (1 - pairs))
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * deviation
     p_value = erfc(abs(value) / deviation / sqrt(2.0))  # both tails, precise far out too
     return Difference(value, float(value - half), float(value + half), float(p_value))

@@ -19,15 +19,23 @@ def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (below + np.searchsorted(others, scores, side="right")) / (2 * others.size)
 
 
+def surely(pairs: int, confidence: float) -> float:
+    """Return the least probability that so many independent pairs, all with one outcome, leave open.
+
+    Clopper and Pearson 1934 (doi:10.1093/biomet/26.4.404) where all trials succeed: of an AUROC of 1, pairs
+    of an ID and an OOD image that have no image in common are such trials.
+    """
+    return float(((1.0 - confidence) / 2) ** (1 / pairs))
+
+
 def delong_interval(
     id_scores: ArrayLike, ood_scores: ArrayLike, *, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Return (low, high) for the AUROC from the variance of its structural components.
 
     DeLong, DeLong and Clarke-Pearson 1988 (doi:10.2307/2531595), with the logit of the AUROC taken as normal
-    so that the interval stays inside (0, 1). A perfect or perfectly wrong AUROC has no variance: the interval
-    is that point, and only a bound from more images could widen it. Raises InputError for NaN, an empty
-    side, or fewer than two images on a side.
+    so that the interval stays inside (0, 1). A perfect or perfectly wrong AUROC has no variance: its interval
+    ends where `surely` says. Raises InputError for NaN, an empty side, or fewer than two images on a side.
     """
     inside, outside = valid_scores(id_scores, "ID"), valid_scores(ood_scores, "OOD")
     if min(inside.size, outside.size) < 2:
@@ -36,7 +44,8 @@ def delong_interval(
     auroc = float(above.mean())
     variance = above.var(ddof=1) / above.size + below.var(ddof=1) / below.size
     if not 0.0 < auroc < 1.0:
-        return auroc, auroc
+        bound = surely(min(inside.size, outside.size), confidence)
+        return (bound, 1.0) if auroc else (0.0, 1.0 - bound)
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1.0 - auroc))
     logit = np.log(auroc) - np.log1p(-auroc)
     low, high = 1.0 / (1.0 + np.exp(-(logit - half))), 1.0 / (1.0 + np.exp(-(logit + half)))

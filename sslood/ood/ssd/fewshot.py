@@ -124,7 +124,8 @@ def fallbacks(results: Results) -> str:
         return ""
     count = sum(rows.values())
     named = _named(f"{where} {number}" for where, number in rows.items())
-    return f"; ssd itself in {count} repeats, where it tells left out known images better: {named}"
+    repeats = "1 repeat" if count == 1 else f"{count} repeats"
+    return f"; ssd itself is used in {repeats}, where it separates known images left out better: {named}"
 
 
 def same_picks(results: Results) -> str:

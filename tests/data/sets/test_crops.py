@@ -82,6 +82,17 @@ def test_the_boxes_of_a_picture_decode_it_once(picture, monkeypatch):
     np.testing.assert_array_equal(np.asarray(again), 255 - pixels[:8, :8])
 
 
+def test_what_is_to_be_said_of_a_picture_is_said_of_each_box(picture, monkeypatch):
+    """Otherwise the remarks of a set depend on which thread decodes the picture."""
+    monkeypatch.setattr(images, "_LAST", LastPictures())
+    plain = images._decoded
+    monkeypatch.setattr(images, "_decoded", lambda *given: given[3].append("odd  bytes") or plain(*given))
+    said = [[], [], None]
+    for x, remarks in enumerate(said):
+        read_image(with_box(str(picture[0]), (x, 0, x + 8, 8)), remarks=remarks)
+    assert said == [[(images.ODD, "odd bytes")]] * 2 + [None]
+
+
 @pytest.mark.parametrize(
     ("rows", "head", "words"),
     [

@@ -103,6 +103,24 @@ def test_torchvisions_features_are_what_its_last_layer_reads(tmp_path):
     assert card.feature_dim == 1024 and (card.size, card.resize_to) == (64, 73)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "mnasnet0_5"])
+def test_torchvisions_published_networks_are_what_torchvision_makes_of_their_weights(
+    name, tmp_path, monkeypatch
+):
+    """GoogLeNet shifts its input if its weights are published ones; MNASNet asks weights for a version."""
+    extra = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
+    state = torchvision.models.get_model(name, weights=None, **extra).state_dict()
+    torch.save(dict(state), tmp_path / "net.pth")
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **_: state)
+    whole = torchvision.models.get_model(name, weights=weights).eval()
+    model, _ = opened(f"torchvision:{name}", weights=str(tmp_path / "net.pth"), size=64)
+    last = [layer for layer in whole.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    x = images(64)
+    with torch.inference_mode():
+        assert torch.allclose(last(features(model, x)), whole(x), atol=1e-5)
+
+
 def folder(path, network, preprocessor):
     network.save_pretrained(path)
     (path / "preprocessor_config.json").write_text(json.dumps(preprocessor))

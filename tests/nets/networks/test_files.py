@@ -157,13 +157,20 @@ def test_weights_of_another_type_are_refused(written, dtype):
         ("size", 0), ("size", 8.0), ("size", True), ("size", 10**9), ("seed", "0"), ("seed", None),
         ("classes", "01234567"), ("head_classes", []), ("head_classes", [0, 2, 8]), ("name", 3),
         ("head_classes", [0, 2, 2]), ("head_classes", [-1, 2, 5]), ("head_classes", [0.0, 2.0, 5.0]),
+        ("projector", 5), ("projector", []), ("projector", [8, "8"]), ("projector", [8.0]),
+        ("projector", [0]), ("feature_dim", 10**15), ("stochastic", "x"), ("stochastic", {}),
+        ("stochastic", {"space": "q", "sigma": "diagonal", "components": 0}),
+        ("stochastic", {"space": "h", "sigma": "both", "components": 0}),
+        ("stochastic", {"space": "h", "sigma": "diagonal", "components": -1}),
+        ("stochastic", {"space": "h", "sigma": "diagonal", "components": "3"}),
         ("reference", {"features": [np.nan] * 4}), ("reference", {"features": "abcd"}), ("reference", []),
     ],
 )  # fmt: skip
 def test_a_card_that_no_network_can_have_is_refused(written, key, value):
     path, _ = written
     rewrite(path, lambda _, metadata: metadata.update({key: value}))
-    with pytest.raises(InputError, match=f"model.safetensors: the model's {key} cannot be "):
+    said = "size" if key == "feature_dim" else key  # a rule of several numbers
+    with pytest.raises(InputError, match=f"model.safetensors: the model's {said} cannot be "):
         load_model(path)
 
 

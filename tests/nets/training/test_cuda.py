@@ -11,6 +11,7 @@ from sslood.core.settings import strict
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods import classify, leaveout, outliers
+from sslood.nets.methods.together import Stack
 from sslood.nets.methods.variants import MethodSettings, Variant
 from sslood.nets.networks.build import build_backbone
 from sslood.nets.networks.heads import build_head
@@ -90,6 +91,19 @@ def test_a_step_of_a_method_neither_waits_for_the_card_nor_leaves_it(method):
         terms = [engine.step(step, batches) for step in range(2)]
     assert {term.device for step in terms for term in step.values()} == {CUDA}
     assert copies.found == []
+
+
+@pytest.mark.parametrize("arch", ["resnet-8-4", "densenet-10-4", "wideresnet-10-1", "fast-4"])
+def test_stacked_members_run_in_float32_on_a_card(arch):
+    """cuDNN's batch norm asks for the layout of its input, which vmap can tell of the usual one alone."""
+    with pretended_cuda():
+        backbones = [build_backbone(arch, channels=3) for _ in range(2)]
+        models = [place(Model(one, build_head(one.feature_dim, 8)), CUDA, "float32") for one in backbones]
+        stack = Stack.__new__(Stack)  # without the copy on the meta device, which a fake module cannot have
+        stack._template = build_backbone(arch, channels=3).train()
+        image = torch.zeros(4, 3, 16, 16, device=CUDA).contiguous(memory_format=torch.channels_last)
+        found = stack([model.train() for model in models], [image, image])
+    assert [(logits.shape, logits.device) for logits in found] == [((4, 8), CUDA)] * 2
 
 
 def test_tensor_cores_get_channels_last():

@@ -52,6 +52,18 @@ def test_lars_against_a_plain_loop(nesterov, zeros):
         np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_weights_may_get_their_first_gradient_later_than_others(fused, monkeypatch):
+    """As DINO's prototypes after its frozen epochs; torch's fused SGD, its choice on a card, refuses them."""
+    monkeypatch.setattr("torch.Tensor.is_cuda", fused)
+    first, second = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimiser = build_optimiser("sgd", [first, second], lr=0.5, weight_decay=0.0, momentum=0.9)
+    for both in (False, True):
+        first.grad, second.grad = torch.ones(3), torch.ones(3) if both else None
+        optimiser.step()
+    assert second.tolist() == pytest.approx([1 - 0.5 * 1.9] * 3)
+
+
 def test_lars_leaves_weights_of_zero_norm_free_to_move():
     layer = nn.Linear(2, 2, bias=False)
     nn.init.zeros_(layer.weight)

@@ -195,16 +195,20 @@ def test_every_process_needs_a_card(monkeypatch, asked, own, message):
 
 
 def test_torchrun_writes_the_files_once(root, tmp_path, monkeypatch):
-    """Asked for two processes by SSLOOD_PROCESSES, the stage ends as with one."""
+    """Asked for two processes by SSLOOD_PROCESSES, the stage ends as with one.
+
+    In float64: in float32 the order of sums shows after two epochs, on some processors more than on others.
+    """
     from tests.nets.selfsup.test_pretrain import content, words, write_set
 
     write_set(tmp_path)
     for package in ("stages", "sslood"):
         (tmp_path / package).symlink_to(root / package)
+    how = {"epochs": 2, "knn_every": 2, "precision": "float64"}
     for out, processes in (("one", "1"), ("two", "2")):
         settings = {"SSLOOD_DEVICE": "cpu", "SSLOOD_PROCESSES": processes, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-m", "stages.pretrain", *words("simclr", out, epochs=2, knn_every=2)],
+            [sys.executable, "-m", "stages.pretrain", *words("simclr", out, **how)],
             cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -212,5 +216,5 @@ def test_torchrun_writes_the_files_once(root, tmp_path, monkeypatch):
     one, two = (content(tmp_path, out)[1].decode().splitlines() for out in ("one", "two"))
     for mine, theirs in zip(one[1:], two[1:], strict=True):
         numbers = [[float(word or 0) for word in row.split(",")] for row in (mine, theirs)]
-        assert numbers[0] == pytest.approx(numbers[1], rel=1e-2, abs=0.03)  # accuracies are of 200 images
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-6)
     assert ranks.ranks() == 1

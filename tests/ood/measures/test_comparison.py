@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, norm
+from scipy.stats import binomtest, kstest, norm
 
 from sslood.core.errors import InputError
 from sslood.ood.measures.comparison import Scores, delong_test
@@ -55,7 +55,11 @@ def test_equal_and_perfect_detectors():
     first, _ = pair(np.random.default_rng(4))
     assert delong_test(first, Scores(first.id * 3, first.ood * 3)).p_value == 1.0
     right, wrong = Scores(np.zeros(5), np.ones(4)), Scores(np.ones(5), np.zeros(4))
-    assert delong_test(wrong, right).value == 1.0 and delong_test(wrong, right).p_value == 0.0
+    found, low = delong_test(wrong, right), binomtest(4, 4).proportion_ci(0.95, method="exact").low
+    assert (found.value, found.high) == (1.0, 1.0) and found.low == pytest.approx(2 * low - 1)
+    assert found.p_value == binomtest(4, 4, 0.5).pvalue == 0.125
+    level = delong_test(Scores(np.zeros(5), np.zeros(4)), right)  # all pairs are half a pair better
+    assert (level.value, level.p_value) == (0.5, 0.125) and level.low < 0 < 0.5 < level.high <= 1
 
 
 def test_refuses():

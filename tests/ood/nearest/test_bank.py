@@ -47,6 +47,21 @@ def tried(monkeypatch):
     return names
 
 
+def test_blocks_of_the_bank_find_what_the_whole_bank_has(monkeypatch):
+    """Few queries: every product is computed in float64, and the bank is never there as a whole."""
+    bank, queries = clustered(COUNT, 0), clustered(5, 1)
+    whole = kth_distance(bank, queries, 7), mean_largest_product(bank, queries, 7)
+    widths, plain = [], bank_module.product
+    monkeypatch.setattr(bank_module, "ROWS", 300 * WIDTH)
+    monkeypatch.setattr(bank_module, "product", lambda x, y: widths.append(y.shape[1]) or plain(x, y))
+    blocks = kth_distance(bank, queries, 7), mean_largest_product(bank, queries, 7)
+    assert max(widths) == 300 and sum(widths) == 2 * COUNT
+    np.testing.assert_array_equal(blocks[0], whole[0])
+    np.testing.assert_allclose(blocks[1], whole[1], rtol=1e-14)
+    np.testing.assert_allclose(blocks[0], np.sort(exact(bank, queries), axis=1)[:, 6], rtol=1e-12)
+    np.testing.assert_allclose(kth_distance(bank, queries, 700), np.sort(exact(bank, queries), 1)[:, 699])
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_a_bank_larger_than_a_block_is_met_by_fewer_queries_at_a_time(tried, monkeypatch, native):
     monkeypatch.setattr(bank_module, "multiplies_bf16", lambda: native)

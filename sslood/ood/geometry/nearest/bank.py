@@ -30,7 +30,7 @@ from sslood.ood.kit.pieces import in_pieces, pieces
 
 QUERIES, BANK = 512, 65536  # one block of float32 products: 128 MiB; of a larger bank fewer queries,
 FEWEST, LARGEST = 64, 2**22  # but not below these, nor for a bank above
-ROWS = 2**24  # products in one block of float64: 128 MiB
+ROWS = 2**24  # products, or numbers of the bank, in one block of float64: 128 MiB
 PIECE = 32  # queries whose candidates are decided at a time
 WIDE = 128  # features of fewer dimensions spend more time on selecting than on products
 MANY = 128  # queries for which preparing the bank pays
@@ -58,8 +58,7 @@ def kth_distance(bank: Tensor, queries: Tensor, k: int) -> Tensor:
     if _worth_a_shortlist(bank, queries, k) and bool(bank.any(1).all()):
         return _kth_distance_by_shortlist(bank.numpy(), queries.numpy(), k)
     # q b - |b|^2 / 2 falls as the distance rises, also where rows are zero
-    half = 0.5 * (bank.double() ** 2).sum(1)
-    rows = _largest(bank, queries, k, half)[1][:, k - 1]
+    rows = _largest(bank, queries, k, _half_squares)[1][:, k - 1]
     return length(queries.double() - bank[rows].double())
 
 
@@ -74,19 +73,48 @@ def mean_largest_product(bank: Tensor, queries: Tensor, k: int) -> Tensor:
         )
     if _worth_a_shortlist(bank, queries, k):
         return _mean_largest_by_shortlist(bank.numpy(), queries.numpy(), k)
-    return _largest(bank, queries, k, torch.zeros(len(bank), dtype=torch.float64, device=bank.device))[
-        0
-    ].mean(1)
+    return _largest(bank, queries, k, _nothing)[0].mean(1)
 
 
-def _largest(bank: Tensor, queries: Tensor, k: int, less: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the k largest of product - less [N], largest first, and their rows: float64 and int64 [Q, k]."""
+def _half_squares(rows: Tensor) -> Tensor:
+    """Return half the squared length of float64 rows [N, D]: [N]."""
+    return 0.5 * (rows**2).sum(1)
+
+
+def _nothing(rows: Tensor) -> Tensor:
+    return torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+
+
+def _largest(
+    bank: Tensor, queries: Tensor, k: int, less: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the k largest of product - less, largest first, and their rows: float64 and int64 [Q, k].
+
+    The bank is taken in blocks of `ROWS` numbers: as a whole it would lie in memory twice more, in float64.
+    """
     if torch.compiler.is_exporting():
-        return torch.topk(queries.double() @ bank.double().T - less, k, dim=1)
-    wide = bank.double().T
-    blocks = pieces(len(queries), max(1, ROWS // len(bank)))
-    found = [(product(queries[block].double(), wide) - less).topk(k, dim=1) for block in blocks]
-    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+        whole = bank.double()
+        return torch.topk(queries.double() @ whole.T - less(whole), k, dim=1)
+    width = min(len(bank), max(k, ROWS // bank.shape[1]))
+    parts = pieces(len(queries), max(1, ROWS // width))
+    best: list[tuple[Tensor, Tensor]] = []
+    for block in pieces(len(bank), width):
+        rows = bank[block].double()
+        wide, off = rows.T, less(rows)
+        for place, part in enumerate(parts):
+            values, row = (product(queries[part].double(), wide) - off).topk(min(k, len(rows)), dim=1)
+            if block.start:
+                best[place] = _larger(best[place], (values, row + block.start), k)
+            else:
+                best.append((values, row))
+    return torch.cat([values for values, _ in best]), torch.cat([rows for _, rows in best])
+
+
+def _larger(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of two blocks and their rows, both [Q, k]."""
+    values, rows = (torch.cat(both, dim=1) for both in zip(one, other, strict=True))
+    largest = values.topk(k, dim=1)
+    return largest.values, rows.gather(1, largest.indices)
 
 
 def _worth_a_shortlist(bank: Tensor, queries: Tensor, k: int) -> bool:
@@ -109,8 +137,9 @@ def _kth_distance_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) ->
         return np.sqrt(squares[np.arange(len(block)), k - 1 - few.sure])
 
     def exactly(block: np.ndarray) -> np.ndarray:
-        half = 0.5 * (torch.from_numpy(bank).double() ** 2).sum(1)
-        rows = _largest(torch.from_numpy(bank), torch.from_numpy(block), k, half)[1][:, k - 1].numpy()
+        rows = _largest(torch.from_numpy(bank), torch.from_numpy(block), k, _half_squares)[1][
+            :, k - 1
+        ].numpy()
         return np.linalg.norm(block.astype(np.float64) - bank[rows], axis=1)
 
     result = _decided(decide, exactly, bank, queries, k, sure=True)
@@ -128,8 +157,7 @@ def _mean_largest_by_shortlist(bank: np.ndarray, queries: np.ndarray, k: int) ->
         return table[:, -k:].mean(axis=1)
 
     def exactly(block: np.ndarray) -> np.ndarray:
-        none = torch.zeros(len(bank), dtype=torch.float64)
-        return _largest(torch.from_numpy(bank), torch.from_numpy(block), k, none)[0].mean(1).numpy()
+        return _largest(torch.from_numpy(bank), torch.from_numpy(block), k, _nothing)[0].mean(1).numpy()
 
     return _decided(decide, exactly, bank, queries, k, sure=False)
 
