@@ -58,15 +58,19 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     os._exit(130)
 
 
-def prepare() -> None:
-    """Do for a script what has to happen before it imports torch; nothing where the script is not ours.
+def wait_asleep() -> None:
+    """Let OpenMP's threads sleep, not spin, as they wait, unless the user says how; call it before torch.
 
-    OpenMP's threads wait for work asleep, not spinning: on a machine that others use too, spinning costs more
-    than it saves (docs/machine.md).
+    On a machine that others use too, spinning costs more than it saves (docs/machine.md).
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def prepare() -> None:
+    """Do for a script what has to happen before it imports torch; nothing where the script is not ours."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None and spec.name.partition(".")[0] in ("stages", "sslood"):
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        wait_asleep()
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _interrupt)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from sslood import commands
-from sslood.cli.command import as_help, run_to_exit
+from sslood.cli.command import as_help, run_to_exit, wait_asleep
 from sslood.core.discovery import names_in
 
 
@@ -34,6 +34,7 @@ class Commands(click.Group):
             formatter.write_dl([(name, _first_sentence(name)) for name in self.list_commands(ctx)])
 
     def main(self, *args, **kwargs):
+        wait_asleep()  # the installed command is no module that was run, so `prepare` does not know it
         return run_to_exit(self, super().main, args, kwargs)
 
 

@@ -54,6 +54,29 @@ def test_failures_are_one_sentence(tmp_path, capsys):
     assert "python -m sslood.commands.deploy --model" in capsys.readouterr().out
 
 
+POLICY = """
+import os, sys
+from sslood.commands.__main__ import main
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"), flush=True)
+            os._exit(0)
+sys.meta_path.insert(0, Finder())
+main(["score"])
+"""
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_openmp_waits_asleep_before_torch_is_there(before, after):
+    """Also where `sslood` is the installed command, which calls `main` from a script of its own."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {} if before is None else {"OMP_WAIT_POLICY": before}
+    command = [sys.executable, "-c", POLICY]
+    done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{after}\n", done.stderr
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The package as `pip install` puts it, from a copy of the sources, without the network."""
