@@ -23,7 +23,6 @@ from sslood.core.names import shown
 from sslood.core.renamed import renamed
 
 PATIENCE = 3.0  # seconds within which the processes of one run fail
-LOST = "another process of this run ended; run the same command again to go on"
 CHECK = "--check"
 _SAY = {
     errno.ENOSPC: "the disk is full; free some space and run again",
@@ -38,9 +37,10 @@ _SAY = {
     errno.ENOTDIR: "is a file, but a folder is needed; move it or choose another path",
     errno.EISDIR: "is a folder, but a file is needed; move it or choose another path",
 }
-
-
-INTERRUPTED = "interrupted; run the same command again to go on"
+AGAIN = "run the same command again to go on"
+ANEW = "run the same command again; it starts over"  # of commands that keep nothing to go on from
+INTERRUPTED = f"interrupted; {AGAIN}"
+LOST = f"another process of this run ended; {AGAIN}"
 
 
 class Terminated(KeyboardInterrupt):
@@ -127,10 +127,15 @@ class Command(click.Command):
 
     hint = ""  # what a message about a wrong option ends with
 
-    def __init__(self, *args: Any, formerly: Mapping[str, str] | None = None, **kwargs: Any):
-        """formerly: options that were renamed or removed, name -> what to write now; for messages."""
+    def __init__(
+        self, *args: Any, formerly: Mapping[str, str] | None = None, again: str = AGAIN, **kwargs: Any
+    ):
+        """formerly: options that were renamed or removed, name -> what to write now; for messages.
+
+        again: what to do after Ctrl-C or SIGTERM.
+        """
         super().__init__(*args, **kwargs)
-        self.formerly = dict(formerly or {})
+        self.formerly, self.again = dict(formerly or {}), again
         module = sys.modules.get(getattr(self.callback, "__module__", ""))
         if module is not None and module.__doc__:
             self.help = as_help(module.__doc__)
@@ -143,6 +148,7 @@ class Command(click.Command):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             if "WORLD_SIZE" not in os.environ:
+                stop.add_note(self.again)  # read where this command may be one of a group
                 raise
             raise click.Abort from stop  # for others click writes an empty line, and only one process speaks
 
@@ -225,9 +231,10 @@ def _outcome(command: Any, main: Any, args: tuple[Any, ...], kwargs: dict[str, A
             raise
         return f"{_place(error)}: {_SAY[error.errno]}", 1
     except click.Abort as error:  # what click makes of a KeyboardInterrupt
+        again = getattr(error.__cause__, "__notes__", [AGAIN])[0]
         if isinstance(error.__cause__, Terminated):
-            return "stopped by SIGTERM; run the same command again to go on", 143
-        return INTERRUPTED, 130
+            return f"stopped by SIGTERM; {again}", 143
+        return f"interrupted; {again}", 130
     except (RuntimeError, MemoryError) as error:  # after click.Abort, which is a RuntimeError
         if "WORLD_SIZE" in os.environ and _lost(error):
             return LOST, 1

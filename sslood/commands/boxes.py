@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.deploy.boxes.formats import read_boxes, save_boxes
@@ -21,7 +21,7 @@ from sslood.deploy.boxes.formats import read_boxes, save_boxes
 PLACE = click.Path(path_type=Path)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, again=ANEW)
 @click.option(
     "--annotations", required=True, type=PLACE, help="COCO file, or folder of VOC's or YOLO's files."
 )

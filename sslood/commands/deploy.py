@@ -20,7 +20,7 @@ from typing import get_args
 
 import click
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
@@ -64,7 +64,7 @@ def members_of(names: tuple[str, ...], combine: Combination | None, measure: Cal
     return measure(rows[0]) if rows else Members(names, combine)
 
 
-@click.command(cls=Command, formerly=FORMERLY)
+@click.command(cls=Command, formerly=FORMERLY, again=ANEW)
 @click.option("--model", required=True, help="Model file.")
 @click.option(
     "--embeddings",

@@ -18,7 +18,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.machine import machine
@@ -35,7 +35,7 @@ PLACE = click.Path(path_type=Path)
 ALARM = 3  # exit status
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, again=ANEW)
 @click.option("--detector", required=True, help="Detector file.")
 @click.option("--scores", type=PLACE, help="Scores of the batch: CSV, parquet, or a folder of parquet.")
 @click.option("--images", type=PLACE, help="Pictures of the batch, to be scored: a folder, list or picture.")

@@ -11,7 +11,7 @@ Needs requirements-onnx.txt. Takes seconds.
 
 import click
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.onnx import export
@@ -19,7 +19,7 @@ from sslood.deploy.scorer import load_deployed
 from sslood.deploy.triton import save_config
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, again=ANEW)
 @click.option("--detector", required=True, help="Detector file.")
 @click.option("--out", required=True, type=OutputFile(), help="ONNX file to write.")
 @click.option("--triton", type=OutputFile(), help="config.pbtxt to write for Triton.")

@@ -14,7 +14,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import known
 from sslood.deploy.calibrated import DETECTORS
@@ -24,7 +24,7 @@ from sslood.ood.kit.outputs import Head
 from sslood.ood.measures.conformal import images_needed
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, again=ANEW)
 @click.option("--model", required=True, help="Model file (or detector file) that the vectors come from.")
 @click.option("--vectors", required=True, help="Folder, address or pattern of parquet files.")
 @click.option("--label", help="Column with the class of each vector.")

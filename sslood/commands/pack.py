@@ -16,7 +16,7 @@ from typing import Any, get_args
 import click
 from tqdm import tqdm
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile
 from sslood.core.files import save_tensors
 from sslood.data.sets.images import Square
@@ -24,7 +24,7 @@ from sslood.data.sets.images import Square
 FOLDER = click.Path(path_type=Path)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, again=ANEW)
 @click.option("--name", required=True, help="Name of the set.")
 @click.option(
     "--images", required=True, type=FOLDER, help="Folder (with a folder per class, or flat) or list."

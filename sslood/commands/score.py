@@ -8,7 +8,8 @@ list has beside `path`. Odd characters are written as %XX. --html PAGE.html also
 to least OOD. --alpha 0.01 changes the share of ID pictures that may be called OOD. --fdr 0.1 judges all
 pictures together instead, so that at most a tenth of those called OOD are expected to be ID. A picture that
 cannot be read ends the run with its name; with --skip_unreadable it is left out and named at the end. The
-rows that were scored before a run ended early are in FILE.csv.partial. Memory use is bounded by one batch.
+rows that were scored before a run ended early are in OUT.partial, those of pictures as CSV whatever --out is;
+the next run begins with the first picture, and keeps them in OUT.partial.1. Memory is bounded by one batch.
 With --vectors it decides about vectors of the detector's model instead: .npy, .safetensors or parquet, a row
 each (docs/vectors.md). --out FILE.parquet writes parquet. --maps FOLDER says where pictures are unlike ID,
 with a detector that was written with --maps (docs/maps.md).
@@ -21,7 +22,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.core.machine import machine
@@ -48,7 +49,7 @@ from sslood.deploy.thresholds import check_rate
 COUNT, PLACE = click.IntRange(min=1), click.Path(path_type=Path)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, again=ANEW)
 @click.option("--detector", required=True, help="Detector file.")
 @click.option(
     "--images",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from sslood.cli.command import Command, done
+from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile
 from sslood.core.errors import InputError
 from sslood.core.files import save_tensors
@@ -26,7 +26,7 @@ from sslood.nets.inference.embed import shot_pool
 SHOTS = 10  # images per class of an OOD set among which SSD_k finds its known ones
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, again=ANEW)
 @click.option("--vectors", required=True, type=click.Path(path_type=Path), help="Folder of vectors.")
 @click.option("--params", required=True, help="Params whose `sets` name the sets and their roles.")
 @click.option("--name", required=True, help="Name of the model.")

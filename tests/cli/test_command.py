@@ -12,9 +12,10 @@ from typing import Literal
 import click
 import pytest
 
+from sslood.cli.command import ANEW, Command, StageCommand, Terminated, prepare
 from sslood.cli.command import INTERRUPTED as INTERRUPTED_SAYS
-from sslood.cli.command import StageCommand, Terminated, prepare
 from sslood.cli.output import OutputFile
+from sslood.commands.__main__ import Commands
 from sslood.core.errors import InputError, known
 from sslood.core.files import save_text
 from sslood.core.settings import read_section, strict
@@ -96,6 +97,22 @@ def test_used_up_memory_is_one_sentence(error):
 def test_interruptions_have_the_usual_statuses():
     assert run(KeyboardInterrupt())[0] == 130
     assert run(Terminated())[0] == 143
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_command_says_what_happens_when_it_runs_again(capsys, monkeypatch, grouped):
+    @click.command(cls=Command, again=ANEW)
+    def stopped():
+        raise Terminated
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # which the group sets
+    monkeypatch.setattr(Commands, "get_command", lambda *_: stopped)
+    with pytest.raises(SystemExit) as ended:
+        Commands("sslood").main(["stopped"]) if grouped else stopped.main([])
+    said = capsys.readouterr().err.strip()
+    assert ended.value.code == 143
+    assert said == "Error: stopped by SIGTERM; run the same command again; it starts over"
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

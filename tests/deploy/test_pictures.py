@@ -7,6 +7,7 @@ import os
 import pytest
 from PIL import Image
 
+from sslood.cli.command import Terminated
 from sslood.commands import score
 from sslood.core.names import original
 from sslood.deploy import scorer
@@ -138,6 +139,35 @@ def test_rows_that_are_scored_are_kept(tmp_path, scored):
     assert (tmp_path / "s.csv").read_text() == "an earlier table\n"
     assert scored(tmp_path / "in", skip_unreadable=None)[0] == 0
     assert not (tmp_path / "s.csv.partial").exists()
+
+
+def test_rows_of_earlier_runs_outlast_the_next_ones(tmp_path, scored):
+    """A run begins with the first picture, and may be stopped before it is as far as the one before."""
+    paint(tmp_path / "in", *(f"{n}.png" for n in range(9)))
+    kept, bad = [], tmp_path / "in/7.png"
+    for size in (3, 2, 3):
+        bad.write_bytes(b"no picture")
+        status, _, said = scored(tmp_path / "in", batch_size=size)
+        assert status == 1 and f"are in {tmp_path}/s.csv.partial" in said
+        kept.append((tmp_path / "s.csv.partial").read_text())
+        moved = f"The rows that an earlier run left in {tmp_path}/s.csv.partial are now in {tmp_path}/s.csv."
+        assert (f"{moved}partial.{len(kept) - 1}." in said) == (len(kept) > 1)
+    assert scored(tmp_path / "in", skip_unreadable=None)[0] == 0
+    left = sorted(tmp_path.glob("s.csv.partial*"))
+    assert [path.name for path in left] == [f"s.csv.partial.{number}" for number in (1, 2, 3)]
+    assert [path.read_text() for path in left] == kept
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_a_run_that_was_stopped_does_not_promise_to_go_on(tmp_path, scored, monkeypatch, stop):
+    paint(tmp_path / "in", "a.png")
+
+    def stops(scorer, images):
+        raise stop
+
+    monkeypatch.setattr(Deployed, "decide", stops)
+    status, _, said = scored(tmp_path / "in")
+    assert status in (130, 143) and said.endswith("; run the same command again; it starts over\n")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -181,6 +181,22 @@ def test_rows_scored_before_an_interrupt_can_be_read(file, tmp_path, capsys, out
 
 
 @pytest.mark.parametrize("out, read", [("s.csv", pd.read_csv), ("s.parquet", pd.read_parquet)])
+def test_rows_of_an_earlier_run_outlast_the_next_one(file, tmp_path, capsys, out, read):
+    rows = NEW.copy()
+    for bad in (50, 20):
+        rows[bad] = np.nan
+        with pytest.raises(InputError, match="rows scored before it are in"):
+            vectors = table(tmp_path / "v.parquet", rows)
+            score_table(load_deployed(file), vectors, tmp_path / out, batch_size=16)
+    assert (
+        f"left in {tmp_path}/{out}.partial are now in {tmp_path}/{out}.partial.1" in capsys.readouterr().err
+    )
+    for name, count in (("first", 48), ("second", 16)):
+        kept = tmp_path / f"{out}.partial{'.1' if name == 'first' else ''}"
+        assert len(read(kept.rename(tmp_path / f"{name}-{out}"))) == count
+
+
+@pytest.mark.parametrize("out, read", [("s.csv", pd.read_csv), ("s.parquet", pd.read_parquet)])
 @pytest.mark.parametrize("fdr", [None, 0.5])
 def test_a_second_run_that_writes_the_same_table_is_refused(file, tmp_path, out, read, fdr):
     def run(progress):

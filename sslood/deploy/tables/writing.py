@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -114,9 +115,12 @@ def save_columns(path: str | Path, values: Values) -> None:
 
 @contextmanager
 def held(partial: Path) -> Iterator[None]:
-    """Empty the file `partial`, or make it, and hold it; InputError if another run is writing it."""
+    """Make the file `partial`, and hold it; InputError if another run is writing it.
+
+    What an earlier run left there is kept under another name, which is said.
+    """
     partial.parent.mkdir(parents=True, exist_ok=True)
-    if partial.is_symlink():  # nobody's file elsewhere is emptied
+    if partial.is_symlink():  # nobody's file elsewhere is written to
         partial.unlink()
     while True:
         with open(partial, "ab") as file:
@@ -128,10 +132,20 @@ def held(partial: Path) -> Iterator[None]:
                 ) from None
             except OSError:  # a file system without locks
                 pass
-            if _is_there(file, partial):
-                file.truncate(0)
+            if not _is_there(file, partial):
+                continue
+            if not os.fstat(file.fileno()).st_size:
                 yield
                 return
+            _put_aside(partial)
+
+
+def _put_aside(partial: Path) -> None:
+    """Give the rows that an earlier run left a name of their own."""
+    names = (f"{partial}.{number}" for number in itertools.count(1))
+    aside = next(name for name in names if not os.path.lexists(name))
+    os.rename(partial, aside)
+    print(shown(f"The rows that an earlier run left in {partial} are now in {aside}."), file=sys.stderr)
 
 
 def _is_there(file: BinaryIO, path: Path) -> bool:
