@@ -17,6 +17,7 @@ from sslood.core.errors import InputError
 from sslood.core.files import atomic
 from sslood.deploy.calibrated import KINDS, Calibrated
 from sslood.deploy.scorer import Deployed
+from sslood.deploy.thresholds import ROUNDING
 from sslood.nets.inference.extract import outputs
 from sslood.ood.kit.combining import Combiner
 from sslood.ood.kit.detector import Detector
@@ -58,11 +59,11 @@ class Scorer(nn.Module):
 def cut(p: Tensor, rate: Tensor) -> Tensor:
     """Return the largest p-value that Benjamini and Hochberg's method rejects at a rate [1], 0 if none: [].
 
-    p: float64 [N]. By the operations of `adjusted_p_values`, in an order that ONNX can express.
+    p: float64 [N]. By the operations of `discoveries`, in an order that ONNX can express.
     """
     ordered = p.sort().values
     ones = torch.ones_like(ordered)
-    rejected = ordered * (ones.sum() / ones.cumsum(0)) <= rate
+    rejected = ordered * (ones.sum() / ones.cumsum(0)) <= rate * (1 + ROUNDING)
     return torch.where(rejected, ordered, torch.zeros_like(ordered)).amax(0)
 
 

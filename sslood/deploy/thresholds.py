@@ -4,6 +4,8 @@ All need calibration scores of held-out ID images that neither the model nor the
 score is larger, and a p-value smaller, for what looks more OOD.
 """
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -12,6 +14,8 @@ from sslood.ood.measures.conformal import images_needed
 from sslood.ood.measures.metrics import valid_scores
 
 FEW = 200  # calibration images below which p-values and combinations can do little
+ROUNDING = 1e-12  # share of a rate by which a product of p-values may be above it: 3 * 0.05 is not 0.15
+_FINEST = 10**7  # images that calibrate, at most, for `times` to be exact
 
 
 def in_percent(rate: float) -> str:
@@ -50,6 +54,11 @@ def adjusted_p_values(p: np.ndarray) -> np.ndarray:
     return result
 
 
+def times(count: int, p: float) -> float:
+    """Return min(1, count * p) of a conformal p-value, rounded once: of the fraction that p stands for."""
+    return min(1.0, float(count * Fraction(p).limit_denominator(_FINEST)))
+
+
 def check_rate(rate: float, calibration: int) -> None:
     """Raise InputError for no false-discovery rate, and if p-values from `calibration` images are too coarse.
 
@@ -67,8 +76,9 @@ def check_rate(rate: float, calibration: int) -> None:
 def discoveries(p: np.ndarray, rate: float, calibration: int) -> np.ndarray:
     """Return bool [N]: the images to call OOD, of which at most the share `rate` is expected to be ID.
 
-    p [N]: conformal p-values of all images that are decided about together, from `calibration` images.
+    p [N]: conformal p-values of all images that are decided about together, from `calibration` images. An
+    adjusted p-value that equals the rate but for ROUNDING is not above it.
     Raises InputError for a rate that they do not allow (`check_rate`).
     """
     check_rate(rate, calibration)
-    return adjusted_p_values(p) <= rate
+    return adjusted_p_values(p) <= rate * (1 + ROUNDING)

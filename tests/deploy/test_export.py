@@ -20,7 +20,7 @@ from sslood.core.files import load_tensors
 from sslood.deploy.by_class import ByClass
 from sslood.deploy.calibrated import KINDS, calibrate
 from sslood.deploy.inputs import Inputs
-from sslood.deploy.onnx import PValues, Scorer, Together, check_exportable, exportable_names
+from sslood.deploy.onnx import PValues, Scorer, Together, check_exportable, cut, exportable_names
 from sslood.deploy.scorer import load_deployed
 from sslood.deploy.triton import save_config
 from sslood.nets.inference.extract import extract, outputs
@@ -298,6 +298,11 @@ def test_a_batch_can_be_judged_together(graph, mixed, fdr):
     for images in (mixed, mixed[::-1], mixed[:1], mixed[25:26]):
         p, is_ood = by_onnxruntime(graph, images, fdr=fdr)
         np.testing.assert_array_equal(is_ood, false_discovery_control(p) <= fdr)
+
+
+def test_rounding_decides_nothing_where_an_adjusted_p_value_is_the_rate():
+    p, rate = torch.tensor([2.0, 10.0, 13.0]).double() / 20, torch.tensor([0.3]).double()
+    assert cut(p, rate) == 0.1  # 3 * 0.1 is above 0.3 in floats
 
 
 def test_alpha_and_fdr_are_optional_inputs(graph):

@@ -1,5 +1,7 @@
 """Thresholds: coverage by simulation, p-values by counting, false discoveries against scipy."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy.stats import beta, false_discovery_control, kstest
@@ -10,6 +12,7 @@ from sslood.deploy.thresholds import (
     discoveries,
     in_percent,
     p_values,
+    times,
 )
 from sslood.ood.measures.conformal import conformal_threshold, images_needed
 
@@ -95,6 +98,34 @@ def test_benjamini_hochberg_equals_scipy_and_keeps_the_rate():
         called = adjusted_p_values(p_values(calibration, np.concatenate([own, far]))) <= 0.2
         shares.append(called[:90].sum() / max(1, called.sum()))
     assert np.mean(shares) <= 0.2 + 4 * np.std(shares) / np.sqrt(300)
+
+
+def exact_discoveries(ranks, rate, calibration):
+    """Benjamini and Hochberg's rule in whole numbers; p-values are ranks / (calibration + 1)."""
+    last, share = 0, Fraction(str(rate))
+    for place, rank in enumerate(np.sort(ranks).tolist(), 1):
+        if Fraction(rank * len(ranks), place * (calibration + 1)) <= share:
+            last = rank
+    return ranks <= last
+
+
+def test_rounding_decides_nothing_where_an_adjusted_p_value_is_the_rate():
+    """3 * 0.1 is above 0.3 in floats; so one of two hundred random batches lost discoveries."""
+    assert discoveries(np.array([2, 10, 13]) / 20, 0.3, 19).tolist() == [True, False, False]
+    random = np.random.default_rng(0)
+    for _ in range(2000):
+        calibration, rate = random.choice([19, 49, 99, 199]), random.choice([0.05, 0.1, 0.15, 0.2, 0.3])
+        ranks = random.integers(1, random.choice([4, calibration + 2]), random.integers(2, 80))
+        found = discoveries(ranks / (calibration + 1), rate, calibration)
+        np.testing.assert_array_equal(found, exact_discoveries(ranks, rate, calibration))
+
+
+def test_products_of_p_values_are_those_of_their_fractions():
+    for images in (19, 59, 999, 99_999):
+        for rank in (1, 2, 3, images // 2):
+            for count in (1, 3, 7, 50):
+                expected = min(Fraction(1), Fraction(count * rank, images + 1))
+                assert times(count, rank / (images + 1)) == float(expected)
 
 
 def test_discoveries_over_10000_batches_of_one_calibration_size():

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from sslood.core.files import atomic
 from sslood.core.names import path_cell
 from sslood.data.sets.crops import file_numbers, split_box
+from sslood.deploy.thresholds import times
 
 HEADER = ("path", "boxes", "ood_boxes", "score", "p_value", "is_ood", "worst")
 
@@ -28,7 +30,7 @@ def by_image(rows: Iterable[Mapping[str, Any]], alpha: float) -> Iterator[dict[s
         pictures.setdefault(number, []).append(row)
     for boxes in pictures.values():
         worst = min(boxes, key=lambda row: (row["p_value"], -row["score"]))
-        p_value = min(1.0, len(boxes) * worst["p_value"])
+        p_value = times(len(boxes), worst["p_value"])
         yield {
             "path": boxes[0]["path"],
             "boxes": len(boxes),
@@ -42,7 +44,7 @@ def by_image(rows: Iterable[Mapping[str, Any]], alpha: float) -> Iterator[dict[s
 
 def most_boxes(alpha: float, images: int) -> int:
     """Return how many boxes a picture may have to be ever OOD: no p-value is below 1 / (images + 1)."""
-    return floor(alpha * (images + 1) + 1e-9)
+    return floor(Fraction(repr(float(alpha))) * (images + 1))
 
 
 def save_by_image(out: str | Path, rows: Iterable[Mapping[str, Any]], alpha: float, images: int) -> list[str]:
@@ -63,8 +65,10 @@ def save_by_image(out: str | Path, rows: Iterable[Mapping[str, Any]], alpha: flo
     rate = f"a false-alarm rate of {alpha:.3g} per picture"
     said = [f"{count} of {total} pictures are OOD at {rate}"]
     if beyond:
+        pictures = "1 picture has" if beyond == 1 else f"{beyond} pictures have"
+        most = most_boxes(alpha, images)
         said.append(
-            f"{beyond} pictures have more than {most_boxes(alpha, images)} boxes and so cannot be OOD with "
+            f"{pictures} more than {most} box{'es' * (most != 1)} and so cannot be OOD with "
             f"{images} calibration images; look at their boxes, or calibrate on more"
         )
     return said

@@ -15,7 +15,7 @@ from sslood.deploy.engine.parts import Parts
 from sslood.deploy.engine.sources import DATA, WHERE, Source
 from sslood.deploy.engine.worker import SAID, Opener, Worker
 from sslood.deploy.scorer import BATCH
-from sslood.deploy.thresholds import check_rate
+from sslood.deploy.thresholds import ROUNDING, check_rate
 from sslood.ood.kit.network_detector import Progress
 
 ROWS = "sslood rows"
@@ -111,7 +111,7 @@ def _left(source: Source, parts: Parts, progress: Progress) -> Any:
 
 
 def _expected(frame: Any, source: Source) -> int:
-    """Return how many keys were to be judged; of a store, those that it lists now."""
+    """Return how many keys were to be judged."""
     with said_once(source.name):
         return int(frame.count_rows())
 
@@ -209,7 +209,7 @@ class Totals:
         judged, seen, best = self.pictures - self.unread, 0, 0.0
         for p, count in sorted(self.below.items()):
             seen += count
-            if p * (judged / seen) <= rate:  # rounded as `discoveries` rounds
+            if p * (judged / seen) <= rate * (1 + ROUNDING):  # as `discoveries` does
                 best = p
         return best
 
