@@ -4,11 +4,8 @@ A worker opens its detector (or model) once. Whatever becomes of a picture, it g
 what is decided about it, or with the reason why it cannot be.
 """
 
-import lzma
 import os
-import tarfile
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,15 +18,15 @@ import pyarrow as pa
 import torch
 
 from sslood.core.batches import batches
-from sslood.core.errors import InputError, as_line
+from sslood.core.errors import InputError
 from sslood.core.files import load_tensors
 from sslood.core.machine import machine
 from sslood.core.names import original, path_cell, shown
 from sslood.data.sets.bounds import TooMuch, check_file, pixel_limit
 from sslood.data.sets.convert import Chain, converted
 from sslood.data.sets.images import Remark
-from sslood.data.sets.kinds import HEIF_SUFFIXES, SUFFIXES
 from sslood.data.sets.notices import warnings_kept
+from sslood.deploy.engine.archives import Picture, members
 from sslood.deploy.pictures import chain_of
 from sslood.deploy.quick.quick import FEW, quick
 from sslood.deploy.scorer import BATCH, Decisions, load_deployed
@@ -38,18 +35,8 @@ from sslood.nets.inference.mirrored import as_fitted
 from sslood.nets.networks.files import restore_model
 
 SAID = {"reason": pa.string(), "remark": pa.string()}  # why there is no decision; what is odd about a picture
-ENDS_EARLY = "the archive ends early or is damaged"
 AHEAD = 2  # batches that are decoded before the network asks for them
 Columns = dict[str, pa.Array]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture to read: its path (or a name, if there is `content`), and why there is none, if known."""
-
-    name: str
-    content: bytes | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,44 +206,3 @@ class Worker:
         said = [pa.array([shown(text) or None for text in some], pa.string()) for some in (reasons, texts)]
         arrays = [*(columns[name].take(index) for name in self.opener.columns), *said]
         return pa.StructArray.from_arrays(arrays, list(self.fields))
-
-
-class _Header(tarfile.TarInfo):
-    """A tar header; what is none is an error, where the library takes it for the end of the archive."""
-
-    @classmethod
-    def frombuf(cls, *args: Any, **kwargs: Any) -> "_Header":
-        try:
-            return super().frombuf(*args, **kwargs)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(f"{error} where a member or the end should be") from None
-
-
-def members(file: IO[bytes]) -> Iterator[Picture]:
-    """Yield the pictures of a tar archive, compressed or not, in one pass; hidden and other members are not.
-
-    A damaged archive, or one without the empty block at its end, yields, after what could be read of it, a
-    picture without a name that says why.
-    """
-    endings = (*SUFFIXES, *HEIF_SUFFIXES)
-    try:
-        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as archive:
-            for member in archive:
-                parts = member.name.split("/")
-                if not member.isfile() or not parts[-1].lower().endswith(endings):
-                    continue
-                if any(part.startswith(".") and part != "." for part in parts):
-                    continue
-                yield _member(archive, member)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        yield Picture("", reason=f"{ENDS_EARLY} ({as_line(error)})")
-
-
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Picture:
-    try:
-        check_file(member.size)
-    except TooMuch as error:
-        return Picture(member.name, reason=str(error))
-    read = archive.extractfile(member)
-    content = b"" if read is None else read.read()
-    return Picture(member.name, content, "" if content else "it is empty")

@@ -1,9 +1,13 @@
 """Pictures through the engine: the decisions of `score`, one row each, from wherever they come."""
 
+import gzip
 import io
+import itertools
 import os
 import shutil
 import signal
+import tarfile
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +20,7 @@ from sslood.commands import bulk
 from sslood.core.errors import InputError
 from sslood.core.names import original
 from sslood.deploy import scorer
-from sslood.deploy.engine import worker
+from sslood.deploy.engine import archives, worker
 from sslood.deploy.engine.daft import io_config
 from sslood.deploy.engine.parts import Parts
 from sslood.deploy.engine.run import Totals, Workers, columns_of, judge_pictures
@@ -242,10 +246,86 @@ def test_an_archive_without_its_end_says_so(tmp_path, damaged):
     for number in range(6):
         (folder / f"{number}.png").write_bytes(b"picture")
     whole = write_tar(tmp_path / "a.tar", folder).read_bytes()
-    assert [picture.name for picture in worker.members(io.BytesIO(whole))] == [f"{n}.png" for n in range(6)]
-    *found, last = worker.members(io.BytesIO(damaged(whole)))
+    assert [picture.name for picture in archives.members(io.BytesIO(whole))] == [f"{n}.png" for n in range(6)]
+    *found, last = archives.members(io.BytesIO(damaged(whole)))
     assert [picture.name for picture in found] == ["0.png", "1.png", "2.png"]
-    assert last.name == "" and last.reason.startswith(worker.ENDS_EARLY)
+    assert last.name == "" and last.reason.startswith(archives.ENDS_EARLY)
+
+
+def header(kind=tarfile.REGTYPE, size=0, name="x"):
+    """A tar header, whatever follows it."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def blocks(content):
+    return content + bytes(-len(content) % 512)
+
+
+def sparse():
+    """A sparse member whose map goes on for 50 MB."""
+    start = bytearray(header(tarfile.GNUTYPE_SPARSE, name="x.png"))
+    start[482] = 1
+    start[148:156] = b" " * 8
+    start[148:156] = b"%06o\0 " % sum(start)
+    hole = (b"%011o\0" % 8) * 42
+    return bytes(start) + (hole + b"\1" + bytes(7)) * 100_000
+
+
+def record(kind, key, value):
+    """A header of a key and its value, in a line that begins with its length."""
+    rest = f" {key}=".encode() + value + b"\n"
+    length = next(n for n in itertools.count(len(rest)) if n == len(rest) + len(str(n)))
+    return header(kind, length) + blocks(str(length).encode() + rest)
+
+
+def of_all(number):
+    """A header for all members that follow, of 900 kB, and one of these."""
+    return record(tarfile.XGLTYPE, f"key{number}", b"v" * 900_000) + header()
+
+
+HEADERS = {
+    "long name": lambda: header(tarfile.GNUTYPE_LONGNAME, 50 << 20) + bytes(b"a" * (50 << 20)),
+    "pax": lambda: record(tarfile.XHDTYPE, "path", b"a" * (50 << 20)) + header(),
+    "map of a sparse member": sparse,
+    "headers for all": lambda: b"".join(map(of_all, range(50))),
+    "members without content": lambda: header() * 200_000,
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_small_archive_takes_little_memory(name):
+    """Headers that take some kB in the file and 50 MB or more once they are unpacked."""
+    whole = gzip.compress(HEADERS[name]() + bytes(1024), 1)
+    tracemalloc.start()
+    found = [*archives.members(io.BytesIO(whole))]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - len(whole) < 16 << 20
+    if name == "members without content":
+        assert not found
+    else:
+        assert [picture.name for picture in found] == [""]
+        assert "more than 1 MiB of headers" in found[0].reason
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(size=1 << 62) + bytes(2048),
+        record(tarfile.XHDTYPE, "path", b"x.png") * 400 + header(),
+        record(tarfile.XHDTYPE, "GNU.sparse.map", b",") + header() + bytes(1024),
+        record(tarfile.XGLTYPE, "GNU.sparse.major", b"1")
+        + record(tarfile.XHDTYPE, "GNU.sparse.minor", b"0")
+        + header(),
+    ],
+    ids=["a size that nothing has", "headers of headers", "a map of no numbers", "a map that ends"],
+)
+def test_an_archive_that_lies_is_a_row_with_the_reason(content):
+    (found,) = archives.members(io.BytesIO(content))
+    assert found.name == "" and found.reason.startswith(archives.ENDS_EARLY)
 
 
 def test_a_parquet_table_keeps_its_columns(tmp_path, run, pictures, decided):
