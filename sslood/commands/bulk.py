@@ -97,8 +97,8 @@ def main(
     # a relative path means other pictures elsewhere
     place = images if "://" in images else os.path.abspath(os.path.expanduser(images))
     parts = Parts(out, place, made_by, columns_of(source, opener), io)
-    if retry and (again := parts.forget_unread()):
-        click.echo(f"Tried again: {again} picture{'s' * (again != 1)} that could not be read.", err=True)
+    if retry:
+        _forget_unread(parts, source)
     team = Workers(workers, gpus, threads or 0, batch_size, processes=True if ray else None)
     unit = {"path": "image", "shard": "shard"}[source.unit]
     with tqdm(total=source.count, desc="bulk", unit=unit, disable=None) as bar:
@@ -109,14 +109,27 @@ def main(
         text += f", {found.unread} could not be read (column reason; --retry tries them again)"
     if calibrated is not None:
         threshold = calibrated.threshold
-        text += f"; {found.ood} are OOD at a false-alarm rate of {threshold.alpha:.3g}"
+        text += f"; {_are(found.ood)} OOD at a false-alarm rate of {threshold.alpha:.3g}"
         if fdr is not None:
             cut = found.cut(fdr, calibrated.fewest)
             picked = sum(count for p, count in found.below.items() if p <= cut)
-            text += f"; judged together, {picked} are (p_value <= {cut!r}), at most {fdr:.3g} of them ID"
+            text += f"; judged together, {_are(picked)} (p_value <= {cut!r}), at most {fdr:.3g} of them ID"
         for line in calibrated.warnings():
             click.echo(f"Warning: {line}.", err=True)
     done(out, text)
+
+
+def _forget_unread(parts: Any, source: Any) -> None:
+    """Take out the rows of what could not be read, and say so."""
+    archives = source.frame.to_pydict()["shard"] if source.unit == "shard" else []
+    if count := parts.forget_unread(archives):
+        whole = ", and all others of the same archives" if archives else ""
+        text = f"{count} picture{'s' * (count != 1)} that could not be read{whole}"
+        click.echo(f"Tried again: {text}.", err=True)
+
+
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
 
 
 if __name__ == "__main__":

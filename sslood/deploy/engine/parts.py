@@ -1,7 +1,7 @@
 """A folder of parquet files that grows: each file is written whole, so what is there is what is done."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,21 +99,36 @@ class Parts:
             self.files.append(path)
         self.written += len(table)
 
-    def forget_unread(self) -> int:
-        """Take out the rows without a decision, so that they are tried again; return how many they were."""
+    def forget_unread(self, archives: Collection[str] = ()) -> int:
+        """Take out the rows without a decision, so that they are tried again; return how many they were.
+
+        Archives are read as a whole, so of one with such a row all rows go, if it is among `archives`, those
+        that there still are. Of others none goes.
+        """
         if self.remote:
             raise InputError(
                 f"{self.out}: --retry needs results in a folder; copy them, or take another --out"
             )
         count = 0
         with self.alone():
+            whole = self._with_unread(archives) if "shard" in self.columns else None
             for path in self.files:
                 table = pq.read_table(path)
-                kept = table.filter(pc.is_null(table["reason"]))
-                if len(kept) < len(table):
-                    count += len(table) - len(kept)
-                    write_table(path, kept)
+                gone = unread = pc.is_valid(table["reason"])
+                if whole is not None:
+                    gone = pc.is_in(table["shard"], value_set=whole)
+                if pc.any(gone).as_py():
+                    count += pc.sum(pc.and_(gone, unread)).as_py()
+                    write_table(path, table.filter(pc.invert(gone)))
         return count
+
+    def _with_unread(self, archives: Collection[str]) -> pa.Array:
+        """Return those of some archives that a row without a decision is of."""
+        found: set[str] = set()
+        for path in self.files:
+            some = pq.read_table(path, columns=["shard"], filters=pc.field("reason").is_valid())
+            found.update(some["shard"].to_pylist())
+        return pa.array(sorted(found & {*archives}), pa.string())
 
     def _look(self) -> None:
         self.files = self._there()

@@ -27,8 +27,8 @@ class Source:
     """A table with the column `unit`, the name of a picture or of an archive, and WHERE, what to open.
 
     fetched: whether WHERE is an address in a store, not a path. own: the user's columns, which are kept; box:
-    those of them that tell boxes of one picture apart. count: of rows, if known. left: files of a folder that
-    are not taken, reason -> count.
+    those of them that tell boxes of one picture apart. count: of rows. left: files of a folder that are not
+    taken, reason -> count.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Source:
     fetched: bool
     own: tuple[str, ...] = ()
     box: tuple[str, ...] = ()
-    count: int | None = None
+    count: int = 0
     left: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -83,7 +83,10 @@ def _free(name: str) -> str:
 
 
 def _prefix(address: str, io: Any) -> Source:
-    """Return the pictures below a prefix of a store, by their endings; hidden ones are left out."""
+    """Return the pictures below a prefix of a store, by their endings; hidden ones are left out.
+
+    They are listed once: a store may grow while a run is at work.
+    """
     pattern = address if any(mark in address for mark in "*?[") else f"{address.rstrip('/')}/**"
     col, frame = engine().col, below(pattern, io)
     if frame is None:
@@ -92,9 +95,10 @@ def _prefix(address: str, io: Any) -> Source:
         endings = "|".join(ending[1:] for ending in (*sorted(SUFFIXES), *HEIF_SUFFIXES))
         # a part that begins with a dot is hidden, as in a folder
         frame = frame.where(col("path").regexp(rf"(?i)\.({endings})$") & ~col("path").regexp(r"/\.[^/]*"))
-        if not frame.limit(1).count_rows():
-            raise InputError(f"{address}: no picture below it")
-    return Source(address, frame.select(col("path"), col("path").alias(WHERE)), "path", True)
+        frame = frame.select("path").collect()
+    if not (count := len(frame)):
+        raise InputError(f"{address}: no picture below it")
+    return Source(address, frame.with_column(WHERE, col("path")), "path", True, count=count)
 
 
 def matching(pattern: str, io: Any) -> list[str]:

@@ -92,6 +92,64 @@ def test_pictures_that_could_not_be_read_are_tried_again_when_asked(tmp_path, ru
     }
 
 
+def test_of_an_archive_all_pictures_are_tried_again(tmp_path, run, pictures):
+    """It is the archive that is done or not, so its other rows would keep it from being read."""
+    folder, shards = tmp_path / "in", tmp_path / "shards"
+    for place in (folder, shards):
+        place.mkdir()
+    shutil.copy(pictures / "a" / "001.png", folder / "good.png")
+    write_tar(shards / "whole.tar", folder)
+    (folder / "bad.png").write_bytes(b"\x89PNG")
+    archive = write_tar(shards / "a.tar", folder)
+    assert "3 pictures, 3 of them new, 1 could not be read" in run(f"{shards}/*.tar")[1]
+    status, said = run(f"{shards}/*.tar", retry=None)
+    assert status == 0 and "3 pictures, 2 of them new, 1 could not be read" in said
+    away = archive.rename(tmp_path / "a.tar")
+    assert "3 pictures, 0 of them new, 1 could not be read" in run(f"{shards}/*.tar", retry=None)[1]
+    away.rename(archive)
+    shutil.copy(pictures / "a" / "003.png", folder / "bad.png")
+    write_tar(archive, folder)
+    status, said = run(f"{shards}/*.tar", retry=None)
+    assert "Tried again: 1 picture that could not be read, and all others of the same archives." in said
+    assert status == 0 and "3 pictures, 2 of them new; " in said
+    found = rows_in(tmp_path / "out")
+    assert {path: row["reason"] for path, row in found.items()} == dict.fromkeys(
+        ["whole.tar/good.png", "a.tar/good.png", "a.tar/bad.png"]
+    )
+
+
+class Growing(Worker):
+    """A worker in whose time another picture comes into the store, or one goes."""
+
+    change = staticmethod(lambda: None)
+
+    def pictures(self, addresses, contents):
+        self.change()
+        return super().pictures(addresses, contents)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_store_that_changes_is_judged_as_it_was_at_the_start(tmp_path, detector, pictures, grows):
+    store, io, opener = tmp_path / "store", io_config(False), Deciding(str(detector))
+    shutil.copytree(pictures / "a", store)
+    source = open_source(f"file://{store}", "path", io)
+    parts = Parts(str(tmp_path / "out"), "in", "x", columns_of(source, opener), io)
+
+    def make():
+        made = Growing(opener, 1)
+        if grows:
+            made.change = lambda: shutil.copy(pictures / "a" / "001.png", store / "new.png")
+        return made
+
+    if not grows:
+        (store / "001.png").unlink()  # after it was listed: a row with the reason
+    assert source.count == 161
+    assert judge_pictures(source, opener, parts, Workers(), io=io, make=make) == 161
+    found = rows_in(tmp_path / "out")
+    lost = [path for path, row in found.items() if row["reason"]]
+    assert len(found) == 161 and len(lost) == (0 if grows else 1)
+
+
 class Dying(Worker):
     """A worker whose process is killed at the picture 160.png, as long as a file is there."""
 
@@ -156,7 +214,7 @@ def test_a_relative_path_is_that_of_its_folder(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "one")
     for place, new in (("in", 1), ("in/", 0), (tmp_path / "one" / "in", 0), ("../one/in", 0)):
         status, said = run(place)
-        assert status == 0 and f"1 picture, {new} of them new" in said, said
+        assert status == 0 and f"1 picture, {new} of them new; 1 is OOD at" in said, said
     monkeypatch.chdir(tmp_path / "two")
     status, said = run("in")
     assert status == 1 and "holds results of other pictures" in said
@@ -365,6 +423,7 @@ def test_judged_together_as_benjamini_and_hochberg_do(detector):
         assert np.array_equal(p <= found.cut(rate, 100), discoveries(p, rate, 100))
     with pytest.raises(InputError, match="needs at least"):
         found.cut(0.001, 100)
+    assert Totals(3, 0, 0, {k / 20: 1 for k in (2, 10, 13)}).cut(0.3, 19) == 0.1  # 3 * 0.1 is 0.3
     for count in range(1, 200):  # also where rounding decides
         p = np.arange(1, count + 1) / 200
         found = Totals(count, 0, 0, dict.fromkeys(p.tolist(), 1))
