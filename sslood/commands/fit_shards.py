@@ -54,6 +54,8 @@ def main(model, vectors, label, detector, assignments, alpha, anonymous, out) ->
     save_deployed(out, arrays, metadata, found)
     for line in found.describe():
         click.echo(line)
+    for line in found.warnings():
+        click.echo(f"Warning: {line}.", err=True)
     done(out, f"{detector} on {metadata['name']}, {found.promise(unit='vectors')}")
 
 

@@ -188,7 +188,10 @@ def _each_file(vectors: Vectors, work: Any, progress: Progress) -> Iterator[byte
 
 
 def _outputs(vectors: Vectors, file: str, reads: Sequence[str]) -> Iterator[tuple[Outputs, np.ndarray]]:
-    """Yield (outputs of some rows of a file, whether each calibrates), at most BATCH rows at a time."""
+    """Yield (outputs of some rows of a file, whether each calibrates), at most BATCH rows at a time.
+
+    Rows without a vector are left out, and so is a batch that has no others.
+    """
     parts = list(dict.fromkeys(["features", *reads]))
     with ExitStack() as stack:
         if "://" in file:
@@ -201,14 +204,15 @@ def _outputs(vectors: Vectors, file: str, reads: Sequence[str]) -> Iterator[tupl
         columns = ["path", *parts, *([vectors.label] if vectors.label else [])]
         try:
             for batch in table.iter_batches(BATCH, columns=columns):
-                yield _some(vectors, pa.Table.from_batches([batch]), file, parts)
+                table = pa.Table.from_batches([batch])
+                if len(table := table.filter(pc.is_valid(table["features"]))):
+                    yield _some(vectors, table, file, parts)
         except pa.ArrowException as error:
             raise InputError(f"{file}: cannot be read ({as_line(error)}); write it again") from None
 
 
 def _some(vectors: Vectors, table: pa.Table, file: str, parts: list[str]) -> tuple[Outputs, np.ndarray]:
     """Return the outputs of some rows, and whether each calibrates."""
-    table = table.filter(pc.is_valid(table["features"]))
     arrays: dict[str, Any] = {name: _matrix(table[name], file, name) for name in parts}
     labels = np.zeros(len(table), np.int64)
     if vectors.label:
@@ -242,7 +246,7 @@ def _matrix(column: pa.ChunkedArray, file: str, name: str) -> np.ndarray:
     widths = pc.list_value_length(array)
     if len(pc.unique(widths)) > 1:
         raise InputError(f"{file}: the vectors in {name!r} are not all equally wide")
-    return np.asarray(pc.list_flatten(array)).reshape(len(array), widths[0].as_py() if len(array) else 1)
+    return np.asarray(pc.list_flatten(array)).reshape(len(array), widths[0].as_py())
 
 
 def _rows(outputs: Outputs, which: np.ndarray) -> Outputs:

@@ -88,14 +88,28 @@ def test_the_command_writes_a_file_that_decides(tmp_path, detector, capsys):
     out = tmp_path / "mine.safetensors"
     given = {"vectors": tmp_path / "v", "model": detector, "out": out, "detector": "knn", "set": "knn.k=3"}
     assert call(command.main, **given, alpha=0.1) == 0
-    said = capsys.readouterr().out
+    found = capsys.readouterr()
+    said = found.out
     scorer = load_deployed(out)
     count = len(scorer.calibrated.calibration)
+    assert f"Warning: only {count} calibration images" in found.err and "was not measured: only" in found.err
     assert f"from {count} vectors)" in said and 20 < count < 60
     held = calibrates([f"{number}.png" for number in range(200)], shards.SHARE)
     found = scorer.decide(images[:200][held])
     np.testing.assert_allclose(np.sort(found.scores), scorer.calibrated.calibration, rtol=1e-4)
     assert scorer.decide(images[:200][~held]).scores.mean() < found.scores.mean()  # it has seen these
+
+
+def test_a_part_of_unreadable_pictures_alone_is_passed_over(tmp_path):
+    """`bulk` writes one where nothing else is new."""
+    kinds = {"path": pa.string(), "features": pa.list_(pa.float32())}
+    rows = {"part-0": (PATHS, FEATURES.tolist()), "part-1": (["unread.jpg"], [None])}
+    found = []
+    for name, columns in rows.items():
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
+        pq.write_table(pa.table(dict(zip(kinds, arrays, strict=True))), tmp_path / f"{name}.parquet")
+        found.append(fit_shards(open_vectors(str(tmp_path), None, HEAD, None), "vim", alpha=0.05))
+    np.testing.assert_array_equal(found[0].calibration, found[1].calibration)
 
 
 @pytest.mark.parametrize(("name", "label"), [("mahalanobis", None), ("rmds", "label"), ("gmm", "label")])
