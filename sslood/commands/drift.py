@@ -50,7 +50,13 @@ ALARM = 3  # exit status
     "--reference", help="Other held-out ID pictures to compare vectors with; with --vectors, their vectors."
 )
 @click.option("--vectors", help="Vectors of the batch, in place of those of --images.")
-@click.option("--batch_size", default=BATCH, show_default=True, type=click.IntRange(min=1), help="Pictures.")
+@click.option(
+    "--batch_size",
+    default=BATCH,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Pictures per batch of the network.",
+)
 @click.option("--skip_unreadable", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fail", is_flag=True, help=f"End with exit status {ALARM} if the stream has an alarm.")
 def main(
@@ -69,6 +75,12 @@ def main(
     batch = None
     if scores is not None:
         batch = read_scores(scores, scorer.calibrated)
+        if count := batch.unread:
+            one = count == 1
+            text = (
+                f"{count} picture{'s' * (not one)} that could not be read {'is' if one else 'are'} left out"
+            )
+            click.echo(shown(f"{scores}: {text}"), err=True)
     elif images is not None:
         batch = _score(scorer, images, batch_size, skip_unreadable)
     if batch is not None:

@@ -138,6 +138,23 @@ def test_what_does_not_go_together_is_refused(folder, tmp_path, capsys):
     assert not (tmp_path / "s.json").exists()
 
 
+def test_a_table_of_bulk_may_have_pictures_that_could_not_be_read(folder, tmp_path, capsys):
+    pyarrow = pytest.importorskip("pyarrow")
+    detector, out = folder / "d.safetensors", tmp_path / "s.parquet"
+    assert call(score.main, detector=detector, images=folder / "one", out=out) == 0
+    rows = pyarrow.parquet.read_table(out).to_pylist()
+    rows = [row | {"reason": None} for row in rows]
+    unread = dict.fromkeys(rows[0]) | {"path": "bad.png", "reason": "it is empty"}
+    (tmp_path / "out").mkdir()
+    table = pyarrow.Table.from_pylist([*rows[:12], unread, *rows[12:]])
+    pyarrow.parquet.write_table(table, tmp_path / "out" / "part-000000.parquet")
+    capsys.readouterr()
+    assert drifted(folder, scores=tmp_path / "out") == 0
+    found = capsys.readouterr()
+    assert f"{tmp_path}/out: 1 picture that could not be read is left out" in found.err
+    assert re.search(r"^out: \d of 60 pictures are called OOD", found.out)
+
+
 def test_vectors_alone_are_no_batch_of_a_stream(folder, tmp_path, capsys):
     state = tmp_path / "s.json"
     assert drifted(folder, images=folder / "one", state=state) == 0

@@ -19,6 +19,7 @@ from sslood.ood.kit.outputs import CHUNK
 NAMES = ("path", "id")  # columns that say which picture a row is of
 BOX = ("x0", "y0", "x1", "y1")  # and which part of it
 _SAME = 1e-6  # p-values further apart are of another detector
+_Place = tuple[Path | str, int]  # a file, and the number of a row in it, from 1
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Scored:
     """Pictures of a batch: what each is called, its score float64 [N], and its class.
 
     places: int64 [N], position of the predicted class among those with a threshold; None if there are none.
+    unread: pictures of the table that have no score, but a reason.
     """
 
     names: Sequence[str]
     scores: np.ndarray
     places: np.ndarray | None = None
+    unread: int = 0
 
 
 def of_decisions(paths: Sequence[Path], found: Found, decisions: Decisions, calibrated: Calibrated) -> Scored:
@@ -42,7 +45,8 @@ def of_decisions(paths: Sequence[Path], found: Found, decisions: Decisions, cali
     for place in (found.places[path] for path in paths):
         row = {**(found.own[place] if found.own else {}), "path": found.names[place]}
         names.append(_name({column: _as_csv(column, text) for column, text in row.items()}))
-    return Scored(names, decisions.scores, _places(decisions.predicted, calibrated, "the detector"))
+    rows: list[_Place] = [("the detector", number) for number in range(1, len(names) + 1)]
+    return Scored(names, decisions.scores, _places(decisions.predicted, calibrated, rows))
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -51,53 +55,62 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def read_scores(path: Path, calibrated: Calibrated) -> Scored:
-    """Return a batch from a table of `score`, CSV or parquet.
+    """Return a batch from a table of `score` or `bulk`, CSV or parquet.
 
-    Raises InputError, naming the row or listing the columns, if something is missing or no number, and if its
-    p-values are not those of this detector.
+    Pictures that `bulk` could not read are left out, and counted. Raises InputError, naming the row or
+    listing the columns, if something is missing or no number, and if its p-values are not those of this
+    detector.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file; write it with `sslood score`")
     needed = ("score", *(() if calibrated.by_class is None else ("predicted_class",)))
     rows = _parquet(path, needed) if parquet_files(path) else _csv(path, needed)
+    places: list[_Place] = []
     names: list[str] = []
     scores: list[float] = []
     said: list[float] = []
     classes: list[str] = []
-    for number, row in rows:
+    unread = 0
+    for place, row in rows:
+        if row["score"] in (None, "") and row.get("reason"):
+            unread += 1
+            continue
+        places.append(place)
         names.append(_name(row))
-        scores.append(_number(path, number, "score", row["score"]))
+        scores.append(_number(place, "score", row["score"]))
         if row.get("p_value") is not None:
-            said.append(_number(path, number, "p_value", row["p_value"]))
+            said.append(_number(place, "p_value", row["p_value"]))
         if calibrated.by_class is not None:
             classes.append(str(row["predicted_class"]))
     if not names:
-        raise InputError(f"{path}: holds no row; score some pictures")
-    batch = Scored(names, np.array(scores), _places(classes, calibrated, str(path)))
+        raise InputError(f"{path}: holds no row with a score; score some pictures")
+    batch = Scored(names, np.array(scores), _places(classes, calibrated, places), unread)
     if len(said) == len(names):
-        _check_same(path, batch, np.array(said), calibrated)
+        _check_same(places, batch, np.array(said), calibrated)
     return batch
 
 
-def _csv(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv(path: Path, needed: Sequence[str]) -> Iterator[tuple[_Place, Mapping[str, Any]]]:
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             _check_columns(path, reader.fieldnames or [], needed)
-            yield from enumerate(reader, 1)
+            for number, row in enumerate(reader, 1):
+                yield (path, number), row
     except (csv.Error, OSError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({as_line(error)}); write it again") from None
 
 
-def _parquet(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _parquet(path: Path, needed: Sequence[str]) -> Iterator[tuple[_Place, Mapping[str, Any]]]:
     table = Parquet(parquet_files(path))
     _check_columns(path, table.names, needed)
-    wanted = [name for name in (*NAMES, *BOX, "score", "p_value", "predicted_class") if name in table.names]
-    number = 0
-    for _, _, columns in table.batches(wanted, CHUNK):
-        for values in zip(*(texts_of(columns[name]) for name in wanted), strict=True):
-            number += 1
-            yield number, {key: _as_csv(key, value) for key, value in zip(wanted, values, strict=True)}
+    columns = (*NAMES, *BOX, "score", "p_value", "predicted_class", "reason")
+    wanted = [name for name in columns if name in table.names]
+    for part, start, found in table.batches(wanted, CHUNK):
+        rows = zip(*(texts_of(found[name]) for name in wanted), strict=True)
+        for number, values in enumerate(rows, start + 1):
+            row = zip(wanted, values, strict=True)
+            yield (part, number), {key: _as_csv(key, value) for key, value in row}
 
 
 def _as_csv(column: str, value: Any) -> Any:
@@ -119,36 +132,41 @@ def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) ->
         )
 
 
-def _number(path: Path, row: int, column: str, value: Any) -> float:
+def _where(place: _Place) -> str:
+    return "{}, row {}".format(*place)
+
+
+def _number(place: _Place, column: str, value: Any) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError):
         found = float("nan")
     if not np.isfinite(found):
-        raise InputError(f"{path}, row {row}: {column} {as_line(repr(value), 40)} is no finite number")
+        said = as_line(repr(value), 40)
+        raise InputError(f"{_where(place)}: {column} {said} is no finite number; correct or remove the row")
     return found
 
 
-def _places(classes: Sequence[str], calibrated: Calibrated, where: str) -> np.ndarray | None:
+def _places(classes: Sequence[str], calibrated: Calibrated, rows: Sequence[_Place]) -> np.ndarray | None:
     if calibrated.by_class is None:
         return None
     own = calibrated.by_class.names
     ways = (cell, shown, str)  # of a name in a table, the last one as it is
     place = {way(name): at for way in ways for at, name in enumerate(own)}
-    for row, name in enumerate(classes, 1):
+    for row, name in zip(rows, classes, strict=True):
         if name not in place:
             raise InputError(
-                f"{where}, row {row}: predicted_class {as_line(repr(name), 60)} is no class of the detector, "
+                f"{_where(row)}: predicted_class {as_line(repr(name), 60)} is no class of the detector, "
                 "which has a threshold for each; take the scores of this detector"
             )
     return np.array([place[name] for name in classes], np.int64)
 
 
-def _check_same(path: Path, batch: Scored, said: np.ndarray, calibrated: Calibrated) -> None:
+def _check_same(rows: Sequence[_Place], batch: Scored, said: np.ndarray, calibrated: Calibrated) -> None:
     found = calibrated.p_values(batch.scores, batch.places)
     if (wrong := np.flatnonzero(np.abs(found - said) > _SAME)).size:
         at = int(wrong[0])
         raise InputError(
-            f"{path}, row {at + 1}: its p_value is {said[at]:.6g}, but of its score this detector says "
+            f"{_where(rows[at])}: its p_value is {said[at]:.6g}, but of its score this detector says "
             f"{found[at]:.6g}; take the scores of this detector"
         )

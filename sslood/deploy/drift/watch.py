@@ -172,7 +172,7 @@ class Watch:
         for name, asked, kept in (("delta", delta, state.delta), ("seed", seed, state.seed)):
             if asked not in (None, kept):
                 raise InputError(
-                    f"{path}: this stream was begun with {name} {kept:g}; a promise cannot be changed while "
+                    f"{path}: this stream was begun with {name} {kept}; a promise cannot be changed while "
                     f"it is being kept: omit --{name}, or begin a new file"
                 )
         if len(state.counts) != len(Reference.of(calibrated.calibration, state.seed).counts):

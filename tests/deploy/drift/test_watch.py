@@ -181,6 +181,9 @@ def test_another_detector_delta_or_file_is_refused(detector, calibrated, tmp_pat
         Watch.open(detector, path, delta=0.05)
     with pytest.raises(InputError, match="begun with seed 0"):
         Watch.open(detector, path, seed=1)
+    Watch.open(detector, tmp_path / "long.json", seed=12345678).add(like(calibrated, 10), "a")
+    with pytest.raises(InputError, match="begun with seed 12345678; a promise"):
+        Watch.open(detector, tmp_path / "long.json", seed=1)
     for delta in (0.0, 1.0, float("nan")):
         with pytest.raises(InputError, match="--delta must be above 0 and below 1"):
             Watch.open(detector, tmp_path / "new.json", delta=delta)
@@ -259,6 +262,29 @@ def test_tables_of_scores_are_read_csv_and_parquet(calibrated, tmp_path):
         np.testing.assert_array_equal(found.scores, [row["score"] for row in rows])
     boxes = [row | {"x0": at} for at, row in enumerate(rows)]
     assert read_scores(write_csv(tmp_path / "b.csv", boxes), calibrated).names[3] == "3.png 3"
+
+
+def test_pictures_that_bulk_could_not_read_are_left_out(calibrated, tmp_path):
+    rows = [row | {"reason": None} for row in rows_of(calibrated)]
+    unread = dict.fromkeys(rows[0]) | {"path": "bad.png", "reason": "it is empty"}
+    (tmp_path / "out").mkdir()
+    for number, some in enumerate(([rows[0], unread, *rows[1:3]], [unread | {"path": "b.png"}, *rows[3:]])):
+        table = pyarrow.Table.from_pylist(some)
+        pyarrow.parquet.write_table(table, tmp_path / "out" / f"part-{number:06}.parquet")
+    write_csv(tmp_path / "s.csv", [unread, *rows])
+    for name, count in (("out", 2), ("s.csv", 1)):
+        found = read_scores(tmp_path / name, calibrated)
+        assert list(found.names) == [row["path"] for row in rows] and found.unread == count
+    wrong = [unread, rows[0] | {"p_value": 2.0}]
+    with pytest.raises(InputError, match="w.csv, row 2: its p_value is 2, but of its score"):
+        read_scores(write_csv(tmp_path / "w.csv", wrong), calibrated)
+    with pytest.raises(InputError, match="w.csv: holds no row with a score"):
+        read_scores(write_csv(tmp_path / "w.csv", [unread]), calibrated)
+    lacking = [unread, rows[1] | {"score": None}, rows[2]]
+    part = tmp_path / "out" / "part-000002.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(lacking), part)
+    with pytest.raises(InputError, match="000002.parquet, row 2: score None is no finite number; correct or"):
+        read_scores(tmp_path / "out", calibrated)
 
 
 def test_tables_that_do_not_fit_are_refused(calibrated, tmp_path):
