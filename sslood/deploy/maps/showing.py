@@ -112,11 +112,13 @@ def save_maps(folder: Path, rows: Sequence[Row], explained: Mapping[Path, Explai
 
     rows: of the table, from the most to the least OOD. A name is the rank and the name of the picture; the
     file INDEX says the path of each, its hottest value and the middle of that patch in pixels of the picture.
-    Maps of an earlier run are removed. A map is whole or not there, whatever ends the run.
+    Maps that the INDEX of an earlier run lists are removed. A map is whole or not there, whatever ends the
+    run.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    listed = _listed(folder / INDEX)
     for old in folder.iterdir():
-        if _MAP.fullmatch(old.name) and (folder / INDEX).is_file():
+        if old.name in listed:
             old.unlink()
     named = [(row, f"{rank:05}-{_plain(row['path'])}.png") for rank, row in enumerate(rows, 1)]
     _save_index(folder, [(name, path_cell(row["path"]), "", "", "") for row, name in named])
@@ -132,6 +134,20 @@ def save_maps(folder: Path, rows: Sequence[Row], explained: Mapping[Path, Explai
         lines.append((name, path_cell(row["path"]), f"{heat.max():.4g}", f"{x:.0f}", f"{y:.0f}"))
     _save_index(folder, lines)
     return len(lines)
+
+
+def _listed(index: Path) -> set[str]:
+    """Return the names of the maps that the index of an earlier run lists, which is written before them."""
+    if not index.is_file():
+        return set()
+    with open(index, newline="", encoding="utf-8", errors="replace") as file:
+        try:
+            header, *rows = csv.reader(file)
+        except (csv.Error, ValueError):  # no index of ours
+            return set()
+    if tuple(header) != COLUMNS:
+        return set()
+    return {row[0] for row in rows if row and _MAP.fullmatch(row[0])}
 
 
 def _save_index(folder: Path, lines: Sequence[Sequence[str]]) -> None:

@@ -17,6 +17,7 @@ from sslood.core.files import load_tensors, save_tensors
 from sslood.deploy.maps.drawing import SIDE
 from sslood.deploy.maps.explaining import explain, heat_maps
 from sslood.deploy.maps.nearest import Nearest, keep_nearest, opened
+from sslood.deploy.maps.showing import save_maps
 from sslood.deploy.packed import checksum
 from sslood.deploy.scorer import load_deployed
 from sslood.ood.kit.outputs import read_embeddings
@@ -78,6 +79,24 @@ def test_maps_of_an_earlier_run_go_and_other_files_stay(folder, tmp_path):
     assert scored(folder, tmp_path, "maps.safetensors", html_count=3, **extra)[0] == 0
     names = {path.name for path in (tmp_path / "maps").iterdir()}
     assert len(names) == 5 and {"mine.png", "maps.csv"} < names
+
+
+def test_pictures_that_are_called_like_maps_stay(tmp_path):
+    """In a folder of maps, and in one with a file of the user's that is called as the index of maps."""
+    for name, index in (
+        ("maps", "map,path,hottest,x,y\n00001-a.png,a.png,1,2,3\n../00002-b.png,b.png,1,2,3\n"),
+        ("mine", "20241231-door.png,door\n00001-a.png,a\n"),
+        ("none", ""),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "maps.csv").write_text(index)
+        for file in ("00001-a.png", "20241231-door.png", "../00002-b.png"):
+            (folder / file).write_text("")
+        save_maps(folder, [], {}, None)
+        left = {"maps.csv", "20241231-door.png"} | ({"00001-a.png"} if name != "maps" else set())
+        assert {path.name for path in folder.iterdir()} == left
+    assert (tmp_path / "00002-b.png").exists()
 
 
 def test_the_page_shows_heat_and_the_nearest_digits(folder, shown, scorer):
