@@ -19,6 +19,7 @@ from sslood.core.files import atomic
 from sslood.core.names import cell, original, path_cell, shown
 from sslood.data.sets.bounds import pixel_limit
 from sslood.data.sets.convert import UNREADABLE, Chain, converted
+from sslood.data.sets.crops import file_of
 from sslood.data.sets.images import Remark
 from sslood.data.sets.kinds import reason_not_taken
 from sslood.data.sets.lists import SUFFIXES, read_list
@@ -84,7 +85,8 @@ def _own_columns(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
 
 def _listed_name(text: str, path: str) -> str:
     """Return what a row is called: as the list does, whose paths may be those of a table of scores."""
-    return original(text) if path.endswith(original(text)) else text
+    name = original(text)
+    return name if path.endswith(name) or file_of(path).endswith(name) else text
 
 
 def chain_of(metadata: Mapping[str, Any]) -> Chain:

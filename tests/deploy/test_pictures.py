@@ -9,7 +9,7 @@ from PIL import Image
 
 from sslood.cli.command import Terminated
 from sslood.commands import score
-from sslood.core.names import original
+from sslood.core.names import original, path_cell
 from sslood.deploy import scorer
 from sslood.deploy.scorer import Decisions, Deployed
 from tests.kit.detector import write_detector
@@ -116,6 +116,21 @@ def test_lists_of_other_kinds(tmp_path, scored, name):
         ("in/b c.png", "dog"),
         ("in/a.png", "cat"),
     ]
+
+
+def test_a_box_has_the_name_that_its_list_escapes(tmp_path, scored):
+    """As a picture has; so that the table of scores is a list, too."""
+    names = ["50%25off.png", "=x.png", "100%.png"]
+    paint(tmp_path / "in", *names)
+    rows = [f"{path_cell(name)},0,0,8,8" for name in names]
+    (tmp_path / "in" / "list.csv").write_text("\n".join(["path,x0,y0,x1,y1", *rows]))
+    status, rows, _ = scored(tmp_path / "in" / "list.csv", by_image=tmp_path / "i.csv")
+    assert status == 0 and [original(row["path"]) for row in rows] == names
+    with open(tmp_path / "i.csv", newline="") as file:
+        assert [original(row["path"]) for row in csv.DictReader(file)] == names
+    (tmp_path / "s.csv").rename(tmp_path / "in" / "again.csv")
+    status, again, said = scored(tmp_path / "in" / "again.csv")
+    assert status == 0 and [row["path"] for row in again] == [row["path"] for row in rows], said
 
 
 def test_files_that_are_not_scored_are_counted(tmp_path, scored):
