@@ -39,9 +39,11 @@ def main(annotations: Path, images: Path, least: int, out: str) -> None:
             f"{annotations}: none of the {len(found)} boxes has sides of {least} pixels; lower --least"
         )
     save_boxes(out, boxes)
-    left = len(found) - len(boxes)
-    small = f"; {left} with a side below {least} pixels are left out" if left else ""
-    done(out, f"{len(boxes)} boxes of {len({box.picture for box in boxes})} pictures{small}")
+    left, pictures = len(found) - len(boxes), len({box.picture for box in boxes})
+    are = "is" if left == 1 else "are"
+    small = f"; {left} with a side below {least} pixels {are} left out" if left else ""
+    counts = f"{len(boxes)} box{'es' * (len(boxes) != 1)} of {pictures} picture{'s' * (pictures != 1)}"
+    done(out, f"{counts}{small}")
 
 
 if __name__ == "__main__":

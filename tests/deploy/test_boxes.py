@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from sslood.commands import boxes
 from sslood.core.errors import InputError
 from sslood.data.sets.images import read_image
 from sslood.data.sets.lists import read_list
-from sslood.deploy.boxes.by_image import by_image, most_boxes
+from sslood.deploy.boxes.by_image import by_image, most_boxes, save_by_image
 from sslood.deploy.boxes.formats import Boxed, read_boxes, save_boxes
 from sslood.ood.measures.conformal import conformal_threshold
 from tests.kit.small import call
@@ -143,6 +145,31 @@ def test_torchvisions_detectors(tmp_path, pictures):
         ("x.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}', "annotation 0"),
         ("x.json", '[{"image_id": "a", "bbox": [1, 2, 0, 4]}]', "result 0: the box (1, 2, 1, 6) has no area"),
         ("x.json", '[{"image_id": "a", "bbox": [1, 2, 3]}]', "result 0: lacks a bbox of four numbers"),
+        (
+            "x.json",
+            f'[{{"image_id": "a", "bbox": [{"9" * 400}, 2, 3, 4]}}]',
+            "result 0: lacks a bbox of four numbers",
+        ),
+        (
+            "x.json",
+            '[{"image_id": "a", "bbox": [NaN, 2, 3, 4]}]',
+            "result 0: the box (nan, 2, nan, 6) has a number that is not finite; correct or remove it",
+        ),
+        (
+            "x.json",
+            '[{"image_id": "a", "bbox": [1, 2, 3, 4], "score": "high"}]',
+            "result 0: its confidence 'high' is no finite number; correct or remove it",
+        ),
+        (
+            "x.json",
+            '[{"image_id": "a", "bbox": [1, 2, 3, 4], "score": NaN}]',
+            "result 0: its confidence nan is no finite number; correct or remove it",
+        ),
+        (
+            "x.json",
+            f'[{{"image_id": "a", "bbox": [1, 2, 3, 4], "score": {"9" * 400}}}]',
+            "is no finite number; correct or remove it",
+        ),
         ("x.json", '[{"image_id": "no", "bbox": [1, 2, 3, 4]}]', "result 0: there is no picture 'no' in"),
         ("v/a.xml", "<annotation>", "a.xml: no XML file"),
         (
@@ -163,6 +190,25 @@ def test_annotations_that_cannot_be(tmp_path, pictures, name, text, words):
     with pytest.raises(InputError) as error:
         read_boxes(place.parent if place.parent != tmp_path else place, pictures)
     assert words in str(error.value)
+
+
+def test_a_heic_picture_has_the_size_that_it_is_read_with(tmp_path, pictures):
+    """On its side, as a phone writes it; Pillow alone cannot open it."""
+    heif = pytest.importorskip("pillow_heif")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture = heif.from_pillow(Image.new("RGB", (64, 32)))
+    picture.save(pictures / "p.heic", exif=turned.tobytes())
+    (tmp_path / "yolo").mkdir()
+    (tmp_path / "yolo" / "p.txt").write_text("0 0.5 0.5 1 1\n")
+    code = (
+        "import sys; from pathlib import Path; from sslood.deploy.boxes.formats import read_boxes\n"
+        "(box,) = read_boxes(*map(Path, sys.argv[1:])); print(*box.edges)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "yolo", pictures]
+    done = subprocess.run(command, capture_output=True, text=True)
+    width, height = read_image(pictures / "p.heic").size
+    assert done.stdout == f"0.0 0.0 {width}.0 {height}.0\n", done.stderr
 
 
 def test_names_of_classes_in_another_encoding(tmp_path, pictures):
@@ -187,7 +233,7 @@ def test_from_annotations_to_decisions_about_pictures(
     (tmp_path / "r.json").write_text(json.dumps(content))
     arguments = {"annotations": tmp_path / "r.json", "images": pictures}
     assert call(boxes.main, **arguments, out=tmp_path / "boxes.csv") == 0
-    assert "5 boxes of 2 pictures; 1 with a side below 8 pixels are left out" in capsys.readouterr().out
+    assert "5 boxes of 2 pictures; 1 with a side below 8 pixels is left out" in capsys.readouterr().out
     status, rows, said = scored(tmp_path / "boxes.csv", by_image=tmp_path / "i.csv", html=tmp_path / "p.html")
     assert status == 0, said
     assert [row["is_ood"] for row in rows] == ["false", "true", "true", "false", "false"]
@@ -212,6 +258,24 @@ def test_boxes_of_a_picture_that_is_spelt_in_two_ways_are_judged_together(pictur
     found = list(by_image(rows, 0.05))
     assert [(row["path"], row["boxes"]) for row in found] == [(files[0], 3), (files[3], 1)]
     assert [row["is_ood"] for row in found] == [False, True]
+
+
+def test_rounding_decides_nothing_where_a_p_value_is_the_rate(tmp_path):
+    """Of 19 images the smallest p-value is 0.05, and 3 * 0.05 is above 0.15 in floats."""
+    assert most_boxes(0.15, 19) == 3
+    rows = [{"path": "a", "file": "a", "score": 1.0, "p_value": 1 / 20, "is_ood": True}] * 3
+    (found,) = by_image(rows, 0.15)
+    assert found["is_ood"] and found["p_value"] == 0.15
+
+
+def test_what_is_said_of_one_picture(tmp_path, pictures, capsys):
+    (tmp_path / "r.json").write_text('[{"image_id": "a", "bbox": [0, 0, 9, 9]}]')
+    arguments = {"annotations": tmp_path / "r.json", "images": pictures}
+    assert call(boxes.main, **arguments, out=tmp_path / "boxes.csv") == 0
+    assert "boxes.csv: 1 box of 1 picture." in capsys.readouterr().out
+    rows = [{"path": "a", "file": "a", "score": 1.0, "p_value": 1 / 20, "is_ood": True}] * 2
+    _, beyond = save_by_image(tmp_path / "i.csv", rows, 0.05, 19)
+    assert beyond.startswith("1 picture has more than 1 box and so cannot be OOD")
 
 
 def test_the_rate_holds_per_picture_however_many_boxes_it_has():

@@ -21,6 +21,7 @@ from PIL import Image
 from sslood.core.errors import InputError, as_line
 from sslood.core.files import atomic
 from sslood.core.names import cell, path_cell
+from sslood.data.sets.kinds import enable_heif, is_heif
 from sslood.data.sets.tree import Scan, scan
 
 HEADER = ("path", "x0", "y0", "x1", "y1", "label", "confidence")
@@ -109,15 +110,28 @@ def _boxed(picture: str, edges: Iterable[Any], where: str, label: str, confidenc
     """Return a box; InputError unless its numbers are finite and it has an area."""
     try:
         x0, y0, x1, y1 = (float(edge) for edge in edges)
-        sure = None if confidence is None else float(confidence)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: its box is not four numbers") from None
-    numbers = [x0, y0, x1, y1, *([] if sure is None else [sure])]
-    if not np.isfinite(numbers).all() or x1 <= x0 or y1 <= y0:
-        raise InputError(
-            f"{where}: the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no area; correct or remove it"
-        )
-    return Boxed(picture, (x0, y0, x1, y1), label, sure)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{where}: its box is not four numbers; correct or remove it") from None
+    box = f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+    if not np.isfinite([x0, y0, x1, y1]).all():
+        raise InputError(f"{where}: {box} has a number that is not finite; correct or remove it")
+    if x1 <= x0 or y1 <= y0:
+        raise InputError(f"{where}: {box} has no area; correct or remove it")
+    return Boxed(picture, (x0, y0, x1, y1), label, _sure(confidence, where))
+
+
+def _sure(confidence: Any, where: str) -> float | None:
+    """Return a detector's confidence, if there is one; InputError unless it is a finite number."""
+    if confidence is None:
+        return None
+    try:
+        found = float(confidence)
+    except (TypeError, ValueError, OverflowError):
+        found = float("nan")
+    if not np.isfinite(found):
+        said = as_line(repr(confidence), 40)
+        raise InputError(f"{where}: its confidence {said} is no finite number; correct or remove it")
+    return found
 
 
 def _coco(file: Path, pictures: _Pictures) -> Iterator[Boxed]:
@@ -138,7 +152,7 @@ def _coco(file: Path, pictures: _Pictures) -> Iterator[Boxed]:
             name = str(image) if results else names[image]
             kind = entry.get("category_id", "")
             label = str(classes.get(kind, kind))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{where}: lacks a bbox of four numbers or its picture, or its class is none "
                 f"({as_line(error)})"
@@ -199,6 +213,9 @@ def _yolo(folder: Path, files: Sequence[Path], pictures: _Pictures) -> Iterator[
 def _size(picture: str) -> tuple[int, int]:
     """Return width and height of a picture once it is upright."""
     try:
+        with open(picture, "rb") as file:
+            if is_heif(file.read(12)):
+                enable_heif()
         with Image.open(picture) as opened:
             turned = opened.getexif().get(0x0112, 1) >= 5
             return opened.size[::-1] if turned else opened.size
