@@ -31,7 +31,13 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option("--size", required=True, type=click.IntRange(min=1), help="Pixels of a side.")
 @click.option("--channels", default=3, show_default=True, type=click.Choice([1, 3]), help="Grey or colour.")
-@click.option("--square", default="crop", show_default=True, type=click.Choice(get_args(Square)), help="Way.")
+@click.option(
+    "--square",
+    default="crop",
+    show_default=True,
+    type=click.Choice(get_args(Square)),
+    help="Way of pictures to a square: crop loses the ends, pad adds bars, squash distorts.",
+)
 @click.option(
     "--validation", default=0.02, show_default=True, type=click.FloatRange(0, 1), help="Share held out."
 )

@@ -27,6 +27,12 @@ def test_help_starts_with_what_the_script_does_and_has_an_example(name):
     assert re.search(rf"^ {{4,}}({example}|python -m {name} )", text, re.MULTILINE), text
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_an_option_is_more_than_a_word(name):
+    found = {one.name: one.help for one in import_module(name).main.params if isinstance(one, click.Option)}
+    assert not [option for option, text in found.items() if len((text or "").split()) < 2]
+
+
 @pytest.mark.parametrize("name", [name for name in STAGES + COMMANDS if not name.endswith(".serve")])
 def test_the_last_line_is_the_same_sentence_everywhere(name):
     source = (TOP / (name.replace(".", "/") + ".py")).read_text()

@@ -63,9 +63,8 @@ def _picture(entry: Any, place: str) -> Upload:
 def _vectors(vectors: list, ids: list | None = None, logits: list | None = None) -> Vectors:
     names = [f"vectors[{place}]" for place in range(len(vectors))] if ids is None else ids
     if len(names) != len(vectors) or (logits is not None and len(logits) != len(vectors)):
-        raise Refused(
-            400, f"there are {len(vectors)} vectors, and not as many ids or logits; send {_VECTORS}"
-        )
+        count = f"{len(vectors)} vector{'s' * (len(vectors) != 1)}"
+        raise Refused(400, f"the body has {count}, and not as many ids or logits; send {_VECTORS}")
     if not all(isinstance(name, str | int) for name in names):
         raise Refused(400, "an ID is neither text nor a whole number; make them texts")
     texts = [name_of(str(name)) for name in names]

@@ -188,7 +188,7 @@ BAD = {
         "vectors[1] has 2 numbers, and vectors[0] has 1",
         {"json": {"vectors": [[1], [1, 2]]}},
     ),
-    "few IDs": (400, "not as many ids or logits", {"json": {"vectors": [[1], [2]], "ids": ["a"]}}),
+    "few IDs": (400, "has 1 vector, and not as many ids or logits", {"json": {"vectors": [[1]], "ids": []}}),
     "odd IDs": (400, "neither text nor a whole number", {"json": {"vectors": [[1]], "ids": [[]]}}),
     "too many vectors": (413, "more than the 64 pictures or vectors", {"json": {"vectors": [[1]] * 65}}),
     "a huge number": (400, "too large; send floats", {"json": {"vectors": [[10**400]]}}),
