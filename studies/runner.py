@@ -21,9 +21,7 @@ from tools.jobs import Job, cores
 
 GRAIN = 0.01  # seconds by which the times of a file system may be coarse
 KEPT = ("*.pt", "pretrained/*.csv", "sweeps/*.json")  # checkpoints, encoders, cells of a sweep
-LOOSE = {
-    "summarize": [f"metrics/{name}" for name in PUBLISHED]
-}  # files that a stage makes for some params only
+LOOSE = {"summarize": [f"metrics/{name}" for name in PUBLISHED]}  # files of some params only, so no outs
 OVERHEAD = 1.05  # budget of a call over what its first stage gets of it, at most
 
 

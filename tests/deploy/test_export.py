@@ -125,8 +125,8 @@ def test_every_detector_in_onnxruntime_on_real_images(mirror, tmp_path):
     """CIFAR-10 through the published ResNet-20: from its features each graph gives the scores here to 1e-6.
 
     From the images, a network in float32 has errors of its own: MAGNIFYING carry them beyond 1e-5
-    here and there alike, which the same network in float64 shows. Of two libraries' errors, whose size
-    depends on the processor, the larger was up to 3.02 times the other.
+    here and there alike, which the same network in float64 shows. Where the two libraries' networks differ by
+    more than float32 from float64, which depends on the processor, so may the scores.
     """
     network, (images, labels) = published(mirror).eval(), cifar10_test(mirror, 1000)
     arrays = extract(network, batches(images, 250), mean=MEAN, std=STD)
@@ -153,12 +153,16 @@ def test_every_detector_in_onnxruntime_on_real_images(mirror, tmp_path):
         scores, features, logits = session.run(None, {"images": tests[:count]})
         theirs = Outputs("onnxruntime", features=features, logits=logits)
         few = part_of(test, slice(0, count))
+        further = max(1.0, *(
+            np.abs(one - getattr(few, part)).max() / np.abs(getattr(test, part) - getattr(exact, part)).max()
+            for part, one in (("features", features), ("logits", logits))
+        ))  # fmt: skip
         for (name, detector), column in zip(detectors.items(), scores.T, strict=True):
             assert apart(column, detector.score(theirs)) < 1e-6, name
             if name == "cfood":
                 continue  # its scores are steps
             own = apart(detector.score(test), detector.score(exact)) if name in MAGNIFYING else 0.0
-            assert apart(column, detector.score(few)) < max(1e-5, 10 * own) and own < 1e-3, name
+            assert apart(column, detector.score(few)) < max(1e-5, 3 * own * further) and own < 1e-3, name
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.data.sets.convert import convert
 from sslood.data.sets.formats import tiny_imagenet as read_tiny_imagenet
 from sslood.data.sets.images import read_image
+from studies.sets import UNOBTAINABLE
 from tests.data.publishing import SOURCES, fetched, mat, noise, offered, picture, tarred
 
 
@@ -174,7 +175,9 @@ def test_sun397(server):
 
 
 def test_imagenet_from_the_users_folder(server, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="not offered for free download.*SSLOOD_DATA_MIRROR"):
+    with pytest.raises(
+        InputError, match=f"{UNOBTAINABLE}.*not offered for free download.*SSLOOD_DATA_MIRROR"
+    ):
         fetched(SOURCES["imagenet"])
     for split, wnid, number in (
         ("train", "n01", 0),
