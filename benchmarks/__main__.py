@@ -1,7 +1,8 @@
 """All benchmarks of minutes, one after another: python -m benchmarks (or one: python -m benchmarks.folder).
 
-Those of BY_NAME are left out: `gpu` and `recipe` need a GPU, `boxes`, `own` and `pasted` photographs,
-`definitions`, `drift`, `findings` and `resizing` embeddings, the others are long or take options.
+Those of BY_NAME are left out: `agreement`, `gpu` and `recipe` need a GPU, `boxes`, `own` and `pasted`
+photographs, `definitions`, `drift`, `findings` and `resizing` embeddings, the others are long or take
+options.
 """
 
 import importlib
@@ -10,8 +11,8 @@ import pkgutil
 import benchmarks
 
 BY_NAME = (
-    "boxes definitions drift fast findings finetuning gpu leaveout learning members outliers own parallel "
-    "pasted provenance recipe resizing rotpred seeds"
+    "agreement boxes definitions drift fast findings finetuning gpu leaveout learning members outliers own "
+    "parallel pasted provenance recipe resizing rotpred seeds"
 ).split()
 
 

@@ -67,7 +67,7 @@ class Part(Settings):
 
 @dataclass(frozen=True)
 class Study(Settings):
-    """A study: its parts in order of worth, and what holds for all of them."""
+    """A study: its parts, most useful first, and what holds for all of them."""
 
     title: Annotated[str, "heading of the results"]
     about: Annotated[str, "a paragraph below it, in Markdown"] = ""

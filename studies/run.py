@@ -1,4 +1,4 @@
-"""Run a study: its parts in order of worth, each under settings of its own, as far as time allows.
+"""Run a study: its parts, most useful first, each under settings of its own, as far as time allows.
 
     python -m studies.run                                # the studies that there are
     python -m studies.run cifar10-cpu -j 2               # all of it, two stages at a time

@@ -26,6 +26,12 @@ def test_those_that_run_by_name_are_there():
     assert set(BY_NAME) <= set(NAMES)
 
 
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(BY_NAME)))
+def test_make_benchmark_runs_nothing_that_ends_without_a_gpu(name):
+    """The first to end would take all that follow with it."""
+    assert "no CUDA device" not in (ROOT / f"benchmarks/{name}.py").read_text()
+
+
 def test_the_gain_is_judged_by_mcnemars_statistic():
     """Of 40 images one names 9 that the other does not, and misses 4 that it does: (9 - 4) / sqrt(13)."""
     mine, control = np.zeros(40, bool), np.zeros(40, bool)
