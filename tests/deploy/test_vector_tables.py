@@ -179,12 +179,28 @@ def arrays(tmp_path, array):
     return tmp_path / "v.npy"
 
 
+def series():
+    return {f"e{place}": ROWS[:, place] for place in range(4)}
+
+
 FILES = {
     "no such column": (parquet, {"column": "emb"}, "no 'emb' for the vectors; it holds id, embedding"),
     "no such labels": (parquet, {"labels": "y"}, "no 'y' for the labels; it holds id, embedding"),
     "not clear": (
         lambda path: pq.write_table(pa.table({"a": lists(), "b": lists()}), path) or path,
         {}, "it is not clear what holds the vectors; name it with --column; it holds a, b",
+    ),
+    "a price beside": (
+        lambda path: pq.write_table(pa.table({**series(), "price": ROWS[:, 0]}), path) or path,
+        {}, r"price would be part of the vector beside e0 … e3: all hold fractions; .*--column 'e\[0-9\]\*'",
+    ),
+    "whole numbers between": (
+        lambda path: pq.write_table(pa.table({**series(), "e2": np.arange(25)}), path) or path,
+        {}, "e2 would be left out of the vector e0, e1, e3, as it holds no fractions; store it like",
+    ),
+    "texts between": (
+        lambda path: pq.write_table(pa.table({"id": NAMES, **series(), "e2": NAMES}), path) or path,
+        {}, "e2 would be left out of the vector e0, e1, e3, as it holds no fractions",
     ),
     "no parquet": (lambda path: path.write_bytes(b"PAR1") and path, {}, "cannot be read as parquet"),
     "no file": (lambda path: path, {}, "v.parquet: no such file; name a file of vectors: .npy"),
@@ -207,6 +223,21 @@ def test_a_file_that_cannot_be_used_says_what_it_holds(tmp_path, case):
     write, options, message = FILES[case]
     with pytest.raises(InputError, match=message):
         list(open_vectors(write(tmp_path / "v.parquet"), **options).batches())
+
+
+def test_columns_without_numbers_are_a_vector_of_measurements(tmp_path):
+    pq.write_table(
+        pa.table({"height": ROWS[:, 0], "width": ROWS[:, 1], "year": np.arange(25)}), tmp_path / "v.parquet"
+    )
+    assert list(open_vectors(tmp_path / "v.parquet").columns) == ["height", "width"]
+
+
+@pytest.mark.parametrize("pattern", ["e?", "e[0-9]*"])
+def test_a_pattern_takes_the_series_and_its_whole_numbers(tmp_path, pattern):
+    table = pa.table({**series(), "e2": np.arange(25), "price": ROWS[:, 0]})
+    pq.write_table(table, tmp_path / "v.parquet")
+    found = open_vectors(tmp_path / "v.parquet", column=pattern)
+    np.testing.assert_array_equal(joined(found)[1][:, 2], np.arange(25))
 
 
 @pytest.mark.parametrize("header", DAMAGED)

@@ -25,7 +25,7 @@ from sslood.deploy.normal.known_bad import kind_of
 from sslood.deploy.normal.split import split_normal
 from sslood.deploy.scorer import BIAS, VECTORS, WEIGHT, Deployed, save_deployed
 from sslood.deploy.tables.examples import all_rows, class_indices, groups_of
-from sslood.deploy.tables.reading import VectorTable, open_vectors
+from sslood.deploy.tables.reading import VectorTable, between, open_vectors
 from sslood.deploy.tables.sources import Arrays, load_lines
 from sslood.nets.networks.card import ModelCard
 from sslood.ood.kit.network_detector import Progress
@@ -129,7 +129,10 @@ def fit_file(
     given: dict[str, Any] = {"alpha": alpha, "classes": names, "bad": known, "odd": others}
     with tqdm(total=rows, desc="read", unit="vector", disable=None) as bar:
         found = fit_table(table, **given, progress=bar.update, **options)
-    return replace(found, notes=[*(f"{line}; left out" for line in skipped or ()), *found.notes])
+    notes = [f"{line}; left out" for line in skipped or ()]
+    if len(table.columns) > 1:
+        notes.append(f"the vector is {len(table.columns)} columns: {between(table.columns)}")
+    return replace(found, notes=[*notes, *found.notes])
 
 
 def fit_table(

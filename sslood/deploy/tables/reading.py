@@ -10,6 +10,8 @@ Rows count from 0, in messages too.
 """
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -207,7 +209,41 @@ def _columns(
     found = source.find_vectors(taken)
     if not found:
         raise _missing(where, source, "it is not clear what holds the vectors; name it with --column")
+    _check_series(where, source, found, taken)
     return found
+
+
+def _check_series(where: Path, source: Source, found: Sequence[str], taken: Sequence[str]) -> None:
+    """Raise InputError if columns that are taken for one vector are not all of one numbered series, e0, e1, …
+
+    Columns without any number pass: measurements have names of their own.
+    """
+    of = {name: match[1] for name in source.names if (match := re.fullmatch(r"(.*?)\d+", name, re.DOTALL))}
+    series = [name for name in found if name in of]
+    if len(found) < 2 or not series:
+        return
+    usual = Counter(of[name] for name in series).most_common(1)[0][0]
+    inside = [name for name in series if of[name] == usual]
+    remedy = f"name the columns of the vector with --column, such as --column '{usual}[0-9]*'"
+    beside = [name for name in found if name not in inside]
+    if beside:
+        listed = as_line(", ".join(beside), 100)
+        raise InputError(
+            f"{where}: {listed} would be part of the vector beside {between(inside)}: all hold fractions; "
+            f"{remedy}"
+        )
+    kinds = [name for name in of if of[name] == usual and name not in (*found, *taken)]
+    if kinds:
+        listed = as_line(", ".join(kinds), 100)
+        raise InputError(
+            f"{where}: {listed} would be left out of the vector {between(inside)}, as it holds no fractions; "
+            f"store it like the others, or {remedy}"
+        )
+
+
+def between(names: Sequence[str]) -> str:
+    """Return columns as a person would list them: "e0 … e7"."""
+    return as_line(f"{names[0]} … {names[-1]}" if len(names) > 3 else ", ".join(names), 100)
 
 
 def _missing(where: Path, source: Source, what: str) -> InputError:
