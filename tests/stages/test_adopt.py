@@ -193,7 +193,7 @@ def test_an_architecture_of_your_own(real, capsys):
     metadata["code"] = {"architectures/solo_learn.py": "0" * 64}
     kept = {key: value for key, value in metadata.items() if key not in ("kind", "format")}
     save_tensors(folder / "old.safetensors", tensors, kind="model", metadata=kept)
-    with pytest.raises(ValueError, match="has changed since the model was adopted"):
+    with pytest.raises(ValueError, match="has changed since this file was made"):
         load_model(folder / "old.safetensors")
 
 

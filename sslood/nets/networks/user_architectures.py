@@ -5,10 +5,12 @@ function that the file names, which must not be just any function of this machin
 """
 
 import hashlib
-import importlib
+import importlib.util
 import re
 import sys
+import traceback
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -41,17 +43,25 @@ def _split(arch: str) -> tuple[str, str, str]:
 
 def source(arch: str) -> dict[str, str]:
     """Return {path: sha256} of the file that defines `arch`; InputError if it does not exist."""
+    path = _file(arch)
+    return {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _file(arch: str) -> Path:
     path = Path(*_split(arch)[0].split(".")).with_suffix(".py")
     if not path.is_file():
-        raise InputError(f"architecture {arch!r}: no file {path}; run from the top of the repository")
-    return {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()}
+        raise InputError(
+            f"architecture {arch!r}: no file {path} here ({Path.cwd()}); run where the folder {FOLDER}/ lies"
+        )
+    return path
 
 
 def check_source(arch: str, recorded: dict[str, str], where: str | Path) -> None:
     """Raise InputError if the file that defines `arch` differs from the `recorded` one."""
     for path in {*source(arch).items()} ^ {*recorded.items()}:
         raise InputError(
-            f"{where}: {path[0]} has changed since the model was adopted; run `dvc repro adopt` again"
+            f"{where}: {path[0]} has changed since this file was made; restore it, or make the file again "
+            "(`dvc repro adopt`, or `sslood fit`)"
         )
 
 
@@ -62,19 +72,62 @@ def own_network(arch: str) -> nn.Module:
     InputError if the file, the function or the layer does not exist, or the function returns no network.
     """
     name, function, layer = _split(arch)
-    source(arch)
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    make = getattr(importlib.import_module(name), function, None)
-    if not callable(make):
-        raise InputError(f"architecture {arch!r}: {name} has no function {function!r}")
-    network = make()
+    path = _file(arch)
+    try:
+        make = getattr(_run(name, path), function, None)
+        if not callable(make):
+            raise InputError(f"architecture {arch!r}: {path} has no function {function!r}")
+        network = make()
+    except Exception as error:
+        if isinstance(error, InputError) or out_of_memory(error):
+            raise
+        raise InputError(f"architecture {arch!r}: {_place(error, path)}: {_said(error)}") from error
     if not isinstance(network, nn.Module):
         found = type(network).__name__
         raise InputError(f"architecture {arch!r}: the function must return a torch module, found {found}")
     if layer:
         _remove(network, layer, arch)
     return network
+
+
+def _run(name: str, path: Path) -> ModuleType:
+    """Return the module that the file defines: this file, whatever else of its name can be imported.
+
+    Its neighbours can be imported by `architectures.<file>`, as from the top of the repository.
+    """
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ and Path(known.__file__).resolve() == path.resolve():
+        return known
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: cannot be read as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _place(error: Exception, path: Path) -> str:
+    """Return the line of the file at which an exception was raised, or passed through."""
+    if isinstance(error, SyntaxError) and error.filename == str(path.resolve()):
+        return f"{path}, line {error.lineno}"
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path.resolve())
+    ]
+    return f"{path}, line {lines[-1]}" if lines else f"{path}"
+
+
+def _said(error: Exception) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else error
+    return f"{type(error).__name__}: {as_line(text)}"
 
 
 def _remove(network: nn.Module, layer: str, arch: str) -> None:

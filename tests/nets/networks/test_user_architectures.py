@@ -1,5 +1,9 @@
 """Networks of your own: only from architectures/, whole, and known again by their source."""
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -28,8 +32,6 @@ def here(tmp_path, monkeypatch, request):
     (tmp_path / "architectures").mkdir()
     (tmp_path / "architectures" / f"{name}.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
-    package = __import__("architectures")
-    monkeypatch.setattr(package, "__path__", [str(tmp_path / "architectures"), *package.__path__])
     return f"architectures.{name}"
 
 
@@ -52,7 +54,9 @@ def test_a_changed_file_is_noticed(here):
     (path,) = recorded
     with open(path, "a") as file:
         file.write("# changed\n")
-    with pytest.raises(InputError, match=f"m.safetensors: {path} has changed since the model was adopted"):
+    with pytest.raises(
+        InputError, match=f"m.safetensors: {path} has changed since this file was made; restore it"
+    ):
         own.check_source(f"{here}:mine", recorded, "m.safetensors")
 
 
@@ -71,6 +75,36 @@ def test_a_changed_file_is_noticed(here):
 def test_what_is_no_network_of_yours_is_refused(here, arch, says):
     with pytest.raises(InputError, match=says):
         own.own_network(arch.replace("HERE", here))
+
+
+def test_the_file_that_is_checked_is_the_file_that_runs(tmp_path, monkeypatch):
+    """Another package of the same name, here the repository's, comes first on the path."""
+    (tmp_path / "architectures").mkdir()
+    mine = tmp_path / "architectures/solo_learn.py"
+    mine.write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    before = sys.modules.pop("architectures.solo_learn", None)
+    try:
+        assert isinstance(own.own_network("architectures.solo_learn:mine")[1], nn.Linear)
+    finally:
+        sys.modules.pop("architectures.solo_learn", None)
+        if before is not None:
+            sys.modules["architectures.solo_learn"] = before
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import nosuchlib\n", "line 1: ModuleNotFoundError: No module named 'nosuchlib'"),
+        ("x = 1\ndef mine(:\n", "line 2: SyntaxError: "),
+        ("def mine():\n    return 1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_its_line(here, code, says):
+    path = Path(*here.split(".")).with_suffix(".py")
+    path.write_text(code)
+    with pytest.raises(InputError, match=re.escape(f"{path}, {says}")):
+        own.own_network(f"{here}:mine")
 
 
 def test_solo_learns_stem_gives_other_features_than_ours():
