@@ -37,3 +37,16 @@ def log_of_rest(logits: Tensor) -> Tensor:
     others = torch.where(torch.arange(logits.shape[1], device=logits.device) == top, -torch.inf, logits)
     gap = logits.amax(1) - torch.logsumexp(others, 1)
     return -(gap.clamp_min(0.0) + torch.log1p(torch.exp(-gap.abs())))
+
+
+def log_probability_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (log p, log(1 - p)) of all classes, [n, K] each: of probabilities near 1 all digits of both.
+
+    Of the largest, either comes from the other classes. No other p is above 1/2, so log(1 - p) keeps its
+    digits.
+    """
+    logs = log_probabilities(logits)
+    top = torch.arange(logits.shape[1], device=logits.device) == logits.argmax(1, keepdim=True)
+    rest = log_of_rest(logits)[:, None]
+    sure = torch.log1p(-rest.exp().clamp_max(1.0 - 1.0 / logits.shape[1]))
+    return torch.where(top, sure, logs), torch.where(top, rest, torch.log1p(-logs.exp().clamp_max(0.75)))

@@ -14,7 +14,7 @@ from torch import Tensor
 from sslood.core.errors import LeftOut
 from sslood.core.rows import unit_rows
 from sslood.core.settings import Settings, at_least
-from sslood.ood.geometry.logits import head_logits, head_state, log_of_rest, log_probabilities
+from sslood.ood.geometry.logits import head_logits, head_state, log_probability_and_rest
 from sslood.ood.geometry.products import length, product
 from sslood.ood.geometry.subspace import DUST
 from sslood.ood.kit.detector import Arrays, Tensors
@@ -33,6 +33,9 @@ class PNMLSettings(Settings):
 
 class PNML(Streaming):
     """log sum_c p_c / (p_c + (1 - p_c) p_c^kappa), n = z / |z| and p = softmax(W n + b).
+
+    It is returned as log(1 + x), x what the sum is above 1, to all digits: of a sure classifier x may be
+    1e-28, and images still differ. Only where x is no float64 (1e-308) are they tied, at 0.
 
     kappa = n^T G n / (1 + n^T G n), G the pseudoinverse of X^T X, X the directions of ID train. Of an n that
     leaves the span of X, by more than `ridge` of its squared length, kappa is 1: the limit of that with
@@ -60,15 +63,12 @@ class PNML(Streaming):
         square = (product(rows, state["root"]) ** 2).sum(1, keepdim=True)
         if state["root"].shape[1] < state["root"].shape[0]:  # else there is no direction outside
             square = torch.where(self._is_new(rows, state["root"]), torch.inf, square)
-        logs = log_probabilities(logits)
-        # log(1 - p): that of the largest never saturates, and no other p is above 1/2
-        rest = torch.where(
-            logs == logs.amax(1, keepdim=True),
-            log_of_rest(logits)[:, None],
-            torch.log1p(-logs.exp().clamp_max(0.75)),
-        )
+        logs, rest = log_probability_and_rest(logits)
         power = rest - logs / (1.0 + square)  # a term is 1 / (1 + (1 - p) p^(kappa - 1)), this its logarithm
-        return torch.logsumexp(-power.clamp_min(0.0) - torch.log1p(torch.exp(-power.abs())), 1)
+        term = torch.exp(-power.clamp_min(0.0) - torch.log1p(torch.exp(-power.abs())))
+        kappa = 1.0 / (1.0 + 1.0 / square)
+        # the p sum to 1, and a term is above its p by term (1 - p) (1 - p^kappa): nothing cancels
+        return torch.log1p((term * rest.exp() * -torch.expm1(kappa * logs)).sum(1))
 
     def _is_new(self, rows: Tensor, root: Tensor) -> Tensor:
         """Return which unit rows [n, D] leave the span of root's columns, orthogonal [D, d]: bool [n, 1]."""

@@ -62,6 +62,27 @@ def test_pnml_equals_pytorch_ood_and_does_not_saturate():
     assert len(np.unique(fitted.score(TEST))) == len(TEST)
 
 
+@pytest.mark.parametrize("scale", [1.0, 20.0, 50.0, 100.0, 200.0])
+def test_pnml_of_a_sure_classifier_keeps_its_digits(scale):
+    """Of a head of unit vectors of labels times `scale`: the sum is 1 to all digits of float64."""
+    head = Head(np.eye(8) * scale, np.zeros(8))
+    random = np.random.default_rng(0)
+    known = np.eye(8)[np.arange(800) % 8] + 0.1 * random.normal(size=(800, 8))
+    between = np.eye(8)[0] + np.linspace(0, 1, 11)[:, None] * np.eye(8)[1]  # from one label to the next
+    fitted = example("pnml").fit(Outputs("a", features=known, head=head))
+    found = fitted.score(Outputs("b", features=between))
+    known, between = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (known, between))
+    inverse = np.linalg.inv(known.T @ known)
+    with mpmath.workdps(200):
+        for row, value in zip(between, found, strict=True):
+            square = mpmath.mpf(float(row @ inverse @ row))
+            e = [mpmath.exp(float(x)) for x in head.logits(row[None])[0]]
+            p, kappa = [x / mpmath.fsum(e) for x in e], square / (1 + square)
+            exact = mpmath.log(mpmath.fsum(x / (x + (1 - x) * x**kappa) for x in p))
+            assert value == pytest.approx(float(exact), rel=1e-11, abs=0)
+    assert scale == 1.0 or (np.diff(found) > 0).all()
+
+
 def test_pnml_of_an_unseen_direction_is_the_limit_of_a_vanishing_ridge():
     """ID train has no value in a third of the features; queries have some there, or none."""
     seen = np.arange(WIDTH) < 16
