@@ -27,10 +27,11 @@ class OpenMaxSettings(Settings):
 
 
 class OpenMax(Streaming):
-    """v_0 - log(exp v_0 + sum_c exp v_c): log of the unknown class's probability among revised logits v.
+    """v_0 - log sum_c exp v_c: log-odds of the unknown class among revised logits v.
 
-    v_c = f_c (1 - w_c) and v_0 = sum_c f_c w_c. Of the i-th likeliest class w is (1 - (i - 1) / top) F(d),
-    but 0 from i = top + 1 on: d is the distance of the logits from the mean of that class, over its images
+    They rank as its probability, the paper's score, and do not saturate where that is near 1. v_c = f_c (1 -
+    w_c) and v_0 = sum_c f_c w_c. Of the i-th likeliest class w is (1 - (i - 1) / m) F(d), m = min(top, K),
+    but 0 from i = m + 1 on: d is the distance of the logits from the mean of that class, over its images
     that are classified correctly (or all, if none is), and F the distribution of its `tail` largest
     distances in ID train. The authors' F is a Weibull distribution that begins 10,000 below the tail. Its
     limit, to four digits, is a Gumbel distribution, which needs no such number: F is that.
@@ -66,8 +67,7 @@ class OpenMax(Streaming):
         # F = 1 - exp(-exp u), u large far away
         u = ((far - state["tails"][:, 0]) / state["tails"][:, 1]).clamp(-700.0, 700.0)
         weights = weights * -torch.expm1(-u.exp())
-        unknown = (logits * weights).sum(1, keepdim=True)
-        return torch.log_softmax(torch.cat([unknown, logits * (1.0 - weights)], 1), 1)[:, 0]
+        return (logits * weights).sum(1) - torch.logsumexp(logits * (1.0 - weights), 1)
 
 
 def _gumbel(distances: np.ndarray) -> tuple[float, float]:

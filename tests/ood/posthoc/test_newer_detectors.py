@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_ood import detector as peer
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 from scipy.stats import spearmanr
 
 from sslood.core.errors import InputError
@@ -131,9 +131,19 @@ def test_openmax_equals_pytorch_ood(top):
     theirs = peer.OpenMax(None, tailsize=20, alpha=min(top, CLASSES))
     theirs.fit_logits(torch.from_numpy(TRAIN.logits[RIGHT]), LABELS[RIGHT])  # it takes the wrong ones too
     p = theirs.predict_logits(torch.from_numpy(TEST.logits)).numpy()
-    found = np.exp(scores("openmax", tail=20, top=top))
+    found = expit(scores("openmax", tail=20, top=top))
     np.testing.assert_allclose(found, p, atol=0.02)
     assert spearmanr(found, p)[0] > 0.999
+
+
+def test_openmax_does_not_saturate_where_the_unknown_class_is_sure():
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    logits = np.eye(3)[labels] * 30 + random.normal(size=(300, 3))
+    fitted = example("openmax").fit(Outputs("a", logits=logits, labels=labels, classes=3))
+    far = np.array([[45.0, 0, 0], [50, 0, 0], [60, 0, 0], [80, 0, 0]])
+    found = fitted.score(Outputs("b", logits=far))
+    np.testing.assert_allclose(found, far[:, 0] - np.log(3), rtol=1e-12)  # all of the first logit is taken
 
 
 def test_openmax_survives_a_class_of_equal_images():
