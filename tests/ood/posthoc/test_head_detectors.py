@@ -1,5 +1,6 @@
 """Detectors that read the classifier's weights or are fitted on validation, against pytorch-ood and scipy."""
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sslood.core.errors import InputError, LeftOut
 from sslood.ood.geometry.shaping import largest, scaling
 from sslood.ood.kit.outputs import Concepts, Head, Outputs
 from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.posthoc.kl_matching import _divergence
 from sslood.ood.posthoc.temperature_scaling import RANGE, calibrating_temperature
 from tests.kit.registries import DETECTORS, example
 
@@ -131,6 +133,43 @@ def test_kl_matching_equals_pytorch_ood_and_scipy():
     templates = [known[known.argmax(1) == k].mean(0) for k in np.unique(known.argmax(1))]
     expected = np.min([[entropy(row, d) for d in templates] for row in p], axis=1)
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-9)
+
+
+def divergence(p, d):
+    return mpmath.fsum(x * mpmath.log(x / y) for x, y in zip(p, d, strict=True))
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0, 40.0, 100.0])
+def test_kl_matching_of_a_sure_classifier_keeps_its_digits(scale):
+    """Logits in eighths, so that their differences are exact, near to and far from those of validation."""
+    random, corners = np.random.default_rng(0), np.eye(4)[np.arange(40) % 4] * scale
+    known = corners + random.integers(-8, 9, size=(40, 4)) / 8
+    far = np.concatenate([known[:4], corners[:4] / 2, corners[:4] * 1.5, corners[:4] + corners[1]])
+    fitted = example("kl_matching").fit(TRAIN, Outputs("v", logits=known))
+    found = fitted.score(Outputs("b", logits=far))
+    with mpmath.workdps(150):
+
+        def probabilities(row):
+            e = [mpmath.exp(x) for x in row.tolist()]
+            return [x / mpmath.fsum(e) for x in e]
+
+        own, predicted = [probabilities(row) for row in known], known.argmax(1)
+        members = [np.flatnonzero(predicted == k) for k in np.unique(predicted)]
+        templates = [[mpmath.fsum(own[i][k] for i in rows) / len(rows) for k in range(4)] for rows in members]
+        exact = [min(divergence(p, d) for d in templates) for p in map(probabilities, far)]
+    np.testing.assert_allclose(found, np.array(exact, float), rtol=1e-12, atol=0)
+
+
+def test_the_divergence_of_nearly_equal_probabilities_keeps_its_digits():
+    gaps = np.ldexp(1.0, -np.arange(1, 26))  # through the edge between the series and the closed form
+    logits = np.stack([gaps, -gaps], 1)
+    template = torch.log(torch.tensor([0.5, 0.5], dtype=torch.float64))
+    found = _divergence(torch.log_softmax(torch.from_numpy(logits), 1), template).numpy()
+    with mpmath.workdps(60):
+        p = [1 / (1 + mpmath.exp(-2 * gap)) for gap in gaps.tolist()]
+        exact = [divergence((x, 1 - x), (0.5, 0.5)) for x in p]
+    np.testing.assert_allclose(found[:12], np.array(exact[:12], float), rtol=1e-12, atol=0)
+    np.testing.assert_allclose(found, np.array(exact, float), rtol=1e-7, atol=0)  # log p has 16 digits itself
 
 
 def test_gmm_equals_pytorch_ood_and_scipy():
