@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.ood.measures.intervals import placements, surely
+from sslood.ood.measures.intervals import surely, twice_below
 from sslood.ood.measures.metrics import valid_scores
 
 
@@ -59,18 +59,21 @@ def delong_test(first: Scores, second: Scores, *, confidence: float = 0.95) -> D
     inside, outside = _paired(first, second)
     if min(inside.shape[1], outside.shape[1]) < 2:
         raise InputError("a test needs at least two images on each side")
-    above = np.stack([placements(o, i) for i, o in zip(inside, outside, strict=True)])
-    below = np.stack([1.0 - placements(i, o) for i, o in zip(inside, outside, strict=True)])
-    # the variance of a difference is that of the paired differences
-    gap, other = above[1] - above[0], below[1] - below[0]
-    value = float(gap.mean())
-    deviation = np.sqrt(gap.var(ddof=1) / gap.size + other.var(ddof=1) / other.size)
-    if deviation == 0.0 and value == 0.0:
-        return Difference(value, value, value, 1.0)
-    if deviation == 0.0:
+    above, below = (
+        np.stack([twice_below(*two) for two in zip(rows, others, strict=True)])
+        for rows, others in ((outside, inside), (inside, outside))
+    )
+    # the variance of a difference is that of the paired differences: whole numbers, so none is exactly none
+    gap, other = above[1] - above[0], below[0] - below[1]
+    value = float(gap.mean() / (2 * other.size))
+    if np.ptp(gap) == np.ptp(other) == 0:
+        if value == 0.0:
+            return Difference(value, value, value, 1.0)
         pairs = min(gap.size, other.size)
         known = surely(pairs, confidence)  # the others may favour either detector by a whole pair
         return Difference(value, known * (value + 1) - 1, known * (value - 1) + 1, 2.0 ** (1 - pairs))
+    shares = gap / (2 * other.size), other / (2 * gap.size)
+    deviation = np.sqrt(sum(share.var(ddof=1) / share.size for share in shares))
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * deviation
     p_value = erfc(abs(value) / deviation / sqrt(2.0))  # both tails, precise far out too
     return Difference(value, float(value - half), float(value + half), float(p_value))

@@ -12,11 +12,16 @@ from sslood.ood.measures.metrics import valid_scores
 NEEDS = (Need("test", images=2),)  # of an interval, and of a test between two detectors
 
 
-def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return for each score the share of `others` below it, ties half: float64 [N]."""
+def twice_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return for each score twice the number of `others` below it, ties half: whole numbers [N]."""
     others = np.sort(others)
     below = np.searchsorted(others, scores, side="left")
-    return (below + np.searchsorted(others, scores, side="right")) / (2 * others.size)
+    return np.asarray(below + np.searchsorted(others, scores, side="right"))
+
+
+def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return for each score the share of `others` below it, ties half: float64 [N]."""
+    return np.asarray(twice_below(scores, others) / (2 * others.size))
 
 
 def surely(pairs: int, confidence: float) -> float:

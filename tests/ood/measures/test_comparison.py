@@ -62,6 +62,17 @@ def test_equal_and_perfect_detectors():
     assert (level.value, level.p_value) == (0.5, 0.125) and level.low < 0 < 0.5 < level.high <= 1
 
 
+@pytest.mark.parametrize("n", [3, 5, 6, 7, 10, 20, 49])
+def test_no_variance_is_exactly_none_whatever_the_number_of_images(n):
+    """One detector ranks each image half a pair better: a third of a pair has no exact float64."""
+    inside = np.arange(n) * 1.0
+    first, second = Scores(inside, inside - 0.5), Scores(inside, inside + 0.5)
+    for found, sign in ((delong_test(first, second), 1), (delong_test(second, first), -1)):
+        assert found.value == pytest.approx(sign / n)
+        assert found.p_value == 2.0 ** (1 - n) and found.low < found.value < found.high
+        assert found.high - found.low > 0.01
+
+
 def test_refuses():
     first, second = pair(np.random.default_rng(5))
     with pytest.raises(InputError, match="scored 60 and 59 ID images"):
