@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslood.core.settings import autos
+from sslood.ood.geometry.standard import CONSTANT
 from sslood.ood.kit.network_choice import choose
 from sslood.ood.kit.network_detector import Network, NetworkDetector, Progress, widened
 from sslood.ood.kit.outputs import chunks
@@ -139,9 +140,10 @@ def _by_layer(state: Arrays) -> list[Tensors]:
 
 
 def _standard(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (mean, standard deviation or, of equal scores, 1) of each layer's scores [layers, N]."""
+    """Return (mean, standard deviation or, of scores equal up to rounding, 1) of each layer's [layers, N]."""
     spread = scores.std(axis=1)
-    return scores.mean(axis=1), np.where(spread > 0, spread, 1.0)
+    varies = spread > CONSTANT * np.abs(scores).max(axis=1)
+    return scores.mean(axis=1), np.where(varies, spread, 1.0)
 
 
 def _summed(scores: np.ndarray, centre: np.ndarray, spread: np.ndarray, decay: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from sslood.core.seeding import numpy_stream
 from sslood.ood.kit.network_choice import choose
 from sslood.ood.kit.network_detector import NetworkDetector, score_together
 from sslood.ood.kit.network_evaluation import evaluate_network
+from sslood.ood.kit.network_layers import _standard
 from sslood.ood.kit.results import Results
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.network.knn_layers import KNNLayers, KNNLayersSettings
@@ -96,6 +97,15 @@ def test_layers_choose_on_validation_and_read_the_images_once():
         assert one["auroc"] == pytest.approx(ood_metrics(*scores)["auroc"], abs=1e-9)
     best = max(tried, key=lambda one: one["auroc"])
     assert (detector.settings.beta, detector.settings.decay) == (best["beta"], best["decay"])
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 10, 100])
+def test_layers_whose_validation_scores_are_equal_are_not_divided_by_rounding(count):
+    same = np.array([np.full(count, 0.1), np.full(count, 0.7), np.zeros(count)])
+    np.testing.assert_array_equal(_standard(same)[1], 1.0)
+    images = IMAGES | {"validation": np.repeat(IMAGES["validation"][:1], count, axis=0)}
+    detector = KNNLayers(KNNLayersSettings(3, 1.0)).fit(NETWORK, images)
+    np.testing.assert_array_equal(detector.state["spread"], 1.0)
 
 
 def test_too_few_images_leave_a_row_out():
