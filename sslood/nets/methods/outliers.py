@@ -114,8 +114,15 @@ OBJECTIVES: Mapping[str, Callable[..., tuple[Tensor, Terms]]] = {
 
 
 def outlier_score(logits: Tensor, loss: str) -> Tensor:
-    """Return the score [N] that a loss is made for, larger = more OOD: the energy, of oe 1 - MSP."""
-    return 1 - logits.softmax(1).amax(1) if loss == "oe" else energy(logits)
+    """Return the score [N] that a loss is made for, larger = more OOD: the energy, of oe log(1 - MSP).
+
+    That ranks as 1 - MSP does, which in float32 is 0 for all logits whose largest is 17 above the others.
+    """
+    if loss != "oe":
+        return energy(logits)
+    wide = logits.cpu().double()  # mps has no float64
+    others = wide.scatter(1, wide.argmax(1, keepdim=True), -torch.inf)
+    return F.logsigmoid(torch.logsumexp(others, 1) - wide.amax(1))
 
 
 def read_candidates(

@@ -22,6 +22,7 @@ from sslood.nets.methods.outliers import (
     background_objective,
     exposure_objective,
     kept_statistics,
+    outlier_score,
 )
 from sslood.nets.methods.supervised import separation
 from sslood.nets.networks.build import build_backbone, seeded
@@ -97,6 +98,15 @@ def test_separation_is_scikit_learns_auroc_and_the_share_of_pairs():
 def curves(path):
     with open(path) as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_the_score_of_outlier_exposure_tells_sure_images_apart():
+    logits = torch.tensor([[25.0, 0], [26, 0], [0, 24], [18, 0], [17.5, 0], [0, 19], [0.5, 0.5], [-3, 4]])
+    found = outlier_score(logits, "oe")
+    np.testing.assert_allclose(found.exp(), 1 - softmax(logits.numpy().astype(float), 1).max(1), atol=1e-15)
+    sure = -np.abs(np.diff(logits[:6].numpy().astype(float), axis=1))[:, 0]
+    np.testing.assert_allclose(found[:6], sure - np.log1p(np.exp(sure)), rtol=1e-12)
+    assert separation(found[:3], found[3:6], torch.ones(3))["validation_auroc"] == 1.0
 
 
 def test_each_loss_parts_outliers_from_a_classifier_and_keeps_its_accuracy(run, tmp_path):
