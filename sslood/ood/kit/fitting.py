@@ -37,6 +37,10 @@ class Collected:
         """Return the rows of both, without a copy."""
         return Collected(self.parts + other.parts)
 
+    def copied(self) -> "Collected":
+        """Return the rows in memory of their own."""
+        return Collected(tuple(np.array(part) for part in self.parts))
+
     @property
     def all(self) -> np.ndarray:
         """The rows as one array."""
@@ -90,7 +94,11 @@ class Streaming(Detector):
         labels = np.full(len(batch), -1) if batch.labels is None else batch.labels
         known, counts = np.unique(labels, return_counts=True)
         found = Counter(dict(zip(known.tolist(), counts.tolist(), strict=True)))
-        return self._add(self._gather(batch), last, self._widths(batch), found)
+        sums = {
+            key: part.copied() if isinstance(part, Collected) else part  # the caller may fill arrays again
+            for key, part in self._gather(batch).items()
+        }
+        return self._add(sums, last, self._widths(batch), found)
 
     def merge(self, other: Self) -> Self:
         """Add the images that a detector of the same kind has seen."""

@@ -70,6 +70,19 @@ def test_more_may_follow_and_shards_stay_as_they_are(name):
     assert one.last.features is None and one.last.logits is None, "a batch is kept"
 
 
+@pytest.mark.parametrize("name", STREAMING)
+def test_a_buffer_may_be_filled_again(name):
+    outputs = source(name)
+    whole = example(name).fit(TRAIN, VALIDATION).score(TEST)
+    buffer = rows(outputs, np.arange(100))
+    detector = example(name)
+    for start in range(0, len(outputs), 100):
+        for part in ("features", "logits", "labels"):
+            getattr(buffer, part)[:] = getattr(outputs, part)[start : start + 100]
+        detector.partial_fit(buffer)
+    np.testing.assert_allclose(detector.finish().score(TEST), whole, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.1234, 0.9999])
 def test_react_clips_at_the_quantile_of_all_activations(share):
     values = np.concatenate([TRAIN.features - 0.7, -TRAIN.features, np.zeros_like(TRAIN.features)])
