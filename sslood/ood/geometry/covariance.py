@@ -136,16 +136,18 @@ def fit_gaussians(
     if covariance == "ridge":
         return ridge_gaussians(moments, ridge, where)
     weight = _ledoit_wolf_weight(rows, groups, moments, transform)
-    return _gaussians(moments, 1.0 - weight, weight, where)
+    return _gaussians(
+        moments, 1.0 - weight, weight, where, "give more images, or a ridge instead of ledoit_wolf"
+    )
 
 
 def ridge_gaussians(moments: Moments, ridge: float, where: str) -> Gaussians:
     """Return the Gaussians of moments, with ridge * trace / D on the diagonal of their covariance."""
-    return _gaussians(moments, 1.0, ridge, where)
+    return _gaussians(moments, 1.0, ridge, where, "raise the ridge or choose ledoit_wolf")
 
 
-def _gaussians(moments: Moments, share: float, weight: float, where: str) -> Gaussians:
-    """Return the Gaussians with covariance share * Sigma + weight * trace / D * I."""
+def _gaussians(moments: Moments, share: float, weight: float, where: str, advice: str) -> Gaussians:
+    """Return the Gaussians with covariance share * Sigma + weight * trace / D * I; `advice` if singular."""
     count, width = int(moments.counts.sum()), moments.means.shape[1]
     sigma = moments.covariance
     level = float(np.trace(sigma)) / width
@@ -157,8 +159,7 @@ def _gaussians(moments: Moments, share: float, weight: float, where: str) -> Gau
         root = cholesky(sigma, lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError:
         raise LeftOut(
-            f"{where}: the covariance of {count} rows in {width} dimensions is singular; "
-            "raise the ridge or choose ledoit_wolf"
+            f"{where}: the covariance of {count} rows in {width} dimensions is singular; {advice}"
         ) from None
     whitening = solve_triangular(root, np.eye(width), lower=True, check_finite=False)
     centre = moments.means.mean(axis=0)

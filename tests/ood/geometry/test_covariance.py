@@ -119,8 +119,14 @@ def test_rank_deficient_features_never_give_a_negative_distance():
 def test_refuses():
     with pytest.raises(InputError, match="all 5 rows are equal"):
         fit_gaussians(np.ones((5, 3)), covariance="ridge", ridge=1e-3)
-    with pytest.raises(InputError, match="singular"):
+    with pytest.raises(InputError, match="singular; raise the ridge or choose ledoit_wolf"):
         fit_gaussians(np.eye(3)[:2].repeat(2, 0), covariance="ridge", ridge=0.0)
+    two = np.random.default_rng(0).normal(size=(2, 16))  # of which Ledoit and Wolf shrink nothing
+    assert LedoitWolf().fit(two).shrinkage_ == 0.0
+    with pytest.raises(
+        InputError, match="of 2 rows in 16 .* singular; give more images, or a ridge instead of ledoit_wolf"
+    ):
+        fit_gaussians(two, covariance="ledoit_wolf")
 
 
 @pytest.mark.parametrize("width", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
