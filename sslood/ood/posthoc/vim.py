@@ -64,7 +64,7 @@ class ViM(Streaming):
 
 
 def _alpha(features: np.ndarray, state: Arrays, name: str) -> float:
-    """Return the sum of the largest logits over that of the residuals; LeftOut if there is no residual."""
+    """Return the sum of the largest logits over that of the residuals; LeftOut unless both are above 0."""
     tensors = {key: torch.from_numpy(array) for key, array in state.items()}
     logits = residual = 0.0
     for piece in chunks(features):
@@ -73,4 +73,10 @@ def _alpha(features: np.ndarray, state: Arrays, name: str) -> float:
         residual += float(lengths_along(rows, tensors["origin"], tensors["basis"]).sum())
     if not residual > 0:
         raise LeftOut(f"{name}: the features have no residual; lower vim.share")
+    if not logits > 0:
+        raise LeftOut(
+            f"the largest logits are {logits / len(features):.4g} on average; unless that is above 0, "
+            "a large residual would count as ID",
+            f"{name}: ",
+        )
     return logits / residual

@@ -73,6 +73,15 @@ def test_vim_of_one_feature_is_left_out():
         example("vim").fit(one)
 
 
+@pytest.mark.parametrize("shift", [-100.0, None])
+def test_vim_of_logits_that_are_not_above_zero_is_left_out(shift):
+    """Their ratio to the residual is negative: features far outside would be the most ID."""
+    head = Head(0 * WEIGHT, 0 * BIAS) if shift is None else Head(WEIGHT, BIAS + np.float32(shift))
+    with pytest.raises(LeftOut, match=r"a: the largest logits are (-9\d|0)\S* on average") as found:
+        example("vim").fit(Outputs("a", TRAIN.features, labels=TRAIN.labels, head=head))
+    assert not found.value.reason.startswith("a: ")
+
+
 def test_react_equals_pytorch_ood():
     theirs = peer.ReAct(None, flat_head, percentile=0.8).fit_feature_maps(FEATURES[:, :, None, None], LABELS)
     np.testing.assert_allclose(scores("react", quantile=0.8), through_maps(theirs), rtol=1e-5)

@@ -29,6 +29,7 @@ NO_CLASS = dict.fromkeys(
     ("gmm", "mahalanobis", "membership", "openmax", "she", "weighted_energy"), "no image of class"
 )
 NO_RESIDUAL = {"vim": "the features have no residual; lower vim.share"}
+NO_LOGIT = {"vim": r"the largest logits are \S+ on average; unless that is above 0"}
 ONE_LABEL = {"rmds": "RMDS needs 2 labelled classes in train, there is 1"}
 
 
@@ -220,8 +221,8 @@ CASES = {
     "features of rank three on ID alone": (changed(rank_three, (0, 1)), NO_RESIDUAL),
     "one huge training image": (changed(one_huge, (0,)), {}),
     "one huge test image": (changed(one_huge, (2,)), {}),
-    "negative features": (changed(np.negative), {}),
-    "a classifier of zeros": (changed(np.copy, head=Head(0 * HEAD.weight, 0 * HEAD.bias)), {}),
+    "negative features": (changed(np.negative), NO_LOGIT),
+    "a classifier of zeros": (changed(np.copy, head=Head(0 * HEAD.weight, 0 * HEAD.bias)), NO_LOGIT),
     "a huge classifier": (changed(np.copy, head=Head(HEAD.weight * np.float32(1e30), HEAD.bias)), {}),
     "fewer images than dimensions": (first(12), FEW | NO_RESIDUAL),
     "no training image": (first(0), dict.fromkeys(LEARNING, "needs 1 (train|validation) image, there are 0")),
