@@ -1,5 +1,6 @@
 """The contract of all detectors: typed by what they read, fitted on ID train outputs, one score per image."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class Detector(ABC):
     - `reads`: the parts of `Outputs` that it needs; `needs_head` if `_fit` reads the classifier's weights,
       `needs_concepts` the vectors of words that it reads;
     - `needs`: of the split that it is fitted to (labels, so many images), what `download` tells in advance;
-    - `least_classes`: that the classifier must have for scores to be finite, or to mean something;
+    - `least_classes`: that the classifier, or the words, must have for scores to be finite, or to mean
+      something;
     - `Settings`: its hyperparameters. Those that `space` covers may be "auto", to be chosen from that grid;
     - `_fit`: state (name -> array) from ID train or, with `on_validation`, from ID validation, which the
       model has not seen. Nothing, if it learns nothing;
@@ -158,13 +160,21 @@ class Detector(ABC):
                 "`dvc repro embed` writes them",
                 f"{source.name}: {type(self).__name__} ",
             )
+        found, what = self._classes(source)
+        if found < self.least_classes:
+            raise LeftOut(
+                f"needs {what} of at least {self.least_classes} classes, this one has {found}",
+                f"{source.name}: {type(self).__name__} ",
+            )
+
+    def _classes(self, source: Outputs) -> tuple[float, str]:
+        """Return (classes that scores are of, what has them); infinity where they are of none."""
         if "logits" in self.reads or self.needs_head:
-            found = source.need("logits").shape[1] if "logits" in self.reads else len(source.need_head().bias)
-            if found < self.least_classes:
-                raise LeftOut(
-                    f"needs a classifier of at least {self.least_classes} classes, this one has {found}",
-                    f"{source.name}: {type(self).__name__} ",
-                )
+            head = self.needs_head and "logits" not in self.reads
+            return len(source.need_head().bias) if head else source.need("logits").shape[1], "a classifier"
+        if "labels" in self.needs_concepts:
+            return len(source.need_concepts("labels")), "a vocabulary"
+        return math.inf, "nothing"
 
     def _fit(self, source: Outputs) -> Arrays:
         return {}

@@ -14,6 +14,7 @@ class Entropy(Detector):
     """H(p) = -sum_c p_c log p_c, in nats."""
 
     reads = ("logits",)
+    least_classes = 2  # a single class has entropy 0 always
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         logs = log_probabilities(parts["logits"])

@@ -30,6 +30,7 @@ class GEN(Detector):
     """sum over the `top` largest p_c of (p_c (1 - p_c))^gamma, from logarithms: no clamp is needed."""
 
     reads = ("logits",)
+    least_classes = 2  # a single class has probability 1 always
     Settings = GENSettings
     space = {"gamma": (0.01, 0.1, 0.5), "top": (5, 10, 100)}  # of OpenOOD's sweep, the ends and the middle
 

@@ -15,6 +15,7 @@ class GradNorm(Detector):
     """-|z|_1 |p - 1/K|_1: the gradient's L1 norm, which is an outer product and needs no backward pass."""
 
     reads = ("features", "logits")
+    least_classes = 2  # a single class is the uniform distribution
 
     def _score(self, parts: Tensors, state: Tensors) -> Tensor:
         logits = parts["logits"]

@@ -30,6 +30,7 @@ class KLMatching(Streaming):
 
     reads = ("logits",)
     on_validation = True
+    least_classes = 2  # a single class is its own template
 
     def _gather(self, source: Outputs) -> Sums:
         logs = log_probabilities(torch.from_numpy(source.need("logits").astype(np.float64)))

@@ -32,6 +32,7 @@ class MCM(Detector):
 
     reads = ("features",)
     needs_concepts = ("labels",)
+    least_classes = 2  # a single class has probability 1 always
     Settings = MCMSettings
     space = {"temperature": (0.01, 0.1, 1.0)}  # 0.01 is CLIP's own, and nearly 1 what the paper ends at
 

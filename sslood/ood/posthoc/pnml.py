@@ -44,6 +44,7 @@ class PNML(Streaming):
 
     reads = ("features",)
     needs_head = True
+    least_classes = 2  # a single class has no regret
     Settings = PNMLSettings
 
     def _gather(self, source: Outputs) -> Sums:

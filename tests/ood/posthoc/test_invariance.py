@@ -207,6 +207,9 @@ def one_class(head):
 
 
 TWO = "needs a classifier of at least 2 classes, this one has 1"
+ONE_CLASS = dict.fromkeys(
+    ("entropy", "fdbd", "gen", "gradnorm", "kl_matching", "msp", "pnml", "temperature_scaling"), TWO
+)
 FEW = {name: "needs 50 train images, there are 12" for name in NEIGHBOURS}
 # name -> (splits, detectors that refuse with these words); the scores of all others are finite
 CASES = {
@@ -229,7 +232,7 @@ CASES = {
     "no test image": ([TRAIN, VALIDATION, part_of(TEST, slice(0))], {}),
     "one class": (
         one_class(Head(HEAD.weight[:1], HEAD.bias[:1])),
-        ONE_LABEL | dict.fromkeys(("msp", "temperature_scaling", "fdbd"), TWO),
+        ONE_LABEL | ONE_CLASS,
     ),
     "labels of one class": (one_class(HEAD), NO_CLASS | ONE_LABEL),
     "more classes than features": (

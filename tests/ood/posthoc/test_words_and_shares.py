@@ -87,6 +87,11 @@ def test_mcm_ranks_as_pytorch_ood_and_does_not_saturate(temperature):
     assert len(np.unique(sure)) == len(TEST), "100 images of probability 1 in float64 still differ"
 
 
+def test_mcm_of_one_word_is_left_out():
+    with pytest.raises(LeftOut, match="made: MCM needs a vocabulary of at least 2 classes, this one has 1"):
+        example("mcm").fit(replace(TRAIN, concepts=Concepts(LABELS[:1], WORDS)))
+
+
 def neglabel(groups, temperature, rows):
     """In as many digits as needed: mean over groups of 1 - their share of the classes."""
     with mpmath.workdps(60):
