@@ -35,10 +35,11 @@ class NegLabelSettings(Settings):
 
 
 class NegLabel(Detector):
-    """log of the mean over groups g of N_g / (P + N_g), P = sum_c e^(c / T), N_g = sum of e^(n_j / T).
+    """log(m / (1 - m)), m the mean over groups g of N_g / (P + N_g).
 
-    c and n_j are the cosines of an image's vector with those of the classes and of the negative words. The
-    paper's score is 1 minus that mean, larger on ID: so this ranks as its negative, and does not saturate.
+    P = sum_c e^(c / T) and N_g = sum of e^(n_j / T) over its words; c and n_j are the cosines of an image's
+    vector with those of the classes and of the negative words. The paper's score is 1 - m, larger on ID: so
+    this ranks as its negative. It saturates neither near m = 0 nor near 1, but where a share is below 1e-300.
     """
 
     reads = ("features",)
@@ -62,5 +63,7 @@ class NegLabel(Detector):
         top = torch.maximum(classes.amax(1), words.amax(1))[:, None]
         of_classes = (classes - top).exp().sum(1, keepdim=True)
         of_words = product((words - top).exp(), state["member"])
-        share = of_words / torch.maximum(of_classes + of_words, number(LEAST))
-        return torch.maximum(share.mean(1), number(LEAST)).log()
+        total = torch.maximum(of_classes + of_words, number(LEAST))
+        shares = [(part / total).mean(1) for part in (of_words, of_classes)]
+        logs = [torch.maximum(share, number(LEAST)).log() for share in shares]
+        return logs[0] - logs[1]

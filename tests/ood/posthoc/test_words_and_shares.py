@@ -93,14 +93,15 @@ def test_mcm_of_one_word_is_left_out():
 
 
 def neglabel(groups, temperature, rows):
-    """In as many digits as needed: mean over groups of 1 - their share of the classes."""
+    """In as many digits as needed: log-odds of the mean over groups of 1 - their share of the classes."""
     with mpmath.workdps(60):
         c, n = (unit(rows) @ unit(vectors).T / temperature for vectors in (LABELS, WORDS))
         found = []
         for one, other in zip(c, n, strict=True):
             positive = mpmath.fsum(mpmath.exp(x) for x in one)
             negative = [mpmath.fsum(mpmath.exp(other[j]) for j in group) for group in groups]
-            found.append(mpmath.log(mpmath.fsum(x / (positive + x) for x in negative) / len(groups)))
+            mean = mpmath.fsum(x / (positive + x) for x in negative) / len(groups)
+            found.append(mpmath.log(mean / (1 - mean)))
         return np.array(found, float)
 
 
@@ -113,6 +114,9 @@ def test_neglabel_equals_its_formula(temperature):
     assert {len(group) for group in groups} == {5, 6}
     found = detector.score(TEST)[:20]
     np.testing.assert_allclose(found, neglabel(groups, temperature, TEST.features[:20]), rtol=1e-9)
+    between = np.array([WORDS[0] + share * LABELS[0] for share in (0.0, 0.01, 0.05, 0.1)])
+    sure = detector.score(Outputs("between", features=between))
+    np.testing.assert_allclose(sure, neglabel(groups, temperature, between), rtol=1e-9)
     assert (
         detector.score(Outputs("word", features=WORDS)) > detector.score(Outputs("id", features=LABELS)).max()
     ).all()
