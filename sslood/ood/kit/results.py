@@ -143,7 +143,8 @@ def rounded(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
     A score keeps `BITS` binary digits of its distance from the median of the ID scores `inside` or, nearer
     than that, of their median deviation: a score that varies in its fifth digit, as ODIN's at temperature
-    1000, is not cut at its sixth. Infinities stay.
+    1000, is not cut at its sixth. Where the median deviation is 0, as of many equal ID scores, the digits are
+    of the score itself. Infinities stay.
     """
     finite = inside[np.isfinite(inside)]
     centre = float(np.median(finite)) if finite.size else 0.0

@@ -33,8 +33,8 @@ class MCDropoutSettings(Settings):
 
 
 class MCDropout(NetworkDetector):
-    """A score of the probabilities under all draws: 1 - largest mean, entropy of the mean, mutual information
-    or variation ratio.
+    """A score of the probabilities under all draws: minus the largest mean, entropy of the mean, mutual
+    information or variation ratio.
 
     A draw drops the same units for all images, so that an image's score depends on no other image. It drops
     what the network's dropout layers drop in training or, if it has none, features before the classifier (as
