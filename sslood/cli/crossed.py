@@ -3,7 +3,7 @@
 The stages say the same when they meet it, which may be hours later.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sslood.core.errors import InputError
@@ -48,3 +48,58 @@ def _views(recipe: Placed, own: Placed) -> Iterator[Placed]:
     yield first
     if second is not None:
         yield {**first, **placed(*second)}
+
+
+def mismatches(params: Mapping[str, Any], file: str) -> Iterator[str]:
+    """Yield a sentence for each value that does not suit another section; each is right by itself."""
+    runs = _section(params, "runs")
+    yield from _seeds(runs.get("seeds"), f"{file}:runs.seeds")
+    folds = _section(params, "leaveout").get("folds")
+    if runs.get("leaveout_backbones") and (
+        not isinstance(folds, Sequence) or list(folds) != list(range(max(2, len(folds))))
+    ):
+        yield f"{file}:leaveout.folds must be 0, 1, … without gaps, at least two, found {folds!r}"
+    if runs.get("energy_inits"):
+        yield from _margins(params, runs, file)
+    ssdk, shots = _section(params, "ssdk"), _section(params, "embed").get("shots")
+    if ssdk.get("per_class") is True and _numbers(ssdk.get("k"), shots) and ssdk["k"] > shots:
+        yield (
+            f"{file}:ssdk.k is {ssdk['k']}, but {file}:embed.shots keeps {shots} images of a class; lower "
+            "the one or raise the other"
+        )
+    tuning = params.get("tuning")
+    role = _section(_section(params, "sets"), tuning).get("role") if isinstance(tuning, str) else None
+    if role in ("near", "far", "shifted"):
+        yield (
+            f"{file}:tuning: {tuning!r} has the role {role}, so it has no validation split to choose "
+            "settings on; name a set of role tuning or auxiliary"
+        )
+
+
+def _section(params: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = params.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _numbers(*values: Any) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _seeds(seeds: Any, where: str) -> Iterator[str]:
+    if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+        return  # of another type: the stages' options say so
+    if not seeds:
+        yield f"{where}: must list at least one seed"
+    if below := [seed for seed in seeds if _numbers(seed) and seed < 0]:
+        yield f"{where}: must be 0 or more, found {below[0]}"
+
+
+def _margins(params: Mapping[str, Any], runs: Mapping[str, Any], file: str) -> Iterator[str]:
+    for loss in runs.get("outlier_losses") or ():
+        own = _section(_section(params, "outliers"), loss)
+        found = {**_section(params, "energy"), **own}
+        m_in, m_out = found.get("m_in", 0), found.get("m_out", 0)
+        fixed = found.get("loss") == "energy" and found.get("margins") == "fixed" and "candidates" not in own
+        if fixed and _numbers(m_in, m_out) and not float(m_in) < float(m_out):
+            place = f"{file}:outliers.{loss}" if {"m_in", "m_out"} & {*own} else f"{file}:energy"
+            yield f"{place}.m_in must be below m_out, found {m_in:g} and {m_out:g}"

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import yaml
 
-from sslood.cli.crossed import check_training, placed
+from sslood.cli.crossed import check_training, mismatches, placed
 from sslood.cli.outline import outlines
 from sslood.cli.sections import FROM, SectionOption, fitting, groups_of, named_at, options_of
 from sslood.core.errors import InputError
@@ -43,6 +43,8 @@ def check_params(path: Path) -> None:
         for checks in (_keys(stages, params, str(path)), _instances(stages), _names(stages)):
             if found := dict.fromkeys(sentence for check in checks for sentence in _failed(check)):
                 raise InputError("\n  ".join(found))  # lines that a command prints as lines
+    if found := dict.fromkeys(mismatches(params, str(path))):
+        raise InputError("\n  ".join(found))
 
 
 def _failed(check: Check) -> Iterator[str]:

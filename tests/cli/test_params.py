@@ -296,6 +296,44 @@ def test_sections_that_contradict_each_other_are_named_both(params, changes, say
     expect(params, says)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"runs": {"seeds": []}}, "params.yaml:runs.seeds: must list at least one seed"),
+        ({"runs": {"seeds": [0, -1]}}, "params.yaml:runs.seeds: must be 0 or more, found -1"),
+        (
+            {"leaveout": {"folds": [0, 5]}},
+            "params.yaml:leaveout.folds must be 0, 1, … without gaps, at least two, found [0, 5]",
+        ),
+        ({"leaveout": {"folds": [0]}}, "at least two, found [0]"),
+        ({"leaveout": {"folds": [0, 5]}, "runs": {"leaveout_backbones": []}}, None),
+        (
+            {"energy": {"margins": "fixed", "m_in": -3.0, "m_out": -5.0}},
+            "params.yaml:energy.m_in must be below m_out, found -3 and -5",
+        ),
+        (
+            {"outliers": {"energy": {"loss": "energy", "margins": "fixed", "m_in": 1.0, "m_out": 1.0}}},
+            "params.yaml:outliers.energy.m_in must be below m_out, found 1 and 1",
+        ),
+        ({"energy": {"m_in": -3.0, "m_out": -5.0}}, None),  # margins: auto, which reads neither
+        (
+            {"ssdk": {"k": 50}},
+            "params.yaml:ssdk.k is 50, but params.yaml:embed.shots keeps 10 images of a class",
+        ),
+        ({"ssdk": {"k": 50, "per_class": False}}, None),
+        ({"ssdk": {"k": 10}}, None),
+        ({"tuning": "letters"}, "params.yaml:tuning: 'letters' has the role far, so it has no validation"),
+    ],
+)
+def test_values_that_other_sections_contradict_are_found_before_a_stage_runs(params, changes, says):
+    yaml = YAML(typ="safe")
+    content = yaml.load(params.read_text())
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    yaml.dump(content, params)
+    expect(params, says)
+
+
 def test_every_name_that_fails_is_listed_once(params):
     said = answer(params, "  - barlow_twins\n", "  - barlow\n  - simclrr\n")
     assert len(said.split("\n")) == 2 and "'barlow' is not among" in said and "'simclrr' is not" in said
