@@ -11,8 +11,8 @@ import pkgutil
 import benchmarks
 
 BY_NAME = (
-    "agreement boxes definitions drift fast findings finetuning gpu leaveout learning members outliers own "
-    "parallel pasted provenance recipe resizing rotpred seeds"
+    "agreement boxes definitions drift fast findings finetuning gpu leaveout learning looks members "
+    "outliers own parallel pasted provenance recipe resizing rotpred seeds"
 ).split()
 
 

@@ -5,11 +5,13 @@ import pkgutil
 
 import numpy as np
 import pytest
+import torch
 
 import benchmarks
 from benchmarks import ensemble
 from benchmarks.__main__ import BY_NAME
 from benchmarks.learning import standardised
+from benchmarks.looks import looks
 from tools.closure import ROOT
 
 NAMES = sorted({module.name for module in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__"})
@@ -30,6 +32,14 @@ def test_those_that_run_by_name_are_there():
 def test_make_benchmark_runs_nothing_that_ends_without_a_gpu(name):
     """The first to end would take all that follow with it."""
     assert "no CUDA device" not in (ROOT / f"benchmarks/{name}.py").read_text()
+
+
+def test_six_looks_are_weighted_means_of_shifted_and_mirrored_images():
+    """A network that names one pixel of squares 0, 1, 4, … 225: the neighbours by hand."""
+    seen = looks(lambda x: x[:, 0, 1, 1:2], torch.arange(16.0).square().reshape(1, 1, 4, 4))
+    assert seen["once"].item() == 25 and seen["with the mirror image"].item() == (25 + 36) / 2
+    upper, lower = (0 + 1) / 2, (100 + 121) / 2
+    assert seen["and shifted"].item() == (25 + 36) / 4 + (upper + lower) / 4
 
 
 def test_the_gain_is_judged_by_mcnemars_statistic():
