@@ -16,9 +16,10 @@ from ruamel.yaml.comments import CommentedMap
 from sslood.cli.params import check_params
 from sslood.core.errors import InputError
 from sslood.core.files import save_text
-from sslood.core.settings import near
+from sslood.core.settings import load_params, near
 from studies.plan import Part, Study
 from tools.closure import ROOT
+from tools.graph import cells
 from tools.switch import BASE, WHOLE, rendered
 
 RUN = ("dvc.yaml", "sslood", "stages", "architectures")  # what stages need
@@ -113,9 +114,20 @@ def check_parts(study: Study, folder: Path) -> None:
         try:
             save_text(place / "params.yaml", params_text(study, part))
             check_params(place / "params.yaml")
+            _check_goals(part, *(load_params(place / file) for file in ("dvc.yaml", "params.yaml")))
         except InputError as error:
             said = str(error).replace(f"{place}/", "").replace(f"{ROOT}/", "")
             where = f"{study.name}.yaml: parts.{part.name}"
             raise InputError(said if where in said else f"{where}: {said}") from None
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _check_goals(part: Part, pipeline: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """Raise InputError for a goal that is no stage of a part's graph, nor an item of one."""
+    items = [cell.name for cell in cells(pipeline, params)]
+    known = dict.fromkeys([*pipeline["stages"], *items])
+    for goal in part.goals:
+        if goal not in known:
+            names = items if "@" in goal else pipeline["stages"]
+            raise InputError(f"goals: no such stage {goal!r}{near(goal, names)}")

@@ -123,6 +123,20 @@ def test_the_params_of_a_part_are_checked_before_anything_runs(tmp_path):
             check_parts(study(tmp_path, parts=[{"name": "a", "settings": settings}]), tmp_path / "check")
 
 
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ("sumarize", "goals: no such stage 'sumarize' .did you mean 'summarize'"),
+        ("pretrain@simclr-9", "goals: no such stage 'pretrain@simclr-9' .did you mean 'pretrain@simclr-"),
+    ],
+)
+def test_the_goals_of_all_parts_are_checked_before_anything_runs(tmp_path, goal, said):
+    parts = [{"name": "a", "goals": ["pretrain@simclr-0", "train"]}, {"name": "b", "goals": [goal]}]
+    with pytest.raises(InputError, match=f"mine.yaml: parts.b: {said}"):
+        check_parts(study(tmp_path, parts=parts), tmp_path / "check")
+    check_parts(study(tmp_path, parts=parts[:1]), tmp_path / "check")
+
+
 def test_settings_are_put_at_dotted_keys():
     params = {
         "sets": {"a": {"role": "far"}, "b": {}},
