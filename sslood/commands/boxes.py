@@ -17,6 +17,7 @@ from sslood.cli.command import ANEW, Command, done
 from sslood.cli.output import OutputFile, check_apart
 from sslood.core.errors import InputError
 from sslood.deploy.boxes.formats import read_boxes, save_boxes
+from sslood.deploy.tables.writing import CSV, check_table
 
 PLACE = click.Path(path_type=Path)
 
@@ -32,6 +33,7 @@ PLACE = click.Path(path_type=Path)
 @click.option("--out", required=True, type=OutputFile(), help="List (CSV) to write.")
 def main(annotations: Path, images: Path, least: int, out: str) -> None:
     check_apart(annotations=annotations, out=out)
+    check_table(out, [CSV])
     found = read_boxes(annotations, images)
     boxes = [box for box in found if box.least >= least]
     if not boxes:

@@ -43,7 +43,7 @@ from sslood.deploy.pictures import (
 from sslood.deploy.scorer import BATCH, Deployed, load_deployed
 from sslood.deploy.tables.reading import open_vectors
 from sslood.deploy.tables.scored import known_columns, score_table
-from sslood.deploy.tables.writing import check_table
+from sslood.deploy.tables.writing import CSV, check_table
 from sslood.deploy.thresholds import check_rate
 
 COUNT, PLACE = click.IntRange(min=1), click.Path(path_type=Path)
@@ -92,6 +92,8 @@ def main(
     for option, given in read_from.items():  # two of them may name one column
         check_apart(**{option: given}, detector=detector, out=out, html=html, by_image=by_image)
     check_table(out)
+    if by_image is not None:
+        check_table(by_image, [CSV])
     if (images is None) == (vectors is None):
         raise InputError("give --images or --vectors, what is to be scored, and not both")
     of_vectors = {"column": column, "ids": ids, "logits": logits}

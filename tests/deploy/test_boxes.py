@@ -192,6 +192,12 @@ def test_annotations_that_cannot_be(tmp_path, pictures, name, text, words):
     assert words in str(error.value)
 
 
+def test_a_list_of_boxes_is_csv(tmp_path, pictures, capsys):
+    given = {"annotations": coco(tmp_path), "images": pictures, "out": tmp_path / "b.parquet"}
+    assert call(boxes.main, **given) == 1
+    assert "b.parquet: a table is not written as .parquet; end its name in .csv" in capsys.readouterr().err
+
+
 def test_a_heic_picture_has_the_size_that_it_is_read_with(tmp_path, pictures):
     """On its side, as a phone writes it; Pillow alone cannot open it."""
     heif = pytest.importorskip("pillow_heif")

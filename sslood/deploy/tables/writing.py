@@ -18,6 +18,8 @@ from sslood.core.names import cell, path_cell, shown
 from sslood.deploy.tables.arrow import SUFFIX, arrow
 
 Values = Mapping[str, Sequence[Any]]  # column -> a value for each row
+CSV = ".csv"
+TABLES = (CSV, SUFFIX)  # endings that a table's name may have, if it has one
 ROWS = 8192  # rows in memory when a table is written again
 
 
@@ -26,8 +28,10 @@ def is_parquet(path: str | Path) -> bool:
     return Path(path).suffix.lower() == SUFFIX
 
 
-def check_table(path: str | Path) -> None:
-    """Raise InputError if a table of this name needs a package that is not installed."""
+def check_table(path: str | Path, kinds: Sequence[str] = TABLES) -> None:
+    """Raise InputError for an ending of another kind, or if it needs a package that is not installed."""
+    if (ending := Path(path).suffix) and ending.lower() not in kinds:
+        raise InputError(f"{path}: a table is not written as {ending}; end its name in {' or '.join(kinds)}")
     if is_parquet(path):
         arrow(path)
 
