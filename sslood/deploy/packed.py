@@ -121,6 +121,8 @@ def damaged(where: str, what: str) -> InputError:
 
 def read_file(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (arrays, JSON values) of a detector file; InputError if it is none."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; name a file of {WRITERS}")
     return load_tensors(path, kind="detector", remedy=f"name a file of {WRITERS}")
 
 

@@ -71,6 +71,7 @@ def test_rows_of_nan_end_it_or_are_left_out(folder, tmp_path, capsys):
         ({"id_images": "y"}, "--id_images is of pictures, and --vectors has none; omit it"),
         ({"out": "s.xlsx"}, "s.xlsx: a table is not written as .xlsx; end its name in .csv or .parquet"),
         ({"vectors": None, "images": ".", "by_image": "x.parquet"}, "as .parquet; end its name in .csv\n"),
+        ({"detector": "."}, ".: is a folder; name a file of"),
         ({"fdr": "0.001"}, "a false-discovery rate of 0.001 needs at least 999 calibration images"),
         ({"column": "features"}, "no 'features' for the vectors; it holds path, emb"),
     ],
