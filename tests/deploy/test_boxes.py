@@ -192,6 +192,31 @@ def test_annotations_that_cannot_be(tmp_path, pictures, name, text, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "end", "fits"),
+    [
+        ({"width": 40, "height": 30}, 40.9, True),
+        ({"width": 40, "height": 30}, 57, False),
+        ({"width": 20, "height": 30}, 40, True),
+        ({"width": "40", "height": 30}, 57, True),
+        ({}, 57, True),
+    ],
+    ids=["rounded", "wider", "the picture is another", "no number", "unknown"],
+)
+def test_a_box_that_ends_outside_its_picture_is_refused_where_the_size_is_known(
+    tmp_path, pictures, said, end, fits
+):
+    """Without a size no picture is opened: who reads the list refuses the box."""
+    images = [{"id": 1, "file_name": "a.png", **said}]
+    content = {"images": images, "annotations": [{"image_id": 1, "bbox": [7, 0, end - 7, 9]}]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    if fits:
+        assert len(read_boxes(tmp_path / "x.json", pictures)) == 1
+        return
+    with pytest.raises(InputError, match="annotation 0: the box ends at x1 = 57, y1 = 9, outside .* 40 x 30"):
+        read_boxes(tmp_path / "x.json", pictures)
+
+
 def test_a_list_of_boxes_is_csv(tmp_path, pictures, capsys):
     given = {"annotations": coco(tmp_path), "images": pictures, "out": tmp_path / "b.parquet"}
     assert call(boxes.main, **given) == 1

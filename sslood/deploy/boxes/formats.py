@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +27,7 @@ from sslood.data.sets.tree import Scan, scan
 
 HEADER = ("path", "x0", "y0", "x1", "y1", "label", "confidence")
 NAMES = ("classes.txt", "obj.names", "data.names")  # of the classes of YOLO, a line each
+OVER = 1  # pixels by which rounding may put a box outside its picture
 _MOST = 1 << 30  # bytes of a file of annotations
 
 
@@ -142,6 +144,8 @@ def _coco(file: Path, pictures: _Pictures) -> Iterator[Boxed]:
         results = isinstance(content, list)
         entries = iter(content if results else content["annotations"])
         names = {} if results else {one["id"]: one["file_name"] for one in content["images"]}
+        images = [] if results else content["images"]
+        sizes = {one["id"]: (one.get("width"), one.get("height")) for one in images}
         classes = {} if results else {one["id"]: one["name"] for one in content.get("categories", [])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file}: no COCO file ({type(error).__name__}: {as_line(error)})") from None
@@ -159,7 +163,25 @@ def _coco(file: Path, pictures: _Pictures) -> Iterator[Boxed]:
             ) from None
         if not entry.get("iscrowd"):  # a region of many objects
             edges = (left, top, left + width, top + height)
-            yield _boxed(pictures.find(str(name), where), edges, where, label, entry.get("score"))
+            box = _boxed(pictures.find(str(name), where), edges, where, label, entry.get("score"))
+            if not _fits(box, sizes.get(image, ())):
+                _check_fits(box, where)
+            yield box
+
+
+def _fits(box: Boxed, size: Sequence[Any]) -> bool:
+    """Whether a box ends within the size that a file says of its picture; True if it says none."""
+    known = len(size) == 2 and all(type(side) in (int, float) for side in size)
+    return not known or all(ceil(end) <= side + OVER for end, side in zip(box.edges[2:], size, strict=True))
+
+
+def _check_fits(box: Boxed, where: str) -> None:
+    """Raise InputError if a box ends outside its picture, which may be another than the file says."""
+    if not _fits(box, size := _size(box.picture)):
+        raise InputError(
+            f"{where}: the box ends at x1 = {box.edges[2]:g}, y1 = {box.edges[3]:g}, outside the picture of "
+            f"{size[0]} x {size[1]} pixels; correct or remove it"
+        )
 
 
 def _voc(files: Sequence[Path], pictures: _Pictures) -> Iterator[Boxed]:
