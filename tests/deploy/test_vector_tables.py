@@ -115,12 +115,22 @@ BAD = {
         r"v.parquet, row 3 \(ID '03.jpg'\): NaN or infinite numbers in its vector",
     ),
     "no vector": ({"rows": spoiled(r8=None)}, r"row 8 \(ID '08.jpg'\): no vector"),
-    "beyond float32": ({"rows": spoiled(r8=[1e300, 0, 0, 0])}, r"row 8 \(ID '08.jpg'\): NaN or infinite"),
+    "beyond float32": (
+        {"rows": spoiled(r8=[1e300, 0, 0, 0])},
+        r"row 8 \(ID '08.jpg'\): numbers too large for float32 in its vector;",
+    ),
+    "beyond float32 and NaN": (
+        {"rows": spoiled(r8=[1e300, np.nan, 0, 0])},
+        r"row 8 \(ID '08.jpg'\): NaN or infinite",
+    ),
     "an ID twice": (
         {"names": ["a", *NAMES[1:20], "a", *NAMES[21:]]},
         r"v.parquet, row 20 \(ID 'a'\): row 0 has the same ID; keep one",
     ),
-    "no ID": ({"names": [*NAMES[:5], None, *NAMES[6:]]}, r"row 5 \(ID 5\): has no ID in id; IDs are texts"),
+    "no ID": (
+        {"names": [*NAMES[:5], None, *NAMES[6:]]},
+        r"row 5 \(ID 5\): has no ID in id; IDs are texts",
+    ),
     "IDs that are fractions": (
         {"names": [i / 2 for i in range(25)]},
         r"row 0 \(ID 0\): has the ID 0.0 in id",

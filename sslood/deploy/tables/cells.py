@@ -29,15 +29,18 @@ class Rows:
         some = ", ".join(named) + ", …" * (len(places) > SHOWN)
         return InputError(f"{self.where}, row{'s' * (len(places) > 1)} {some}: {what}")
 
-    def matrix(self, columns: Mapping[str, Any], width: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return (float32 [n, D], whether each row is missing [n]) of one column of lists, or several.
+    def matrix(
+        self, columns: Mapping[str, Any], width: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (float32 [n, D], whether each row is missing [n], and whether it is merely too large [n]).
 
-        width: that rows must have, None for the first one's. Raises InputError for values that are no
-        numbers, and naming a row of another width.
+        columns: one of lists, or several of numbers. width: that rows must have, None for the first one's.
+        Raises InputError for values that are no numbers, and naming a row of another width.
         """
         if len(columns) > 1:
             parts = [self._numbers(name, values, 1) for name, values in columns.items()]
-            return _float32(np.stack(parts, axis=1)), np.zeros(len(parts[0]), bool)
+            matrix, beyond = _float32(np.stack(parts, axis=1))
+            return matrix, np.zeros(len(matrix), bool), _merely(matrix, beyond)
         ((name, values),) = columns.items()
         if isinstance(values, np.ndarray):
             rows = self._numbers(name, values, 2)
@@ -50,10 +53,14 @@ class Rows:
             what = f"{name} is {lengths[other[0]]} wide, where the rows before are {width} wide"
             raise self.wrong(other[:1], f"{what}; all vectors must be of one model")
         if isinstance(values, np.ndarray):
-            return _float32(rows), ~there
-        rows = np.full((len(lengths), width), np.nan, np.float32)
-        rows[there] = _float32(flat).reshape(int(there.sum()), width)
-        return rows, ~there
+            matrix, beyond = _float32(rows)
+            return matrix, ~there, _merely(matrix, beyond)
+        matrix, beyond = (
+            np.full((len(lengths), width), np.nan, np.float32),
+            np.zeros((len(lengths), width), bool),
+        )
+        matrix[there], beyond[there] = (part.reshape(int(there.sum()), width) for part in _float32(flat))
+        return matrix, ~there, _merely(matrix, beyond)
 
     def _numbers(self, name: str, values: Any, ndim: int) -> np.ndarray:
         array = values if isinstance(values, np.ndarray) else numbers_of(values)
@@ -73,10 +80,19 @@ class Rows:
         if bad.any():
             first = found[int(bad.argmax())]
             says = f"has no {what}" if first is None else f"has the {what} {as_line(repr(first), 60)}"
-            raise self.wrong(np.flatnonzero(bad)[:1], f"{says} in {name}; {what}s are texts or whole numbers")
+            raise self.wrong(
+                np.flatnonzero(bad)[:1], f"{says} in {name}; {what}s are texts or whole numbers"
+            )
         return found
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as that
-        return np.ascontiguousarray(array, np.float32)
+def _float32(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (float32, which finite numbers it cannot hold, and are infinite)."""
+    with np.errstate(over="ignore"):
+        found = np.ascontiguousarray(array, np.float32)
+    return found, ~np.isfinite(found) & np.isfinite(array)
+
+
+def _merely(matrix: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    """Return which rows would be finite if no number were beyond float32."""
+    return beyond.any(axis=1) & (np.isfinite(matrix) | beyond).all(axis=1)

@@ -108,11 +108,15 @@ class VectorTable:
         self, part: str, rows: Rows, columns: dict[str, Any], widths: dict[str, int], kept: np.ndarray
     ) -> np.ndarray:
         """Return a matrix float32 [n, width]; rows that are not finite are an error, or not `kept`."""
-        matrix, missing = rows.matrix(columns, widths.get(part))
+        matrix, missing, beyond = rows.matrix(columns, widths.get(part))
         if not missing.all():
             widths.setdefault(part, matrix.shape[1])
-        unfit = ~missing & ~np.isfinite(matrix).all(axis=1)
-        for bad, what in ((missing, f"no {part}"), (unfit, f"NaN or infinite numbers in its {part}")):
+        unfit = ~missing & ~beyond & ~np.isfinite(matrix).all(axis=1)
+        for bad, what in (
+            (missing, f"no {part}"),
+            (unfit, f"NaN or infinite numbers in its {part}"),
+            (beyond, f"numbers too large for float32 in its {part}"),
+        ):
             if bad.any() and self.skipped is None:
                 remedy = "make the vectors again, or leave such rows out"
                 raise rows.wrong(np.flatnonzero(bad), f"{what}; {remedy}")
