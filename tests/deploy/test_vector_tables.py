@@ -215,7 +215,10 @@ FILES = {
     "no parquet": (lambda path: path.write_bytes(b"PAR1") and path, {}, "cannot be read as parquet"),
     "no file": (lambda path: path, {}, "v.parquet: no such file; name a file of vectors: .npy"),
     "no folder": (lambda path: path.parent, {}, "holds no parquet file; name a file"),
-    "another kind": (lambda path: arrays(path.parent, ROWS).rename(path.parent / "v.txt"), {}, "of no kind"),
+    "another kind": (
+        lambda path: arrays(path.parent, ROWS).rename(path.parent / "v.txt"),
+        {}, "v.txt: this kind of file is not known; .* save a CSV file as parquet",
+    ),
     "objects": (lambda path: arrays(path.parent, np.array([[None]])), {}, "v.npy: is no array that numpy"),
     "complex": (lambda path: arrays(path.parent, ROWS * 1j), {}, r"holds complex\S+ of shape \(25, 4\)"),
     "one number a row": (lambda path: arrays(path.parent, ROWS[:, 0]), {}, r"of shape \(25,\), expected"),

@@ -140,8 +140,12 @@ def open_source(path: Path) -> Source:
         return Arrays(path, {ARRAY: load_array(path)})
     if path.suffix.lower() == ".safetensors" and path.is_file():
         return Arrays(path, load_tensors(path)[0])
-    what = "holds no parquet file" if path.is_dir() else "is of no kind that is known"
-    raise InputError(f"{path}: {what}; name a file of vectors: {KINDS}")
+    if path.is_dir():
+        raise InputError(f"{path}: holds no parquet file; name a file of vectors: {KINDS}")
+    raise InputError(
+        f"{path}: this kind of file is not known; name a file of vectors: {KINDS}; save a CSV file as "
+        "parquet (pandas: read_csv(…).to_parquet(…))"
+    )
 
 
 def load_array(path: Path) -> np.ndarray:
