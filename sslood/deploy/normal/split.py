@@ -86,11 +86,15 @@ def _check_count(alpha: float, count: int, groups: int, what: str) -> None:
     needed = examples_needed(alpha)
     if groups >= needed:
         return
-    kept = f", {groups} without copies and what each class keeps," if groups < count else ""
+    few = f"1 {what.removesuffix('s')} is" if count == 1 else f"{count} {what} are"
+    why = f", which needs {needed}"
+    if groups < count:
+        left = f"{groups} {'is' if groups == 1 else 'are'} left"
+        why = f": only {left} once copies and those that each class keeps are set aside; {needed} are needed"
     possible = f", or raise alpha to {_lowest(groups)}" if groups > LEAST else ""
     raise InputError(
-        f"{count} {what}{kept} are too few for alpha {alpha:g}, which needs {needed}: {needed - LEAST} "
-        f"that calibrate and {LEAST} to learn from; give {needed - groups} more{possible}"
+        f"{few} too few for alpha {alpha:g}{why}: {needed - LEAST} that calibrate and {LEAST} to learn from; "
+        f"give {needed - groups} more{possible}"
     )
 
 

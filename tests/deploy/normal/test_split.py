@@ -62,6 +62,16 @@ def test_too_few_say_how_many_and_what_is_possible(count, alpha, words):
     assert words in str(error.value)
 
 
+def test_copies_that_do_not_count_are_named():
+    says = (
+        "300 vectors are too few for alpha 0.05: only 1 is left once copies .* set aside; 29 are needed: 19"
+    )
+    with pytest.raises(InputError, match=says):
+        split(300, 0.05, groups=np.zeros(300, int), what="vectors")
+    with pytest.raises(InputError, match="alpha 0.05: only 2 are left once copies"):
+        split(4, 0.05, groups=np.arange(4) % 2, what="vectors")
+
+
 @pytest.mark.parametrize("count", [11, 20, 28, 100])
 def test_the_rate_that_is_named_is_the_lowest_possible(count):
     with pytest.raises(InputError) as error:
@@ -74,7 +84,9 @@ def test_the_rate_that_is_named_is_the_lowest_possible(count):
 
 
 def test_copies_do_not_make_few_pictures_many():
-    with pytest.raises(InputError, match="100 pictures, 10 without copies and .* give 19 more$"):
+    with pytest.raises(
+        InputError, match="100 pictures are too few .*: only 10 are left once copies .* give 19 more$"
+    ):
         split(100, groups=np.arange(100) % 10, what="pictures")
 
 
