@@ -5,7 +5,7 @@
 
 --images is a folder or list as for `score`, a prefix of an object store, a parquet table of paths or
 addresses (its other columns are kept), or a pattern of tar archives. The folder --out gets parquet files with
-one row a picture: path, score, p_value, is_ood and predicted_class, those of `score`, the reason where a
+one row per picture: path, score, p_value, is_ood and predicted_class, those of `score`, the reason where a
 picture could not be read, and a remark where it is odd. --model writes features (and logits) instead. A run
 that was ended goes on where it was when the same command runs again: what is written is not judged twice.
 """

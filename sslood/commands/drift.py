@@ -110,6 +110,8 @@ def _check_options(
         raise InputError("--scores and --images are two ways to give a batch; give one of them")
     asked = vectors is None and reference is None and state is not None and Path(state).exists()
     if scores is None and images is None and not asked:
+        if vectors is not None:
+            raise InputError("--vectors needs --scores or --images as well")
         raise InputError("there is no batch: give --scores or --images")
     if vectors is not None and reference is None:
         raise InputError("--vectors are compared with those of other ID pictures; give --reference too")

@@ -44,7 +44,7 @@ PLACE = click.Path(path_type=Path)
 @click.option(
     "--column", help="Column or tensor that holds the vectors, or a pattern of several, e.g. emb_*."
 )
-@click.option("--ids", help="Column of the vectors' IDs, or a file of them, one a line.")
+@click.option("--ids", help="Column of the vectors' IDs, or a file of them, one per line.")
 @click.option("--labels", help="Column or tensor of their classes, or a .npy or .txt file.")
 @click.option("--logits", help="Column or tensor of a classifier's outputs, or a .npy file.")
 @click.option("--classes", type=PLACE, help="File with the names of the classes, in the order of the logits.")

@@ -62,7 +62,7 @@ COUNT, PLACE = click.IntRange(min=1), click.Path(path_type=Path)
 @click.option(
     "--column", help="Column or tensor that holds the vectors, or a pattern of several, e.g. emb_*."
 )
-@click.option("--ids", help="Column of the vectors' IDs, or a file of them, one a line.")
+@click.option("--ids", help="Column of the vectors' IDs, or a file of them, one per line.")
 @click.option("--logits", help="Column or tensor of the classifier's outputs, or a .npy file.")
 @click.option("--batch_size", default=BATCH, show_default=True, type=COUNT, help="Pictures per batch.")
 @click.option("--skip_unreadable", is_flag=True, help="Leave out what cannot be read, or is NaN.")

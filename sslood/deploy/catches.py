@@ -37,7 +37,7 @@ class Catch:
     ] = None
 
     def __str__(self) -> str:
-        return f"{self.share:.0%} of {self.name} ({self.role}, {self.images} images)"
+        return f"{self.share:.0%} of {self.name} ({self.role}, {self.images} image{'s' * (self.images != 1)})"
 
 
 def measure_catches(
@@ -149,7 +149,7 @@ def few_images(threshold: Threshold, ranks: int | None = None, fewest: int | Non
         return []
     ranked = "" if ranks is None else f"; the combination ranks its detectors among {ranks} images only"
     return [
-        f"only {count} calibration images: no p-value is below {1 / (count + 1):.2g}, so --fdr can be no "
-        f"lower and finds little near it{ranked}; the share of ID called OOD may be {threshold.low:.1%} to "
-        f"{threshold.high:.1%}"
+        f"only {count} calibration images: no p-value can be below {1 / (count + 1):.2g}, so a smaller "
+        f"--fdr finds nothing, and one near it finds little{ranked}; the share of ID "
+        f"called OOD may be {threshold.low:.1%} to {threshold.high:.1%}"
     ]

@@ -161,7 +161,7 @@ def test_vectors_alone_are_no_batch_of_a_stream(folder, tmp_path, capsys):
     for name in ("v.npy", "r.npy"):
         np.save(tmp_path / name, np.zeros((3, 16), np.float32))
     assert drifted(folder, vectors=tmp_path / "v.npy", reference=tmp_path / "r.npy", state=state) == 1
-    assert "there is no batch: give --scores or --images" in capsys.readouterr().err
+    assert "--vectors needs --scores or --images as well" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["images", "vectors", "reference"])

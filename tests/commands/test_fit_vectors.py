@@ -146,9 +146,13 @@ def test_equal_vectors_stay_on_one_side(tmp_path):
 @pytest.mark.parametrize(
     "arrays, message",
     [
+        ({"vectors": NORMAL[:1]}, "1 vector is too few for alpha 0.1, which needs 19"),
         ({"vectors": NORMAL[:12]}, "12 vectors are too few for alpha 0.1, which needs 19"),
         ({"labels": OF[:5]}, r"labels have the shape \(5,\), where there are 180 vectors"),
-        ({"labels": OF / 2}, "row 0 .*: has the label 0.0 in labels; labels are texts or whole numbers"),
+        (
+            {"labels": OF / 2},
+            "row 0 .*: has the label 0.0 in the column 'labels'; labels are texts or whole numbers",
+        ),
         (
             {"labels": [NAMES[at] for at in OF], "logits": NORMAL[:, :3]},
             "labels are texts, so it is not known",
@@ -205,7 +209,7 @@ def test_given_settings_take_the_place_of_chosen_ones(tmp_path, capsys):
     rows = np.random.default_rng(3).normal(size=(400, WIDTH)).astype(np.float32)
     table, long = write(tmp_path / "n.parquet", rows), 3 * rows[:100]
     assert run(tmp_path, vectors=table) == 0
-    assert "only the directions of vectors count" in capsys.readouterr().err
+    assert "only the direction of a vector counts" in capsys.readouterr().err
     assert load_deployed(tmp_path / "d.safetensors").decide_vectors(long).is_ood.mean() < 0.3
     given = {"detector": "mahalanobis", "set": ["mahalanobis.beta=0", "mahalanobis.ridge=0"]}
     assert run(tmp_path, vectors=table, **given) == 0

@@ -117,7 +117,9 @@ def test_a_phrase_names_the_hardest_set_of_each_role():
 def test_what_few_calibration_images_still_allow_is_said():
     assert few_images(conformal_threshold(np.arange(200.0), 0.05)) == []
     (text,) = few_images(conformal_threshold(np.arange(99.0), 0.05), ranks=50)
-    assert "only 99 calibration images: no p-value is below 0.01, so --fdr can be no lower" in text
+    assert (
+        "only 99 calibration images: no p-value can be below 0.01, so a smaller --fdr finds nothing" in text
+    )
     assert "ranks its detectors among 50 images only" in text
     low, high = beta.ppf([0.025, 0.975], 5, 95)
     assert f"the share of ID called OOD may be {low:.1%} to {high:.1%}" in text

@@ -216,7 +216,8 @@ def test_a_second_run_that_writes_the_same_table_is_refused(file, tmp_path, out,
 def test_vectors_of_another_model_are_refused(file, tmp_path):
     scorer = load_deployed(file)
     with pytest.raises(
-        InputError, match="v.parquet: vectors are 4 wide, but the detector was fitted to some 6"
+        InputError,
+        match="v.parquet: vectors are 4 wide, but the detector was fitted to vectors that are 6 wide",
     ):
         score_table(scorer, table(tmp_path / "v.parquet", NEW[:, :4]), tmp_path / "s.csv")
     with pytest.raises(InputError, match=r"vectors must have the shape \(N, 6\), found \(80, 4\)"):

@@ -113,7 +113,8 @@ def choose(
         return Chosen(settings, DEFAULT, given)
     held, settings = _best(grid, folds, seed, device)
     kinds = " and ".join(dict.fromkeys(key for fold in folds for key in fold.outside))
-    source = f"chosen on examples that teach, by the mean AUROC against {kinds}"
+    learned = "pictures" if len(distorted) else "examples"
+    source = f"chosen on the {learned} it learns from, by the mean AUROC against {kinds}"
     chosen = members(held) if names is None else list(held)
     return Chosen({name: settings[name] for name in chosen}, source, given)
 

@@ -115,7 +115,9 @@ def _without(found: Found, others: set[Path]) -> Found:
     known = {path.resolve() for path in others}
     rows = [row for row, path in enumerate(found.paths) if not known or path.resolve() not in known]
     if not rows:
-        raise InputError(f"{found.paths[0]}: all normal pictures are also known bad ones; give others")
+        raise InputError(
+            f"{found.paths[0]}: all normal pictures are also among the known bad ones; give other pictures"
+        )
     own = [found.own[row] for row in rows] if found.own else ()
     return Found([found.paths[row] for row in rows], [found.names[row] for row in rows], found.left, own)
 

@@ -81,7 +81,7 @@ class Rows:
             first = found[int(bad.argmax())]
             says = f"has no {what}" if first is None else f"has the {what} {as_line(repr(first), 60)}"
             raise self.wrong(
-                np.flatnonzero(bad)[:1], f"{says} in {name}; {what}s are texts or whole numbers"
+                np.flatnonzero(bad)[:1], f"{says} in the column {name!r}; {what}s are texts or whole numbers"
             )
         return found
 

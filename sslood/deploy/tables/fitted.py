@@ -31,7 +31,7 @@ from sslood.nets.networks.card import ModelCard
 from sslood.ood.kit.network_detector import Progress
 
 LENGTHS = (
-    "only the directions of vectors count: those that are merely longer or shorter are not found; "
+    "only the direction of a vector counts: one that is merely longer or shorter is not found; "
     "--detector mahalanobis --set mahalanobis.beta=0 sees lengths, too"
 )
 

@@ -118,7 +118,7 @@ class VectorTable:
             (beyond, f"numbers too large for float32 in its {part}"),
         ):
             if bad.any() and self.skipped is None:
-                remedy = "make the vectors again, or leave such rows out"
+                remedy = "make the vectors again, or leave such rows out with --skip_unreadable"
                 raise rows.wrong(np.flatnonzero(bad), f"{what}; {remedy}")
             if self.skipped is not None:
                 self.skipped.extend(str(rows.wrong(at, what)) for at in np.flatnonzero(bad & kept)[:, None])

@@ -212,7 +212,9 @@ def test_bad_folders_are_told(digits, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "broken.png: left out, cannot be read" in said
     assert "1 of 22 pictures: more than a third is lost to the square crop" in said  # it was read twice
-    with pytest.raises(InputError, match="all normal pictures are also known bad ones"):
+    with pytest.raises(
+        InputError, match="all normal pictures are also among the known bad ones; give other pictures"
+    ):
         fit_folder(digits / "odd", alpha=0.1, bad=[digits / "odd"])
 
 
