@@ -51,7 +51,7 @@ USUAL = Limits()
     default=USUAL.requests,
     show_default=True,
     type=COUNT,
-    help="Requests in work at a time; others get status 503.",
+    help="Requests processed at a time; others get status 503.",
 )
 @click.option(
     "--max_seconds", default=USUAL.seconds, show_default=True, type=float, help="Time to send a request in."

@@ -86,9 +86,9 @@ def _say_failures(app: FastAPI) -> None:
     async def option(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         name, known = as_line(first["loc"][-1]), ", ".join(Options.model_fields)
-        return failure(
-            400, f"option {name!r} behind the question mark: {as_line(first['msg'])}; known: {known}"
-        )
+        if first["type"] == "extra_forbidden":
+            return failure(400, f"unknown option {name!r} in the address; known: {known}")
+        return failure(400, f"option {name!r} in the address: {as_line(first['msg'])}; known: {known}")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -29,7 +29,7 @@ def from_json(content: bytes, limits: Limits, width: int) -> list[Upload] | Vect
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is no JSON ({as_line(error)}); send {_IMAGES}") from None
+        raise Refused(400, f"the body is not valid JSON ({as_line(error)}); send {_IMAGES}") from None
     keys = value.keys() if isinstance(value, dict) else set()
     lists = all(isinstance(value[key], list) for key in keys)
     if lists and keys == {"images"}:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise InputError(f"port {port} is already in use; choose another --port") from None
         raise InputError(
             f"cannot listen on {host} port {port} ({error}); choose another --host or --port"
         ) from None

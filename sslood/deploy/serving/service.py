@@ -70,7 +70,7 @@ class Service:
                 names, found = [one.name for one in given], await self._decoded(given)
             good = [not isinstance(image, str) for image, _ in found]
             if not all(good) and not options.skip_unreadable:
-                raise _unreadable(names, found)
+                raise _unreadable(names, found, "vectors" if isinstance(given, Vectors) else "pictures")
             if any(good):
                 decided = judge(await self._decided(given, found, np.array(good)))
         return judge.answer(rows(names, found, decided))
@@ -107,12 +107,12 @@ def _finite(given: Vectors) -> list[Read]:
     return [(row if fine else reason, []) for row, fine in zip(given.vectors, good, strict=True)]
 
 
-def _unreadable(names: list[str], found: list[Read]) -> Refused:
+def _unreadable(names: list[str], found: list[Read], what: str) -> Refused:
     bad = [f"{name} {text}" for name, (text, _) in zip(names, found, strict=True) if isinstance(text, str)]
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return Refused(
         422,
-        f"{len(bad)} of {len(names)} cannot be decided about: {'; '.join(bad[:NAMED])}{more}; "
+        f"no decision is possible for {len(bad)} of {len(names)} {what}: {'; '.join(bad[:NAMED])}{more}; "
         "?skip_unreadable=true decides about the others",
     )
 

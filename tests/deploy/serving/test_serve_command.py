@@ -37,7 +37,7 @@ def test_what_it_refuses(detector, capsys, monkeypatch):
     with listen("127.0.0.1", 0) as taken:
         port = int(address(taken).rpartition(":")[2])
         assert call(serve.main, detector=detector, port=port) == 1
-    assert f"cannot listen on 127.0.0.1 port {port} (" in capsys.readouterr().err
+    assert f"port {port} is already in use; choose another --port" in capsys.readouterr().err
     for more, text in [
         ({"host": "no.such.host.invalid"}, "cannot listen on no.such.host.invalid port 0 ("),
         ({"max_seconds": 0}, "the limit of seconds must be above 0, found 0.0"),

@@ -122,8 +122,12 @@ NOTHING = {"images": []}
 BAD = {
     "no picture": (400, "holds no picture", {"json": NOTHING}),
     "an empty body": (400, "no picture", {"content": b"", "headers": {"content-type": "image/png"}}),
-    "no JSON": (400, "is no JSON", {"content": b"{", "headers": {"content-type": "application/json"}}),
-    "bytes": (400, "is no JSON", {"content": b"\xff\xfe{", "headers": {"content-type": "application/json"}}),
+    "no JSON": (400, "is not valid JSON", {"content": b"{", "headers": {"content-type": "application/json"}}),
+    "bytes": (
+        400,
+        "is not valid JSON",
+        {"content": b"\xff\xfe{", "headers": {"content-type": "application/json"}},
+    ),
     "lists": (
         413,
         "more lists or numbers than 64 vectors of the detector's model",
@@ -132,7 +136,11 @@ BAD = {
             "headers": {"content-type": "application/json"},
         },
     ),
-    "deep": (400, "is no JSON", {"content": b"[" * 49999, "headers": {"content-type": "application/json"}}),
+    "deep": (
+        400,
+        "is not valid JSON",
+        {"content": b"[" * 49999, "headers": {"content-type": "application/json"}},
+    ),
     "a list": (400, "other keys than it may, or no lists", {"json": ["x"]}),
     "another key": (400, "other keys than it may, or no lists", {"json": {"images": ["eA=="], "alpha": 0.1}}),
     "no base64": (400, "images[1]: its data is no base64", {"json": {"images": ["eA==", "§"]}}),
@@ -140,7 +148,7 @@ BAD = {
     "a name that is no text": (400, "no text", {"json": {"images": [{"data": "eA==", "name": 3}]}}),
     "an empty picture": (
         422,
-        "1 of 1 cannot be decided about: images[0] cannot be read",
+        "no decision is possible for 1 of 1 pictures: images[0] cannot be read",
         {"json": {"images": [""]}},
     ),
     "a field": (400, "a field that is no file", {"data": {"a": "b"}, "files": {"x": b"x"}}),
@@ -170,7 +178,7 @@ BAD = {
         "cannot take 'text/plain'",
         {"content": b"x", "headers": {"content-type": "text/plain"}},
     ),
-    "no type": (415, "a body of no type", {"content": b"x"}),
+    "no type": (415, "the request has no Content-Type; send multipart/form-data", {"content": b"x"}),
     "not a picture": (422, "a.png cannot be read (not an image", {"files": {"images": ("a.png", b"x")}}),
     "too many": (413, "more than the 64 pictures or vectors", {"json": {"images": ["eA=="] * 65}}),
     "too many files": (
@@ -196,7 +204,7 @@ BAD = {
     "no vectors": (400, "holds no picture", {"json": {"vectors": []}}),
     "not finite": (
         422,
-        "1 of 2 cannot be decided about: b has NaN or infinite values",
+        "no decision is possible for 1 of 2 vectors: b has NaN or infinite values",
         {"json": {"vectors": [[1.0] * 16, [1e40] * 16], "ids": ["a", "b"]}},
     ),
     "both rates": (422, "give one of them", {"params": {"alpha": 0.1, "fdr": 0.1}}),
@@ -204,8 +212,12 @@ BAD = {
     "a small fdr": (422, "0.001 needs at least 999", {"params": {"fdr": 0.001}}),
     "no rate": (422, "alpha must be above 0 and below 1", {"params": {"alpha": "nan"}}),
     "no fdr": (422, "fdr must be above 0 and below 1", {"params": {"fdr": 1.5}}),
-    "a word": (400, "option 'alpha' behind the question mark", {"params": {"alpha": "low"}}),
-    "an unknown option": (400, "'alhpa'", {"params": {"alhpa": 0.1}}),
+    "a word": (400, "option 'alpha' in the address", {"params": {"alpha": "low"}}),
+    "an unknown option": (
+        400,
+        "unknown option 'alhpa' in the address; known: alpha",
+        {"params": {"alhpa": 0.1}},
+    ),
 }
 
 
