@@ -30,8 +30,8 @@ async def read_uploads(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind not in ("multipart/form-data", "application/json") and not kind.startswith("image/"):
-            found = f"cannot take {as_line(kind)!r}" if kind else "the request has no Content-Type"
-            raise Refused(415, f"{found}; send {KINDS}")
+            what = f"cannot take {as_line(kind)!r}" if kind else "the request has no Content-Type"
+            raise Refused(415, f"{what}; send {KINDS}")
         if int(request.headers.get("content-length", "0")) > limits.bytes:  # h11 checked that it is a number
             raise too_large(limits)
         async with asyncio.timeout(limits.seconds), aclosing(_counted(request, take)) as body:

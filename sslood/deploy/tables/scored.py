@@ -62,8 +62,8 @@ def score_table(
     width, known = table.width, scorer.metadata["feature_dim"]
     if width != known:
         raise InputError(
-            f"{table.path}: vectors are {width} wide, but the detector was fitted to vectors that are {known} "
-            "wide"
+            f"{table.path}: vectors are {width} wide, but the detector was fitted to vectors that are "
+            f"{known} wide"
         )
     p_values: list[np.ndarray] = []
     total = ood = 0
