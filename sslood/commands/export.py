@@ -1,4 +1,4 @@
-"""Write a scorer that `deploy` wrote as one ONNX file: network, preprocessing, detector and threshold.
+"""Write a detector file of `fit` or `deploy` as one ONNX file: network, preprocessing, detector, threshold.
 
     python -m sslood.commands.export --detector data/detectors/NAME.safetensors --out NAME.onnx
 

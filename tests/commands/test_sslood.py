@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ def test_the_group_lists_the_commands_without_importing_them(capsys):
 
 def test_failures_are_one_sentence(tmp_path, capsys):
     assert run("scoer") == 2
-    assert capsys.readouterr().err.startswith("Error: No such command 'scoer'")
+    assert capsys.readouterr().err == "Error: No such command 'scoer'; did you mean 'score'?\n"
+    assert run("xyzzy") == 2
+    assert "Error: No such command 'xyzzy'; there are boxes, bulk, " in capsys.readouterr().err
     assert run("score", "--detector", "x", "--images", ".", "--oot", "y") == 2
     said = capsys.readouterr().err
     assert said.startswith("Error: No such option") and "params.yaml" not in said
@@ -52,6 +55,19 @@ def test_failures_are_one_sentence(tmp_path, capsys):
     assert f"Error: {tmp_path}/x: no such file" in capsys.readouterr().err
     assert run("deploy", "--help") == 0
     assert "python -m sslood.commands.deploy --model" in capsys.readouterr().out
+
+
+def test_the_package_runs_as_a_module_and_knows_its_version():
+    command = [sys.executable, "-m", "sslood"]
+    said = [
+        subprocess.run([*command, option], cwd=TOP, capture_output=True, text=True)
+        for option in ("--version", "--help")
+    ]
+    assert (
+        said[0].stdout
+        == f"sslood {tomllib.loads((TOP / 'pyproject.toml').read_text())['project']['version']}\n"
+    )
+    assert "sslood fit --images normal/ --out mine.safetensors" in said[1].stdout and not said[1].returncode
 
 
 POLICY = """
@@ -146,3 +162,6 @@ def test_the_installed_command(installed, tmp_path):
     command = [sys.executable, str(script), "score", "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "Usage: sslood score" in done.stdout, done.stderr
+    assert run_installed(
+        installed, tmp_path, "from sslood.commands import __main__ as m; print(m._version())"
+    )
