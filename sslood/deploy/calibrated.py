@@ -93,7 +93,15 @@ class Calibrated:
 
     def warnings(self) -> list[str]:
         """Return in sentences why the decisions deserve no trust; [] if nothing is known against them."""
-        found = warnings(self.catches, self.threshold)
+        return self.alarms() + self.notes()
+
+    def alarms(self) -> list[str]:
+        """Return in sentences what is known against the decisions; [] if nothing is."""
+        return warnings(self.catches, self.threshold)
+
+    def notes(self) -> list[str]:
+        """Return in sentences what is not known of the decisions, or only roughly."""
+        found: list[str] = []
         if not hardest(self.catches):
             why = self.unmeasured or "there is no near or far set"
             found.append(f"what it catches was not measured: {why}")

@@ -172,7 +172,7 @@ def describe_rule(scorer: Deployed, fdr: float | None = None) -> dict[str, str]:
         "Called OOD": rule,
         "Calibrated on": f"{threshold.images} ID pictures"
         + ("" if calibrated.by_class is None else f", of each class at least {calibrated.fewest}"),
-        "Measured": tested and f"called OOD of the test sets: {tested}",
+        "Measured": tested and f"called OOD: {tested}",
     }
     return {heading: text for heading, text in rows.items() if text}
 

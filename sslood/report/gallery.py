@@ -15,12 +15,14 @@ import numpy as np
 from PIL import Image
 
 from sslood.core.names import cell, path_cell, shown
+from sslood.data.sets.crops import Box, split_box, with_box
 from sslood.data.sets.depth import Levels
 from sslood.data.sets.images import read_image
 from sslood.report.pictures import Thumbnail, thumbnail
 from sslood.report.render import render
 
 SIDE = 192  # pixels of a thumbnail's longer side; shown at two thirds of it
+PICTURES, BOXES = ("picture", "pictures"), ("box", "boxes")  # what rows are
 BINS = 20  # bars of the histogram of p-values
 COLUMNS = ("path", "score", "p_value", "is_ood", "predicted_class")  # of the table of marked pictures
 Row = Mapping[str, Any]
@@ -67,6 +69,7 @@ def gallery(
     *,
     headline: str = "",
     warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
     count: int,
     levels: Levels | None = None,
     extras: Callable[[Row, Image.Image], Extra] = lambda row, picture: Extra(),
@@ -76,11 +79,12 @@ def gallery(
     rows: path, score, p_value, is_ood (bool) and predicted_class ("" without a classifier) of each picture,
     `file` if it is elsewhere, and texts that the table of marked pictures has too. facts: what else to say
     above the pictures, name -> text; headline: what stands before them, and warnings: sentences that make it
-    an alarm. levels: of the ID set, for pictures of more than 8 bits. It shows at most `count` pictures, by
-    `shown_groups`. extras: what to show of one beside its score, given its row and the picture. Raises
-    InputError naming a picture that can no longer be read.
+    an alarm; notes: others. levels: of the ID set, for pictures of more than 8 bits. It shows at most `count`
+    pictures, by `shown_groups`. extras: what to show of one beside its score, given its row and the picture.
+    Raises InputError naming a picture that can no longer be read.
     """
     ranked = by_rank(rows)
+    nouns = BOXES if rows and all(_box(row) for row in rows) else PICTURES
     groups = shown_groups([row["is_ood"] for row in ranked], count)
     p_values = {flag: [row["p_value"] for row in rows if row["is_ood"] == flag] for flag in (True, False)}
     bars = np.stack([np.histogram(p_values[flag], BINS, (0.0, 1.0))[0] for flag in (True, False)], axis=1)
@@ -95,6 +99,8 @@ def gallery(
         facts=facts,
         headline=headline[:1].upper() + headline[1:],
         warnings=warnings,
+        notes=notes,
+        nouns=nouns,
         n_ood=len(p_values[True]),
         total=len(rows),
         shown=sum(len(group.places) for group in groups),
@@ -107,6 +113,7 @@ def gallery(
             "counts": counts.tolist(),
             "columns": _line(map(cell, (*COLUMNS, *_own(next(iter(rows), {}))))),
             "name": title,
+            "nouns": nouns,
         },
     )
 
@@ -157,13 +164,21 @@ def _card(
     row: Row, rank: int, images: Path, levels: Levels | None, extras: Callable[[Row, Image.Image], Extra]
 ) -> dict[str, Any]:
     picture = read_image(row.get("file", images / row["path"]), levels=levels)
-    texts = {key: shown(row[key]) for key in ("path", "predicted_class")}
+    texts = {
+        "path": shown(with_box(row["path"], _box(row))),
+        "predicted_class": shown(row["predicted_class"]),
+    }
     cells = {
         "path_cell": _line([path_cell(row["path"])]),
         "other_cells": _line(map(cell, (row["predicted_class"], *_own(row).values()))),
     }
     extra = extras(row, picture)
     return {**row, **texts, **cells, "rank": rank, "thumbnail": thumbnail(picture, SIDE), "extra": extra}
+
+
+def _box(row: Row) -> Box | None:
+    """Return the box that a row is of, None for a whole picture."""
+    return split_box(row["file"])[1] if "file" in row and split_box(row["path"])[1] is None else None
 
 
 def _own(row: Row) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_deploy_measures_says_and_keeps_what_it_catches(folder, tmp_path, capsys
         < page.index("<dl>")
     )
     own = scorer.calibrated.catches[0]
-    assert f"<dd>called OOD of the test sets: {own}, {near}, {far}</dd>" in page
+    assert f"<dd>called OOD: {own}, {near}, {far}</dd>" in page
 
 
 def test_the_control_is_compared(folder, tmp_path, capsys):

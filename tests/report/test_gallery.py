@@ -84,7 +84,19 @@ def test_warnings_stand_at_the_head_before_all_facts(rows, tmp_path):
         < page.index("it catches &lt;nothing&gt;")
         < page.index("<dl>")
     )
-    assert 'role="alert"' not in gallery(rows, tmp_path, "t", {"ID": "digits"}, count=5)
+    page = gallery(rows, tmp_path, "t", {"ID": "digits"}, notes=["only <few> images"], count=5)
+    assert 'role="alert"' not in page and "<li>only &lt;few&gt; images</li>" in page
+
+
+def test_boxes_are_counted_and_named_as_boxes(rows, tmp_path):
+    boxes = [
+        row | {"file": tmp_path / f"{row['path']}#xywh=0,0,2,{place + 1}"} for place, row in enumerate(rows)
+    ]
+    page = gallery(boxes[:1], tmp_path, "t", {}, count=5)
+    path = boxes[0]["path"].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert "1 box</span>" in page and f"{path}#xywh=0,0,2,1</small>" in page
+    assert f"of {len(boxes)} boxes are OOD" in gallery(boxes, tmp_path, "t", {}, count=5)
+    assert f"of {len(rows)} pictures are OOD" in gallery(rows, tmp_path, "t", {}, count=5)
 
 
 def test_one_group_has_one_heading(rows, tmp_path):

@@ -84,7 +84,8 @@ class Showing:
             extras = Extras(explained, chain, Path(self.page), opened(self.known) if self.known else _nowhere)
             calibrated = scorer.calibrated
             said: dict[str, Any] = {"headline": in_a_phrase(calibrated.catches), "count": self.count}
-            said |= {"warnings": calibrated.warnings(), "levels": chain.levels, "extras": extras}
+            said |= {"warnings": calibrated.alarms(), "notes": calibrated.notes()}
+            said |= {"levels": chain.levels, "extras": extras}
             save_text(self.page, gallery(rows, Path(), title, describe_rule(scorer, fdr), **said))
         return lines
 

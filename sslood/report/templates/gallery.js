@@ -9,7 +9,7 @@ const decided = Number(slider.dataset.line);
 let line = null; // null: as it was decided
 
 const isOod = (card) => (line === null ? card.dataset.ood === "true" : Number(card.dataset.p) <= line);
-const plural = (n) => `${n} picture${n === 1 ? "" : "s"}`;
+const plural = (n) => `${n} ${data.nouns[n === 1 ? 0 : 1]}`;
 
 function show() {
   const text = at("filter").value.trim().toLowerCase();
