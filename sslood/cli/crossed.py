@@ -67,13 +67,6 @@ def mismatches(params: Mapping[str, Any], file: str) -> Iterator[str]:
             f"{file}:ssdk.k is {ssdk['k']}, but {file}:embed.shots keeps {shots} images of a class; lower "
             "the one or raise the other"
         )
-    tuning = params.get("tuning")
-    role = _section(_section(params, "sets"), tuning).get("role") if isinstance(tuning, str) else None
-    if role in ("near", "far", "shifted"):
-        yield (
-            f"{file}:tuning: {tuning!r} has the role {role}, so it has no validation split to choose "
-            "settings on; name a set of role tuning or auxiliary"
-        )
 
 
 def _section(params: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -35,8 +35,9 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, names = args[0], self.list_commands(ctx)
-        if name not in names and not name.startswith("-"):
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            names = self.list_commands(ctx)
             close = get_close_matches(name, names, n=1)
             hint = f" did you mean {close[0]!r}?" if close else f" there are {', '.join(names)}"
             raise click.UsageError(f"No such command {name!r};{hint}", ctx)

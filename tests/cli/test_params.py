@@ -322,7 +322,6 @@ def test_sections_that_contradict_each_other_are_named_both(params, changes, say
         ),
         ({"ssdk": {"k": 50, "per_class": False}}, None),
         ({"ssdk": {"k": 10}}, None),
-        ({"tuning": "letters"}, "params.yaml:tuning: 'letters' has the role far, so it has no validation"),
     ],
 )
 def test_values_that_other_sections_contradict_are_found_before_a_stage_runs(params, changes, says):
