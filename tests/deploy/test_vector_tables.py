@@ -212,6 +212,14 @@ FILES = {
         lambda path: pq.write_table(pa.table({"id": NAMES, **series(), "e2": NAMES}), path) or path,
         {}, "e2 would be left out of the vector e0, e1, e3, as it holds no fractions",
     ),
+    "the only texts between": (
+        lambda path: pq.write_table(pa.table({**series(), "e2": NAMES}), path) or path,
+        {}, "e2 would be left out of the vector e0, e1, e3, as it holds no fractions",
+    ),
+    "the only texts in a pattern": (
+        lambda path: pq.write_table(pa.table({**series(), "e2": NAMES}), path) or path,
+        {"column": "e*"}, "e2 .*expected numbers",
+    ),
     "no parquet": (lambda path: path.write_bytes(b"PAR1") and path, {}, "cannot be read as parquet"),
     "no file": (lambda path: path, {}, "v.parquet: no such file; name a file of vectors: .npy"),
     "no folder": (lambda path: path.parent, {}, "holds no parquet file; name a file"),

@@ -10,7 +10,6 @@ Rows count from 0, in messages too.
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ import pandas as pd
 
 from sslood.core.errors import InputError, as_line
 from sslood.deploy.tables.cells import Rows
-from sslood.deploy.tables.sources import Beside, Source, load_array, load_lines, open_source
+from sslood.deploy.tables.sources import Beside, Source, load_array, load_lines, open_source, series_of
 
 BATCH = 8192  # rows in memory at a time: 16 MiB of 512 numbers
 FILES = (".npy", ".txt")  # that hold what belongs to the rows of another file
@@ -222,12 +221,11 @@ def _check_series(where: Path, source: Source, found: Sequence[str], taken: Sequ
 
     Columns without any number pass: measurements have names of their own.
     """
-    of = {name: match[1] for name in source.names if (match := re.fullmatch(r"(.*?)\d+", name, re.DOTALL))}
-    series = [name for name in found if name in of]
+    series = [name for name in found if series_of(name) is not None]
     if len(found) < 2 or not series:
         return
-    usual = Counter(of[name] for name in series).most_common(1)[0][0]
-    inside = [name for name in series if of[name] == usual]
+    usual = Counter(map(series_of, series)).most_common(1)[0][0]
+    inside = [name for name in series if series_of(name) == usual]
     remedy = f"name the columns of the vector with --column, such as --column '{usual}[0-9]*'"
     beside = [name for name in found if name not in inside]
     if beside:
@@ -236,7 +234,7 @@ def _check_series(where: Path, source: Source, found: Sequence[str], taken: Sequ
             f"{where}: {listed} would be part of the vector beside {between(inside)}: all hold fractions; "
             f"{remedy}"
         )
-    kinds = [name for name in of if of[name] == usual and name not in (*found, *taken)]
+    kinds = [name for name in source.names if series_of(name) == usual and name not in (*found, *taken)]
     if kinds:
         listed = as_line(", ".join(kinds), 100)
         raise InputError(

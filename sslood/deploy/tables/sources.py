@@ -1,5 +1,6 @@
 """Files that hold vectors, as named columns that are read in batches: .npy, .safetensors, parquet."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -92,8 +93,9 @@ class Columns(Parquet):
         return [name for name in names if self.is_float(name)]
 
     def find_ids(self) -> str | None:
-        """Return the column called id or path, or the only one of texts."""
-        texts = [name for name in self.names if self.is_text(name)]
+        """Return the column called id or path, or the only one of texts, if not numbered like fractions."""
+        numbered = {series_of(name) for name in self.names if self.is_float(name)} - {None}
+        texts = [name for name in self.names if self.is_text(name) and series_of(name) not in numbered]
         usual = [name for name in IDS if name in self.names]
         return usual[0] if usual else texts[0] if len(texts) == 1 else None
 
@@ -128,6 +130,12 @@ class Beside:
 
     def find_ids(self) -> str | None:
         return self.source.find_ids()
+
+
+def series_of(name: str) -> str | None:
+    """Return what stands before a number at the end of a name, None for a name without: "e" of "e12"."""
+    match = re.fullmatch(r"(.*?)\d+", name, re.DOTALL)
+    return None if match is None else match[1]
 
 
 def open_source(path: Path) -> Source:
