@@ -8,6 +8,7 @@ right are summed with weights 1/2, 1/4 and 1/4, as the evaluation of arXiv:2404.
 enters at an edge is the reflection.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -23,19 +24,15 @@ BATCH = 500
 Looks = dict[str, Tensor]
 
 
-def looks(logits: torch.nn.Module, images: Tensor) -> Looks:
+def looks(logits: Callable[[Tensor], Tensor], images: Tensor) -> Looks:
     """Return the logits [N, K] of normalised images [N, C, H, W] after one, two and six looks."""
     height, width = images.shape[2:]
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
-    both = [
-        (logits(part) + logits(part.flip(3))) / 2
-        for part in (images, padded[..., :height, :width], padded[..., 2 : height + 2, 2 : width + 2])
-    ]
-    return {
-        "once": logits(images),
-        "with the mirror image": both[0],
-        "and shifted": both[0] / 2 + (both[1] + both[2]) / 4,
-    }
+    upper, lower = padded[..., :height, :width], padded[..., 2 : height + 2, 2 : width + 2]
+    once = logits(images)
+    twice = (once + logits(images.flip(3))) / 2
+    shifted = sum(logits(part) + logits(part.flip(3)) for part in (upper, lower)) / 4
+    return {"once": once, "with the mirror image": twice, "and shifted": (twice + shifted) / 2}
 
 
 @click.command()
