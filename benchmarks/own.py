@@ -33,7 +33,7 @@ from sslood.deploy.normal.fit_pictures import fit_folder, fit_pictures
 from sslood.deploy.pictures import Found, decide_pictures, find_pictures
 from sslood.deploy.scorer import load_deployed
 from sslood.nets.adopting.pretrained import default_name, open_pretrained
-from sslood.nets.inference.mirrored import mirrored
+from sslood.nets.inference.looks import Looks, seeing
 from sslood.nets.networks.files import restore_model
 from sslood.ood.measures.intervals import delong_interval
 from sslood.ood.measures.metrics import ood_metrics
@@ -48,7 +48,7 @@ class Photographs:
     def __init__(self, mirror: bool) -> None:
         arrays, card = open_pretrained(default_name(), set_name="photos", classes=["normal"])
         model = restore_model(arrays, card.metadata(), card.name)
-        embedder = Embedder(mirrored(model) if mirror else model, card.metadata())
+        embedder = Embedder(seeing(model, Looks(mirror)), card.metadata())
         paths = find_pictures(PHOTOS).paths
         start = time.perf_counter()
         self.found: Embedded = embedder.embed(paths)

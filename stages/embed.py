@@ -24,7 +24,7 @@ from sslood.nets.inference.embed import EmbedSettings, embed_model
 @click.option("--seed", required=True, type=int, help="Seed of the choice and the copies of the shots.")
 @click.option("--out", required=True, help="Embeddings file to write.")
 @item_options("name")
-@setting_options(EmbedSettings, optional=["mirror"])
+@setting_options(EmbedSettings, optional=["mirror", "shift"])
 @may_be_left_out("embeddings")
 def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")

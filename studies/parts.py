@@ -104,7 +104,7 @@ class Call:
         return path.exists()
 
     def _stages(self, part: Part, place: Path, outcome: Outcome) -> None:
-        self._lay_out(part, place, {})
+        self.lay_out(part, place, {})
         with chdir(place):
             graph = graph_of()
             chosen = needed(graph, part.goals)
@@ -129,7 +129,7 @@ class Call:
             outcome.state, outcome.reason = "left out", lost.reason
             return
         if lost.dropped:
-            self._lay_out(part, place, lost.dropped)
+            self.lay_out(part, place, lost.dropped)
         params = hashlib.sha256((place / "params.yaml").read_bytes()).hexdigest()
         outcome.mark = f"{self.store.origin['revision']} {params}"
         if self._is_brought(place, outcome):
@@ -155,7 +155,7 @@ class Call:
         (place / BROUGHT).unlink(missing_ok=True)  # its results will be those of this machine
         return False
 
-    def _lay_out(self, part: Part, place: Path, without: Mapping[str, str]) -> None:
+    def lay_out(self, part: Part, place: Path, without: Mapping[str, str]) -> None:
         """Make the folder of a part from the code and profiles as they were when the call began."""
         code = self.folder / "code"
         lay_out(place, code, params_text(self.study, part, without, code))

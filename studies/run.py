@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from sslood.cli.command import Command
 from sslood.core.errors import InputError
+from studies.accept import accept_made, check_stages, made_before
 from studies.origin import hardware, revision
 from studies.pack import pack, unpack
 from studies.parts import Call, Outcome
@@ -43,6 +44,9 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--jobs", "-j", default=1, type=click.IntRange(1), help="Stages that run at the same time.")
 @click.option("--folder", type=FOLDER, help="Work folder; scratch/studies/NAME if not given.")
 @click.option("--results", type=FOLDER, help="Folder of results; results/NAME if not given.")
+@click.option(
+    "--accept", multiple=True, metavar="STAGE", help="Keep what older code made, if code is all that changed."
+)
 @click.option("--tiny", "small", is_flag=True, help="Few images and epochs: does every part run?")
 @click.option("--pack", "out", type=FOLDER, help="Put results, checkpoints and models here: at most 64 MiB.")
 @click.option("--unpack", "back", type=FOLDER, help="Begin with what --pack put here.")
@@ -53,6 +57,7 @@ def main(
     jobs: int,
     folder: Path | None,
     results: Path | None,
+    accept: tuple[str, ...],
     small: bool,
     out: Path | None,
     back: Path | None,
@@ -75,8 +80,13 @@ def main(
         store = Store(folder, {"revision": revision(), "hardware": hardware()}, revision(tracked=COMMANDS))
         check_budget(budget, max(part.least for part in picked.parts), (), store)
         check_parts(picked, folder)
+        check_stages(accept)
+        made = made_before(folder, [part.name for part in study.parts], accept)
         copy_code(folder)
-        outcomes = _run(Call(study, folder, jobs, store, budget, click.echo, began), picked, results)
+        call = Call(study, folder, jobs, store, budget, click.echo, began)
+        if accept:
+            accept_made(call, accept, made)
+        outcomes = _run(call, picked, results)
         if out is not None:
             click.echo(f"{pack(folder, results, out)} files are packed in {out}")
     _end(outcomes, results)

@@ -68,6 +68,16 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
 
+    def adopt(self, old: str, new: str, outs: Sequence[str]) -> bool:
+        """Keep what is kept of one digest as that of another too, with its record; return whether it is."""
+        if old not in self.record or not all((self.made / old / out).exists() for out in outs):
+            return False
+        shutil.rmtree(self.made / new, ignore_errors=True)
+        _link(self.made / old, self.made / new)
+        self.record[new] = dict(self.record[old])
+        save_json(self.file, self.record)
+        return True
+
     def take(self, key: str, outs: Sequence[str], loose: Sequence[str] = ()) -> bool:
         """Put the outputs of a stage where they belong, if they are kept; return whether they are."""
         folder = self.made / key

@@ -37,7 +37,7 @@ class Direct(Runner):
 
     def __init__(self, chosen: Sequence[Cell], jobs: int, say: Callable[[str], object] = click.echo):
         super().__init__(chosen, jobs, say)
-        self.done = _record()
+        self.done = read_record()
         self.begun = dict[str, str]()  # name -> digest of what it read
 
     def current(self, cell: Cell) -> bool:
@@ -71,7 +71,7 @@ class Direct(Runner):
         save_json(RECORD, self.done)
 
 
-def _record() -> dict[str, str]:
+def read_record() -> dict[str, str]:
     """Return the digest of each cell as it last ran; nothing if there is no such record, or a damaged one."""
     with suppress(OSError, ValueError, RecursionError):
         if isinstance(record := json.loads(RECORD.read_text(encoding="utf-8")), dict):

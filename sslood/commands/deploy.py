@@ -38,7 +38,7 @@ from sslood.deploy.measured import (
     parse_given,
 )
 from sslood.deploy.scorer import save_deployed
-from sslood.nets.inference.mirrored import MIRROR
+from sslood.nets.inference.looks import Looks
 from sslood.ood.kit.combining import Combination
 from sslood.ood.kit.outputs import read_embeddings
 from sslood.ood.measures.conformal import images_needed
@@ -136,8 +136,11 @@ def main(
     )
     patches = patches_of_set(arrays, metadata, sets_dir, device) if maps else None
     nearest = nearest_of_set(outputs) if maps and outputs else None
-    if outputs and outputs.metadata.get(MIRROR):
-        metadata = {**metadata, MIRROR: True}  # what is scored is seen as it was embedded
+    if outputs:
+        metadata = {
+            **metadata,
+            **Looks.of(outputs.metadata).metadata(),
+        }  # what is scored is seen as it was embedded
     save_deployed(out, arrays, metadata, calibrated, patches=patches, nearest=nearest)
     if members.source:
         click.echo(f"{detector[0]}: {calibrated.name} ({members.source}).")

@@ -60,6 +60,12 @@ PLACE = click.Path(path_type=Path)
     "--mirror", is_flag=True, help="Look at each picture and its mirror image, in twice the network's time."
 )
 @click.option(
+    "--shift",
+    default=0,
+    type=click.IntRange(0),
+    help="Look at each picture moved by so many pixels too, in three times the network's time.",
+)
+@click.option(
     "--alpha", default=0.05, show_default=True, type=float, help="Share of normal pictures called OOD."
 )
 @click.option(
@@ -95,6 +101,7 @@ def main(
     size,
     square,
     mirror,
+    shift,
     alpha,
     detector,
     assignments,
@@ -129,7 +136,7 @@ def main(
     found: FittedPictures | FittedVectors
     if vectors is not None:
         of_images = {"backbone": backbone, "weights": weights, "size": size, "square": square}
-        of_images |= {"mirror": mirror, "flat": flat, "maps": maps}
+        of_images |= {"mirror": mirror, "shift": shift, "flat": flat, "maps": maps}
         if wrong := [name for name, value in of_images.items() if value]:
             raise InputError(f"--{wrong[0]} is of --images; omit it with --vectors")
         found = fit_file(vectors, skip=skip_unreadable, **of_vectors, **options)
@@ -138,7 +145,7 @@ def main(
         if given := [name for name, value in of_vectors.items() if value]:
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
         network = {"backbone": backbone, "weights": weights, "size": size, "square": square}
-        how = {"flat": flat, "mirror": mirror, "skip_unreadable": skip_unreadable}
+        how = {"flat": flat, "mirror": mirror, "shift": shift, "skip_unreadable": skip_unreadable}
         found = fit_folder(images, keep=f"{out}.partial", **how, **network, **options)
         patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
         found.save(out, patches=patches, nearest=nearest_of_pictures(found))

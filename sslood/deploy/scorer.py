@@ -28,7 +28,7 @@ from sslood.deploy.maps.patches import Patches
 from sslood.deploy.packed import VERSION, checksum, damaged, pack, read_file, unpack
 from sslood.deploy.thresholds import discoveries, in_percent
 from sslood.nets.inference.extract import extract
-from sslood.nets.inference.mirrored import as_fitted, seen_once
+from sslood.nets.inference.looks import as_fitted, seen_once
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import restore_model
 from sslood.nets.networks.model import Model

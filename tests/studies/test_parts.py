@@ -11,6 +11,7 @@ import yaml
 
 from sslood.core.errors import InputError
 from sslood.core.files import save_json
+from studies.accept import check_stages
 from studies.pack import pack, unpack
 from studies.results import gather
 from studies.run import alone, main
@@ -54,6 +55,59 @@ def test_a_changed_value_runs_only_what_depends_on_it(toy):
     toy.call([{"name": "one", "settings": {"runs.seeds": [1]}}])
     assert toy.ran == []  # kept from the first call
     assert [path.name for path in (toy.root / "work/one/data/models").iterdir()] == ["m-1.safetensors"]
+
+
+def edited(toy):
+    """The toy after an edit of the code, which a later call would run `train` again for."""
+    (toy.root / "sslood/room.py").write_text("# a clearer sentence\n")
+    return toy
+
+
+def test_what_older_code_made_is_kept_where_it_is_accepted(toy):
+    parts = [{"name": "one"}, {"name": "two", "settings": {"train.epochs": 2, **LOST}}]
+    toy.call(parts)
+    assert states(edited(toy).call(parts, accept=["train"], revision="r2")) == ["done", "done"]
+    assert "train 0" not in toy.ran and toy.evaluated == 2
+    assert [line for line in toy.said if "accept" in line] == [
+        "accept train@0 of one, made by r1", "accept train@0 of two, made by r1"
+    ]  # fmt: skip
+    revisions = {entry["stage"]: entry["revision"] for entry in toy.store.record.values()}
+    assert revisions["train@0"] == "r1"
+    toy.call([*parts, {"name": "three", "settings": {"runs.seeds": [0, 1]}}], revision="r3")
+    assert toy.ran.count("train 0") == 0 and toy.ran.count("train 1") == 1  # another part takes it as well
+
+
+def test_without_being_accepted_it_runs_again(toy):
+    toy.call([{"name": "one"}])
+    edited(toy).call([{"name": "one"}])
+    assert toy.ran == ["train 0"]
+
+
+def test_other_params_or_data_are_not_accepted(toy):
+    """One seed is new, so it runs; of the other part `train` has another value, so it does too."""
+    toy.call([{"name": "one"}, {"name": "two"}])
+    parts = [
+        {"name": "one", "settings": {"runs.seeds": [0, 1]}},
+        {"name": "two", "settings": {"train.epochs": 3}},
+    ]
+    edited(toy).call(parts, accept=["train"])
+    assert [line for line in toy.said if "accept" in line] == ["accept train@0 of one, made by r1"]
+    assert sorted(toy.ran) == ["train 0", "train 1"]
+    model = toy.root / "work/two/data/models/m-0.safetensors"
+    assert model.read_text() == "3\n"
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_nothing_to_accept_is_an_error(toy, ran):
+    if ran:
+        toy.call([{"name": "one"}])  # by the same code
+    with pytest.raises(InputError, match="--accept train: .*work holds nothing of it that other code made"):
+        toy.call([{"name": "one"}], accept=["train"])
+
+
+def test_an_unknown_stage_is_no_stage_to_accept():
+    with pytest.raises(InputError, match="--accept trian: no such stage .did you mean 'train'"):
+        check_stages(["train", "trian"])
 
 
 def test_a_set_that_cannot_be_had_is_dropped_and_named(toy):

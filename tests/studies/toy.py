@@ -1,9 +1,11 @@
 """A study of a toy graph, whose stages are shell commands that write down that they ran."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from studies.accept import accept_made, made_before
 from studies.parts import Call, Outcome
 from studies.plan import read_study
 from studies.runner import Store
@@ -28,7 +30,7 @@ GRAPH = {
         "cmd": "echo train ${item.seed} >> $RAN; ${train.command} || exit 1; "
         "echo ${train.epochs} > data/models/m-${item.seed}.safetensors; "
         "echo 1 > data/curves/${item.seed}.csv",
-        "deps": ["data/sets/digits.safetensors"],
+        "deps": ["sslood", "data/sets/digits.safetensors"],
         "params": ["train"],
         "outs": ["data/models/m-${item.seed}.safetensors", "data/curves/${item.seed}.csv"],
     },
@@ -76,16 +78,25 @@ class Toy:
         (root / "profiles/quickstart.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
 
     def call(
-        self, parts: list[dict], budget: float = 60.0, least: float = 1.0, commands: str | None = None
+        self,
+        parts: list[dict],
+        budget: float = 60.0,
+        least: float = 1.0,
+        commands: str | None = None,
+        accept: Sequence[str] = (),
+        revision: str = "r1",
     ) -> list[Outcome]:
         """Run the parts in one call; what ran is in `ran`."""
         content = {"title": "Toy", "least": least, "parts": parts}
         (self.root / "toy.yaml").write_text(yaml.safe_dump(content))
         self.study = read_study(str(self.root / "toy.yaml"))
         folder = self.root / "work"
+        made = made_before(folder, [part.name for part in self.study.parts], accept)
         copy_code(folder, self.root)
-        self.store = Store(folder, {"revision": "r1", "hardware": "h1"}, commands)
+        self.store = Store(folder, {"revision": revision, "hardware": "h1"}, commands)
         call = Call(self.study, folder, 1, self.store, budget, self.said.append)
+        if accept:
+            accept_made(call, accept, made)
         self.before = self._lines()
         return [call.run(part) for part in self.study.parts]
 

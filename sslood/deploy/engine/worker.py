@@ -31,7 +31,7 @@ from sslood.deploy.pictures import chain_of
 from sslood.deploy.quick.quick import FEW, quick
 from sslood.deploy.scorer import BATCH, Decisions, load_deployed
 from sslood.nets.inference.extract import extract
-from sslood.nets.inference.mirrored import as_fitted
+from sslood.nets.inference.looks import as_fitted
 from sslood.nets.networks.files import restore_model
 
 SAID = {"reason": pa.string(), "remark": pa.string()}  # why there is no decision; what is odd about a picture

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslood.core.batches import normalised
 from sslood.core.errors import InputError
-from sslood.nets.inference.mirrored import seen_once
+from sslood.nets.inference.looks import seen_once
 from sslood.nets.inference.patches import with_patches
 from sslood.nets.networks.model import Model
 from sslood.views.resolutions import stage_modules, watched

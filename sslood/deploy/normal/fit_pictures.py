@@ -32,7 +32,7 @@ from sslood.deploy.normal.split import Split, split_normal
 from sslood.deploy.pictures import Found, find_pictures
 from sslood.deploy.scorer import load_deployed, save_deployed
 from sslood.nets.adopting.pretrained import default_name, open_pretrained
-from sslood.nets.inference.mirrored import MIRROR, as_fitted
+from sslood.nets.inference.looks import Looks, seeing
 from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import restore_model, stored
 from sslood.nets.networks.heads import build_head
@@ -48,8 +48,8 @@ class FittedPictures:
 
     arrays, card: of the network, with a head where there are classes. pictures: the normal ones that were
     used, at the positions of `fitted.split`, and found: what they were found as. notes: in sentences, what
-    became of the others. kept: what can go once the file is written. mirror: the features are the mean over a
-    picture and its mirror image.
+    became of the others. kept: what can go once the file is written. looks: how often the network sees a
+    picture.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -59,7 +59,7 @@ class FittedPictures:
     found: Found
     notes: Sequence[str]
     kept: Kept = field(default_factory=Kept)
-    mirror: bool = False
+    looks: Looks = field(default_factory=Looks)
 
     def describe(self) -> list[str]:
         """Return in sentences what was done with the pictures, and what the detector is and catches."""
@@ -70,15 +70,11 @@ class FittedPictures:
 
         What an interrupted run would go on from goes only once the file can be read.
         """
-        metadata = _seen(self.card.metadata(), self.mirror)
+        metadata = {**self.card.metadata(), **self.looks.metadata()}
         save_deployed(path, self.arrays, metadata, self.fitted.calibrated, **parts)
         if self.kept.folder is not None:
             load_deployed(path)
         self.kept.clear()
-
-
-def _seen(metadata: dict[str, Any], mirror: bool) -> dict[str, Any]:
-    return {**metadata, MIRROR: True} if mirror else metadata
 
 
 def fit_folder(
@@ -160,26 +156,29 @@ def fit_pictures(
     seed: int = 0,
     device: str = "cpu",
     mirror: bool = False,
+    shift: int = 0,
     keep: str | Path | None = None,
 ) -> FittedPictures:
     """Embed pictures by the network of a model file without head; fit and calibrate as `fit_normal`.
 
     bad: known bad pictures by kind. Copies of one picture count once, and none is on both sides of the split;
-    of a picture that is also among the bad ones, these keep it. mirror: the network sees pictures and their
-    mirror images, here and wherever the file is used (`sslood.nets.inference.mirrored`). keep: a folder for
-    what is embedded, so that the same call goes on after an interruption; it is emptied once the result is
-    saved. Raises InputError for a picture that cannot be read, unless `skip_unreadable`, and as `fit_normal`.
+    of a picture that is also among the bad ones, these keep it. mirror, shift: how often the
+    network sees a picture, here and wherever the file is used (`sslood.nets.inference.looks`). keep: a folder
+    for what is embedded, so that the same call goes on after an interruption; it is emptied once the result
+    is saved. Raises InputError for a picture that cannot be read, unless `skip_unreadable`, for a shift that
+    is no less than a side, and as `fit_normal`.
     """
+    looks = Looks(mirror, shift)
+    looks.check(card.size, "--shift")
     names = classes_of(found, flat)
-    metadata = _seen(card.metadata(), mirror)
-    model = restore_model(arrays, metadata, card.name, device)
+    model = restore_model(arrays, card.metadata(), card.name, device)
     bad = bad or {}
     total = len(found.paths) + sum(len(one.paths) for one in bad.values())
-    of_any = _seen(card.replace(id="", classes=[]).metadata(), mirror)
+    of_any = {**card.replace(id="", classes=[]).metadata(), **looks.metadata()}
     kept = Kept.of(keep, arrays, of_any, device)
     with tqdm(total=total, desc="embed", unit="image", disable=None) as bar:
         how: dict[str, Any] = {"unreadable": [] if skip_unreadable else None, "kept": kept}
-        embedder = Embedder(as_fitted(folded(model), metadata), metadata, bar.update, **how)
+        embedder = Embedder(seeing(folded(model), looks), card.metadata(), bar.update, **how)
         known = {kind: embedder.embed(one.paths) for kind, one in bad.items()}
         pictures, known, groups, notes = _apart(embedder.embed(found.paths), known)
         if kept.found:  # so far, without distorted copies
@@ -208,7 +207,7 @@ def fit_pictures(
     if fitted.head is not None:
         arrays, card = _with_head(model.backbone, card, fitted.head)
     notes += _remarks(embedder, total)
-    return FittedPictures(arrays, card, fitted, pictures, found, notes, kept, mirror)
+    return FittedPictures(arrays, card, fitted, pictures, found, notes, kept, looks)
 
 
 def _apart(

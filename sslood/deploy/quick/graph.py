@@ -4,7 +4,7 @@ torch.fx gives the operations. A network that holds others than those below is l
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sslood.deploy.quick.quick import INPUT
 from sslood.nets.backbones.efficientnet_lite import SameConv2d
 
 OPSET, IR = 18, 9
+LEAST, MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # ends of a whole axis
 OUTPUT = "features"
 
 
@@ -149,12 +150,11 @@ def _function(builder: _Builder, node: fx.Node, names: dict[fx.Node, str]) -> st
     elif target in (torch.cat, torch.concat) and (node.kwargs.get("dim", *rest[:1] or [0])) == 1:
         builder.add("Concat", given, name, axis=1)
     elif target == "flip" and rest == [3] and not node.kwargs:
-        ends = [np.array([value], np.int64) for value in (-1, np.iinfo(np.int64).min, 3, -1)]
-        bounds = [
-            builder.weight(value, f"{name}.{part}")
-            for part, value in zip(("start", "end", "axis", "step"), ends, strict=True)
-        ]
-        builder.add("Slice", [*given, *bounds], name)
+        _slice(builder, given, name, {3: slice(-1, LEAST, -1)})
+    elif target is operator.getitem and len(given) == 1:
+        _slice(builder, given, name, _axes_of(node.args[1]))
+    elif target is F.pad and len(given) == 1:
+        builder.add("Pad", [*given, builder.weight(_ends_of(node), f"{name}.ends")], name, mode="reflect")
     elif target is operator.truediv and len(given) == len(rest) == 1 and type(rest[0]) in (int, float):
         builder.add("Div", [*given, builder.weight(np.array(rest[0], np.float32), f"{name}.by")], name)
     elif target == F.avg_pool2d and len(rest) == 1 and not node.kwargs:
@@ -167,6 +167,32 @@ def _function(builder: _Builder, node: fx.Node, names: dict[fx.Node, str]) -> st
     else:
         raise Unsupported(str(target))
     return name
+
+
+def _ends_of(node: fx.Node) -> np.ndarray:
+    """Return how many rows and columns of reflection a border gets, at the start and end of each axis."""
+    given = dict(zip(("input", "pad", "mode"), node.args, strict=False)) | node.kwargs
+    match given:
+        case {"pad": (int() as left, int() as right, int() as top, int() as bottom), "mode": "reflect"}:
+            return np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+    raise Unsupported(f"pad {given}")
+
+
+def _axes_of(index: Any) -> dict[int, slice]:
+    """Return the slice of each axis of an index `[..., slice, slice]` of images; Unsupported for others."""
+    match index:
+        case (e, slice() as rows, slice() as columns) if e is Ellipsis:
+            return {2: rows, 3: columns}
+    raise Unsupported(f"index {index}")
+
+
+def _slice(builder: _Builder, given: Sequence[str], name: str, axes: Mapping[int, slice]) -> None:
+    steps = [1 if one.step is None else one.step for one in axes.values()]
+    starts = [0 if one.start is None else one.start for one in axes.values()]
+    stops = [MOST if one.stop is None else one.stop for one in axes.values()]
+    bounds = {"start": starts, "end": stops, "axis": list(axes), "step": steps}
+    stored = [builder.weight(np.array(part, np.int64), f"{name}.{key}") for key, part in bounds.items()]
+    builder.add("Slice", [*given, *stored], name)
 
 
 def _nodes(values: Any) -> list[fx.Node]:

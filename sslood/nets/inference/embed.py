@@ -17,7 +17,7 @@ from sslood.core.settings import Settings, at_least
 from sslood.data.images.augment import AugmentSettings, augment
 from sslood.data.sets.roles.roles import ROLES, names_of_roles, record_role
 from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
-from sslood.nets.inference.mirrored import MIRROR, mirrored
+from sslood.nets.inference.looks import Looks, seeing
 from sslood.nets.networks.card import ModelCard, check_fits
 from sslood.nets.networks.files import load_model
 from sslood.nets.networks.model import Model
@@ -36,6 +36,12 @@ class EmbedSettings(Settings):
     mirror: Annotated[bool, "features are the mean over an image and its mirror image, in twice the time"] = (
         False
     )
+    shift: Annotated[int, at_least(0), "and over both shifted by so many pixels, in three times the time"] = 0
+
+    @property
+    def looks(self) -> Looks:
+        """How often the network sees an image."""
+        return Looks(self.mirror, self.shift)
 
 
 def shot_pool(labels: np.ndarray, shots: int, seed: int, name: str) -> np.ndarray:
@@ -82,7 +88,7 @@ def embed_model(
     return tensors, {
         "model": card.name, "seed": seed, "model_metadata": read_metadata(path), "id": id_name,
         "classes": card.classes, "recipe": vars(recipe), "shots": settings.shots, "copies": settings.copies,
-        "sets": contents, **({MIRROR: True} if settings.mirror else {}),
+        "sets": contents, **settings.looks.metadata(),
     }  # fmt: skip
 
 
@@ -105,7 +111,8 @@ def embed_sets(
     """
     if sets.get(id_name, {}).get("role") != "id":
         raise InputError(f"sets: the ID set {id_name!r} is not among them with role id; add it to `sets`")
-    model = mirrored(model) if settings.mirror else model
+    settings.looks.check(card.size, "embed.shift")
+    model = seeing(model, settings.looks)
     tensors: Arrays = {**_head(model), **_prior(model)}
     contents: dict[str, Any] = {}
     for name, role in names_of_roles(sets, "sets").items():

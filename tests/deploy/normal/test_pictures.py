@@ -238,6 +238,17 @@ def test_one_look_is_not_taken_for_two(digits, tmp_path):
     """What was embedded before an interruption counts only for the same look."""
     given = {"alpha": 0.1, "detector": "knn", "keep": tmp_path / "k"}
     once = fit_folder(digits / "odd", **given)
-    twice = fit_folder(digits / "odd", mirror=True, **given)
-    assert not any("before" in note for note in twice.notes)
-    assert np.abs(once.pictures.features - twice.pictures.features).max() > 1e-3
+    for looks in ({"mirror": True}, {"shift": 1}):
+        more = fit_folder(digits / "odd", **looks, **given)
+        assert not any("before" in note for note in more.notes)
+        assert np.abs(once.pictures.features - more.pictures.features).max() > 1e-3
+
+
+def test_a_shift_goes_into_the_file_and_not_past_the_side(digits, tmp_path, capsys):
+    given = {"images": digits / "odd", "alpha": 0.1, "detector": "knn", "out": tmp_path / "d.safetensors"}
+    assert call(fit.main, **given, shift=3) == 0
+    assert load_deployed(given["out"]).metadata["shift"] == 3
+    capsys.readouterr()
+    assert call(fit.main, **(given | {"out": tmp_path / "e.safetensors"}), shift=2000) != 0
+    assert "--shift is 2000, and images have" in capsys.readouterr().err
+    assert not (tmp_path / "e.safetensors").exists()

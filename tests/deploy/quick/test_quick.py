@@ -17,7 +17,7 @@ from sslood.deploy.quick.graph import Unsupported, graph_of
 from sslood.deploy.quick.quick import FIRST, quick
 from sslood.deploy.scorer import Deployed
 from sslood.nets.inference.extract import extract
-from sslood.nets.inference.mirrored import Mirrored
+from sslood.nets.inference.looks import Looking, Looks
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
@@ -220,9 +220,10 @@ def test_a_worker_of_bulk_decides_as_torch_does(scorer, folder, monkeypatch):
     assert quick(scorer, COUNT).again == COUNT
 
 
-def test_a_network_that_sees_images_twice():
+@pytest.mark.parametrize("looks", [Looks(mirror=True), Looks(shift=2), Looks(mirror=True, shift=1)])
+def test_a_network_that_sees_images_more_than_once(looks):
     with seeded(1):
-        network = Mirrored(used(build_backbone("wideresnet-10-1", channels=3))).eval()
+        network = Looking(used(build_backbone("wideresnet-10-1", channels=3)), looks).eval()
     images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         expected = network(images).numpy()
