@@ -4,20 +4,23 @@
     python -m benchmarks.finetuning --arch resnet18 --images 50000 # one network; on a GPU where there is one
     python -m benchmarks.finetuning --cpu_time                     # beside other jobs: CPU time
     python -m benchmarks.finetuning --mode head                    # the head alone, the backbone frozen
+    python -m benchmarks.finetuning --mode head --views 2          # ten epochs on two views of each image
 
 Both sides fine-tune one classifier with energy margins, SGD and frozen batch norm, 128 ID images and 256
 outliers a batch, each shifted by up to an eighth of its size and mirrored. The peer is the loop of published
 code: two DataLoaders over PIL images with torchvision's RandomCrop, RandomHorizontalFlip, ToTensor and
-Normalize, with each number of workers, in the precision of ours; the fastest counts. Before that, both must
-see the same pixels. "network alone" is the peer's epoch on batches that lie ready, which no loader can beat:
-where the network takes most of an epoch, no loader matters much. Rounds alternate.
+Normalize, with each number of workers; the fastest counts. It computes in the precision of ours, or with
+--peer_precision float32 as it was published. Before that, both must see the same pixels. "network alone" is
+the peer's epoch on batches that lie ready, which no loader can beat: where the network takes most of an
+epoch, no loader matters much. Rounds alternate. With --views a round of ours makes the views and trains
+--epochs epochs on them; an epoch is its share of all that.
 """
 
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from itertools import chain, count, islice, repeat
 from typing import Literal
 
 import click
@@ -29,6 +32,7 @@ from sslood.core.machine import Machine, machine
 from sslood.core.precision import Precision, at_least_float32, autocast
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
+from sslood.nets.methods.frozen import FrozenFeatures
 from sslood.nets.methods.outliers import Outliers, OutlierSettings, energy_objective
 from sslood.nets.networks.build import build_backbone, seeded
 from sslood.nets.networks.heads import build_head
@@ -56,15 +60,22 @@ def arrays(images: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def ours(
-    arch: str, size: int, images: int, mode: Mode, precision: Precision, here: Machine
+    arch: str,
+    size: int,
+    images: int,
+    mode: Mode,
+    precision: Precision,
+    here: Machine,
+    views: int = 0,
+    epochs: int = 1,
 ) -> tuple[Outliers, Epoch]:
-    """Return the task of the stage `energy`, and a call that trains an epoch."""
+    """Return the task of the stage `energy`, and a call that makes its views anew and trains some epochs."""
     own, labels, others = arrays(images, size)
     settings = OutlierSettings(
         epochs=1000, batch_size=BATCH, accumulate=1, optimiser="sgd", lr=0.001, final_lr=0.0,
         schedule="constant", warmup_epochs=0, momentum=0.9, nesterov=True, weight_decay=5e-4, clip=0.0,
         precision=precision, save_every=1000, auxiliary_batch_size=OUTLIERS, weight=0.1, batch_norm="frozen",
-        select="last", margins="auto", gap=0.0, m_in=0.0, m_out=0.0, loss="energy",
+        select="last", margins="auto", gap=0.0, m_in=0.0, m_out=0.0, loss="energy", views=views,
     )  # fmt: skip
     known, few = ResidentSet(own, labels, here.device), ResidentSet(own[:BATCH], labels[:BATCH], here.device)
     task = Outliers(
@@ -72,16 +83,17 @@ def ours(
         mode=mode, fresh_head=True, settings=settings, recipe=AugmentSettings(pad=size // 8, flip=0.5),
         preprocessing={"mean": MEAN, "std": STD}, label="finetuning", seed=0, machine=here,
     )  # fmt: skip
-    engine, passed = Engine(task), iter(range(1000))
+    engine, passed = Engine(task), count()
 
-    def epoch() -> None:
-        number = next(passed)
-        task.begin_epoch(number)
-        batches = task.batches(engine.indices(number))
-        for step in range(engine.steps):
-            engine.step(step, batches)
+    def some_epochs() -> None:
+        task.frozen = FrozenFeatures()
+        for number in islice(passed, epochs):
+            task.begin_epoch(number)
+            batches = task.batches(engine.indices(number))
+            for step in range(engine.steps):
+                engine.step(step, batches)
 
-    return task, epoch
+    return task, some_epochs
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -151,7 +163,7 @@ class Theirs:
 
 
 def seconds(epoch: Epoch, here: Machine, cpu_time: bool) -> float:
-    """Return the seconds of an epoch by the clock, or of CPU time over this process and its workers."""
+    """Return the seconds of a call by the clock, or of CPU time over this process and its workers."""
 
     def now() -> float:
         if here.device.type == "cuda":
@@ -170,17 +182,20 @@ def compare(
     mode: Mode,
     rounds: int,
     precision: Precision,
+    peer_precision: Precision,
     cpu_time: bool,
     here: Machine,
+    views: int = 0,
+    epochs: int = 1,
 ) -> str:
     """Return a line: seconds an epoch of both sides, of the network alone, and the ratio."""
-    task, own = ours(arch, size, images, mode, precision, here)
+    task, own = ours(arch, size, images, mode, precision, here, views, epochs)
     known, labels, others = arrays(images, size)
     clean = Pictures(known[:BATCH], labels[:BATCH], augmented=False)
     seen = torch.stack([clean[place][0] for place in range(BATCH)])
     mine = task.views.clean(task.data.images[:BATCH]).cpu().to(seen.dtype)
     torch.testing.assert_close(mine, seen, rtol=0, atol=1e-5)
-    theirs = Theirs(arch, (task.margins["m_in"], task.margins["m_out"]), mode, precision, here)
+    theirs = Theirs(arch, (task.margins["m_in"], task.margins["m_out"]), mode, peer_precision, here)
     sides = {"ours": own, "alone": theirs.ready(images // BATCH, size)}
     pictures = Pictures(known, labels), Pictures(others, np.full(len(others), -1))
     # workers of a loader end with it, and only then does their CPU time count
@@ -193,7 +208,7 @@ def compare(
     found = {name: [] for name in sides}  # type: dict[str, list[float]]
     for _ in range(rounds):
         for name, epoch in sides.items():
-            found[name].append(seconds(epoch, here, cpu_time))
+            found[name].append(seconds(epoch, here, cpu_time) / (epochs if name == "ours" else 1))
     times = {name: statistics.median(values) for name, values in found.items()}
     best = min((name for name in sides if "workers" in name), key=lambda name: times[name])
     ratios = sorted(b / a for a, b in zip(found["ours"], found[best], strict=True))
@@ -211,22 +226,37 @@ def compare(
     "--images", default=2560, show_default=True, help="ID images of an epoch; outliers are twice as many."
 )
 @click.option("--mode", default="full", show_default=True, type=click.Choice(["full", "head"]))
+@click.option("--views", default=0, show_default=True, help="Of each image, with --mode head; 0: new ones.")
+@click.option("--epochs", default=10, show_default=True, help="On these views, with --views.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bf16"]))
+@click.option("--peer_precision", type=click.Choice(["float32", "bf16"]), help="The loop's, if another.")
 @click.option("--cpu_time", is_flag=True, help="CPU time in place of the clock, without workers.")
 def main(
-    arch: str | None, size: int, images: int, mode: Mode, rounds: int, precision: Precision, cpu_time: bool
+    arch: str | None,
+    size: int,
+    images: int,
+    mode: Mode,
+    views: int,
+    epochs: int,
+    rounds: int,
+    precision: Precision,
+    peer_precision: Precision | None,
+    cpu_time: bool,
 ) -> None:
     """Print a line per network."""
     here = machine(precision)
     where = torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else "CPU"
     kind = "CPU time" if cpu_time else "by the clock"
     print(
-        f"{where}, {torch.get_num_threads()} threads, {precision}, {mode}, {images} + {2 * images} images, "
-        f"{kind}"
+        f"{where}, {torch.get_num_threads()} threads, {precision}, the loop {peer_precision or precision}, "
+        f"{mode}, {images} + {2 * images} images, {kind}"
+        + (f", {views} views for {epochs} epochs" if views else "")
     )
     for name, pixels in [(arch, size)] if arch else FORMS:
-        print(compare(name, pixels, images, mode, rounds, precision, cpu_time, here), flush=True)
+        both = (precision, peer_precision or precision)
+        often = (views, epochs if views else 1)
+        print(compare(name, pixels, images, mode, rounds, *both, cpu_time, here, *often), flush=True)
 
 
 if __name__ == "__main__":

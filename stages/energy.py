@@ -35,7 +35,7 @@ def check_constants(where, given):
 @click.option("--mode", required=True, type=click.Choice(["full", "head"]), help="What is trained.")
 @section_option("constants", "what this loss changes", check_constants, checks_settings=True)
 @item_options("loss", "init", "auxiliary", "tuning")
-@training_options(EnergySettings, read_recipe)
+@training_options(EnergySettings, read_recipe, optional=["views"])
 @click.option("--out_energies", required=True, help="JSON of energies and what was chosen, to write.")
 @may_be_left_out("model")
 def main(seed, name, mode, constants, recipe, out, out_curves, out_energies, **given):

@@ -70,10 +70,11 @@ def section_option(
     return click.option(f"--{name}", required=required, cls=SectionOption, **about)
 
 
-def training_options(settings: type, check_recipe: Callable) -> Callable:
+def training_options(settings: type, check_recipe: Callable, optional: Sequence[str] = ()) -> Callable:
     """Return a decorator that adds the options of every training: ID set, recipe, settings, its files.
 
-    check_recipe(FILE:KEY) raises InputError for a section that is no recipe of augmentation.
+    check_recipe(FILE:KEY) raises InputError for a section that is no recipe of augmentation. optional: fields
+    that older params lack.
     """
     before = [
         click.option("--id_set", required=True, help="ID set file."),
@@ -85,7 +86,9 @@ def training_options(settings: type, check_recipe: Callable) -> Callable:
     ]
 
     def decorate(function: Callable) -> Callable:
-        for option in reversed([item_options("id"), *before, setting_options(settings), *after]):
+        for option in reversed(
+            [item_options("id"), *before, setting_options(settings, optional=optional), *after]
+        ):
             function = option(function)
         return function
 

@@ -16,6 +16,7 @@ from sslood.core.needs import check_set
 from sslood.core.rounding import decimal
 from sslood.data.images.augment import AugmentSettings
 from sslood.data.images.resident import ResidentSet
+from sslood.nets.methods.frozen import FrozenFeatures
 from sslood.nets.methods.outlier_energies import Energies, energies_of, unreached
 from sslood.nets.methods.outliers import AUXILIARY, NEEDS, Outliers, OutlierSettings
 from sslood.nets.methods.supervised import load_split
@@ -116,7 +117,7 @@ def try_all(
     check_set(AUXILIARY, inputs.auxiliary)
     label = f"energy {name}-{seed}"
     rows, counts = kept_outliers(inputs.auxiliary, inputs.left_out, label)
-    here, tried = machine(candidates[0].precision), []
+    here, tried, frozen = machine(candidates[0].precision), list[Tried](), FrozenFeatures()
     train, validation = (load_split(inputs.id_set, split, here.device) for split in ("train", "validation"))
     whole = load_split(inputs.auxiliary, "train", "cpu")
     others = ResidentSet(whole.images[rows], whole.labels[rows], here.device)
@@ -130,7 +131,7 @@ def try_all(
         task = Outliers(
             model, train, validation, others, tuning.images, mode=mode, fresh_head=fresh, recipe=recipe,
             preprocessing=card.preprocessing, label=label, settings=options, seed=seed,
-            machine=here,
+            machine=here, frozen=frozen,
         )  # fmt: skip
         identity = fingerprint({**settings, "rows": rows.tolist(), "seed": seed}, files, code)
         checkpoint = Checkpoint(here.scratch, f"energy-{name}-{seed}-{number}", identity)

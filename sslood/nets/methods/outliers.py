@@ -8,7 +8,7 @@ agnostophobia", NeurIPS, section 2).
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Annotated, Any, Literal
 
@@ -19,10 +19,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.needs import CLASSIFIED, Need
+from sslood.core.precision import at_least_float32
 from sslood.core.rounding import decimal
 from sslood.core.settings import Limits, at_least, checked, near
 from sslood.data.images.resident import ResidentSet
 from sslood.nets.methods.energy import auto_margins, energy, margin_loss, untrained_margins
+from sslood.nets.methods.frozen import FrozenFeatures, pick, seen_views
 from sslood.nets.methods.supervised import Batch, WithOutliers, separation, watched_accuracy
 from sslood.nets.networks.model import Model
 from sslood.nets.training.best import Best
@@ -56,6 +58,9 @@ class EnergySettings(TrainingSettings):
     ]
     m_in: Annotated[float, Limits(), "energy that ID images are pulled below, with fixed margins"]
     m_out: Annotated[float, Limits(), "energy that auxiliary outliers are pushed above, with fixed margins"]
+    views: Annotated[
+        int, at_least(0), "mode head: augmented views of each image, made once; 0: new ones in every epoch"
+    ] = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,8 @@ class Outliers(WithOutliers):
     together would be normalised by statistics that no test batch has, and would move them towards the
     auxiliaries; fixed statistics make the function that is trained the one that is tested. "joint" does what
     published code does, one batch of both. "separate" passes both parts one after the other; those of ID
-    images move the running statistics. `mode` "head" freezes the backbone as a whole, with its statistics.
+    images move the running statistics. `mode` "head" freezes the backbone as a whole, with its statistics:
+    clean images are passed once, and with `views` above 0 augmented ones too, that many views of each.
 
     `margins` holds m_in and m_out, rounded, with their origin, for the metadata, {} for a loss without.
     InputError unless m_in < m_out, LeftOut if both come from the energies.
@@ -191,9 +197,12 @@ class Outliers(WithOutliers):
         mode: Literal["full", "head"],
         fresh_head: bool,
         settings: OutlierSettings,
+        frozen: FrozenFeatures | None = None,
         **how: Any,
     ):
+        """frozen: of another task with the same sets and start, whose backbone does not change."""
         self.mode, self.tuning, size = mode, tuning, settings.auxiliary_batch_size
+        self.frozen = frozen or FrozenFeatures()
         how |= {"outlier_batch_size": size, "stream": "auxiliary", "settings": settings}
         super().__init__(model, data, validation, auxiliary, **how)
         self.untrained = untrained_margins(model.need_head().out_features) if fresh_head else None
@@ -213,6 +222,38 @@ class Outliers(WithOutliers):
         if self.mode == "head":
             self.model.backbone.eval()
         self.model.backbone.requires_grad_(self.mode == "full")
+
+    def predict(self, images: Tensor) -> Tensor:
+        if self.mode != "head":
+            return super().predict(images)
+        features = self.frozen.clean(images, self.settings.batch_size, self.clean_features)
+        return self.evaluated(self.model.need_head(), features)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return logits [N, K] of augmented images, or of features where views are kept."""
+        if self._keeps_views:
+            return at_least_float32(self.model.need_head()(images))
+        return super().logits(images)
+
+    def batches(self, indices: Iterator[Tensor]) -> Iterator[Batch]:
+        """Yield images and labels, or features in place of images where views are kept."""
+        if not self._keeps_views:
+            yield from super().batches(indices)
+            return
+        inside = self._views_of("id", self.data.images)
+        outside = self._views_of(self.stream, self.outliers.images)
+        self.set_modes()  # making them was an evaluation
+        for index, others in zip(indices, self._outlier_indices, strict=False):
+            seen = pick(inside, index, self._generator), pick(outside, others, self._others)
+            yield torch.cat(seen), self.data.labels[index]
+
+    @property
+    def _keeps_views(self) -> bool:
+        return self.mode == "head" and self.settings.views > 0
+
+    def _views_of(self, stream: str, images: Tensor) -> Tensor:
+        count, size = self.settings.views, self.settings.batch_size
+        return self.frozen.views(stream, count, size, lambda: seen_views(self, stream, images, count))
 
     def _choose_margins(self) -> dict[str, Any]:
         """Return m_in and m_out, and the mean energies of clean images before training."""

@@ -97,13 +97,17 @@ class Supervised(Task[Batch]):
         """Return features [N, D] of clean uint8 images, in evaluation mode."""
         return self._clean(self.model.features, images)
 
-    @torch.inference_mode()
     def _clean(self, outputs: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return self.evaluated(lambda batch: outputs(self.views.clean(batch)), images)
+
+    @torch.no_grad()
+    def evaluated(self, outputs: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Return outputs [N, …] of rows [N, …], batch by batch, in evaluation mode and at least float32."""
         self.model.eval()
         parts = []
-        for batch in images.split(self.settings.batch_size):
+        for batch in rows.split(self.settings.batch_size):
             with autocast(self.machine.device, self.settings.precision):
-                parts.append(at_least_float32(outputs(self.views.clean(batch))))
+                parts.append(at_least_float32(outputs(batch)))
         return torch.cat(parts)
 
     def watch(self, epoch: int) -> dict[str, float]:

@@ -45,14 +45,16 @@ class Views:
         """Return the generator of the stream ("augment", *names); the names end with the epoch."""
         return torch.Generator(self.device).manual_seed(stream_seed(self.seed, "augment", *names))
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
+    def __call__(self, images: Tensor, generator: torch.Generator, common: bool = False) -> list[Tensor]:
         """Stored uint8 images [B, C, H, W] of this rank -> a view [B, C, H, W] per recipe.
 
         The draws are float32 numbers in every precision, and made for the rows of all ranks, so that the
-        views of an image depend neither on the precision nor on the number of processes.
+        views of an image depend neither on the precision nor on the number of processes. common: every rank
+        has all of these images.
         """
-        n = ranks() * len(images)
-        draws = [share(draw(n, generator, recipe.columns)).to(self.dtype) for recipe in self.recipes]
+        n = len(images) if common else ranks() * len(images)
+        drawn = [draw(n, generator, recipe.columns) for recipe in self.recipes]
+        draws = [(one if common else share(one)).to(self.dtype) for one in drawn]
         return [self._view(images, part, recipe) for part, recipe in zip(draws, self.recipes, strict=True)]
 
     def _augmented(self, images: Tensor, draws: Tensor, recipe: AugmentSettings) -> Tensor:
