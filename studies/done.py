@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, as_line
 from sslood.core.files import load_json
 from studies.parts import OUTPUT
 from studies.plan import Part, Study
@@ -63,9 +63,16 @@ def _sweeps(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+class Unmade(NamedTuple):
+    """A part without results: what became of it, and {stage, or the part of a command: why it failed}."""
+
+    said: str
+    failed: Mapping[str, str]
+
+
 def unfinished(
     study: Study, states: Mapping[str, Mapping[str, Any]], done: Sequence[Finished]
-) -> dict[str, str]:
+) -> dict[str, Unmade]:
     """Return what became of each part without results, by its name."""
     names = {found.part.name for found in done}
     lines = {}
@@ -74,7 +81,8 @@ def unfinished(
         if part.name in names:
             continue
         why = f": {state['reason']}" if state.get("reason") else ""
-        failed = f": {', '.join(state['failed'])}" if state.get("failed") else ""
+        # on one line, and without the mark that would end it as code of Markdown
+        failed = {stage: as_line(text).replace("`", "'") for stage, text in state.get("failed", {}).items()}
         if state.get("state") != "done":
-            lines[part.name] = f"{state.get('state', 'not begun')}{why}{failed}."
+            lines[part.name] = Unmade(f"{state.get('state', 'not begun')}{why}", failed)
     return lines

@@ -35,7 +35,7 @@ def write_pages(
         (results / "table.csv").unlink()
     ours = study.name in study_names()  # any other is called by its file
     values = {
-        "call": study.name if ours else f"{study.name}.yaml",
+        "call": f"{study.name if ours else f'{study.name}.yaml'}{' --tiny' * study.is_tiny}",
         "study": study,
         "title": study.title,
         "table": overview(done),
@@ -48,6 +48,7 @@ def write_pages(
         "commands": [found for found in done if found.output],
         "unfinished": unfinished(study, states, done),
         "absent": _absent(done),
+        "tiny": _tiny(done),
     }
     environment = report.ENVIRONMENT.overlay(loader=DictLoader(TEMPLATES))
     save_text(results / "README.md", environment.get_template("study.md.j2").render(**values))
@@ -108,6 +109,15 @@ def origins(done: Sequence[Finished]) -> Table:
         ])  # fmt: skip
     header = ["part", "stages", "hours of stages", "hours of cores", "revision", "hardware"]
     return Table(header, rows, left=("part", "revision", "hardware"))
+
+
+def _tiny(done: Sequence[Finished]) -> str:
+    """Return as a sentence which results are of a run with --tiny, "" if none is."""
+    names = [f"`{found.part.name}`" for found in done if found.origin.get("tiny")]
+    if not names:
+        return ""
+    which = f"The results of {', '.join(names)} are of" if len(names) < len(done) else "This was"
+    return f"{which} a tiny run (`--tiny`: few images, short training) to see whether every part runs"
 
 
 def _absent(done: Sequence[Finished]) -> dict[str, list[str]]:

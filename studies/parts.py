@@ -34,7 +34,7 @@ class Outcome:
 
     state: done, unfinished (time ran out), failed, or left out (`reason` says why). made, total: stages.
     absent: sets that could not be had, with reasons. failed: stages, with the end of their output. keys: of
-    the stages in the record. mark: of the params and the code.
+    the stages in the record. mark: of the params and the code. tiny: by --tiny.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
     mark: str = ""
+    tiny: bool = False
 
 
 class Call:
@@ -72,7 +73,7 @@ class Call:
 
     def run(self, part: Part) -> Outcome:
         """Make what is not made of a part, as far as time allows; what became of it is kept in its folder."""
-        outcome = Outcome(part.name)
+        outcome = Outcome(part.name, tiny=self.study.is_tiny)
         place = self.folder / part.name
         place.mkdir(parents=True, exist_ok=True)
         # until it ends: its folder may hold new params beside numbers of an earlier call

@@ -82,6 +82,7 @@ class Study(Settings):
     )
     core: Annotated[tuple[str, ...], "parts that `core` stands for where parts are named"] = ()
     name: Annotated[str, "of its file"] = ""
+    is_tiny: Annotated[bool, "run with --tiny, so that its numbers mean nothing"] = False
     parts: tuple[Part, ...] = ()
 
     @property
@@ -111,6 +112,8 @@ def read_study(name: str, folder: Path = FOLDER) -> Study:
     own = {key: value for key, value in content.items() if key != "parts"}
     if "name" in own:
         raise InputError(f"{where}: unknown key 'name'; the file's name is the study's")
+    if "is_tiny" in own:
+        raise InputError(f"{where}: unknown key 'is_tiny'; run the study with --tiny")
     study = checked(Study, own, where)
     parts = [_part(entry, place, where) for place, entry in enumerate(_listed(content, where))]
     names = [part.name for part in parts]
@@ -163,7 +166,8 @@ def tiny(study: Study) -> Study:
             f"{study.name}.yaml: has no key 'tiny'; list there the settings that make every part small, such "
             "as data.limit and train.epochs"
         )
-    return replace(study, least=LEAST, parts=tuple(_tiny(part, study.tiny) for part in study.parts))
+    parts = tuple(_tiny(part, study.tiny) for part in study.parts)
+    return replace(study, least=LEAST, parts=parts, is_tiny=True)
 
 
 def _tiny(part: Part, settings: Mapping[str, Any]) -> Part:

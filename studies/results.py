@@ -43,7 +43,7 @@ def gather(study: Study, folder: Path, results: Path, store: Store) -> None:
 
 
 def _origin(state: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """Return revision, hardware and hours of all stages of a part, and the sets that it lacks."""
+    """Return revision, hardware and hours of all stages of a part, the sets that it lacks, if it is tiny."""
     found = [store.record[key] for key in dict.fromkeys(state["keys"]) if key in store.record]
     seconds = sum(one["seconds"] for one in found)
     return {
@@ -53,6 +53,7 @@ def _origin(state: Mapping[str, Any], store: Store) -> dict[str, Any]:
         "core_hours": round(sum(one["seconds"] * one["threads"] for one in found) / 3600, 2),
         "stages": state["total"],
         "absent": state["absent"],
+        **({"tiny": True} if state.get("tiny") else {}),
     }
 
 

@@ -10,6 +10,7 @@ from sslood.report.frame import is_informed
 from studies.done import Finished
 
 ROLES = ("near", "far")
+UNITS, LEAST = (("hours", 1), ("minutes", 60), ("seconds", 3600)), 0.1  # in an hour; what is worth a unit
 
 
 def sizes(done: Sequence[Finished]) -> str:
@@ -89,4 +90,6 @@ def _names(done: Sequence[Finished]) -> str:
 
 
 def _hours(pair: np.ndarray) -> str:
-    return f"{pair[0]:.1f} hours of stages ({pair[1]:.1f} hours of cores)"
+    """Return hours of stages and of cores in words, in the largest unit that does not show them as 0.0."""
+    unit, factor = next((one for one in UNITS if pair[0] * one[1] >= LEAST), UNITS[0])
+    return f"{pair[0] * factor:.1f} {unit} of stages ({pair[1] * factor:.1f} {unit} of cores)"

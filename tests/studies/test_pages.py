@@ -1,6 +1,8 @@
 """What the table and the figure of a study show of models whose detectors have no column of their own."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +103,13 @@ def test_hours_count_each_stage_once(tmp_path):
         "At most 2.0 hours of stages (3.0 hours of cores): stages that parts share"
     )
     assert hours([]) == ""
+    for seconds, said in (
+        (300, "5.0 minutes of stages (10.0 minutes of cores)"),
+        (3, "3.0 seconds of stages (6.0 seconds of cores)"),
+    ):
+        stages = f"stage,seconds,threads,digest\ntrain@0,{seconds},2,{seconds}\n"
+        short = part_of(tmp_path, f"short{seconds}", took, stages)
+        assert hours([short]) == f"Each stage counted once, this took {said}."
     assert hours([first, second, old], ["a", "c"]).endswith(
         " The parts of `core` (`a`, `c`) took at most 3.0 hours of stages (5.0 hours of cores)."
     )
@@ -133,3 +142,23 @@ def test_the_page_links_published_figures_and_explains_what_has_no_interval(tmp_
     assert "Beside published figures: [a](a/published.md)." in markdown and "(b/published.md)" not in markdown
     assert '<a href="a/published.md">a</a>' in html and "docs/findings.md" in html
     assert "Rows of `ssdk` have none" in markdown and "Rows of ssdk have none" in html
+
+
+def test_both_pages_say_first_which_parts_are_of_a_tiny_run(tmp_path):
+    origin = {"stages": 1, "hours": 1, "core_hours": 1, "revision": [], "hardware": [], "absent": {}}
+    tiny = part_of(tmp_path, "a", json.dumps({**origin, "tiny": True}))
+    full = part_of(tmp_path, "b", json.dumps(origin))
+    study = Study("T", name="cifar10", parts=(Part("a"), Part("b")))
+
+    def pages(done, **changes) -> list[str]:
+        write_pages(replace(study, **changes), {"a": {}, "b": {}}, done, tmp_path)
+        return [(tmp_path / name).read_text() for name in ("README.md", "index.html")]
+
+    for page in pages([tiny], is_tiny=True):
+        top = page.partition("Models and detectors")[0]
+        assert "This was a tiny run" in top and "its numbers mean nothing" in top
+        assert "python -m studies.run cifar10 --tiny" in top
+    markdown, html = pages([tiny, full])
+    assert "The results of `a` are of a tiny run" in markdown and "The results of a are of a tiny run" in html
+    assert "python -m studies.run cifar10`" in markdown
+    assert not any("tiny" in page for page in pages([full]))

@@ -50,6 +50,7 @@ def test_a_tiny_study_has_the_same_parts_on_any_device(tmp_path):
         ("a", "any", "", 30), ("b", "any", "short", 30), ("c", "cuda", "only there", 30),
     ]  # fmt: skip
     assert found.parts[0].settings == {"train.epochs": 1, "data.size": 12} and found.minutes == 0
+    assert found.is_tiny and not study(tmp_path).is_tiny
     with pytest.raises(InputError, match="mine.yaml: has no key 'tiny'; list there the settings that"):
         tiny(study(tmp_path))
 

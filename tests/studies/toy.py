@@ -1,6 +1,7 @@
 """A study of a toy graph, whose stages are shell commands that write down that they ran."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -85,11 +86,12 @@ class Toy:
         commands: str | None = None,
         accept: Sequence[str] = (),
         revision: str = "r1",
+        is_tiny: bool = False,
     ) -> list[Outcome]:
         """Run the parts in one call; what ran is in `ran`."""
         content = {"title": "Toy", "least": least, "parts": parts}
         (self.root / "toy.yaml").write_text(yaml.safe_dump(content))
-        self.study = read_study(str(self.root / "toy.yaml"))
+        self.study = replace(read_study(str(self.root / "toy.yaml")), is_tiny=is_tiny)
         folder = self.root / "work"
         made = made_before(folder, [part.name for part in self.study.parts], accept)
         copy_code(folder, self.root)
