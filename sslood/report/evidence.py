@@ -117,7 +117,7 @@ def interval_notes(rows: pd.DataFrame) -> dict[Key, str]:
     notes = {}
     for row, repeated in zip(once.to_dict("records"), _repeated(once), strict=True):
         note = f"[{percent(row[f'{MAIN}_low'])}, {percent(row[f'{MAIN}_high'])}]"
-        if repeated:
+        if repeated and "repeats" in row and f"{MAIN}_std" in row:
             note = f"± {percent(row[f'{MAIN}_std'])} ({row['repeats']:.0f} repeats)"
         notes[row["model"], row["detector"], row["set"]] = note
     return notes

@@ -12,6 +12,7 @@ from sslood.core.errors import InputError
 from sslood.core.files import load_json
 from sslood.core.settings import read_section
 from sslood.report.cells import MISSING, Code, Table, percent
+from sslood.report.checks import check_energies
 from sslood.report.columns import MAIN
 from sslood.report.summary import Summary
 
@@ -40,7 +41,7 @@ def read_trained(folder: Path, where: str) -> list[Trained]:
     """Return the models that the section `runs` at FILE:KEY trains against outliers, with their energies.
 
     folder: of the energies. Those without energies, because a set does not allow them, are left out.
-    InputError if a file is missing.
+    InputError if a file is missing or damaged.
     """
     runs, found = read_section(where), []
     for loss, mode, start in product(
@@ -50,6 +51,8 @@ def read_trained(folder: Path, where: str) -> list[Trained]:
         files = [folder / f"{model}-{seed}.json" for seed in runs["seeds"]]
         if missing := [file for file in files if not file.is_file()]:
             raise InputError(f"{missing[0]}: no such file; run `dvc repro energy`")
+        for file in files:
+            check_energies(file)
         energies = [content for content in map(load_json, files) if "left_out" not in content]
         found += [Trained(model, start, energies)] * bool(energies)
     return found

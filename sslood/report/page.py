@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, as_line
 from sslood.core.files import save_text
 from sslood.core.settings import Settings
 from sslood.data.sets.roles.roles import read_split
@@ -194,7 +194,24 @@ def _images(folder: Path, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def read_curves(folder: Path, models: Sequence[str], seed: int) -> dict[str, Any]:
-    """Return {model: {column: values}} of the training curves that exist for `seed`."""
+    """Return {model: {column: values}} of the training curves that exist for `seed`.
+
+    Raises InputError for a file that is no table of numbers.
+    """
     files = {model: folder / f"{model}-{seed}.csv" for model in models}
-    found = {model: pd.read_csv(path) for model, path in files.items() if path.is_file()}
+    found = {model: _curve(path) for model, path in files.items() if path.is_file()}
     return {model: rows.to_dict("list") for model, rows in found.items() if len(rows)}
+
+
+def _curve(path: Path) -> pd.DataFrame:
+    remedy = "delete the file and repeat the stage that trains this model: run `dvc repro`"
+    try:
+        rows = pd.read_csv(path)
+    except ValueError as error:  # of pandas, or not UTF-8
+        raise InputError(f"{path}: no table of training curves ({as_line(error)}); {remedy}") from None
+    if "epoch" not in rows:
+        raise InputError(f"{path}: has no column 'epoch'; {remedy}")
+    for name in rows.columns.intersection(["epoch", *CURVES]):
+        if not pd.api.types.is_numeric_dtype(rows[name]):
+            raise InputError(f"{path}: column {name!r} must hold numbers alone; {remedy}")
+    return rows

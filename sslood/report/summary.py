@@ -10,6 +10,7 @@ import pandas as pd
 
 from sslood.core.files import load_json, save_json, save_text
 from sslood.core.threads import blas_threads
+from sslood.report.checks import check_evaluation, check_probe
 from sslood.report.columns import DECISIONS, DIGITS, FILTERED, HEADLINE, MAIN, SECOND, SUMMARISED
 from sslood.report.decisions import KnownSide, with_decisions
 from sslood.report.ensembles import Swept, read_sweeps
@@ -151,14 +152,18 @@ def summarise(
 
     known: what counts as ID. alpha: share of ID images that may be called OOD, for decisions.
 
-    Raises InputError for whatever is missing or does not fit the params.
+    Raises InputError for whatever is missing, damaged, or does not fit the params.
     """
     audited = read_audit(audit, [scores.id, *roles])
     files = result_files(results, runs)
+    probes = [(seed, results / "probe" / f"{seed}.json") for seed in runs.seeds]
+    for file in files:
+        check_evaluation(file.path)
+    for _, path in probes:
+        check_probe(path)
     with blas_threads(0):  # many small computations, and sums in the same order on every machine
         rows = with_price(with_audit(with_significance(collect(files, roles), scores), scores, audited))
         rows, alarms = with_decisions(rows, scores, known, alpha)
-    probes = [(seed, results / "probe" / f"{seed}.json") for seed in runs.seeds]
     ensembles = [file.path for file in files if "accuracy" in load_json(file.path)]
     return Summary(
         scores.id,
