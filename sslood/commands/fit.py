@@ -32,6 +32,7 @@ from sslood.deploy.catches import in_a_phrase
 from sslood.deploy.maps.keeping import nearest_of_pictures, patches_of_pictures
 from sslood.deploy.measured import parse_given
 from sslood.deploy.normal.fit_pictures import FittedPictures, fit_folder
+from sslood.deploy.normal.kept import left_for_the_next
 from sslood.deploy.tables.fitted import FittedVectors, fit_file
 from sslood.ood.measures.conformal import images_needed
 
@@ -146,9 +147,11 @@ def main(
             raise InputError(f"--{given[0]} is of --vectors; omit it with --images")
         network = {"backbone": backbone, "weights": weights, "size": size, "square": square}
         how = {"flat": flat, "mirror": mirror, "shift": shift, "skip_unreadable": skip_unreadable}
-        found = fit_folder(images, keep=f"{out}.partial", **how, **network, **options)
-        patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
-        found.save(out, patches=patches, nearest=nearest_of_pictures(found))
+        partial = Path(f"{out}.partial")
+        with left_for_the_next(partial):
+            found = fit_folder(images, keep=partial, **how, **network, **options)
+            patches = patches_of_pictures(found, seed=seed, device=options["device"]) if maps else None
+            found.save(out, patches=patches, nearest=nearest_of_pictures(found))
     calibrated = found.fitted.calibrated
     for note in found.notes:
         click.echo(shown(note), err=True)

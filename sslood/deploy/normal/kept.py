@@ -8,8 +8,9 @@ and the result has the bytes of an uninterrupted run.
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from sslood.core.errors import InputError
-from sslood.core.files import load_tensors, save_tensors
+from sslood.core.files import load_tensors, remove_leftovers, save_tensors
+from sslood.core.names import shown
 from sslood.data.sets.bounds import pixel_limit
 from sslood.data.sets.crops import split_box
 from sslood.data.sets.images import Remark
 from sslood.nets.training.checkpoint import fingerprint
 
 KIND = "embedded"
+WORTH = 64  # pictures, a whole block: fewer are embedded in a second or two
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,7 @@ class Kept:
         """Remove the blocks, and the folder if nothing else is in it: the run is finished."""
         if self.folder is None:
             return
-        for place in self.folder.glob("*.safetensors"):
-            place.unlink(missing_ok=True)  # another run of the same command may have
-        with suppress(OSError):
-            self.folder.rmdir()
+        _remove(self.folder, self.folder.glob("*.safetensors"))
 
     def _place(self, paths: Sequence[Path], about: Sequence[Any]) -> Path:
         digest = hashlib.sha256(f"{self.mark} {json.dumps(about)}".encode())
@@ -107,6 +107,44 @@ class Kept:
                 of += " missing"
             digest.update(of.encode(errors="surrogateescape") + b"\0")
         return (self.folder or Path()) / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+@contextmanager
+def left_for_the_next(folder: Path) -> Iterator[None]:
+    """Leave of the blocks in a folder, after an error, what the next run goes on from, and no empty folder.
+
+    The same command would meet an InputError again. One that is corrected, by another option or without a
+    picture, takes most blocks; of fewer pictures than WORTH, it would take none in most cases.
+    """
+    try:
+        yield
+    except BaseException as error:
+        blocks = list(folder.glob("*.safetensors"))
+        count = sum(map(_pictures, blocks))
+        is_lost = isinstance(error, InputError) and count < WORTH
+        _remove(folder, blocks if is_lost else ())
+        if isinstance(error, InputError) and not is_lost:
+            said = f"{count} pictures that were embedded are in {folder}; the next run with this --out takes"
+            print(shown(f"The {said} those that it needs."), file=sys.stderr)
+        raise
+
+
+def _pictures(place: Path) -> int:
+    """Return how many pictures a block holds; none if it is damaged, or of distorted copies."""
+    try:
+        arrays, _ = load_tensors(place, kind=KIND)
+    except InputError:
+        return 0
+    return 0 if "of" in arrays else len(arrays["features"])
+
+
+def _remove(folder: Path, blocks: Iterable[Path]) -> None:
+    """Remove blocks, what a killed run was writing, and the folder if nothing else is in it."""
+    for place in blocks:
+        place.unlink(missing_ok=True)  # another run of the same command may have
+    remove_leftovers(folder)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @cache

@@ -68,6 +68,35 @@ def test_it_goes_on_to_the_same_bytes(digits, tmp_path, monkeypatch, capsys):
     (normal / "0" / "broken.png").unlink()
 
 
+def test_an_error_leaves_only_what_the_next_run_goes_on_from(digits, tmp_path, monkeypatch, capsys):
+    """Forty pictures are embedded again in a second, 260 are not; nor is a folder without a block left."""
+    few, many, partial = digits / "odd", digits / "normal", tmp_path / "mine.safetensors.partial"
+    options = {"out": tmp_path / "mine.safetensors", "detector": "knn"}
+    assert call(fit.main, images=few, alpha=0.001, **options) == 1
+    assert "partial" not in capsys.readouterr().err and not partial.exists()
+    assert call(fit.main, images=many, alpha=0.001, **options) == 1
+    said = capsys.readouterr().err
+    assert f"260 pictures that were embedded are in {partial}; the next run with this --out takes" in said
+    with monkeypatch.context() as patch:
+        asked = limited(patch, 100)
+        assert call(fit.main, images=many, alpha=0.1, **options) == 0
+    assert "260 pictures were embedded before" in capsys.readouterr().err and not partial.exists()
+    assert sum(asked) < 260 * 2  # the distorted copies alone
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "save", lambda *_: partial.mkdir() or limited(patch, 0))
+        assert call(fit.main, images=many, alpha=0.1, **options) == 130
+    assert not partial.exists()
+
+
+def test_what_a_killed_run_was_writing_goes_with_the_blocks(tmp_path):
+    """Its temporary file has the number of its process, which is no more."""
+    kept = Kept.of(tmp_path / "k", {}, {}, "cpu")
+    kept.save(Block({"features": np.eye(3)}), [tmp_path / "a.png"])
+    (tmp_path / "k" / ".block.safetensors.999999999.x.part").write_bytes(b"cut")
+    kept.clear()
+    assert not (tmp_path / "k").exists()
+
+
 def test_what_was_too_large_is_read_once_the_limit_allows_it(digits, tmp_path, monkeypatch, capsys):
     shutil.copytree(digits / "odd", tmp_path / "in")
     Image.new("L", (1500, 1000)).save(tmp_path / "in" / "large.png")
