@@ -184,7 +184,7 @@ def near(name: object, names: Iterable[str]) -> str:
     names = list(names)
     close = get_close_matches(str(name), names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{hint}; known: {', '.join(names)}"
+    return f"{hint}; known: {', '.join(names) or 'none'}"
 
 
 def strict(kind: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -133,7 +133,7 @@ def test_no_result_at_all_is_an_error(run):
     [
         (
             [{"objective": "simcrl"}],
-            "params.yaml:objectives: 'simcrl' is not among them (did you mean 'simclr'",
+            "params.yaml:objectives: there is no objective 'simcrl' (did you mean 'simclr'",
         ),
         (
             [{"objective": "simclr", "betta": 1}],

@@ -46,7 +46,7 @@ def test_a_variant_has_the_constants_of_its_objective_but_for_its_own():
 @pytest.mark.parametrize(
     ("name", "section", "says"),
     [
-        ("b1", None, "objectives: 'b1' is not among them (did you mean 'b01'?); known: bayes_h_vicreg"),
+        ("b1", None, "objectives: there is no objective 'b1' (did you mean 'b01'?); known: bayes_h_vicreg"),
         (
             "b01",
             {"beta": 0.01},
@@ -135,7 +135,7 @@ ASKED = {"runs.variants": ["b"], "runs.inits": ["b", "scratch"], "evaluate.model
     ("changes", "says"),
     [
         (ASKED, ""),
-        ({**ASKED, "runs.variants": ["c"]}, "params.yaml:objectives: 'c' is not among them"),
+        ({**ASKED, "runs.variants": ["c"]}, "params.yaml:objectives: there is no objective 'c'"),
         ({**ASKED, "objectives.b": {"of": "simclr", "temperatur": 1}}, "unknown key 'temperatur'"),
         ({**ASKED, "objectives.b": {"of": "simclr", "lr": -1}}, "pretrain.lr must be at least 0, found -1"),
         ({"runs.objectives": ["scratch", "simclr", "barlow_twins", "b"]}, "objectives.b: is a variant of an"),

@@ -32,7 +32,7 @@ def constants_of(
     """
     kinds = list(kinds)
     if name not in sections:
-        raise InputError(f"{where}: {name!r} is not among them{near(name, sections)}")
+        raise InputError(f"{where}: there is no objective {name!r}{near(name, sections)}")
     own = _mapping(sections[name], f"{where}.{name}")
     if OF not in own:
         if name not in kinds:

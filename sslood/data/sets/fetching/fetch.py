@@ -148,7 +148,8 @@ def _in_mirror(folder: Path, file: Published, tried: list[str]) -> Located | Non
         return _plain(path, file)
     if path := next(filter(Path.is_dir, unpacked), None):
         return Located(path, "unpacked copy", "")
-    tried.append(f"{folder}: holds neither {' nor '.join((file.name, *file.folders))}")
+    names = (file.name, *file.folders)
+    tried.append(f"{folder}: holds {'neither' if len(names) > 1 else 'no'} {' nor '.join(names)}")
     return None
 
 
