@@ -7,7 +7,6 @@ import click
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, section_option, setting_options
-from sslood.cli.sections import item_options
 from sslood.core.files import save_tensors
 from sslood.core.needs import may_be_left_out
 from sslood.core.settings import read_section
@@ -16,6 +15,7 @@ from sslood.nets.inference.embed import EmbedSettings, embed_model
 
 
 @click.command(cls=StageCommand)
+@click.option("--name", help="Name of the model, which its file must hold, with the seed.")
 @click.option("--model", required=True, help="Model file.")
 @click.option("--sets", required=True, help="FILE:KEY of the sets and their roles.")
 @click.option("--sets_dir", required=True, help="Folder of the set files.")
@@ -23,12 +23,11 @@ from sslood.nets.inference.embed import EmbedSettings, embed_model
 @section_option("recipe", "the augmentation of the shots", lambda where, _: read_recipe(where))
 @click.option("--seed", required=True, type=int, help="Seed of the choice and the copies of the shots.")
 @click.option("--out", required=True, help="Embeddings file to write.")
-@item_options("name")
 @setting_options(EmbedSettings, optional=["mirror", "shift"])
 @may_be_left_out("embeddings")
-def main(model, sets, sets_dir, id_name, recipe, seed, out, **values):
+def main(name, model, sets, sets_dir, id_name, recipe, seed, out, **values):
     settings = read_settings(EmbedSettings, values, where="embed")
-    plan = {"settings": settings, "recipe": read_recipe(recipe), "seed": seed}
+    plan = {"settings": settings, "recipe": read_recipe(recipe), "seed": seed, "name": name}
     tensors, metadata = embed_model(model, read_section(sets), sets_dir, id_name, **plan)
     save_tensors(out, tensors, kind="embeddings", metadata=metadata)
     images = sum(count for entry in metadata["sets"].values() for count in entry["splits"].values())

@@ -55,7 +55,7 @@ def main(backbone, loss, members, id_name, sets, folder, steps, out_results, out
     results = Results("ensemble", 0, id_name)
     results.roles = names_of_roles(section, sets)
     try:
-        ensemble, results.seed = load_members(members, metas, device, settings.precision)
+        ensemble, results.seed = load_members(members, metas, device, settings.precision, model)
     except LeftOut as reason:
         results.leave_out(reason, model)
         results.extra["accuracy"] = {}

@@ -19,8 +19,8 @@ from sslood.nets.methods.classify import ClassifySettings, labelled
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.methods.variants import MIXING, NEEDS, Variant, read_method
 from sslood.nets.networks.build import seeded
-from sslood.nets.networks.card import check_fits
-from sslood.nets.networks.files import load_model
+from sslood.nets.networks.card import check_fits, name_in
+from sslood.nets.networks.files import load_named
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
@@ -46,7 +46,7 @@ def main(method, seed, variant, id_set, mixing_set, init_model, recipe, out, out
     own, options, views = read_method(variant, section, recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
-    start, card = load_model(init_model)
+    start, card = load_named(init_model, name_in(init_model, seed), seed)
     check_fits(card, meta, init_model)
     check_set(NEEDS, id_set)
     inputs, pictures = [id_set, init_model], None

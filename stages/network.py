@@ -11,14 +11,13 @@ from tqdm import tqdm
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_detectors, read_settings, registry_options, setting_options
-from sslood.cli.sections import item_options
 from sslood.core.discovery import classes_in
 from sslood.core.errors import LeftOut
 from sslood.core.machine import machine
 from sslood.core.precision import dtype_of
 from sslood.core.settings import read_section
 from sslood.data.sets.roles.roles import names_of_roles, read_split, read_tuning, roles_of, shifted_sets
-from sslood.nets.networks.files import load_model
+from sslood.nets.networks.files import load_named
 from sslood.ood import network
 from sslood.ood.kit.network_detector import NetworkDetector
 from sslood.ood.kit.network_evaluation import evaluate_network
@@ -29,22 +28,23 @@ NETWORK = classes_in(network, NetworkDetector)
 
 
 @click.command(cls=StageCommand)
+@click.option("--name", help="Name of the model, which its file must hold.")
+@click.option("--seed", type=int, help="Seed of the model, the same.")
 @click.option("--model", required=True, help="Model file.")
 @click.option("--id", "id_name", required=True, help="Name of the ID set.")
 @click.option("--sets", required=True, help="FILE:KEY of the section with the sets and their roles.")
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="Folder of image set files.")
 @click.option("--out_results", required=True, help="JSON of metrics to write.")
 @click.option("--out_scores", required=True, help="File of scores to write.")
-@item_options("name", "seed")
 @setting_options(NetworkSettings)
 @registry_options(NETWORK)
-def main(model, id_name, sets, folder, detectors, out_results, out_scores, **values):
+def main(name, seed, model, id_name, sets, folder, detectors, out_results, out_scores, **values):
     kinds = read_detectors(NETWORK, detectors, values)
     settings = read_settings(NetworkSettings, values, where="network")
     section = read_section(sets)
     roles, tuning = roles_of(section, id_name, sets)
     try:
-        loaded, card = load_model(model, machine(settings.precision).device)
+        loaded, card = load_named(model, name, seed, machine(settings.precision).device)
     except LeftOut as reason:
         results = Results("network", 0, id_name)
         results.leave_out(reason, Path(model).stem.rpartition("-")[0])

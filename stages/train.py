@@ -10,7 +10,6 @@ import click
 
 from sslood.cli.command import StageCommand, done
 from sslood.cli.options import read_settings, training_options
-from sslood.cli.sections import item_options
 from sslood.core.files import read_metadata
 from sslood.core.machine import machine
 from sslood.core.needs import check_set, may_be_left_out
@@ -20,7 +19,7 @@ from sslood.nets.methods.classify import NEEDS, Classify, ClassifySettings, labe
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
 from sslood.nets.networks.card import check_fits
-from sslood.nets.networks.files import load_model
+from sslood.nets.networks.files import load_named
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
@@ -30,17 +29,17 @@ from sslood.nets.training.finish import finish
 
 @click.command(cls=StageCommand)
 @click.option("--seed", required=True, type=int, help="Seed of all streams of the run.")
+@click.option("--init", help="Name of the start, which its file must hold, with the seed.")
 @click.option("--init_model", required=True, help="Model file whose backbone is the start.")
 @click.option("--name", required=True, help="Name of the model, without the seed.")
-@item_options("init")
 @training_options(ClassifySettings, read_recipe)
 @may_be_left_out("model")
-def main(seed, id_set, init_model, name, recipe, out, out_curves, **section):
+def main(seed, id_set, init, init_model, name, recipe, out, out_curves, **section):
     options = read_settings(ClassifySettings, section, where="train")
     augmentation = read_recipe(recipe)
     here = machine(options.precision)
     meta = read_metadata(id_set, kind="set")
-    start, card = load_model(init_model)
+    start, card = load_named(init_model, init, seed)
     check_fits(card, meta, init_model)
     check_set(NEEDS, id_set)
     with seeded(seed, "head"):

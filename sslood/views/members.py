@@ -9,25 +9,30 @@ import torch
 from sslood.core.errors import InputError
 from sslood.core.precision import Precision, dtype_of
 from sslood.nets.networks.card import ModelCard, check_fits
-from sslood.nets.networks.files import load_model
+from sslood.nets.networks.files import load_named
 from sslood.views.ensemble import Member
 from sslood.views.opened import open_model
 
 
 def load_members(
-    folder: Path, set_metas: Sequence[Mapping[str, Any]], device: torch.device | str, precision: Precision
+    folder: Path,
+    set_metas: Sequence[Mapping[str, Any]],
+    device: torch.device | str,
+    precision: Precision,
+    family: str = "",
 ) -> tuple[list[Member], int]:
     """Return (the members by name, their seed), in `precision`.
 
-    set_metas: metadata of the ID set, then of the others. Raises InputError if there is no member, one was
-    made for other images or classes, or the members do not belong together.
+    set_metas: metadata of the ID set, then of the others. family: what the members' names begin with, before
+    the fold that their file is named after; "" for any. Raises InputError if there is no member, one has
+    another name or was made for other images or classes, or the members do not belong together.
     """
     paths = sorted(folder.glob("*.safetensors"), key=lambda path: (len(path.stem), path.stem))  # 2 before 10
     if not paths:
         raise InputError(f"{folder}: no leave-out classifiers; run `dvc repro leaveout`")
     members, cards = [], []
     for path in paths:
-        model, card = load_model(path, device)
+        model, card = load_named(path, f"{family}_{path.stem}" if family else None, None, device)
         for index, set_meta in enumerate(set_metas):
             check_fits(card, set_meta, path, id_set=index == 0)
         if card.head_classes is None:

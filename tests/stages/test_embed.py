@@ -172,6 +172,15 @@ def test_wrong_input_ends_with_one_sentence(run, change, message, capsys):
     assert not run["out"].exists()
 
 
+@pytest.mark.parametrize(("name", "seed"), [("simclr", 0), ("both", 1)])
+def test_a_file_that_another_model_was_copied_over_is_refused(run, name, seed, capsys):
+    assert call(main, **run, name="both") == 0
+    run["out"].unlink()
+    assert call(main, **{**run, "name": name, "seed": seed}) == 1
+    said = f"both-0.safetensors: holds the model 'both' of seed 0, not {name!r} of seed {seed}; write"
+    assert said in capsys.readouterr().err and not run["out"].exists()
+
+
 def test_unknown_role_and_sets_of_another_size_are_named(run, capsys):
     params = run["sets_dir"] / "params.yaml"
     text = params.read_text()

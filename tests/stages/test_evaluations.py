@@ -414,7 +414,7 @@ def members(folder, classes=3, size=8, names=("0", "1", "2"), **changes):
             backbone = build_backbone(arch, channels=1)
             head = build_head(backbone.feature_dim, classes - 1)
         card = ModelCard(
-            name=f"leaveout-{fold}", arch=arch, objective="leaveout", seed=4, size=size,
+            name=f"leaveout_resnet_{fold}", arch=arch, objective="leaveout", seed=4, size=size,
             channels=1, mean=[0.5], std=[0.3], resize="none", id="digits", classes=list(names),
             head_classes=[c for c in range(classes) if c != fold], feature_dim=backbone.feature_dim,
             settings={"beta": 0.2, "fold": fold, "folds": list(range(classes))},
@@ -606,6 +606,15 @@ def test_members_that_do_not_belong_together_are_named(tmp_path, changes, says):
     members(tmp_path / "m", **changes)
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and says in result.output
+
+
+def test_a_member_that_another_was_copied_over_is_named(tmp_path):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    shutil.copy(tmp_path / "m/1.safetensors", tmp_path / "m/0.safetensors")
+    result = run_ensemble(tmp_path)
+    said = "m/0.safetensors: holds the model 'leaveout_resnet_1' of seed 4, not 'leaveout_resnet_0'; write it"
+    assert result.exit_code == 1 and said in result.output
 
 
 def test_members_are_in_the_order_of_their_folds(tmp_path):

@@ -73,11 +73,11 @@ def test_rotation_prediction_leaves_its_head_in_the_model_file(folder):
     assert opened.gradients is None and opened.maps is None
 
 
-def run_network(folder, model, out="out", detectors=tuple(NETWORK), precision="float32"):
+def run_network(folder, model, out="out", detectors=tuple(NETWORK), precision="float32", **asked):
     return call(
         network.main,
         model=model, id="digits", sets=f"{folder}/params.yaml:sets", folder=folder, detectors=list(detectors),
-        precision=precision,
+        precision=precision, **asked,
         **defaults(NETWORK) | {"gram__powers": 3, "knn_layers__k": 5, "nac__images": 100},
         out_results=folder / f"{out}.json", out_scores=folder / f"{out}.safetensors",
     )  # fmt: skip
@@ -148,6 +148,15 @@ def test_network_names_what_is_wrong(folder, capsys):
     model = write_model(folder, "head", classes=[str(label) for label in range(1, 9)])
     assert run_network(folder, model) == 1 and "another profile" in capsys.readouterr().err
     assert not (folder / "out.json").exists()
+
+
+@pytest.mark.parametrize(("name", "seed"), [("simclr", 0), ("head", 1)])
+def test_network_refuses_a_file_that_another_model_was_copied_over(folder, name, seed, capsys):
+    model = write_model(folder, "head")
+    assert run_network(folder, model, detectors=["odin"], name="head", seed=0) == 0
+    assert run_network(folder, model, "other", detectors=["odin"], name=name, seed=seed) == 1
+    said = f"head-0.safetensors: holds the model 'head' of seed 0, not {name!r} of seed {seed}; write"
+    assert said in capsys.readouterr().err and not (folder / "other.json").exists()
 
 
 def write_embeddings(folder, name, **changes):

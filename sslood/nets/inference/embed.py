@@ -19,7 +19,7 @@ from sslood.data.sets.roles.roles import ROLES, names_of_roles, record_role
 from sslood.nets.inference.extract import Arrays, check_batch_invariance, check_finite, extract
 from sslood.nets.inference.looks import Looks, seeing
 from sslood.nets.networks.card import ModelCard, check_fits
-from sslood.nets.networks.files import load_model
+from sslood.nets.networks.files import load_named
 from sslood.nets.networks.model import Model
 
 
@@ -75,12 +75,14 @@ def embed_model(
     settings: EmbedSettings,
     recipe: AugmentSettings,
     seed: int,
+    name: str | None = None,
 ) -> tuple[Arrays, dict[str, Any]]:
     """Return (tensors, metadata) of the embeddings file of the model file `path`; see `embed_sets`.
 
-    sets: name -> {role: …}; folder: of the set files. InputError if the model was made for other images.
+    sets: name -> {role: …}; folder: of the set files; name: that the model must have, with this seed, None
+    for any. InputError if it is another, or was made for other images.
     """
-    network, card = load_model(path, machine(settings.precision).device)
+    network, card = load_named(path, name, seed, machine(settings.precision).device)
     check_fits(card, read_metadata(f"{folder}/{id_name}.safetensors", kind="set"), path)
     tensors, contents = embed_sets(
         network, card, sets, folder, id_name, settings=settings, recipe=recipe, seed=seed, where=path

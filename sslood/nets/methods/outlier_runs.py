@@ -22,7 +22,7 @@ from sslood.nets.methods.outliers import AUXILIARY, NEEDS, Outliers, OutlierSett
 from sslood.nets.methods.supervised import load_split
 from sslood.nets.networks.build import seeded
 from sslood.nets.networks.card import ModelCard, check_fits
-from sslood.nets.networks.files import load_model
+from sslood.nets.networks.files import load_named
 from sslood.nets.networks.heads import build_head
 from sslood.nets.networks.model import Model
 from sslood.nets.training.checkpoint import Checkpoint, fingerprint
@@ -33,8 +33,12 @@ MEASURED = ("validation_accuracy", "validation_auroc", "validation_oscr")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a run: the start, ID set, outliers, tuning set, and the audit's word on the outliers."""
+    """The files of a run: the start, ID set, outliers, tuning set, and the audit's word on the outliers.
 
+    init: the name that the start must have, None for any.
+    """
+
+    init: str | None
     init_model: str
     id_set: str
     auxiliary: str
@@ -59,12 +63,15 @@ class Tried:
         return {"epoch": epoch + 1, **{key: decimal(self.curves[epoch][key]) for key in MEASURED}}
 
 
-def start_model(init_model: str | Path, id_set: str | Path, seed: int) -> tuple[Model, ModelCard, bool]:
+def start_model(
+    init_model: str | Path, id_set: str | Path, seed: int, init: str | None = None
+) -> tuple[Model, ModelCard, bool]:
     """Return (model with a head over all classes, the card of the start, whether that head is fresh).
 
-    InputError where model and ID set do not match.
+    init: the name that the start must have, with this seed, None for any. InputError where it is another, or
+    model and ID set do not match.
     """
-    start, card = load_model(init_model)
+    start, card = load_named(init_model, init, seed)
     check_fits(card, read_metadata(id_set, kind="set"), init_model)
     classes = list(range(len(card.classes)))
     fresh = card.head_classes != classes
@@ -124,7 +131,7 @@ def try_all(
     tuning = load_split(inputs.tuning, "validation", here.device)
     files = [Path(file) for file in (inputs.init_model, inputs.id_set, inputs.auxiliary, inputs.tuning)]
     for number, options in enumerate(candidates):
-        model, card, fresh = start_model(inputs.init_model, inputs.id_set, seed)
+        model, card, fresh = start_model(inputs.init_model, inputs.id_set, seed, inputs.init)
         for file in (inputs.auxiliary, inputs.tuning):
             check_fits(card, read_metadata(file, kind="set"), inputs.init_model, id_set=False)
         settings = options.recorded(init=card.name, mode=mode, recipe=vars(recipe), auxiliary=counts)

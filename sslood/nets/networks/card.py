@@ -204,6 +204,27 @@ def check_fits(
     )
 
 
+def check_is(card: ModelCard, where: str | Path, name: str | None, seed: int | None = None) -> None:
+    """Raise InputError unless the model of the file `where` is the one that its reader asks for.
+
+    name: that it must have, None if the reader asks for none; seed: the same, None if any will do. A file
+    that another was copied over is whole, and fits the same images: only its card tells.
+    """
+    if name is None or (card.name == name and seed in (None, card.seed)):
+        return
+    wanted = repr(name) + ("" if seed is None else f" of seed {seed}")
+    raise InputError(
+        f"{where}: holds the model {card.name!r} of seed {card.seed}, not {wanted}; write it again by the "
+        "stage that makes this file (`dvc repro -f STAGE`), or give the file the name of what it holds"
+    )
+
+
+def name_in(path: str | Path, seed: int) -> str | None:
+    """Return NAME of a file that is called NAME-SEED for this seed, None if it is called otherwise."""
+    name, _, of_seed = Path(path).stem.rpartition("-")
+    return name if of_seed == f"{seed}" else None
+
+
 def _describe(metadata: Mapping[str, Any], name: str, with_classes: bool) -> str:
     text = f"{name!r} ({metadata['size']}x{metadata['size']} pixels, {metadata['channels']} channels"
     if not with_classes:

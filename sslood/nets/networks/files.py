@@ -12,7 +12,7 @@ from torch import nn
 from sslood.core.errors import InputError
 from sslood.core.files import load_tensors, save_tensors
 from sslood.nets.networks.build import build_backbone
-from sslood.nets.networks.card import ModelCard
+from sslood.nets.networks.card import ModelCard, check_is
 from sslood.nets.networks.gaussian import GaussianHead, build_prior
 from sslood.nets.networks.heads import build_head, build_projector
 from sslood.nets.networks.model import Model, as_state
@@ -52,6 +52,18 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Mo
     """
     arrays, metadata = load_tensors(path, kind="model")
     return restore_model(arrays, metadata, path, device), ModelCard.read(metadata, path)
+
+
+def load_named(
+    path: str | Path, name: str | None, seed: int | None, device: torch.device | str = "cpu"
+) -> tuple[Model, ModelCard]:
+    """Return what `load_model` does, of a file that must hold the model `name` of this seed.
+
+    None asks for none. Raises InputError as `load_model` and `check_is` do.
+    """
+    model, card = load_model(path, device)
+    check_is(card, path, name, seed)
+    return model, card
 
 
 def restore_model(

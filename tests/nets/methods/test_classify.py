@@ -228,6 +228,13 @@ def test_an_encoder_of_another_profile_is_refused(run, capsys):
     assert "another profile: run the stage `pretrain` again" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("init", "seed"), [("simclr", 0), ("scratch", 1)])
+def test_a_start_that_another_model_was_copied_over_is_refused(run, init, seed, capsys):
+    assert call(main, **{**run, "init": init, "seed": seed}) == 1
+    said = f"scratch-0.safetensors: holds the model 'scratch' of seed 0, not {init!r} of seed {seed}; write"
+    assert said in capsys.readouterr().err and not run["out"].exists()
+
+
 def test_a_cut_set_file_is_refused(run, capsys):
     run["id_set"].write_bytes(run["id_set"].read_bytes()[:-1])
     assert call(main, **run) == 1

@@ -62,6 +62,13 @@ def write_classifier(path):
     save_model(path, modules, model_card(name="classifier_scratch", head_classes=list(range(8))))
 
 
+@pytest.mark.parametrize(("init", "seed"), [("simclr", 0), ("scratch", 1)])
+def test_a_start_that_another_model_was_copied_over_is_refused(run, init, seed, capsys):
+    assert call(main, **{**run, "init": init, "seed": seed}) == 1
+    said = f"scratch-0.safetensors: holds the model 'scratch' of seed 0, not {init!r} of seed {seed}; write"
+    assert said in capsys.readouterr().err and not run["out"].exists()
+
+
 def logits(scale=10.0):
     return scale * torch.randn(24, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

@@ -210,6 +210,15 @@ def test_a_method_learns_digits_and_its_file_is_an_ordinary_model(run, method):
     )
 
 
+@pytest.mark.parametrize("held", [{"name": "simclr"}, {"seed": 1}])
+def test_a_start_that_another_model_was_copied_over_is_refused(run, tmp_path, held, capsys):
+    start = write_encoder(tmp_path / "scratch-0.safetensors", **held)
+    assert call(main, **run("plain", init_model=start)) == 1
+    name, seed = held.get("name", "scratch"), held.get("seed", 0)
+    said = f"scratch-0.safetensors: holds the model {name!r} of seed {seed}, not 'scratch' of seed 0; write"
+    assert said in capsys.readouterr().err
+
+
 def test_the_length_of_t2fnorm_changes_the_tested_head_alone(run, place):
     files = {}
     for method in ("t2fnorm", "t2fnorm_published"):
