@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslood.core.errors import LeftOut
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.rounding import decimal
 from sslood.ood.kit.results import rounded
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.measures.metrics import nan_among, ood_metrics
 from sslood.views.ensemble import EnsembleSettings, Member, Progress, Setting, Votes, ask
 
 
@@ -31,7 +31,7 @@ def choose(
     without. With `choose_on: tuning` it is the AUROC of the ensemble's score, ID validation against tuning.
     With `leftout`, which is ours and sees no OOD image, it is the mean over the members of the AUROC of the
     member's own score, ID validation images of its classes against those of the others. One candidate needs
-    no choice. Raises LeftOut if there is nothing to choose on.
+    no choice. Raises LeftOut if there is nothing to choose on, InputError if a score is NaN.
     """
     candidates = settings.candidates
     if len(candidates) == 1:
@@ -44,7 +44,7 @@ def choose(
                 "chooses its settings on ID validation images of left-out classes; a member has none"
             )
         answers = [asked(member, validation).votes for member in members]
-        values = np.mean([_aurocs([v[mask] for v in votes], [v[~mask] for v in votes])
+        values = np.mean([_aurocs([v[mask] for v in votes], [v[~mask] for v in votes], "left-out classes")
                           for votes, mask in zip(answers, kept, strict=True)], 0)  # fmt: skip
     else:
         if tuning is None:
@@ -56,12 +56,15 @@ def choose(
             ]
             for images in (validation, tuning)
         )
-        values = np.array(_aurocs(inside, outside))
+        values = np.array(_aurocs(inside, outside, "tuning"))
     found = [decimal(float(value)) for value in values]
     best = max(range(len(found)), key=lambda index: found[index])
     return candidates[best], [{**c._asdict(), "auroc": v} for c, v in zip(candidates, found, strict=True)]
 
 
-def _aurocs(inside: Sequence[Votes], outside: Sequence[Votes]) -> list[float]:
+def _aurocs(inside: Sequence[Votes], outside: Sequence[Votes], against: str) -> list[float]:
+    for own, other in zip(inside, outside, strict=True):
+        if reason := nan_among({"ID validation": own.score, against: other.score}):
+            raise InputError(f"eloc: {reason}; look at the training of its members")
     pairs = ((a.score, rounded(b.score, a.score)) for a, b in zip(inside, outside, strict=True))
     return [ood_metrics(rounded(a, a), b)["auroc"] for a, b in pairs]

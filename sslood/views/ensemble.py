@@ -262,7 +262,7 @@ def evaluate(
 ) -> Evaluated:
     """Return what the members say of uint8 images of `tests` under the chosen setting, and under `also`.
 
-    also: more settings of each set, by its name.
+    also: more settings of each set, by its name. Raises InputError, naming the set, as `score_rows` does.
     """
     rows, logits, swept = {}, {}, {}
     for name, images in tests.items():
@@ -270,7 +270,10 @@ def evaluate(
         answers = [ask(member, images, asked, device=device, progress=progress) for member in members]
         logits[name] = [answer.logits for answer in answers]
         tempered = [answer.votes[0] for answer in answers] if setting else None
-        rows[name] = score_rows(members, tempered, logits[name], classes)
+        try:
+            rows[name] = score_rows(members, tempered, logits[name], classes)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
         sums = [reduce(add, votes) for votes in zip(*(answer.votes for answer in answers), strict=True)]
         swept[name] = {one: votes.score for one, votes in zip(asked, sums, strict=True)}
     return Evaluated(rows, logits, swept)

@@ -1,13 +1,14 @@
 """What the stage ensemble does with its members: choose, score the test images, predict classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from sslood.core.errors import LeftOut
+from sslood.core.errors import InputError, LeftOut
 from sslood.ood.kit.drawing import mc_dropout
 from sslood.ood.kit.results import Results
 from sslood.views.choosing import choose
@@ -54,16 +55,19 @@ def evaluate_ensemble(
     """Add the ensemble's settings, metrics, scores and class predictions to `results`; return a summary.
 
     Where there is nothing to choose settings on, and no fallback, rows that need one are left out.
-    published: a setting of some OOD sets, for the row of `published_steps`.
+    published: a setting of some OOD sets, for the row of `published_steps`. Raises InputError, naming model
+    and set, if a score is NaN.
     """
-    setting = _choose(model, members, images, settings, results, device, progress)
+    with _named(model):
+        setting = _choose(model, members, images, settings, results, device, progress)
     tests = {results.id: images.test, **images.tests}
     swept = settings.candidates if setting and settings.sweep else []
     steps = {name: [one] for name, one in published.items()} | {results.id: list(published.values())}
     also = {name: [*swept, *steps.get(name, [])] for name in tests}
-    found = evaluate(
-        members, setting, tests, classes=images.classes, also=also, device=device, progress=progress
-    )
+    with _named(model):
+        found = evaluate(
+            members, setting, tests, classes=images.classes, also=also, device=device, progress=progress
+        )
     rows, logits = found.rows, found.logits
     if settings.draws:
         assert members[0].network is not None
@@ -75,7 +79,8 @@ def evaluate_ensemble(
         add_published(results, model, found.swept, published)
     if setting and settings.sweep:
         ood = list(results.models[model]["eloc"])
-        shown = sweep_of(members, found, swept, id_name=results.id, ood=ood, classes=images.classes)
+        with _named(model):
+            shown = sweep_of(members, found, swept, id_name=results.id, ood=ood, classes=images.classes)
         results.extra["sweep"] = {model: {"chosen": setting._asdict(), **shown}}
     probabilities = mean_probabilities(members, logits[results.id], images.classes)
     results.add_classes(model, probabilities.argmax(axis=1))
@@ -83,6 +88,15 @@ def evaluate_ensemble(
     results.extra |= {key: {model: value} for key, value in predictions.items()}
     told = f"T {setting.temperature:g}, epsilon {setting.epsilon:g}" if setting else "no setting"
     return f"{told}, accuracy {predictions['accuracy']:.3f}"
+
+
+@contextmanager
+def _named(model: str) -> Iterator[None]:
+    """Context in which the message of an InputError begins with the model."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{model}, {error}") from None
 
 
 def _choose(

@@ -14,7 +14,7 @@ from sslood.core.errors import InputError
 from sslood.core.settings import at_least, near, read_section, typed
 from sslood.data.sets.roles.roles import roles_of
 from sslood.ood.kit.results import Results, rounded
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.measures.metrics import nan_among, ood_metrics
 from sslood.views.ensemble import Setting, Swept
 
 ROW = "eloc_published"
@@ -65,12 +65,15 @@ def add_published(
     """Add the row to `results`: each OOD set of `steps` against ID images under the set's own setting.
 
     swept: of the ID set and those of `steps`, the score by setting. An ID image has a score for each OOD set,
-    under <id>.<set>; under the ID set's own name is their mean.
+    under <id>.<set>; under the ID set's own name is their mean. Raises InputError, naming model and set, if a
+    score is NaN.
     """
     prefix, own = f"{model}.{ROW}", []
     metrics = results.models.setdefault(model, {}).setdefault(ROW, {})
     for name, setting in steps.items():
         unrounded = swept[results.id][setting]
+        if reason := nan_among({results.id: unrounded, name: swept[name][setting]}):
+            raise InputError(f"{model}, {ROW}: {reason}")
         inside, outside = rounded(unrounded, unrounded), rounded(swept[name][setting], unrounded)
         metrics[name] = ood_metrics(inside, outside)
         results.scores |= {f"{prefix}.{name}": outside, f"{prefix}.{results.id}.{name}": inside}

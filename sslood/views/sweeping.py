@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from sslood.core.errors import InputError
 from sslood.core.rounding import decimal
 from sslood.ood.kit.committee import COMMITTEE
 from sslood.ood.kit.results import rounded
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.measures.metrics import nan_among, ood_metrics
 from sslood.views.ensemble import Evaluated, Member, Setting
 
 CHUNK = 1024  # images whose probabilities are held at a time
@@ -30,10 +31,13 @@ def sweep_of(
     `found`: by `settings`, of the ID test set `id_name`, the OOD sets `ood`, and others that count as ID.
     Test sets decide here what would have been best; nothing is chosen by it. A class that a member leaves
     out has probability 0 for it, so on ID images at least one member of a whole leave-out ensemble disagrees.
+    Raises InputError, naming setting and set, if a score is NaN.
     """
     inside = {setting: rounded(scores, scores) for setting, scores in found.swept[id_name].items()}
 
     def auroc(name: str, setting: Setting) -> float:
+        if reason := nan_among({id_name: inside[setting], name: found.swept[name][setting]}):
+            raise InputError(f"eloc at {setting}: {reason}")
         outside = rounded(found.swept[name][setting], inside[setting])
         return decimal(ood_metrics(inside[setting], outside)["auroc"])
 

@@ -19,9 +19,12 @@ from sslood.nets.networks.card import ModelCard
 from sslood.nets.networks.files import save_model
 from sslood.nets.networks.heads import build_head
 from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.ssd.ratio import FewShot
 from sslood.ood.ssd.ssd import SSDSettings
 from sslood.ood.ssd.ssdk import SSDkSettings
-from sslood.views.ensemble import rows_left_out
+from sslood.views import choosing
+from sslood.views import ensemble as views_ensemble
+from sslood.views.ensemble import Answers, Votes, ask, rows_left_out
 from sslood.views.members import load_members
 from stages import ensemble, posthoc, ssd, ssdk
 from tests.kit.registries import DETECTORS
@@ -394,6 +397,30 @@ def test_broken_features_name_the_set(folder):
     assert not (folder / "out.json").exists()
 
 
+@pytest.mark.parametrize("name", ["digits.validation", "corruptions.validation"])
+def test_nan_among_the_scores_of_a_choice_names_model_detector_and_set(folder, monkeypatch, name):
+    """The row is left out, as it is where scores of test images are NaN; the others stay."""
+    score = DETECTORS["knn"].score
+
+    def broken(detector, outputs):
+        scores = score(detector, outputs)
+        return np.where(outputs.name.endswith(name), np.nan, scores)
+
+    monkeypatch.setattr(DETECTORS["knn"], "score", broken)
+    result = stage(posthoc, folder, searched("knn", "msp"), models=["classifier"])
+    assert result.exit_code == 0, result.output
+    said = f"classifier · knn (30 of 30 scores of '{name}' are NaN, which no metric counts)"
+    assert said in result.output
+    assert list(json.loads((folder / "out.json").read_text())["models"]["classifier"]) == ["msp"]
+
+
+def test_nan_among_the_scores_of_ssdk_names_model_and_set(folder, monkeypatch):
+    monkeypatch.setattr(FewShot, "score", lambda fitted, rows: np.full(len(rows.white), np.nan))
+    result = stage(ssdk, folder, SSDK_FLAGS, models=["scratch"])
+    assert result.exit_code == 0, result.output
+    assert "scratch · ssdk · close (60 of 60 scores of 'digits' are NaN, which no" in result.output
+
+
 def image_sets(folder, classes=3, size=8):
     random = np.random.default_rng(0)
     for name, role in ROLES.items():
@@ -606,6 +633,34 @@ def test_members_that_do_not_belong_together_are_named(tmp_path, changes, says):
     members(tmp_path / "m", **changes)
     result = run_ensemble(tmp_path)
     assert result.exit_code == 1 and says in result.output
+
+
+@pytest.mark.parametrize("name", ["ID validation", "tuning"])
+def test_nan_among_the_scores_that_an_ensemble_chooses_on_is_named(tmp_path, monkeypatch, name):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+    votes = Votes(np.full(40, np.nan), np.full(40, np.nan))
+
+    def broken(member, images, settings, **more):
+        dark = "tuning" if images.max() < 60 else "ID validation"
+        found = ask(member, images, settings, **more)
+        return found._replace(votes=[votes] * len(settings)) if dark == name else found
+
+    monkeypatch.setattr(choosing, "ask", broken)
+    result = run_ensemble(tmp_path)
+    said = f"leaveout_resnet, eloc: 40 of 40 scores of '{name}' are NaN, which no metric counts"
+    assert result.exit_code == 1 and said in result.output, result.output
+
+
+def test_nan_of_an_ensemble_on_a_test_set_is_named(tmp_path, monkeypatch):
+    image_sets(tmp_path / "s")
+    members(tmp_path / "m")
+
+    nan = Answers([], np.full((40, 2), np.nan))
+    monkeypatch.setattr(views_ensemble, "ask", lambda *given, **more: nan)
+    result = run_ensemble(tmp_path, sets={name: role for name, role in ROLES.items() if role != "tuning"})
+    said = "leaveout_resnet, digits: the ensemble's probabilities are NaN; look at the training"
+    assert result.exit_code == 1 and said in result.output, result.output
 
 
 def test_a_member_that_another_was_copied_over_is_named(tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sslood.core.errors import LeftOut
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.settings import autos
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.members import Combinations, Scored, add_combinations
@@ -80,8 +80,13 @@ def _fitted(
 
 
 def sign_check(detector: Detector, file: Embeddings) -> dict[str, Any]:
-    """Return a fitted detector's fixed sign, with its AUROC for ID validation against each tuning set."""
+    """Return a fitted detector's fixed sign, with its AUROC for ID validation against each tuning set.
+
+    Raises InputError, naming model, detector and set, if a score is NaN.
+    """
     inside = detector.score(file.outputs(file.id, "validation"))
     outside = {name: detector.score(file.outputs(name, "validation")) for name in file.tuning_sets}
+    if reason := Held(inside, outside).lacking(file.id):
+        raise InputError(f"{file.model}, {type(detector).__name__}: {reason}")
     aurocs = {name: ood_metrics(inside, scores)["auroc"] for name, scores in outside.items()}
     return {"value": "larger = more OOD", "source": "declared", "validation_auroc": aurocs}

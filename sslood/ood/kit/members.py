@@ -140,6 +140,9 @@ def add_combinations(combinations: Combinations, scored: Scored, results: Result
 def _members(name: str, settings: CombinationSettings, scored: Scored, results: Results) -> Sequence[str]:
     """Return the members of a combination, and record them; LeftOut if the model cannot have them."""
     if settings.members == "auto":
+        for one, held in scored.candidates.items():
+            if reason := held.lacking(results.id):
+                raise LeftOut(f"{one}: {reason}")
         members, steps = choose_members(scored.candidates, settings.by)
         source = f"{scored.source}, at most {MOST}, each raising it by {GAIN} or more"
         chosen = CombinationSettings(members, settings.by)

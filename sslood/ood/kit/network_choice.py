@@ -9,7 +9,7 @@ import numpy as np
 
 from sslood.core.errors import InputError, LeftOut
 from sslood.core.settings import autos
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.measures.metrics import nan_among, ood_metrics
 
 SOURCE = "highest AUROC for ID validation against tuning"
 
@@ -21,7 +21,8 @@ def choose(
 
     scores(settings, split): float64 [N] of the images of "validation" and of "tuning", larger = more OOD. All
     combinations of the values in `space` are tried; ties go to the one nearest its front. One that the other
-    settings or these images do not allow has AUROC None. LeftOut, as the last was, if none is possible.
+    settings or these images do not allow, or whose scores are NaN, has AUROC None. LeftOut, as the last was,
+    if none is possible.
     """
     names = autos(settings)
     tried: list[dict[str, Any]] = []
@@ -31,7 +32,10 @@ def choose(
         auroc = None
         try:
             given = replace(settings, **candidate)
-            auroc = ood_metrics(scores(given, "validation"), scores(given, "tuning"))["auroc"]
+            found = {split: scores(given, split) for split in ("validation", "tuning")}
+            if reason := nan_among(found):
+                raise InputError(reason)
+            auroc = ood_metrics(*found.values())["auroc"]
         except InputError as error:
             failure = error
         tried.append({**candidate, "auroc": auroc})

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sslood.core.errors import LeftOut
 from sslood.ood.kit.network_detector import widened
 from sslood.ood.kit.tempered import entropy_below_uniform
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.measures.metrics import nan_among, ood_metrics
 
 Forward = Callable[[Tensor], Tensor]
 Target = Literal["predicted", "entropy"]
@@ -70,8 +71,12 @@ def choose_epsilon(
     """Return (the epsilon with the highest AUROC, the smallest of equals; AUROC of each candidate).
 
     inside, outside: scores [N] per epsilon of ID validation and tuning images, larger = more OOD; never of
-    test images.
+    test images. Raises LeftOut, naming the split, if one is NaN.
     """
+    inside, outside = list(inside), list(outside)
+    for pair in zip(inside, outside, strict=True):
+        if reason := nan_among(dict(zip(("validation", "tuning"), pair, strict=True))):
+            raise LeftOut(reason)
     aurocs = [ood_metrics(a, b)["auroc"] for a, b in zip(inside, outside, strict=True)]
     best = max(range(len(epsilons)), key=lambda index: (aurocs[index], -epsilons[index]))
     return epsilons[best], {str(epsilon): auroc for epsilon, auroc in zip(epsilons, aurocs, strict=True)}

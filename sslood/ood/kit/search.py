@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from sslood.core.errors import InputError
+from sslood.core.errors import InputError, LeftOut
 from sslood.core.settings import autos
 from sslood.ood.kit.detector import Detector
 from sslood.ood.kit.fitting import Streaming
 from sslood.ood.kit.outputs import Embeddings, Outputs
-from sslood.ood.measures.metrics import ood_metrics
+from sslood.ood.measures.metrics import nan_among, ood_metrics
 
 Candidates = list[dict[str, Any]]
 
@@ -33,6 +33,11 @@ class Held:
         """The criterion of every choice: the mean AUROC of ID validation against each tuning set."""
         found = [ood_metrics(self.inside, scores)["auroc"] for scores in self.outside.values()]
         return float(np.mean(found))
+
+    def lacking(self, id_name: str) -> str:
+        """Return which split has scores that are NaN, and how many; "" if none has."""
+        splits = {id_name: self.inside, **self.outside}
+        return nan_among({f"{name}.validation": scores for name, scores in splits.items()})
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,10 @@ def held_out(file: Embeddings, sets: Sequence[str]) -> Tuning:
 def best_settings(kind: type[Detector], settings: Any, tuning: Tuning, *, seed: int, device: str) -> Best:
     """Return the fitted detector with the best value of each setting that is "auto".
 
-    A candidate that these data do not allow (k above the number of images) has AUROC None. Ties go to the
-    candidate nearest the front of the space. Raises InputError if none is possible, or `kind.space` lacks a
-    setting that is "auto" or holds no value for it.
+    A candidate that these data do not allow (k above the number of images), or whose scores are NaN, has
+    AUROC None. Ties go to the candidate nearest the front of the space. Raises InputError if none is possible
+    (LeftOut, naming the set, for NaN), or `kind.space` lacks a setting that is "auto" or holds no value for
+    it.
     """
     names = autos(settings)
     for name in names:
@@ -105,6 +111,8 @@ def best_settings(kind: type[Detector], settings: Any, tuning: Tuning, *, seed: 
             if isinstance(detector, Streaming):
                 detector.gathered = gathered
             held = tuning.held(detector.fit(tuning.train, tuning.validation))
+            if reason := held.lacking(tuning.id):
+                raise LeftOut(reason, f"{kind.__name__}: ")
             auroc = held.auroc
         except InputError as error:
             failure = error

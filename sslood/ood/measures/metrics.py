@@ -4,6 +4,7 @@ A score is larger for what looks more OOD. Every number is a fraction, computed 
 sorting of all scores. Equal scores share one threshold, so no metric depends on their order.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,14 @@ def valid_scores(scores: ArrayLike, side: str) -> np.ndarray:
     if bad:
         raise InputError(f"{bad} of {scores.size} {side} scores are NaN; find out why before comparing them")
     return scores
+
+
+def nan_among(scores: Mapping[str, np.ndarray]) -> str:
+    """Return which set (name -> scores [N]) has scores that are NaN, and how many; "" if none has."""
+    for name, values in scores.items():
+        if bad := int(np.isnan(values).sum()):
+            return f"{bad} of {len(values)} scores of {name!r} are NaN, which no metric counts"
+    return ""
 
 
 def threshold_counts(id_scores: ArrayLike, ood_scores: ArrayLike) -> Counts:

@@ -11,7 +11,7 @@ from sslood.core.needs import check_needs
 from sslood.core.seeding import numpy_stream
 from sslood.ood.kit.outputs import Embeddings, Outputs
 from sslood.ood.kit.results import Results, outputs_to_test, rounded
-from sslood.ood.measures.metrics import METRICS, ood_metrics
+from sslood.ood.measures.metrics import METRICS, nan_among, ood_metrics
 from sslood.ood.ssd.ratio import LikelihoodRatio
 from sslood.ood.ssd.ssdk import PaperForm, SSDkSettings, fit_in_distribution, pick_shots
 
@@ -81,7 +81,10 @@ def evaluate_set(
     settings: SSDkSettings,
     seed: int,
 ) -> list[Repeat]:
-    """Return each repeat, with other known images; these are the same for every model."""
+    """Return each repeat, with other known images; these are the same for every model.
+
+    Raises LeftOut if the set has too few images, or a score is NaN.
+    """
     shots, where = file.shots(name), f"{file.path}, {name}"
     ood_rows: Any = form.rows(outputs.need("features"))
     labels = np.full(len(outputs), -1) if outputs.labels is None else outputs.labels
@@ -93,6 +96,8 @@ def evaluate_set(
         fitted = form.fit(ood_rows[known], shots.features[picked], where)
         kept = np.setdiff1d(np.arange(len(outputs)), known)
         inside, outside = fitted.score(id_rows), fitted.score(ood_rows)[kept]
+        if reason := nan_among({file.id: inside, name: outside}):
+            raise LeftOut(reason, f"{where}: SSD_k ")
         repeats.append(Repeat(rounded(inside, inside), rounded(outside, inside), kept, fitted.record()))
     return repeats
 

@@ -7,7 +7,16 @@ from sklearn.metrics import roc_auc_score
 from sslood.core.errors import InputError, LeftOut
 from sslood.ood.kit.combining import Combiner
 from sslood.ood.kit.committee import COMMITTEE
-from sslood.ood.kit.members import GAIN, MOST, CombinationSettings, choose_members, read_combinations
+from sslood.ood.kit.members import (
+    GAIN,
+    MOST,
+    CombinationSettings,
+    Scored,
+    add_combinations,
+    choose_members,
+    read_combinations,
+)
+from sslood.ood.kit.results import Results
 from sslood.ood.kit.search import Held
 from sslood.views.ensemble import rows_left_out
 from tests.kit.registries import DETECTORS, NETWORK, STOCHASTIC
@@ -25,6 +34,17 @@ def held(*, seed=0, count=6):
         outside = scale * (random.normal(size=SIZE) + shift)
         found[f"d{place}"] = Held(scale * random.normal(size=SIZE), {"made": outside})
     return found
+
+
+def test_nan_among_held_out_scores_names_detector_and_set():
+    """An `auto` that chose from the others would hide it."""
+    found = held()
+    found["d2"].outside["made"][7] = np.nan
+    combinations, results = {"auto": CombinationSettings()}, Results("posthoc", 0, "id")
+    add_combinations(combinations, Scored("m", "by AUROC", held=found), results)
+    (row,) = results.left_out
+    said = f"d2: 1 of {SIZE} scores of 'made.validation' are NaN, which no metric counts"
+    assert row == {"model": "m", "detector": "auto", "set": "", "reason": said}
 
 
 def auroc(one, names, by):

@@ -17,6 +17,7 @@ from sslood.ood.kit.network_choice import choose
 from sslood.ood.kit.network_detector import NetworkDetector, score_together
 from sslood.ood.kit.network_evaluation import evaluate_network
 from sslood.ood.kit.network_layers import _standard
+from sslood.ood.kit.perturbation import choose_epsilon
 from sslood.ood.kit.results import Results
 from sslood.ood.measures.metrics import ood_metrics
 from sslood.ood.network.knn_layers import KNNLayers, KNNLayersSettings
@@ -142,6 +143,16 @@ def test_a_row_without_a_possible_candidate_is_left_out():
 
     with pytest.raises(LeftOut, match="k is 50"):
         choose(KNNLayersSettings("auto"), KNNLayers.space, refuse)
+
+
+@pytest.mark.parametrize("split", ["validation", "tuning"])
+def test_nan_among_the_scores_of_a_choice_names_the_split_and_costs_the_row_alone(split):
+    broken = {"validation": 0, "tuning": 0, split: np.nan}
+    said = f"30 of 30 scores of '{split}' are NaN, which no metric counts"
+    with pytest.raises(LeftOut, match=said):
+        choose(KNNLayersSettings("auto"), KNNLayers.space, lambda _, of: np.full(30, 1.0 * broken[of]))
+    with pytest.raises(LeftOut, match=said):
+        choose_epsilon([0.0], [np.full(30, 1.0 * broken["validation"])], [np.full(30, broken["tuning"])])
 
 
 def test_scores_that_are_not_finite_cost_their_row_alone():
