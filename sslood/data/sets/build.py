@@ -1,6 +1,7 @@
 """From an entry of `sets` to the tensors and metadata of its file: find, read, cut, limit, convert."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -41,9 +42,21 @@ def build_set(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (tensors, metadata) of the file of set `name`, an entry of `sets`.
 
-    id_settings: the ID set's entry, which derived sets are made from. Raises InputError for a source that
-    does not suit the role, and for whatever cannot be obtained or read.
+    id_settings: the ID set's entry, which derived sets are made from. Raises InputError, naming the set, for
+    a source that does not suit the role, and for whatever cannot be obtained or read.
     """
+    try:
+        return _built(name, settings, data, classes, id_settings)
+    except InputError as error:
+        own = re.escape(name)
+        if re.search(rf"^{own}\b|'{own}'|\bsets\.{own}\b", str(error)):
+            raise
+        raise InputError(f"sets.{name}: {error}") from None  # a source knows only its own name
+
+
+def _built(
+    name: str, settings: SetSettings, data: DataSettings, classes: ClassSettings, id_settings: SetSettings
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     settings, source = source_of(settings, id_settings, f"sets.{name}")
     role = ROLES[settings.role]
     if settings.role != "id" and role.is_labelled:

@@ -49,6 +49,30 @@ def download(out, name, role, **settings):
     return tensors, metadata
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("street", {"role": "far", "source": "imagenet"}),
+        ("image", {"role": "far", "source": "imagenet"}),
+        ("train", {"role": "far", "source": "imagenet"}),
+        ("mine", {"role": "id", "source": "imagenet", "id": "mine"}),
+        ("odd", {"role": "tuning", "source": "imagenet", "id_source": "imagenet", "derive": "corruptions"}),
+    ],
+)
+def test_what_cannot_be_obtained_names_the_set_beside_its_source(tmp_path, monkeypatch, name, settings):
+    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SSLOOD_DATA_MIRROR", raising=False)
+    with pytest.raises(InputError, match=f"^sets.{name}: set 'imagenet' cannot be obtained"):
+        download(tmp_path / "x", name, **settings)
+
+
+def test_a_failure_that_names_the_set_names_it_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLOOD_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SSLOOD_DATA_MIRROR", raising=False)
+    with pytest.raises(InputError, match="^set 'imagenet' cannot be obtained"):
+        download(tmp_path / "x", "imagenet", "far")
+
+
 HELDOUT = {"source": "digits", "derive": "heldout"}
 CORRUPTIONS = {"source": "digits", "derive": "corruptions"}
 SHIFTED = {"source": "digits", "derive": "common_corruptions"}
