@@ -116,6 +116,7 @@ def fitting(options: Mapping[str, click.Option], place: str, name: str, value: A
     if kind_of(option) == tuple[str, ...] and isinstance(value, list):  # [8, 9] are names of classes
         value = [str(item) if type(item) is int else item for item in value]
     found = typed(kind_of(option), value, place)
+    _check_once(found, place)
     if isinstance(option, SettingOption):
         check_limits(option.settings, option.field, found, place)
     for item in found if isinstance(found, tuple) else (found,):
@@ -129,6 +130,13 @@ def fitting(options: Mapping[str, click.Option], place: str, name: str, value: A
     if found == () and option.required:
         raise InputError(f"{place}: must list at least one")
     return found
+
+
+def _check_once(found: Any, place: str) -> None:
+    """Raise InputError for a name that stands twice in a list; numbers may, such as widths of layers."""
+    names = [item for item in found if isinstance(item, str)] if isinstance(found, tuple) else []
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{place}: {twice[0]!r} stands twice; take one out")
 
 
 def kind_of(option: click.Option) -> Any:

@@ -68,7 +68,7 @@ def name_of(cell: Factors) -> str:
 def read_sweep(section: Any, seeds: Sequence[int], where: str) -> Sweep:
     """Return the sweep of a section of `sweeps`; `where`: its FILE:KEY.
 
-    Raises InputError for an unknown key, a grid without objective, and a cell that stands twice.
+    Raises InputError for an unknown key, a grid without objective, and a detector or cell that stands twice.
     """
     if not isinstance(section, Mapping):
         raise InputError(f"{where}: must hold keys and values, found {section!r}")
@@ -76,6 +76,8 @@ def read_sweep(section: Any, seeds: Sequence[int], where: str) -> Sweep:
         if key not in KEYS:
             raise InputError(f"{where}: unknown key {key!r}{near(key, KEYS)}")
     detectors, grids = (_listed(section.get(key), f"{where}.{key}") for key in KEYS)
+    if twice := [name for name in detectors if detectors.count(name) > 1]:
+        raise InputError(f"{where}.detectors: {str(twice[0])!r} stands twice; take one out")
     cells: dict[frozenset[tuple[str, str]], Factors] = {}  # by what they hold, in whatever order
     for place, grid in enumerate(grids):
         for cell in _cells(grid, seeds, f"{where}.grids.{place}"):

@@ -333,6 +333,42 @@ def test_values_that_other_sections_contradict_are_found_before_a_stage_runs(par
     expect(params, says)
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("classes.heldout", 8),
+        ("posthoc.detectors", "knn"),
+        ("network.detectors", "odin"),
+        ("stochastic.detectors", "kl_prior"),
+        ("ensemble.targets", "entropy"),
+        ("summarize.headline.models", "simclr"),
+        ("summarize.headline.detectors", "msp"),
+        ("evaluate.models", "simclr"),
+        ("runs.objectives", "scratch"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(params, key, name):
+    yaml = YAML(typ="safe")
+    content = yaml.load(params.read_text())
+    *above, last = key.split(".")
+    section = content
+    for part in above:
+        section = section[part]
+    section[last] = [*(section.get(last) or [name]), name]
+    yaml.dump(content, params)
+    expect(params, f"params.yaml:{key}: '{name}' stands twice; take one out")
+
+
+def test_numbers_may_stand_twice(params):
+    """Such as the widths of a projector; of candidates the second changes nothing."""
+    yaml = YAML(typ="safe")
+    content = yaml.load(params.read_text())
+    content["objectives"]["simclr"]["projector"] = [64, 64]
+    content["probe"]["knn"]["k"] = [5, 5]
+    yaml.dump(content, params)
+    expect(params, None)
+
+
 def test_every_name_that_fails_is_listed_once(params):
     said = answer(params, "  - barlow_twins\n", "  - barlow\n  - simclrr\n")
     assert len(said.split("\n")) == 2 and "'barlow' is not among" in said and "'simclrr' is not" in said

@@ -39,6 +39,10 @@ def test_a_single_level_is_a_factor_where_a_grid_of_the_same_objective_leaves_it
         ([GRID], "sweeps.s: must hold keys and values, found [{"),
         ({"detectors": ["knn"], "grid": [GRID]}, "sweeps.s: unknown key 'grid' (did you mean 'grids'?)"),
         ({"grids": [GRID]}, "sweeps.s.detectors: must list at least one, found None"),
+        (
+            {"detectors": ["knn", "msp", "knn"], "grids": [GRID]},
+            "sweeps.s.detectors: 'knn' stands twice; take one out",
+        ),
         ({"detectors": ["knn"], "grids": GRID}, "sweeps.s.grids: must list at least one, found {"),
         ({"detectors": ["knn"], "grids": [{"beta": [1]}]}, "sweeps.s.grids.0: missing key 'objective'"),
         ({"detectors": ["knn"], "grids": [3]}, "sweeps.s.grids.0: must hold factors and their levels"),
