@@ -10,6 +10,8 @@ from sslood.core.errors import InputError
 
 Placed = Mapping[str, tuple[str, Any]]  # key -> FILE:KEY and value
 AUGMENT, SECOND, ALTERNATE = "augment", "second", "alternate"
+# roles of sets that have a validation split; a test holds them against the table of roles
+VALIDATED = ("id", "tuning", "transfer")
 
 
 def placed(place: str, section: Mapping[str, Any]) -> Placed:
@@ -61,6 +63,7 @@ def mismatches(params: Mapping[str, Any], file: str) -> Iterator[str]:
         yield f"{file}:leaveout.folds must be 0, 1, … without gaps, at least two, found {folds!r}"
     if runs.get("energy_inits"):
         yield from _margins(params, runs, file)
+    yield from _tuning(params, runs, file)
     ssdk, shots = _section(params, "ssdk"), _section(params, "embed").get("shots")
     if ssdk.get("per_class") is True and _numbers(ssdk.get("k"), shots) and ssdk["k"] > shots:
         yield (
@@ -85,6 +88,25 @@ def _seeds(seeds: Any, where: str) -> Iterator[str]:
         yield f"{where}: must list at least one seed"
     if below := [seed for seed in seeds if _numbers(seed) and seed < 0]:
         yield f"{where}: must be 0 or more, found {below[0]}"
+
+
+def _tuning(params: Mapping[str, Any], runs: Mapping[str, Any], file: str) -> Iterator[str]:
+    """Yield that the set of `tuning` has no validation split, for each stage that would choose on it."""
+    name = params.get("tuning")
+    role = _section(_section(params, "sets"), str(name)).get("role")
+    if role in VALIDATED:
+        return
+    trained = all(runs.get(key) for key in ("energy_inits", "energy_modes", "outlier_losses"))
+    published = _section(params, "leaveout").get("select") == "published"
+    for reads, stage in (
+        (trained, "`energy` (runs.energy_inits)"),
+        (published and runs.get("leaveout_backbones"), "`leaveout` (leaveout.select: published)"),
+    ):
+        if reads:
+            yield (
+                f"{file}:tuning names {name!r}, whose role {role!r} has no validation split, on which the "
+                f"stage {stage} chooses; name a set with role tuning"
+            )
 
 
 def _margins(params: Mapping[str, Any], runs: Mapping[str, Any], file: str) -> Iterator[str]:

@@ -8,10 +8,12 @@ from importlib import import_module
 import pytest
 from ruamel.yaml import YAML
 
+from sslood.cli.crossed import VALIDATED
 from sslood.cli.params import check_params
 from sslood.cli.sections import SettingOption, groups_of, options_of
 from sslood.core.closure import TOP
 from sslood.core.errors import InputError
+from sslood.data.sets.roles.roles import ROLES
 from tools import ready
 
 STAGES = sorted(file.stem for file in (TOP / "stages").glob("[!_]*.py"))
@@ -367,6 +369,45 @@ def test_numbers_may_stand_twice(params):
     content["probe"]["knn"]["k"] = [5, 5]
     yaml.dump(content, params)
     expect(params, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"tuning": "letters"},
+            "params.yaml:tuning names 'letters', whose role 'far' has no validation split, on which the "
+            "stage `energy` (runs.energy_inits) chooses; name a set with role tuning",
+        ),
+        (
+            {"tuning": "letters", "runs": {"energy_inits": []}, "leaveout": {"select": "published"}},
+            "split, on which the stage `leaveout` (leaveout.select: published) chooses; name",
+        ),
+        ({"tuning": "letters", "runs": {"energy_inits": []}}, None),  # DVC wants a set, which nothing reads
+        ({"tuning": "letters", "runs": {"outlier_losses": []}, "evaluate": {"models": ["simclr"]}}, None),
+        (
+            {
+                "tuning": "letters",
+                "runs": {"energy_inits": [], "leaveout_backbones": []},
+                "leaveout": {"select": "published"},
+            },
+            None,
+        ),
+        ({"tuning": "digits"}, None),
+    ],
+)
+def test_a_tuning_set_without_a_validation_split_is_found_before_anything_is_trained(params, changes, says):
+    yaml = YAML(typ="safe")
+    content = yaml.load(params.read_text())
+    content["evaluate"]["models"].remove("energy_full_classifier_scratch")
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    yaml.dump(content, params)
+    expect(params, says)
+
+
+def test_the_roles_that_have_a_validation_split_are_those_of_the_table():
+    assert set(VALIDATED) == {name for name, role in ROLES.items() if "validation" in role.kept}
 
 
 def test_every_name_that_fails_is_listed_once(params):
