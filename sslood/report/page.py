@@ -212,6 +212,6 @@ def _curve(path: Path) -> pd.DataFrame:
     if "epoch" not in rows:
         raise InputError(f"{path}: has no column 'epoch'; {remedy}")
     for name in rows.columns.intersection(["epoch", *CURVES]):
-        if not pd.api.types.is_numeric_dtype(rows[name]):
+        if len(rows) and not pd.api.types.is_numeric_dtype(rows[name]):  # none of a model that was left out
             raise InputError(f"{path}: column {name!r} must hold numbers alone; {remedy}")
     return rows

@@ -151,3 +151,8 @@ def test_damaged_curves_are_named(tmp_path, content, said):
     assert said in str(found.value) and "dvc repro" in str(found.value)
     save_text(tmp_path / "m-0.csv", "epoch,loss,note\n1,2.0,fine\n")
     assert read_curves(tmp_path, ["m"], 0)["m"]["loss"] == [2.0]
+
+
+def test_curves_of_a_model_that_was_left_out_are_none(tmp_path):
+    (tmp_path / "m-0.csv").write_text("epoch,loss\n")
+    assert read_curves(tmp_path, ["m"], 0) == {}
