@@ -136,11 +136,8 @@ def main(
     )
     patches = patches_of_set(arrays, metadata, sets_dir, device) if maps else None
     nearest = nearest_of_set(outputs) if maps and outputs else None
-    if outputs:
-        metadata = {
-            **metadata,
-            **Looks.of(outputs.metadata).metadata(),
-        }  # what is scored is seen as it was embedded
+    if outputs:  # what is scored is seen as it was embedded
+        metadata = {**metadata, **Looks.of(outputs.metadata).metadata()}
     save_deployed(out, arrays, metadata, calibrated, patches=patches, nearest=nearest)
     if members.source:
         click.echo(f"{detector[0]}: {calibrated.name} ({members.source}).")

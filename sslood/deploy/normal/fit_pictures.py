@@ -162,11 +162,11 @@ def fit_pictures(
     """Embed pictures by the network of a model file without head; fit and calibrate as `fit_normal`.
 
     bad: known bad pictures by kind. Copies of one picture count once, and none is on both sides of the split;
-    of a picture that is also among the bad ones, these keep it. mirror, shift: how often the
-    network sees a picture, here and wherever the file is used (`sslood.nets.inference.looks`). keep: a folder
-    for what is embedded, so that the same call goes on after an interruption; it is emptied once the result
-    is saved. Raises InputError for a picture that cannot be read, unless `skip_unreadable`, for a shift that
-    is no less than a side, and as `fit_normal`.
+    of a picture that is also among the bad ones, these keep it. mirror, shift: how often the network sees
+    a picture, here and wherever the file is used (`sslood.nets.inference.looks`). keep: a folder for what is
+    embedded, so that the same call goes on after an interruption; it is emptied once the result is saved.
+    Raises InputError for a picture that cannot be read, unless `skip_unreadable`, for a shift that is no less
+    than a side, and as `fit_normal`.
     """
     looks = Looks(mirror, shift)
     looks.check(card.size, "--shift")
